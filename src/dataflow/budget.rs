@@ -1,11 +1,11 @@
-//! What a backup may have in memory, and what for. A pure function of the memory and of what is to
-//! share it, so that the worst case is known before anything is read:
+//! How much memory a backup may use, and for what. A pure function of the memory and of the parts that share it, so
+//! that the worst case is known before anything is read:
 //!
 //! ```text
-//! read ahead   what several streams have read and nobody has written yet
+//! read ahead   rows that several streams have read and that are not written yet
 //! pieces       between reader and framing: 2 × threads + 2 of them, each with its content (2 MiB) and
 //!              its compressed form (as much at worst), and the compressors' tables
-//! parts        filled and on their way, for each bucket; a folder takes what comes
+//! parts        being filled and in transit, for each bucket; a folder takes the bytes as they come
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::units::human_bytes;
 
 const MIB: u64 = 1 << 20;
-/// The tables of the hardest effort that `auto` may choose, and a worker's output buffer.
+/// The compressor's tables for the hardest effort that `auto` may choose, and a worker's output buffer.
 const CONTEXT: u64 = 6 * MIB;
-/// For each stream that reads: a task's rows, and half of the next one's.
+/// For each stream that reads: the rows of one task, and half of the next one's.
 const AHEAD: u64 = 12 * MIB;
 
-/// Who wants memory.
+/// The parts of a backup that need memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
     pub jobs: usize,
@@ -60,8 +60,7 @@ impl Demand {
         })
     }
 
-    /// With what it can just go on: one portion for each stream, a part being filled and another on
-    /// its way.
+    /// The minimum: one portion for each stream, one part that is being filled and another in transit.
     pub fn at_least(self) -> Shares {
         let (jobs, threads) = (self.jobs as u64, self.threads as u64);
         Shares {
@@ -71,7 +70,7 @@ impl Demand {
         }
     }
 
-    /// The least memory that will do.
+    /// The least memory that is enough.
     pub fn least(self) -> u64 {
         let Shares {
             read_ahead,
@@ -82,17 +81,17 @@ impl Demand {
     }
 }
 
-/// What a backup takes when nobody has said it: a quarter of what there is, and no more than it can
-/// make use of.
+/// The memory of a backup if no setting says it: a quarter of the available memory, but no more than the backup can
+/// use.
 pub fn usual(task: Option<u64>, workers: usize) -> u64 {
     let useful = (32 + 32 * workers as u64) * MIB;
     task.map_or(useful, |task| useful.min(task / 4))
 }
 
-/// Below this a run cannot even begin: the program, its threads' stacks and its libraries take as much.
+/// With less than this a run cannot start: the program, its threads' stacks and its libraries need as much.
 const LEAST_ADDRESSES: u64 = 128 * MIB;
 
-/// Whether the process may have so many addresses and no more (`ulimit -v`).
+/// Fails if the process has too little address space (`ulimit -v`).
 pub fn has_limited_addresses() -> bool {
     getrlimit(Resource::As).current.is_some()
 }
@@ -101,7 +100,7 @@ pub fn check_addresses() -> Result<()> {
     match getrlimit(Resource::As).current {
         Some(limit) if limit < LEAST_ADDRESSES => {
             let what = format!(
-                "{} of addresses are too few for this process (ulimit -v)",
+                "{} of address space is too little for this process (ulimit -v)",
                 human_bytes(limit)
             );
             Err(Error::config(what).hint(format!("allow at least {}", human_bytes(LEAST_ADDRESSES))))
@@ -110,8 +109,8 @@ pub fn check_addresses() -> Result<()> {
     }
 }
 
-/// The memory of this task: what Lambda says, what its control group and those above it allow, what the
-/// process may have, what the machine has.
+/// The memory of this task: the least of what Lambda says, what its control group and those above it allow, what the
+/// process may have, and what the machine has.
 pub fn of_this_task(env: &BTreeMap<String, String>) -> Option<u64> {
     if let Some(size) = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") {
         return size.parse::<u64>().ok().map(|mib| mib * MIB);
@@ -124,21 +123,21 @@ pub fn of_this_task(env: &BTreeMap<String, String>) -> Option<u64> {
     limits.chain(own.into_iter().flatten()).chain([machine]).min()
 }
 
-/// What the control groups allow that `/proc/self/cgroup` names, each with all that it lies in: the
-/// closest limit need not be the narrowest. In a container the names may be the host's, and what is
-/// mounted begins with its own.
+/// The least limit of the control groups that `/proc/self/cgroup` names, each with all groups that contain it: an
+/// outer group may have the lower limit. In a container the names may be the host's, and the mounted tree begins with
+/// the container's own group.
 fn of_groups<'a>(groups: &'a str, root: &'a Path) -> impl Iterator<Item = u64> + 'a {
     let named = groups.lines().filter_map(move |line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?);
-        // No name of a controller: the newer hierarchy, which has them all.
+        // A line without a controller's name is of the newer hierarchy, which has all controllers.
         let (tree, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
             names if names.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
             _ => return None,
         };
         let below = Path::new(path).strip_prefix("/").ok()?;
-        // A group outside of what is mounted here.
+        // A group outside of the mounted tree.
         let below = if below.components().all(|part| matches!(part, Component::Normal(_))) {
             below
         } else {
@@ -154,7 +153,7 @@ fn of_groups<'a>(groups: &'a str, root: &'a Path) -> impl Iterator<Item = u64> +
     named.flatten().filter_map(|path| limit(&path))
 }
 
-/// `max`, or a number so large that it means the same.
+/// `max`, or a number so large that it has the same effect.
 fn limit(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn two_jobs_stay_below_what_is_promised() {
-        // 128 MiB with the program itself.
+        // 128 MiB include the program itself.
         assert_eq!(usual(Some(24 << 30), 2), 96 * MIB);
         assert!(demand(2, 2, 1).shares(96 * MIB).is_some());
     }

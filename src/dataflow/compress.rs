@@ -1,5 +1,5 @@
-//! Compression in pieces: what one worker does to one piece of content, independent of the
-//! others, so that all cores can work on one stream.
+//! Compression in pieces: a worker compresses one piece of content independently of the others, so that all cores can
+//! work on one stream.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,21 +10,20 @@ use flate2::{Compress, Compression, FlushCompress};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{self, CParameter, Strategy};
 
-/// Content is compressed in pieces of this size: zstd's window at its default level, so that the
-/// ratio does not suffer from the cut; and small enough that the pieces in flight, two per thread,
-/// are a few MiB.
+/// Content is compressed in pieces of this size. It is zstd's window at its default level, so the cut does not make
+/// the ratio worse. It is small enough that the pieces in progress, two per thread, take a few MiB.
 pub const PIECE: usize = 2 << 20;
 
 /// How far back deflate can refer, and so how much of the piece before primes the next.
 const DEFLATE_WINDOW: usize = 32 << 10;
 
-/// What the manifest names: an algorithm with its level.
+/// The manifest's compression: an algorithm with its level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     None,
     Zstd(i32),
     Gzip(u32),
-    /// zstd as hard as there is time for: [`Codec::ladder`].
+    /// zstd, as hard as time allows: [`Codec::ladder`].
     AutoZstd,
     AutoGzip,
 }
@@ -33,20 +32,20 @@ pub enum Codec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     None,
-    /// zstd's own choice for a level.
+    /// zstd's own parameters for a level.
     Zstd(i32),
-    /// zstd's fast match finder, with a table of 128 Ki entries and matches of 7 bytes and more.
-    /// On rows, measured (docs/performance.md), it is as small as level 3 within a few percent,
-    /// smaller on numbers, and costs a tenth to three quarters less.
+    /// zstd's fast match finder, with a table of 128 Ki entries and matches of 7 bytes and more. On rows, as measured
+    /// (docs/performance.md), its output is as small as that of level 3 within a few percent, smaller on numbers, and
+    /// it takes a tenth to three quarters less time.
     Rows,
-    /// Its double fast one, with smaller tables than level 3 has and matches of 6 bytes: they stay in
-    /// the processor's cache. Smaller than level 3 and cheaper.
+    /// zstd's double fast finder, with smaller tables than level 3 and matches of 6 bytes: the tables stay in the
+    /// processor's cache. Smaller and cheaper than level 3.
     DenseRows,
     Gzip(u32),
 }
 
 impl Effort {
-    /// The level of zstd's or zlib's own that is nearest in size and cost.
+    /// The level of zstd or zlib that is nearest in size and cost.
     pub fn level(self) -> i32 {
         match self {
             Effort::None => 0,
@@ -67,14 +66,14 @@ impl Codec {
         }
     }
 
-    /// What it begins with.
+    /// The level that it starts with.
     pub fn level(self) -> i32 {
         let (ladder, usual) = self.ladder();
         ladder[usual].level()
     }
 
-    /// The efforts from the one that is right when the processor is short, to the one that is when
-    /// the store is, and which of them is the usual one. One alone where the level was asked for.
+    /// The efforts, from the one for a busy processor to the one for a slow store, and which of them is the usual
+    /// one. Only one if the user set the level.
     pub fn ladder(self) -> (Vec<Effort>, usize) {
         match self {
             Codec::None => (vec![Effort::None], 0),
@@ -89,13 +88,13 @@ impl Codec {
     }
 }
 
-/// In which shape a piece must come out.
+/// The form of a compressed piece.
 #[derive(Debug)]
 pub enum Shape {
     /// A whole zstd frame with its content's checksum.
     ZstdFrame,
-    /// A stretch of one raw deflate stream: ended by a sync flush so that the next can be
-    /// appended, or finished. `before` is the piece in front of it, as priming.
+    /// A part of one raw deflate stream: it ends with a sync flush, so that the next part can be appended, or it
+    /// finishes the stream. `before` is the piece before it, which primes the compressor.
     Deflate { before: Option<Arc<Vec<u8>>>, last: bool },
     /// A whole gzip member.
     GzipMember,
@@ -109,7 +108,7 @@ pub struct PieceJob {
     pub answer: Sender<io::Result<Squeezed>>,
 }
 
-/// A compressed piece. `adler` is of the content, for zlib's trailer.
+/// A compressed piece. `adler` is the content's checksum, for zlib's trailer.
 #[derive(Debug)]
 pub struct Squeezed {
     pub bytes: Bytes,
@@ -117,14 +116,14 @@ pub struct Squeezed {
     pub content_length: u64,
 }
 
-/// One worker: takes jobs until there are no more senders. A worker keeps its context and its
-/// output buffer, since making them costs more than a small piece; but only of the last effort, since
-/// the tables of the harder ones are large.
+/// One worker: takes jobs until there are no more senders. It keeps its context and its output buffer, since making
+/// them costs more than a small piece. It keeps only those of the last effort, since the tables of the harder efforts
+/// are large.
 pub fn work(jobs: &Receiver<PieceJob>) {
     let mut worker = Worker::default();
     for job in jobs {
         let squeezed = worker.squeeze(&job);
-        // Nobody waits any more when the run has failed elsewhere.
+        // If the run has failed elsewhere, no thread waits for the answer.
         let _ = job.answer.send(squeezed);
     }
 }
@@ -155,7 +154,7 @@ impl Worker {
             (shape, effort) => return Err(io::Error::other(format!("{effort:?} does not give {shape:?}"))),
         }
         Ok(Squeezed {
-            // Exactly as long as it is: it may wait for its part to be sent.
+            // Exactly as long as needed: it may wait until its part is sent.
             bytes: Bytes::copy_from_slice(&self.out),
             adler,
             content_length: content.len() as u64,
@@ -170,8 +169,8 @@ impl Worker {
         self.out.clear();
         self.out.reserve(zstd_safe::compress_bound(content.len()));
         compressor.1.compress_to_buffer(content, &mut self.out)?;
-        // pg_restore drops, without a word, what follows a frame's end inside a chunk: so the
-        // frame must be the chunk, no more and no less.
+        // pg_restore drops, without a message, what follows a frame's end in a chunk. So the chunk must hold exactly
+        // one frame.
         match zstd_safe::find_frame_compressed_size(&self.out) {
             Ok(length) if length == self.out.len() => Ok(()),
             _ => Err(io::Error::other("zstd did not give exactly one frame")),
@@ -205,7 +204,7 @@ impl Worker {
                 .map_err(io::Error::other)?;
             let done = match status {
                 flate2::Status::StreamEnd => true,
-                // A flush is complete when it left room in the output.
+                // A flush is complete if the output buffer was not filled.
                 _ => !last && deflate.total_in() as usize == content.len() && out.len() < out.capacity(),
             };
             if done {

@@ -1,16 +1,16 @@
-//! The parallel source: one snapshot, read by many COPY streams, and written as the one archive that
-//! pg_dump would have given.
+//! The parallel source: many COPY streams read one snapshot, and their rows make the same archive that pg_dump would
+//! have written.
 //!
 //! ```text
-//! holder    has locked every table before the snapshot was taken, and keeps the locks to the end
-//! pg_dump   gives header and table of contents under the same snapshot, and is stopped
-//! workers   import the snapshot, take tasks (a stretch of a large table, or some small ones) in
-//!           order, and read ahead as far as there is room
+//! holder    has locked every table before the snapshot was taken, and keeps the locks until the end
+//! pg_dump   writes header and table of contents under the same snapshot, and is then stopped
+//! workers   import the snapshot, take tasks (a part of a large table, or some small ones) in
+//!           order, and read ahead as far as memory allows
 //! delivery  writes the tasks' rows in order; large objects come last, from pg_dump itself
 //! ```
 //!
-//! What is not sure to give pg_dump's own bytes is left to pg_dump: the backup then has one stream,
-//! and says why.
+//! If pgstow is not sure to produce pg_dump's own bytes, pg_dump does it all: the backup then has one stream, and
+//! says why.
 
 mod delivery;
 mod holder;
@@ -50,33 +50,33 @@ use portion::Event;
 use read_ahead::ReadAhead;
 use worker::{LOCK_WAIT_MS, Turn};
 
-/// Tasks that may be read and not yet written, however small they are.
+/// The most tasks that may be read and not yet written, however small they are.
 const TASKS_AHEAD: usize = 64;
 
-/// What is to be read, and by how many.
+/// What to read, and with how many sessions.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
     pub session: &'a Session,
     pub programs: &'a Programs,
     pub passfile: Option<&'a Arc<Passfile>>,
-    /// Exported by `session`, which keeps it.
+    /// `session` has exported it and keeps it.
     pub snapshot: &'a str,
     pub jobs: usize,
-    /// Bytes that the streams may be ahead of what is written.
+    /// How many bytes the streams may read ahead of the writing.
     pub read_ahead: u64,
     pub settings: &'a settings::Postgres,
 }
 
 pub enum Opening {
     Streams(Box<Streams>),
-    /// Somebody waits for the lock of a table that we hold, and pg_dump would wait behind them:
-    /// another attempt may do.
+    /// Another session waits for the lock of a table that pgstow holds, and pg_dump would wait behind it: another
+    /// attempt may succeed.
     Crossed(String),
-    /// What stands in the way of more than one stream.
+    /// Why more than one stream is not possible.
     OneStream(String),
 }
 
-/// Every table is held, and every session waits to begin.
+/// Every table is locked, and every session is ready to begin.
 pub struct Streams {
     head: Head,
     plan: Plan,
@@ -85,19 +85,19 @@ pub struct Streams {
     workers: Vec<Wire>,
     dumping: Dumping,
     read_ahead: u64,
-    /// What the report should say: fewer sessions than were asked for.
+    /// The note for the report: fewer sessions than requested.
     pub note: Option<String>,
-    /// What pg_dump has said of the database.
+    /// pg_dump's warnings about the database.
     pub complaints: Vec<String>,
 }
 
-/// Opens the sessions that read what `hold` holds. Dropped midway, it leaves nothing behind.
+/// Opens the sessions that read the tables which `hold` has locked. If it is dropped early, it leaves nothing behind.
 pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
     let mut holder = hold.into_wire();
     let readable = match readable(order, &mut holder).await? {
         Ok(readable) => readable,
         Err(other) => {
-            // Its locks and its connection are wanted by those who come now.
+            // The next attempt needs its locks and its connection.
             holder.close().await;
             return Ok(other);
         }
@@ -122,17 +122,16 @@ pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
     })))
 }
 
-/// What is to be read, and cannot change any more.
+/// What to read; it cannot change any more.
 struct Readable {
     head: Head,
     plan: Plan,
     complaints: Vec<String>,
 }
 
-/// Asks pg_dump what the tables are, and the server how large. The inner `Err` is what else is to
-/// be done.
+/// Asks pg_dump for the list of tables, and the server for their sizes. The inner `Err` says what to do instead.
 async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
-    // Each takes its time where tables are many, and neither waits for a lock of the other's.
+    // Both take long if there are many tables, and neither waits for a lock of the other.
     let major = order.session.server().major;
     let contents = async { Ok(contents(order).await) };
     let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
@@ -140,7 +139,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
         Ok(contents) => contents,
         Err(Unbegun::Crossed(error)) => return Ok(Err(Opening::Crossed(error.message()))),
         Err(Unbegun::Unclear(error) | Unbegun::NoRoom(error)) => return Ok(Err(Opening::OneStream(error.message()))),
-        // It may be that there is one connection too few.
+        // One connection may be missing.
         Err(Unbegun::Failed(error)) if error.code() == Code::ConnErr => {
             return Ok(Err(Opening::OneStream(error.message())));
         }
@@ -149,13 +148,14 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
     let plan = plan::plan(&head, &head.copy_statements()?, &facts);
     Ok(plan
         .map(|plan| Readable { head, plan, complaints })
-        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a way of its own"))))
+        .map_err(|entry| Opening::OneStream(format!("pg_dump reads {entry} in a special way"))))
 }
 
-/// The session of the pg_dump that has told the tables ends a moment after the program, and holds its place till then.
+/// The session of the pg_dump that listed the tables ends a moment after the program; until then it occupies a
+/// connection.
 const LINGERING: Duration = Duration::from_millis(300);
 
-/// As many workers as there are connections for, and why there are not more.
+/// As many workers as there are connections, and why there are not more.
 async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
     let mut why = None;
@@ -187,8 +187,7 @@ enum Unjoined {
     Snapshot(Error),
 }
 
-/// A session that sees what the snapshot sees. Its plans are such that rows come in the order in
-/// which they lie in the table.
+/// A session that reads the snapshot. Its plans return rows in the order in which they are stored in the table.
 async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
     let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
     let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
@@ -198,8 +197,7 @@ async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
     Ok(wire)
 }
 
-/// Header and table of contents, from a pg_dump that is stopped when it begins with the data; and
-/// what it has complained of.
+/// Header and table of contents, from a pg_dump that pgstow stops when the data begins; and pg_dump's warnings.
 async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     let dumping = Dumping::of(order);
     let mut dump = Dump::start(&DumpOrder {
@@ -229,7 +227,7 @@ async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     }
 }
 
-/// What pg_dump needs to be started again, from another thread.
+/// What another thread needs to start pg_dump again.
 struct Dumping {
     programs: Programs,
     info: ConnectionInfo,
@@ -238,7 +236,7 @@ struct Dumping {
     settings: settings::Postgres,
 }
 
-/// What all of a running backup's sessions share.
+/// The state that all sessions of a running backup share.
 struct Shared {
     plan: Plan,
     names: Vec<String>,
@@ -248,9 +246,9 @@ struct Shared {
     failure: Failure,
 }
 
-/// Tasks in order: one is taken, and its place in the order of writing with it. It is the workers'
-/// alone: when the last of them is gone, however it went, whoever waits for the next task's rows
-/// must hear that none will come.
+/// The tasks in order: a worker takes a task together with its turn to be written. Only the workers own the queue. When
+/// the last worker has ended, for whatever reason, a reader that waits for the next task's rows must see that none will
+/// come.
 struct Queue(tokio::sync::Mutex<Turns>);
 
 struct Turns {
@@ -271,18 +269,18 @@ impl Queue {
 }
 
 impl Shared {
-    /// Between two reads of `bytes` or fewer: the server lives, and may be spared.
+    /// Called after each read of at most `bytes`: the server is alive, and the throttle may pause.
     async fn turn(&self, bytes: usize) {
         self.throttle.took(bytes);
         self.clock.touch();
         while let Some(wait) = self.throttle.wait() {
             tokio::time::sleep(wait).await;
-            // To pause is not to stall.
+            // A pause is no stall.
             self.clock.touch();
         }
     }
 
-    /// Of what a read is about, for errors.
+    /// The name of the table of a read, for errors.
     fn name(&self, read: usize) -> &str {
         self.plan
             .reads
@@ -291,7 +289,7 @@ impl Shared {
     }
 }
 
-/// The first session's failure, which is the backup's.
+/// The first session's failure, which is the failure of the backup.
 #[derive(Default)]
 struct Failure {
     first: Mutex<Option<Error>>,
@@ -312,7 +310,7 @@ impl Failure {
     }
 }
 
-/// The sessions at work.
+/// The running sessions.
 pub struct Sessions {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
@@ -320,7 +318,7 @@ pub struct Sessions {
 }
 
 impl Streams {
-    /// Begins to read. The head, and the blocks after it, are for the pipeline.
+    /// Begins to read. The head, and the blocks after it, go to the pipeline.
     pub fn start(self, clock: &StallClock, throttle: &Throttle) -> (Head, Box<dyn BlockSource>, Sessions) {
         let (turns, taken) = mpsc::channel(TASKS_AHEAD);
         let shared = Arc::new(Shared {
@@ -363,7 +361,7 @@ impl Streams {
         (self.head, Box::new(delivery), sessions)
     }
 
-    /// How much there is to read: the tables, as they lie on the server's disk.
+    /// How much there is to read: the size of the tables on the server's disk.
     pub fn bytes(&self) -> u64 {
         self.plan.bytes
     }
@@ -381,7 +379,7 @@ impl Sessions {
             .unwrap_or_else(|| Error::internal("a session failed without a reason"))
     }
 
-    /// What the pg_dump of the large objects has complained of, when all is read.
+    /// The warnings of the pg_dump that read the large objects, after all is read.
     pub async fn complaints(&self) -> Vec<String> {
         match self.running.end() {
             Some(dump) => dump.complaints().await,
@@ -389,12 +387,12 @@ impl Sessions {
         }
     }
 
-    /// Why the blocks ended early, if it was a session's failure.
+    /// Why the blocks ended early, if a session failed.
     pub fn failure(&self) -> Option<Error> {
         self.shared.failure.take()
     }
 
-    /// Ends all sessions, and whoever waits for their rows.
+    /// Ends all sessions, and every wait for their rows.
     pub async fn stop(&mut self) {
         self.tasks.shutdown().await;
         if let Some(dump) = self.running.end() {

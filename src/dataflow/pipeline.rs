@@ -1,13 +1,13 @@
 //! The data path from pg_dump's pipe to the stores, in one pass and bounded memory:
 //!
 //! ```text
-//! pipe → reader (rows, digest per table) → pieces → compression, all cores → framing (what the
-//! format wants around them, places of blocks and ranges) → stages, if any → seal (length, digests
-//! of the file and its ranges) → fan-out → one upload per store
+//! pipe → reader (rows, digest per table) → pieces → compression, all cores → framing (the format's
+//! frames around them, places of blocks and ranges) → stages, if any → seal (length, digests of the
+//! file and its ranges) → fan-out → one upload per store
 //! ```
 //!
-//! The uploads that come out are open: only the caller, who also knows how pg_dump ended, may
-//! complete them. Whatever fails here, every upload has been aborted when the error is returned.
+//! The uploads in the result are open: only the caller, who also knows how pg_dump ended, may complete them. If
+//! anything fails here, every upload has been aborted before the error is returned.
 
 mod ended;
 mod fanout;
@@ -40,14 +40,14 @@ use crate::error::{Error, Result};
 use crate::run::threads;
 use crate::store::Upload;
 
-/// Runs the whole path until the input ends. The first upload is the primary: the run fails with
-/// it, while a copy may fail alone. `stop` makes it give up at once.
+/// Runs the whole path until the input ends. The first upload is the primary: if it fails, the run fails, but a copy
+/// may fail alone. `stop` ends the run at once.
 pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationToken) -> Result<Passed, Failure> {
     let observer = Arc::clone(&flow.observer);
     let (outlets, fanout) = fanout::open(uploads, &observer, &stop);
     let (answer, pumped) = tokio::sync::oneshot::channel();
     let thread = threads::builder("archive").spawn(move || {
-        // The receiver is gone only when the whole run is.
+        // The receiver is gone only if the whole run is.
         let _ = answer.send(pump::pump(flow, outlets));
     });
     let pumped = match thread {
@@ -60,7 +60,7 @@ pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationTo
     match (pumped, copies) {
         (Ok(pumped), Ok(copies)) => Ok(pumped.with_uploads(copies)),
         (Ok(_), Err(failure)) => Err(failure),
-        // The store that gave up is the reason, not the reader that noticed it.
+        // The store that failed is the reason, not the reader that noticed it.
         (Err(Ended::OutletsClosed), Err(failure)) => Err(failure),
         (Err(ended), copies) => {
             let error = match ended {

@@ -5,9 +5,8 @@
 //! ```
 //!
 //! Verify, restore and drill read an archive's content here; they differ in where the content ends.
-//! A download takes the file as it is stored. Places are those of the content; only the stages know
-//! where it is stored. Where the reader has a digest of the content (a whole block's), the stored
-//! bytes are not digested as well.
+//! A download takes the file as it is stored. Places are those of the content; only the stages know where it is stored.
+//! If the reader has a digest of the content (of a whole block), the stored bytes are not digested as well.
 
 use std::io::Read;
 use std::ops::Range;
@@ -17,27 +16,27 @@ use crate::format::archive::{Sealed, SealedRange};
 use crate::store::Store;
 use crate::store::reading::{BlockingReading, Reading};
 
-/// Content as it comes.
+/// Content that is read in order.
 pub type Content = Box<dyn Read + Send>;
 
-/// What undoes a stage of the pipeline, for any stretch of the file alone.
+/// Undoes one stage of the pipeline, for any part of the file.
 pub trait Unstage: Send + Sync {
-    /// Where this content, which is not empty, is stored: all the bytes that [`Unstage::undo`] needs.
+    /// The stored bytes of this content, which is not empty: all bytes that [`Unstage::undo`] needs.
     fn stored(&self, content: &Range<u64>) -> Range<u64>;
 
-    /// Gives this content, and fails as `stored` fails, which gives those bytes.
+    /// Returns this content. `stored` gives the bytes; if it fails, this fails with the same error.
     fn undo(&self, content: Range<u64>, stored: Content) -> Content;
 }
 
 pub struct StoredFile {
     store: Arc<dyn Store>,
     key: String,
-    /// In the order in which the bytes went through them.
+    /// In the order in which the pipeline applied them.
     stages: Vec<Arc<dyn Unstage>>,
 }
 
 impl StoredFile {
-    /// Content that is stored as it is.
+    /// A file whose content is stored without stages.
     pub fn plain(store: &Arc<dyn Store>, key: &str) -> Self {
         Self {
             store: Arc::clone(store),
@@ -51,7 +50,7 @@ impl StoredFile {
         Self { stages, ..self }
     }
 
-    /// Where this content is stored.
+    /// The stored bytes of this content.
     pub fn stored(&self, content: &Range<u64>) -> Range<u64> {
         if content.is_empty() {
             return content.clone();
@@ -60,7 +59,7 @@ impl StoredFile {
         self.stages.iter().fold(content.clone(), through)
     }
 
-    /// The ranges, where they are stored: what their digests are of.
+    /// The places of the ranges' stored bytes, which their digests cover.
     pub fn seals(&self, ranges: &[SealedRange]) -> Vec<SealedRange> {
         let seal = |range: &SealedRange| {
             let stored = self.stored(&(range.offset..range.end()));
@@ -73,15 +72,15 @@ impl StoredFile {
         ranges.iter().map(seal).collect()
     }
 
-    /// Content that its reader holds against a digest of its own. Begins at once, so within a tokio
-    /// runtime; to be read outside of it.
+    /// Content that its reader compares with a digest of its own. The requests start at once, so call this in a tokio
+    /// runtime, but read outside of it.
     pub fn read(&self, content: Range<u64>) -> Content {
         let reading = self.reading(&content);
         self.undo(content, reading)
     }
 
-    /// The same of ranges that lie one behind the other. The end of one whose stored bytes have
-    /// another digest than they should is never given: reading fails, and names `of`.
+    /// The same for consecutive ranges. If a range's stored bytes have another digest than they should, the end of
+    /// that range is never returned: reading fails, and the error names `of`.
     pub fn read_sealed(&self, ranges: &[SealedRange], of: String) -> Content {
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
             return Box::new(std::io::empty());

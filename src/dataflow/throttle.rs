@@ -1,16 +1,16 @@
-//! Holds back whoever reads the database: to a rate, and while a gate is closed.
+//! Slows down the reading of the database: to a rate, and while a gate is closed.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing is looked at while it waits.
+/// How long a reader waits before it checks again.
 const SLICE: Duration = Duration::from_millis(50);
-/// What may come at once after a pause, as time at the full rate.
+/// How much may be read at once after a pause, as time at the full rate.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Shared by all that read.
+/// All readers share it.
 #[derive(Debug, Clone, Default)]
 pub struct Throttle(Arc<Inner>);
 
@@ -18,7 +18,7 @@ pub struct Throttle(Arc<Inner>);
 struct Inner {
     /// Bytes per second.
     rate: Option<u64>,
-    /// Until when what has been taken lasts.
+    /// Until when the bytes already read use up the rate.
     lasts: Mutex<Option<Instant>>,
     gate: Mutex<Gate>,
     stopped: AtomicBool,
@@ -48,7 +48,7 @@ impl Throttle {
         }))
     }
 
-    /// So many bytes have come: they count against the rate.
+    /// A reader got this many bytes: they count against the rate.
     pub fn took(&self, bytes: usize) {
         let Some(rate) = self.0.rate else {
             return;
@@ -59,7 +59,7 @@ impl Throttle {
         *lasts = Some(from + Duration::from_secs_f64(bytes as f64 / rate as f64));
     }
 
-    /// How long to wait before asking again; `None`: go on.
+    /// How long to wait before the next check; `None`: continue.
     pub fn wait(&self) -> Option<Duration> {
         if self.0.stopped.load(Ordering::Relaxed) {
             return None;
@@ -91,12 +91,12 @@ impl Throttle {
         lock(&self.0.gate).pauses
     }
 
-    /// Nobody waits any more: the run ends.
+    /// Waits no longer: the run is ending.
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// As much as may be asked for at once, so that no wait is much longer than a slice.
+    /// The largest read at once, so that no wait is much longer than one step.
     fn step(&self, wanted: usize) -> usize {
         let step = self.0.rate.map(|rate| usize::try_from(rate / 10).unwrap_or(usize::MAX));
         step.map_or(wanted, |step| wanted.min(step.max(1)))
@@ -142,7 +142,7 @@ mod tests {
                 scope.spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()).unwrap());
             }
         });
-        // 400 kB at 1 MB/s, but for a burst and the last step.
+        // 400 kB at 1 MB/s, less a burst and the last step.
         assert!(began.elapsed() > Duration::from_millis(150), "{:?}", began.elapsed());
         throttle.took(1_000_000_000);
         assert!(throttle.wait().is_some());

@@ -1,18 +1,18 @@
-//! How a table's rows came.
+//! How a table's rows were read.
 
 use serde::{Deserialize, Serialize};
 
-/// By whom a table's rows were read. The bytes are the same whichever it was.
+/// Which program or session read a table's rows. The bytes are the same in each case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
     /// pg_dump, in its one stream.
     #[default]
     PgDump,
-    /// A COPY of ours, of the whole table.
+    /// One COPY by pgstow, of the whole table.
     Copy,
-    /// Several of ours, each of some of its pages.
+    /// Several COPYs by pgstow, each of some of its pages.
     Ranges,
-    /// At least in part the session that holds the locks, because somebody waited for this table's.
+    /// The session that holds the locks read at least a part, because another session waits for this table's lock.
     Coordinator,
 }

@@ -1,5 +1,5 @@
-//! A backup's id, `<database>/<YYYYMMDDTHHMMSSZ>-<full|incr>`, and the names in its folder: the
-//! one place that prints and parses them.
+//! A backup's id, `<database>/<YYYYMMDDTHHMMSSZ>-<full|incr>`, and the names in its folder. Only this module prints
+//! and parses them.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -23,11 +23,11 @@ pub const VERIFICATION: &str = "verification.json";
 const SIGNATURE_SUFFIX: &str = ".minisig";
 const LEASE: &str = ".lease";
 
-/// How far the clocks of two hosts may be apart. What is dated further ahead than this was made by a
-/// clock that was wrong, or by somebody who wants it to pass for the newest.
+/// How far the clocks of two hosts may differ. A backup that is dated further ahead was made with a wrong clock, or a
+/// person forged the date so that it looks like the newest.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
-/// What a backup holds: everything, or what changed since the one before.
+/// What a backup holds: everything, or the changes since the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As reports, manifests and options spell it; the id has a shorter form.
+    /// The word in reports, manifests and options; the id has a shorter form.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Full => "full",
@@ -52,14 +52,14 @@ impl Kind {
     }
 }
 
-/// A text that is no kind of backup.
+/// A text that is not a kind of backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoKind;
 
 impl FromStr for Kind {
     type Err = NoKind;
 
-    /// As it is spelt, or as ids shorten it.
+    /// Takes the word, or its short form in ids.
     fn from_str(text: &str) -> std::result::Result<Self, NoKind> {
         let known = [Kind::Full, Kind::Incremental].into_iter();
         let mut known = known.filter(|kind| [kind.name(), kind.in_id()].contains(&text));
@@ -76,7 +76,7 @@ impl fmt::Display for Kind {
 /// Names one backup within a store. Ids of one database sort by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId {
-    /// As PostgreSQL knows it, not encoded; never empty.
+    /// The name that PostgreSQL has, not encoded; never empty.
     database: String,
     /// Whole seconds.
     timestamp: Timestamp,
@@ -84,9 +84,8 @@ pub struct BackupId {
 }
 
 impl BackupId {
-    /// The id for a run that starts `now`. Ids have a resolution of one second, and a clock may
-    /// step back: the new one is always later than `newest`, which must be the newest folder of
-    /// the database, with or without a manifest.
+    /// The id for a run that starts `now`. Ids have a resolution of one second, and a clock may step back. So the new
+    /// id is always later than `newest`, which must be the newest folder of the database, with or without a manifest.
     pub fn next(database: &str, kind: Kind, now: Timestamp, newest: Option<&BackupId>) -> Self {
         let now = whole_seconds(now);
         let timestamp = match newest {
@@ -115,7 +114,7 @@ impl BackupId {
         self.kind
     }
 
-    /// Whether it is dated in the future. Such a backup is never the newest one of anything.
+    /// Whether it is dated in the future. Such a backup never counts as the newest one.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         is_ahead(self.timestamp, now)
     }
@@ -139,17 +138,18 @@ impl BackupId {
         format!("{}.dump", encode(&self.database))
     }
 
-    /// The archive's header and table of contents, offsets filled in.
+    /// The archive's header and table of contents, with the offsets filled in.
     pub fn toc_name(&self) -> String {
         format!("{}.toc", encode(&self.database))
     }
 
-    /// The plain script; `extension` is its compression's: empty, `.gz` or `.zst`.
+    /// The plain script; `extension` depends on its compression: empty, `.gz` or `.zst`.
     pub fn sql_name(&self, extension: &str) -> String {
         format!("{}.sql{extension}", encode(&self.database))
     }
 
-    /// Whether pgstow itself gives this name to a file in the folder. Any other is somebody's own.
+    /// Whether pgstow itself gives this name to a file in the folder. A file with any other name belongs to another
+    /// person.
     pub fn makes(&self, name: &str) -> bool {
         const ALWAYS: [&str; 7] = [
             GLOBALS,
@@ -176,16 +176,16 @@ impl BackupId {
                 .any(|own| own == name)
     }
 
-    /// The id where only visible ASCII may stand, as in S3 metadata headers: percent-decoding
-    /// gives the database's own name back.
+    /// The id in visible ASCII only, as S3 metadata headers need it. Percent-decoding gives the database's own name
+    /// back.
     pub fn ascii(&self) -> String {
-        // Spaces too: header values lose them at the ends, and signing folds runs of them.
+        // Spaces are encoded too: header values lose them at the ends, and signing merges runs of them.
         const HIDDEN: AsciiSet = CONTROLS.add(b' ');
         utf8_percent_encode(&self.to_string(), &HIDDEN).to_string()
     }
 
-    /// Takes a key apart that lies directly in a backup's folder. `None` for any other key, and
-    /// so for whatever somebody else keeps in the store.
+    /// Splits the key of a file directly in a backup's folder. `None` for any other key, and so for files that other
+    /// people keep in the store.
     pub fn of_key(key: &str) -> Option<(BackupId, &str)> {
         let (id, file) = key.rsplit_once('/')?;
         if file.is_empty() {
@@ -195,7 +195,7 @@ impl BackupId {
     }
 }
 
-/// The name of a file's signature, which lies beside it.
+/// The name of a file's signature, which is beside the file.
 pub fn signature_name(file: &str) -> String {
     format!("{file}{SIGNATURE_SUFFIX}")
 }
@@ -205,7 +205,7 @@ pub fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
     time.duration_since(now) > SKEW
 }
 
-/// Whole seconds since `time`; none since one that is still to come.
+/// Whole seconds since `time`; 0 if that time is still to come.
 pub fn age(time: Timestamp, now: Timestamp) -> i64 {
     now.duration_since(time).as_secs().max(0)
 }
@@ -215,19 +215,18 @@ pub fn database_folder(database: &str) -> String {
     format!("{}/", encode(database))
 }
 
-/// The key of the lease that a run on this database holds. No backup's folder can have this name,
-/// nor can a database's.
+/// The key of the lease of this database. No backup's folder and no database's folder can have this name.
 pub fn lease_key(database: &str) -> String {
     format!("{}/{LEASE}", encode(database))
 }
 
-/// The database whose folder has this name, if it is one that we could have made.
+/// The database whose folder has this name, if `encode` can have made the name.
 pub fn database_of_folder(folder: &str) -> Option<String> {
     decode(folder)
 }
 
 fn whole_seconds(time: Timestamp) -> Timestamp {
-    // Euclid: towards the past on both sides of 1970.
+    // Euclidean division rounds towards the past, both before and after 1970.
     let seconds = time.as_nanosecond().div_euclid(1_000_000_000);
     i64::try_from(seconds)
         .ok()
@@ -235,13 +234,13 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
         .unwrap_or(time)
 }
 
-/// A database's name as one path segment. Only what cannot stand in a file's name or an object's
-/// key is escaped, so that people recognise their databases: the separators of any system, the
-/// escape sign itself, control characters, the two code points that XML (and so an S3 listing)
-/// cannot carry, and a leading dot, which would hide the folder or make it `..`.
+/// A database's name as one path segment. Only characters that a file's name or an object's key cannot have are
+/// escaped, so that people recognise their databases: the separators of any system, the escape sign itself, control
+/// characters, the two code points that XML (and so an S3 listing) cannot hold, and a leading dot, which would hide
+/// the folder or make it `..`.
 ///
-/// PostgreSQL's names are at most 63 bytes long, so three times that and `.sql.zst.gpg` stay below
-/// the 255 bytes of a file's name.
+/// PostgreSQL's names are at most 63 bytes long, so three times that and `.sql.zst.gpg` are less than the 255 bytes
+/// of a file's name.
 fn encode(database: &str) -> String {
     let mut text = String::with_capacity(database.len());
     for (at, char) in database.char_indices() {
@@ -259,8 +258,8 @@ fn encode(database: &str) -> String {
     text
 }
 
-/// The inverse of [`encode`], and only that: text that `encode` does not make is refused, so that
-/// no two folders mean the same database.
+/// The inverse of [`encode`]. Refuses text that `encode` does not make, so that no two folders mean the same
+/// database.
 fn decode(text: &str) -> Option<String> {
     let database = percent_encoding::percent_decode_str(text)
         .decode_utf8()
@@ -315,7 +314,7 @@ fn parse(text: &str) -> Option<BackupId> {
     })
 }
 
-/// `YYYYMMDDTHHMMSSZ`, and nothing that merely resembles it.
+/// Accepts `YYYYMMDDTHHMMSSZ` and no other spelling.
 fn parse_time(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
     if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' {

@@ -1,5 +1,5 @@
-//! What is in a store: the backups, found by their ids' folders, and their manifests. The store
-//! alone is enough to answer; there is no other state.
+//! What a store holds: the backups, found by the folders that their ids name, and their manifests. Every answer comes
+//! from the store; pgstow keeps no other state.
 
 mod before;
 mod expiry;
@@ -40,24 +40,24 @@ pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Newest, Retagged, commit_tags, keeps_no_tags, retag, retag_all};
 pub use tier::choose_tier;
 
-/// Listings asked of a store at once, when all databases are wanted.
+/// Listings requested from a store at the same time, when all databases are wanted.
 const LISTINGS_AT_ONCE: usize = 4;
-/// How long the sender of an event may deliver it again: EventBridge and Lambda give up after 24
-/// hours at most; twice that costs nothing.
+/// How long the sender of an event may deliver it again. EventBridge and Lambda stop after 24 hours at most; twice
+/// that costs nothing.
 const EVENT_MEMORY: SignedDuration = SignedDuration::from_hours(48);
-/// Manifests read at most in search of an event: beyond that many runs in two days, an event
-/// delivered twice is not what is wrong.
+/// The most manifests that are read in search of an event. More runs than this in two days have another cause than an
+/// event that was delivered twice.
 const EVENT_READS: usize = 50;
-/// Manifests read at most in search of a few good ones: where keys are new, all older ones are none.
+/// The most manifests that are read in search of a few good ones: if the keys are new, no older manifest is good.
 const LOOKED_AT: usize = 50;
 
 /// The folder of one backup, finished or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub id: BackupId,
-    /// Without one it is no backup, but the left-over of a run, or a run in progress.
+    /// A folder without a manifest is not a backup: it is a left-over, or its run is still in progress.
     pub has_manifest: bool,
-    /// What lies directly in the folder, in order of the keys.
+    /// The files directly in the folder, in the order of their keys.
     pub files: Vec<Entry>,
 }
 
@@ -71,13 +71,13 @@ impl Listed {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Whether a run left it: it has files of ours, and no manifest. What somebody else keeps in
-    /// such a folder is none of our business.
+    /// Whether a run left this folder: it has files with pgstow's names, and no manifest. Other files in such a
+    /// folder belong to other people, and pgstow ignores them.
     pub fn is_left_over(&self) -> bool {
         !self.has_manifest && self.own_files().next().is_some()
     }
 
-    /// The files whose names pgstow gives.
+    /// The files with names that pgstow gives.
     pub fn own_files(&self) -> impl Iterator<Item = &Entry> {
         self.files.iter().filter(|file| {
             let name = BackupId::of_key(&file.key).map(|(_, name)| name);
@@ -85,21 +85,21 @@ impl Listed {
         })
     }
 
-    /// Whether all files that the manifest names are there with their sizes. Expiry takes a
-    /// backup's objects one by one: a manifest may outlive its archive by some hours.
+    /// Whether the store has all files that the manifest names, with their sizes. A bucket expires a backup's objects
+    /// one by one, so a manifest may outlive its archive by some hours.
     pub fn holds(&self, summary: &Summary) -> bool {
         self.lacking(&summary.files).next().is_none()
     }
 
-    /// Those of a manifest's files that are not there, or not with their sizes.
+    /// The files of a manifest that are missing or have another size.
     pub fn lacking<'a>(&'a self, files: &'a BTreeMap<String, FileRecord>) -> impl Iterator<Item = &'a FileRecord> {
         let there = |file: &FileRecord| self.file(&file.name).is_some_and(|entry| entry.bytes == file.bytes);
         files.values().filter(move |file| !there(file))
     }
 }
 
-/// All folders of backups, newest first, of one database or of all. One listing per database;
-/// keys that are not ours are passed over.
+/// All backup folders, newest first, of one database or of all. Needs one listing per database; skips keys that
+/// pgstow does not make.
 pub async fn backups(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
     let prefixes = match database {
         Some(database) => vec![database_folder(database)],
@@ -131,7 +131,7 @@ pub async fn databases(store: &dyn Store) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Those of which there is a backup among these folders.
+/// The databases that have a backup among these folders.
 pub fn with_backups(listed: &[Listed]) -> BTreeSet<&str> {
     let committed = listed.iter().filter(|one| one.has_manifest);
     committed.map(|one| one.id.database()).collect()
@@ -155,8 +155,8 @@ fn gather(entries: impl Iterator<Item = Entry>) -> Vec<Listed> {
     folders.into_values().collect()
 }
 
-/// What was found where a manifest should be. A broken one is news about one backup, not the
-/// failure of the command that came across it.
+/// What a store has under the name of a manifest. A broken manifest concerns one backup; the command that reads it
+/// continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found<T> {
     Good(T),
@@ -172,7 +172,7 @@ impl<T> Found<T> {
         }
     }
 
-    /// For a command that was asked for exactly this backup.
+    /// For a command that was given exactly this backup.
     pub fn require(self, id: &BackupId) -> Result<T> {
         match self {
             Found::Good(found) => Ok(found),
@@ -191,8 +191,8 @@ pub async fn read_manifest(store: &dyn Store, id: &BackupId) -> Result<Found<Man
     })
 }
 
-/// A manifest's bytes and what they say. What cannot be read is read again: a bit that was flipped on the
-/// way says nothing about what is stored.
+/// A manifest's bytes, parsed. If they cannot be parsed, they are read again: a bit that flipped on the way from the
+/// store does not prove that the stored file is damaged.
 async fn parsed<T>(
     store: &dyn Store,
     id: &BackupId,
@@ -214,8 +214,8 @@ async fn parsed<T>(
     }
 }
 
-/// Broken where something else than a file of a manifest's length lies in its place: that is news
-/// about one backup, and not the store's failure.
+/// `Broken` if the key is not a file, or is too long for a manifest: this concerns one backup, and is no failure of
+/// the store.
 async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>> {
     match store.get(&id.manifest_key()).await {
         Ok(Some(object)) => Ok(Found::Good(object.body)),
@@ -225,8 +225,8 @@ async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>
     }
 }
 
-/// Whether anything at all bears the name of this backup's manifest, asked of the store itself and not
-/// of a listing, which may lag. What cannot be read for what it is, such as a link, is there.
+/// Whether the store has anything under the name of this backup's manifest. Asks the store itself, because a listing
+/// may be out of date. Anything that cannot be read, such as a link, counts as present.
 pub async fn is_committed(store: &dyn Store, id: &BackupId) -> Result<bool> {
     match store.head(&id.manifest_key()).await {
         Ok(Some(_)) => return Ok(true),
@@ -234,7 +234,7 @@ pub async fn is_committed(store: &dyn Store, id: &BackupId) -> Result<bool> {
         Err(error) if error.code() == Code::Integrity => return Ok(true),
         Err(error) => return Err(error),
     }
-    // In a folder store, a folder of this name is no file, and not nothing either.
+    // In a folder store, a folder with this name is no file, but it still counts as present.
     if store.lifecycle().is_some() {
         return Ok(false);
     }
@@ -242,14 +242,14 @@ pub async fn is_committed(store: &dyn Store, id: &BackupId) -> Result<bool> {
     Ok(folders.iter().any(|name| name == MANIFEST))
 }
 
-/// Those of `listed` that are not dated in the future: what a run goes by when it looks for the
-/// newest, for its next id, its tier, and what it has made before.
+/// The backups of `listed` that are not dated in the future. A run uses only these to find the newest backup, its
+/// next id, its tier, and what it has made before.
 pub fn until(listed: &[Listed], now: Timestamp) -> Vec<Listed> {
     listed.iter().filter(|one| !one.id.is_ahead(now)).cloned().collect()
 }
 
-/// The summary of a backup that can be restored: its manifest is whole, signed where that is asked
-/// for, and its files are there. What says otherwise has to do so twice.
+/// The summary of a backup that can be restored: its manifest is whole, signed if signatures are required, and its
+/// files are there. Evidence against this counts only if a second look confirms it.
 async fn read_good(store: &dyn Store, listed: &Listed, trust: &Trust) -> Result<Option<Summary>> {
     if !listed.has_manifest {
         return Ok(None);
@@ -275,15 +275,15 @@ async fn read_good_once(store: &dyn Store, listed: &Listed, trust: &Trust) -> Re
     Ok(Some(summary))
 }
 
-/// Whether a check has found it wanting, by its `verification.json`. Whoever wrote that, it is only ever
-/// a reason to keep more.
+/// Whether a check has found the backup damaged, by its `verification.json`. This holds even if another person wrote
+/// that file, because the answer only makes pgstow keep more.
 async fn found_damaged(store: &dyn Store, listed: &Listed) -> Result<bool> {
     if listed.file(VERIFICATION).is_none() {
         return Ok(false);
     }
     let found = match store.get(&listed.id.key(VERIFICATION)).await {
         Ok(found) => found,
-        // No file, or absurdly long.
+        // The file is missing, or longer than any verification.
         Err(error) if error.code() == Code::Integrity => None,
         Err(error) => return Err(error),
     };
@@ -291,11 +291,11 @@ async fn found_damaged(store: &dyn Store, listed: &Listed) -> Result<bool> {
     Ok(found.is_some_and(|found| found.verdict() == Verdict::Damaged))
 }
 
-/// A manifest may be large, and a function's memory is not.
+/// A manifest may be large, and a function has little memory.
 const MANIFESTS_AT_ONCE: usize = 2;
 
-/// The newest good backups of `listed`, a database's folders, newest first: `count` at most, among
-/// the newest [`LOOKED_AT`].
+/// The newest good backups of `listed` (a database's folders, newest first): at most `count`, among the newest
+/// [`LOOKED_AT`].
 pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, trust: &Trust) -> Result<Vec<Summary>> {
     let finished = listed.iter().filter(|one| one.has_manifest);
     let finished: Vec<&Listed> = finished.take(LOOKED_AT).collect();
@@ -311,8 +311,8 @@ pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, tru
     Ok(good)
 }
 
-/// The good backup that this event has already made, if it was delivered before. Looks at the
-/// backups of the last two days in `listed`, the database's folders, newest first.
+/// The good backup that was already made for this event, if the event was delivered before. Looks at the backups of
+/// the last two days in `listed` (the database's folders, newest first).
 pub async fn find_by_event(
     store: &dyn Store,
     listed: &[Listed],

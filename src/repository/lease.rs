@@ -1,12 +1,12 @@
-//! The lease that a run holds on its database, so that two runs never interleave: an object,
-//! replaced by conditional puts, never deleted.
+//! The lease that a run holds on its database, so that two runs never work at the same time: an object, replaced by
+//! conditional puts, never deleted.
 //!
-//! Who holds it is decided by the store alone, in [`Condition`]: a put that depends on the version
-//! that was read fails if anybody was faster. Clocks only decide when a silent holder may be taken
-//! for dead, and a holder gives up a while before that.
+//! The store alone decides who holds it, by [`Condition`]: a put that depends on the version that was read fails if
+//! another run was faster. The clocks only decide when a silent holder counts as dead, and a holder stops a while
+//! before that.
 //!
-//! The object also remembers the newest id that any run has taken in the store, whoever holds the lease:
-//! runs with other primaries put copies there, and two of them must not take the same id.
+//! The object also records the newest id that any run has taken in the store, whoever holds the lease: runs with
+//! other primaries put copies there, and two of them must not take the same id.
 
 mod claim;
 mod seen;
@@ -34,34 +34,34 @@ pub use claim::Announced;
 use claim::Claim;
 pub use seen::{Hold, Seen, look};
 
-/// Times that a lost race is run again. Each loss means that somebody else has won, so the second
-/// look normally finds a holder.
+/// How often a lost race is repeated. Each loss means that another run has won, so the second look normally finds a
+/// holder.
 const ATTEMPTS: usize = 5;
 
-/// The process that holds a lease: for people.
+/// The process that holds a lease, shown to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub host: String,
     pub pid: u32,
 }
 
-/// The object's content. Fields that a later version adds are passed over.
+/// The object's content. Fields that a later version adds are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Body {
     holder: Holder,
-    /// Random: tells our own put from another's when its answer was lost.
+    /// Random: distinguishes this run's put from another run's if the answer was lost.
     run: String,
-    /// The backup being made; unknown until the holder has looked at the store.
+    /// The backup in progress; unknown until the holder has read the store.
     #[serde(default)]
     backup: Option<String>,
     acquired_at: Timestamp,
     expires_at: Timestamp,
     #[serde(default)]
     released: bool,
-    /// Kept by whoever replaces the rest.
+    /// Every run that replaces the other fields keeps this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claim>,
-    /// How far the run was at the last renewal: a [`Progress`], which other versions may shape otherwise.
+    /// How far the run was at the last renewal: a [`Progress`], which another version may write in another shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<Value>,
 }
@@ -77,7 +77,7 @@ pub struct Previous {
 }
 
 impl Previous {
-    /// The backup that it never finished, where it came as far as choosing one.
+    /// The backup that it never finished, if it had chosen an id.
     pub fn backup_id(&self) -> Option<BackupId> {
         self.backup.as_ref()?.parse().ok()
     }
@@ -86,12 +86,12 @@ impl Previous {
 #[derive(Debug)]
 pub struct Acquired {
     pub lease: Lease,
-    /// Whose expired lease was taken over: that run has left things behind.
+    /// The holder of the expired lease that was taken over: that run has left files behind.
     pub took_over: Option<Previous>,
 }
 
-/// A lease that is ours. It is renewed in the background until it is released or dropped; dropped
-/// without a release, it expires by itself.
+/// A lease that this run holds. It is renewed in the background until it is released or dropped. If it is dropped
+/// without a release, it expires.
 #[derive(Debug)]
 pub struct Lease {
     shared: Arc<Shared>,
@@ -104,7 +104,7 @@ struct Shared {
     ttl: Duration,
     clock: Clock,
     held: Mutex<Held>,
-    /// Who knows how far the run is.
+    /// Reports how far the run is.
     observer: OnceLock<Arc<dyn Observer>>,
     lost: watch::Sender<Option<Loss>>,
 }
@@ -121,11 +121,11 @@ impl std::fmt::Debug for Shared {
 struct Held {
     body: Body,
     version: Version,
-    /// From here on another run may take us for dead, unless a renewal proves the opposite.
+    /// From this moment another run may count this one as dead, unless a renewal succeeds.
     until: Instant,
 }
 
-/// Why the lease is no longer ours.
+/// Why this run no longer holds the lease.
 #[derive(Debug, Clone)]
 struct Loss {
     code: Code,
@@ -140,13 +140,13 @@ impl Loss {
 
 enum NotRenewed {
     Lost(Loss),
-    /// The store failed; the lease is still ours until it expires.
+    /// The store failed; this run still holds the lease until it expires.
     Failed(Error),
 }
 
 impl Lease {
-    /// Takes the lease of a database, or says by `BUSY` who holds it. The run's id is chosen after
-    /// this, from a listing that nobody else can make stale, and told by [`Lease::announce`].
+    /// Takes the lease of a database, or fails with `BUSY` and names the holder. The run chooses its id after this,
+    /// from a listing that no other run can make out of date, and writes it by [`Lease::announce`].
     pub async fn acquire(
         store: Arc<dyn Store>,
         database: &str,
@@ -185,7 +185,7 @@ impl Lease {
             let version = match write(&*store, &key, &body, condition).await {
                 Ok(Put::Done(version)) => version,
                 Ok(Put::Refused) => continue,
-                // Perhaps written, and only the answer lost: if so, the run's id tells.
+                // The store may have written it, and only the answer was lost: the run's random number decides.
                 Err(error) => match recognise(&*store, &key, &run).await {
                     Ok(Some((version, _))) => version,
                     Ok(None) => return Err(error),
@@ -203,7 +203,7 @@ impl Lease {
             format!("cannot take the lease of database {database:?}: other runs were faster {ATTEMPTS} times"),
         )
         .hint(format!(
-            "try again when they have ended; if there are none, see what lies at {key} in {}, which should be a file",
+            "try again when they have ended; if there are none, check {key} in {}: it should be a file",
             store.url()
         )))
     }
@@ -222,14 +222,14 @@ impl Lease {
         Self { shared, renewal }
     }
 
-    /// From the next renewal on, the lease says how far the run is, as this observer knows it.
+    /// From the next renewal on, the lease says how far the run is, as this observer reports it.
     pub fn tell_progress(&self, observer: &Arc<dyn Observer>) {
-        // A second observer would change nothing: a run has one.
+        // A run has one observer, so a second call changes nothing.
         let _ = self.shared.observer.set(Arc::clone(observer));
     }
 
-    /// Takes an id for the run's backup, unless another run has taken it, or a later one, in this store;
-    /// and writes it into the lease for whoever meets it. Renews it as well.
+    /// Takes an id for the run's backup and writes it into the lease, unless another run has taken this id or a later
+    /// one in this store. Renews the lease as well.
     pub async fn announce(&self, id: &BackupId) -> Result<Announced> {
         let now = (self.shared.clock)();
         let claim = {
@@ -246,14 +246,14 @@ impl Lease {
         Ok(Announced::of(held.body.claimed.as_ref(), &claim, id))
     }
 
-    /// The same in a store that gets a copy, whose lease is not held and stays as it is.
+    /// The same in a store that gets a copy. The lease there is not held, and stays as it is.
     pub async fn claim_in(&self, store: &dyn Store, id: &BackupId) -> Result<Announced> {
         let body = self.shared.held.lock().await.body.clone();
         claim::claim(store, id, body, (self.shared.clock)()).await
     }
 
-    /// Proves that the lease is ours at this moment, by a renewal that fails if anybody else had
-    /// it since. To be called right before publishing.
+    /// Proves that this run holds the lease at this moment, by a renewal that fails if another run had it since. Call
+    /// this right before publishing.
     pub async fn still_held(&self) -> Result<()> {
         self.confirm(|_| {}).await
     }
@@ -270,8 +270,8 @@ impl Lease {
             })
     }
 
-    /// Waits until the lease is lost and says why: another run took it (`BUSY`), or it could not
-    /// be renewed in time (`STORE`). A run that holds it selects on this and stops.
+    /// Waits until the lease is lost and returns the reason: another run took it (`BUSY`), or it could not be renewed
+    /// in time (`STORE`). A run that holds the lease selects on this and stops.
     pub async fn lost(&self) -> Error {
         let mut lost = self.shared.lost.subscribe();
         let loss = match lost.wait_for(Option::is_some).await {
@@ -280,15 +280,16 @@ impl Lease {
         };
         match loss {
             Some(loss) => loss.error(),
-            // The sender lives as long as we do.
+            // The sender lives as long as `self`.
             None => std::future::pending().await,
         }
     }
 
-    /// Gives the lease back, after success and after failure. Where it is lost already there is
-    /// nothing to give back. After an error it expires by itself.
+    /// Releases the lease, after success and after failure. If it is already lost, there is nothing to release. After
+    /// an error it expires.
     pub async fn release(self) -> Result<()> {
-        // A put that this cuts short may yet arrive: then ours is refused, read back, and repeated.
+        // A put that this interrupts may still arrive: then the put below is refused, reads the lease, and is
+        // repeated.
         self.renewal.abort();
         let held = self.shared.held.lock().await;
         if self.shared.lost.borrow().is_some() {
@@ -307,7 +308,7 @@ impl Lease {
                     "cannot release the lease of database {:?}, which now ends at {:.0}",
                     self.shared.database, held.body.expires_at
                 ))
-                .hint("until then another run is refused as BUSY")),
+                .hint("wait until then: before that, another run ends with BUSY")),
         }
     }
 }
@@ -319,7 +320,7 @@ impl Drop for Lease {
 }
 
 impl Held {
-    /// `since` is when the put that set it was sent, so that the time of its answer is not counted.
+    /// `since` is the time when the put was sent, so that the wait for its answer does not count.
     fn new(body: Body, version: Version, since: Instant, ttl: Duration) -> Self {
         Self {
             body,
@@ -329,7 +330,7 @@ impl Held {
     }
 }
 
-/// By how much a holder gives up early: what two hosts' clocks may differ by.
+/// How long before the expiry a holder stops: this is how much the clocks of two hosts may differ.
 fn margin(ttl: Duration) -> Duration {
     ttl / 6
 }
@@ -352,9 +353,8 @@ impl Shared {
         serde_json::to_value(progress).ok()
     }
 
-    /// One renewal. Past its time a lease that nobody has touched is still ours: a host that was
-    /// suspended goes on. But once it is past its time and the store does not answer, it counts
-    /// as lost.
+    /// One renewal. An expired lease that no other run has taken is still this run's: a host that was suspended
+    /// continues. But if it has expired and the store does not answer, it counts as lost.
     async fn renew(&self, change: impl FnOnce(&mut Body)) -> Result<(), NotRenewed> {
         let mut held = self.held.lock().await;
         if let Some(loss) = &*self.lost.borrow() {
@@ -386,7 +386,7 @@ impl Shared {
         Err(NotRenewed::Lost(loss))
     }
 
-    /// The store itself may be gone with it: a folder that was removed, a disk that is mounted no more.
+    /// The store itself may have disappeared as well: the folder was removed, or the disk is no longer mounted.
     async fn why_lost(&self) -> Loss {
         match timeout(margin(self.ttl), self.store.is_there()).await {
             Ok(Err(error)) if error.code() == Code::Enoent => Loss {
@@ -396,15 +396,15 @@ impl Shared {
             _ => Loss {
                 code: Code::Busy,
                 what: format!(
-                    "the lease of database {:?} was lost: another run has taken it, or somebody has removed it",
+                    "the lease of database {:?} was lost: another run has taken it, or a person has removed it",
                     self.database
                 ),
             },
         }
     }
 
-    /// Replaces our own lease; `None` when it is ours no longer. Removed counts as that too:
-    /// somebody has broken it on purpose.
+    /// Replaces this run's lease; `None` if it is no longer this run's. A removed lease counts as lost too: a person
+    /// removed it on purpose.
     async fn replace(&self, body: &Body, version: &Version) -> Result<Option<(Body, Version)>> {
         let key = lease_key(&self.database);
         let mut body = body.clone();
@@ -417,8 +417,8 @@ impl Shared {
             if let Put::Done(version) = write(&*self.store, &key, &body, condition).await? {
                 return Ok(Some((body, version)));
             }
-            // Perhaps an earlier put of ours, whose answer was lost; or a run that puts its copy here
-            // has taken an id.
+            // This may be an earlier put of this run, whose answer was lost; or a run that puts its copy here has
+            // taken an id.
             match recognise(&*self.store, &key, &body.run).await? {
                 Some((ours, there)) => {
                     body.claimed = Claim::later(there, body.claimed, &self.database, (self.clock)());
@@ -431,15 +431,15 @@ impl Shared {
     }
 }
 
-/// What a run finds that wants the lease.
+/// What a run finds when it wants the lease.
 enum Found {
-    /// The condition under which it can be taken, and who had it before.
+    /// The condition under which the run can take it, and who had it before.
     Free(Condition, Option<Body>),
-    /// Our own put of the round before, whose answer was lost.
+    /// This run's own put of the attempt before, whose answer was lost.
     Ours(Body, Version),
 }
 
-/// `BUSY` where another run holds the lease.
+/// Fails with `BUSY` if another run holds the lease.
 async fn find(store: &dyn Store, database: &str, run: &str, clock: Clock) -> Result<Found> {
     let key = lease_key(database);
     let there = store
@@ -468,8 +468,8 @@ async fn recognise(store: &dyn Store, key: &str, run: &str) -> Result<Option<(Ve
     }))
 }
 
-/// Before a put that was refused is tried again: longer each time, and never twice the same, so that those
-/// who race for it do not meet again.
+/// The wait before a refused put is repeated. It grows each time and is random, so that runs that race for the lease do
+/// not collide again.
 fn pause(tries: usize) -> Duration {
     let most = 50_u64 << tries.min(5);
     Duration::from_millis(most / 2 + RandomState::new().build_hasher().finish() % (most / 2 + 1))
@@ -484,7 +484,7 @@ impl Body {
     fn written(&self) -> Result<(Bytes, ObjectInfo)> {
         let bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::internal("cannot write the lease as JSON").source(error))?;
-        // No tag: no lifecycle rule may match it.
+        // No tag: no lifecycle rule may match the lease.
         let object = ObjectInfo {
             content_type: "application/json",
             ..ObjectInfo::default()
@@ -500,8 +500,8 @@ fn later(now: Timestamp, ttl: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// Unlikely to be met twice, which is all that it is for: the standard library seeds its hash
-/// tables from the system's random source.
+/// Unlikely to occur twice; nothing more is needed. The standard library seeds its hash tables from the system's
+/// random source.
 fn random_run() -> String {
     let half = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", half(), half())
@@ -531,12 +531,12 @@ fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
     };
     let hint = if acquired_at.duration_since(now) > SKEW {
         format!(
-            "that host's clock was wrong, or is ours: set them right; when no backup of this database is running, \
+            "correct the clock of that host or of this one; then, when no backup of this database is running, \
              remove {}",
             lease_key(database)
         )
     } else {
-        format!("wait until that run has ended; if it died, its lease ends by itself at {expires_at:.0}")
+        format!("wait until that run has ended; if it died, its lease expires at {expires_at:.0}")
     };
     Error::new(
         Code::Busy,
@@ -548,7 +548,7 @@ fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
     .hint(hint)
 }
 
-/// What lies where the lease should be is no file, or absurdly long.
+/// The object under the lease's key is no file, or is too long for a lease.
 fn in_its_place(key: &str, store: &str, error: Error) -> Error {
     match error.code() {
         Code::Integrity => not_a_lease(key, store, error),

@@ -1,8 +1,8 @@
-//! What killed runs left behind, dealt with by the next run, which holds the lease: uploads in
-//! progress are aborted, files without a manifest given up.
+//! Removes what killed runs left. The next run, which holds the lease, does this: it aborts uploads in progress and
+//! discards files without a manifest.
 //!
-//! Everything stays strictly below the database's own folder, and within it to names that we make:
-//! other databases' runs share the store, and people keep their own files there.
+//! It touches only keys below the database's own folder, and there only names that pgstow makes: runs of other
+//! databases share the store, and people keep their own files there.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,19 @@ use crate::repository::catalog::{self, Listed, backups};
 use crate::repository::retention::Tag;
 use crate::store::{Store, Unfinished};
 
-/// Left-overs dealt with per run: a folder that somebody filled by mistake must not eat a backup's
-/// time. The next run goes on.
+/// How many left-overs one run removes: a folder with a great many files must not take a backup's time. The next run
+/// continues.
 const AT_MOST: usize = 1_000;
-/// A store that is ill costs all the patience of a request each time.
+/// How many failures end the removal: each failure takes all the retries of a request.
 const FAILURES: usize = 3;
-/// Commands that hold no lease write small files too (a verification beside a finished backup,
-/// a lease about to be refused): what is younger than this may be theirs.
+/// Commands that hold no lease write small files too (a verification beside a finished backup, a lease that is about
+/// to be refused). A younger file may be theirs.
 const SURELY_DEAD: SignedDuration = SignedDuration::from_hours(24);
 
-/// One left-over and what became of it: for the report.
+/// One left-over and its outcome, for the report.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LeftOver {
-    /// The store, where it is not the primary.
+    /// The store, if it is not the primary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     pub key: String,
@@ -49,7 +49,7 @@ pub enum What {
 #[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
 pub enum Outcome {
     Aborted,
-    /// Tagged `pending` for the bucket to expire, or deleted where the store has no lifecycle.
+    /// Tagged `pending` for the bucket to expire, or deleted if the store has no lifecycle.
     Discarded,
     Failed(String),
 }
@@ -58,22 +58,21 @@ impl Outcome {
     pub fn name(&self) -> &str {
         match self {
             Outcome::Aborted => "aborted",
-            Outcome::Discarded => "given up",
+            Outcome::Discarded => "discarded",
             Outcome::Failed(why) => why,
         }
     }
 }
 
-/// All that was found, and what went wrong: warnings, since a backup can be made all the same.
+/// All left-overs, and the failures. These are warnings, since a backup can be made anyway.
 #[derive(Debug, Default)]
 pub struct Cleared {
     pub left_overs: Vec<LeftOver>,
     pub warnings: Vec<Error>,
 }
 
-/// Deals with the left-overs of a database in the store that the lease is in. To be called by its
-/// holder, before it writes anything; `own` is its id, `listed` the database's folders as they are
-/// now.
+/// Removes the left-overs of a database in the store that the lease is in. Only the lease's holder may call this,
+/// before it writes anything. `own` is its id; `listed` are the database's folders at this moment.
 pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Timestamp) -> Cleared {
     let dead = |id: &BackupId| id != own && id.database() == own.database();
     let sweep = Sweep {
@@ -87,9 +86,9 @@ pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Ti
     sweep.run().await
 }
 
-/// As [`clear`], in a store that gets a copy. Its lease is not held, so it may be used by runs that
-/// have another primary: only what `dead` has left, the backup of the run whose lease was taken
-/// over, is known to be nobody's, and what is older than any run.
+/// Like [`clear`], in a store that gets a copy. Its lease is not held, so runs with another primary may be using it.
+/// Two things are known to belong to no running run: the backup of `dead`, the run whose lease was taken over, and
+/// files that are older than any run.
 pub async fn clear_copy(store: &dyn Store, own: &BackupId, dead: Option<&BackupId>, now: Timestamp) -> Cleared {
     let listed = match backups(store, Some(own.database())).await {
         Ok(listed) => listed,
@@ -119,14 +118,14 @@ pub async fn clear_copy(store: &dyn Store, own: &BackupId, dead: Option<&BackupI
     cleared
 }
 
-/// One look for what dead runs have left in a store.
+/// One search for left-overs in a store.
 struct Sweep<'a, D> {
     store: &'a dyn Store,
     own: &'a BackupId,
     /// The database's folders.
     listed: &'a [Listed],
     now: Timestamp,
-    /// Whether a backup's run is known to have ended.
+    /// Whether the run of this backup is known to have ended.
     dead: D,
     cleared: Cleared,
 }
@@ -151,7 +150,7 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
             if folder.has_manifest || !(self.dead)(&folder.id) {
                 continue;
             }
-            // A store's list may lag behind, and what is missing there is here a good backup.
+            // A store's listing may be out of date, and the backup may be a good one.
             match catalog::is_committed(self.store, &folder.id).await {
                 Ok(false) => {
                     abandoned.insert(&folder.id, folder);
@@ -190,8 +189,8 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
         }
     }
 
-    /// Whether nobody can be writing this any more. What lies beside a finished backup, or is a lease,
-    /// may be another command's, which holds no lease, and gets a day.
+    /// Whether no run can still be writing this. A file beside a finished backup, or a lease, may belong to another
+    /// command that holds no lease, so it must be a day old.
     fn is_abandoned(&self, unfinished: &Unfinished, folders: &BTreeMap<&BackupId, &Listed>) -> bool {
         let old = || {
             unfinished
@@ -216,14 +215,14 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
                 self.cleared.warnings.push(Error::new(
                     crate::error::Code::Store,
                     format!(
-                        "more than {AT_MOST} files without a manifest below {}: the next run goes on with them",
+                        "more than {AT_MOST} files without a manifest below {}: the next run removes the rest",
                         database_folder(self.own.database())
                     ),
                 ));
                 break;
             }
             let result = match expires(self.store, &file.key).await {
-                // An earlier run has seen to it, or it had a manifest once: the bucket will expire it.
+                // An earlier run has tagged it, or it once had a manifest: the bucket will expire it.
                 Ok(true) => continue,
                 Ok(false) => self.store.discard(&file.key).await,
                 Err(error) => Err(error),
@@ -233,8 +232,8 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
         }
     }
 
-    /// A run that is killed right after it has made its folder leaves it with nothing in it. Only a
-    /// store without a lifecycle has folders of their own; nothing was lost, so nothing is reported.
+    /// A run that is killed right after it made its folder leaves the folder empty. Only a store without a lifecycle
+    /// has real folders. Nothing was lost, so nothing is reported.
     async fn remove_empty_folders(&self) -> Result<()> {
         let around = database_folder(self.own.database());
         let folders = self.store.folders(&around).await?;
@@ -244,7 +243,7 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
             .filter(|id| (self.dead)(id) && !self.listed.iter().any(|folder| folder.id == *id));
         let unlisted: Vec<BackupId> = unlisted.take(AT_MOST).collect();
         for id in unlisted {
-            // What is missing is no error, and takes the folder along where nothing else is in it.
+            // Discarding a missing file is no error, and removes the folder if it is empty.
             self.store.discard(&id.key(&id.dump_name())).await?;
         }
         Ok(())
@@ -279,8 +278,8 @@ impl Cleared {
     }
 }
 
-/// Whether it bears a tag that some rule expires. From a tier it is not tagged `pending`: the bucket's
-/// policy refuses that to all, since it is what a thief would do.
+/// Whether the file has a tag that some rule expires. A file with a tier is not tagged `pending`: the bucket's policy
+/// denies that to all roles, since a thief would do it.
 async fn expires(store: &dyn Store, key: &str) -> Result<bool> {
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(false);

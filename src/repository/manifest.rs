@@ -1,5 +1,5 @@
 //! `manifest.json`: the commit record of a backup. A backup exists if and only if its manifest
-//! does; everything that a restore or a proof needs to know stands in it.
+//! does; it holds everything that a restore or a check needs to know.
 
 mod blocks;
 mod bounded;
@@ -43,31 +43,32 @@ pub use tagged::Tagged;
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 2;
 
-/// A backup, whichever schema its file has: see `schema`.
+/// A backup, independent of its file's schema: see `schema`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     pub id: BackupId,
     pub kind: Kind,
-    /// When the run started; the id's time.
+    /// When the run started: the id's time.
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
-    /// Of the pgstow that made it.
+    /// The version of pgstow that made it.
     pub version: String,
     pub database: String,
     pub trigger: Trigger,
-    /// The file beside it that holds its own digest: whether there must be one.
+    /// The name of the file beside it with the manifest's own digest. `None`: there is no such file.
     pub digest_file: Option<String>,
-    /// The newest backup of the database that this store held before: each manifest vouches for the one
+    /// The newest backup of the database that this store held before. Each manifest records the digest of the one
     /// before it.
     pub predecessor: Option<Predecessor>,
-    /// The store that it was made for: in another, it was copied there.
+    /// The store that it was made for. If it is found in another store, it was copied there.
     pub store: Option<String>,
-    /// The run's primary, and the copies that held backups of the database before: one that is found without
-    /// any later has lost them.
+    /// The run's primary, and the copies that held backups of the database before. If one of them has no later
+    /// backup, it has lost them.
     pub stores: Vec<String>,
-    /// The object tags of its files in that store. `None`: a folder, or an older version did not say.
+    /// The object tags of its files in that store. `None`: the store is a folder, or an older version did not record
+    /// them.
     pub tags: Option<Tagged>,
-    /// The event that asked for it: delivered again, it finds this backup.
+    /// The event that asked for it. If the event is delivered again, the run finds this backup.
     pub event_id: Option<String>,
     pub server: Server,
     pub pg_dump: PgDump,
@@ -79,20 +80,22 @@ pub struct Manifest {
     pub encryption: Option<serde_json::Value>,
     /// All files, by role.
     pub files: BTreeMap<String, FileRecord>,
-    /// Those of them that hold rows: places are in these. Most backups have one.
+    /// The files that hold rows: places refer to these. Most backups have one.
     pub data_files: Vec<DataFile>,
-    /// What should have been saved beside the data and could not be, by role, and why.
+    /// What should have been saved beside the data but could not be, by role, with the reason.
     pub missing: BTreeMap<String, String>,
-    /// What is in the database and not in the backup, as far as that is known.
+    /// What is in the database but not in the backup, as far as pgstow knows.
     pub left_out: Vec<LeftOut>,
-    /// The database's, by name. `None`: an older version, or a server, did not say.
+    /// The database's extensions, by name. `None`: an older version did not record them, or the server did not list
+    /// them.
     pub extensions: Option<Vec<Extension>>,
-    /// Those that the database uses and that have versions. `None`: an older version, or a server, did not say.
+    /// The collations with versions that the database uses. `None`: an older version did not record them, or the
+    /// server did not list them.
     pub collations: Option<Vec<Collation>>,
-    /// What a person should look at although the backup is good, as it was known at the commit.
+    /// What a person should check although the backup is good, as it was known at the commit.
     pub warnings: Vec<String>,
-    /// Of a plain script that was counted as it was written. Without it, as older versions wrote them, a plain
-    /// backup's `tables` are empty and say nothing.
+    /// The figures of a plain script, if it was counted while it was written. Older versions did not count: without
+    /// these figures, the empty `tables` of a plain backup mean nothing.
     pub script: Option<ScriptRecord>,
     pub tables: Vec<TableRecord>,
     pub large_objects: Vec<LargeObjectsRecord>,
@@ -109,7 +112,7 @@ pub struct Predecessor {
 }
 
 impl Manifest {
-    /// The file's bytes: the same manifest always gives the same ones.
+    /// The file's bytes. The same manifest always gives the same bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::internal("cannot write the manifest as JSON").source(error))?;
@@ -123,7 +126,7 @@ impl Manifest {
     }
 }
 
-/// The settings' own type, spelled as the option spells it.
+/// The type of the settings, spelled like the option.
 pub(crate) mod format_name {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

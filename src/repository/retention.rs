@@ -1,5 +1,5 @@
-//! How long backups are kept: tiers, the plan of which backup bears which, and the bucket's
-//! lifecycle rules that follow from the policy. Everything here is a pure function.
+//! How long backups are kept: the tiers, the plan of which backup gets which tier, and the bucket's lifecycle rules
+//! for the policy. Everything here is a pure function.
 
 mod choice;
 mod effect;
@@ -21,16 +21,16 @@ pub use tags::{LATEST, Retag, SHA256_TAG, Standing, Tag, settled, tag_plan};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     pub policy: Policy,
-    /// The newest good backups that no rule ever touches.
+    /// How many of the newest good backups no rule ever expires.
     pub keep_last: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
-    /// `30d`: every backup is a daily, kept that long.
+    /// `30d`: every backup is a daily, and is kept that long.
     Days(u32),
-    /// `daily=7,weekly=4,…`: how many days, weeks, months, years each tier is kept; a tier that
-    /// is not named does not exist. Sorted by tier, counts above zero.
+    /// `daily=7,weekly=4,…`: for how many days, weeks, months or years each tier is kept; a tier that is not listed
+    /// does not exist. Sorted by tier, counts above zero.
     Tiers(Vec<(Tier, u32)>),
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// The command that installs a policy's rules in a bucket, to be pasted into a shell.
+/// The command that installs a policy's rules in a bucket, ready to paste into a shell.
 pub fn applying(url: &str, policy: &Policy) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/:._-=,@+".contains(c);
     let url = match url.chars().all(is_plain) {
@@ -56,8 +56,8 @@ pub fn applying(url: &str, policy: &Policy) -> String {
     format!("pgstow retention apply --store {url} --retention {policy}")
 }
 
-/// What a stored object's `pgstow-tier` tag says, and so which lifecycle rule it falls under.
-/// Ordered by how long they keep: a monthly counts as the weekly and the daily of its day.
+/// The value of a stored object's `pgstow-tier` tag: it decides which lifecycle rule applies. Ordered by how long the
+/// tiers are kept: a monthly counts as the weekly and the daily of its day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {

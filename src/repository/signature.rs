@@ -1,8 +1,8 @@
-//! Signatures of what decides over a backup: its manifest, and the results of verifying it.
+//! Signatures of the files that a restore trusts: a backup's manifest, and the results of verifying it.
 //!
-//! All digests lie beside what they protect, so a person who can write to the store can mend them
-//! all. A signature he cannot make. The files are in minisign's format: stock `minisign -V` checks
-//! them, and what stock `minisign -S` signs is accepted here.
+//! All digests are beside the files that they protect, so a person who can write to the store can correct them all.
+//! They cannot make a signature. The files are in minisign's format: stock `minisign -V` checks them, and pgstow
+//! accepts what stock `minisign -S` signs.
 
 mod file;
 mod key;
@@ -23,8 +23,8 @@ pub use keyring::Keyring;
 pub use signer::Signer;
 pub use trust::{Flaw, Standing, Trust};
 
-/// What a signature is of: one file of one backup. It stands in the trusted comment, so that a
-/// signature of ours serves for no other file and no other backup.
+/// What a signature covers: one file of one backup. The trusted comment names it, so that a signature by pgstow is
+/// valid for no other file and no other backup.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     id: &'a BackupId,
@@ -44,19 +44,19 @@ impl<'a> Subject<'a> {
         self.file
     }
 
-    /// Where its signature lies in the store.
+    /// The key of its signature in the store.
     pub fn signature_key(&self) -> String {
         self.id.key(&signature_name(self.file))
     }
 
-    /// Printable ASCII in one line: newer minisigns refuse anything else.
+    /// Printable ASCII on one line: newer versions of minisign refuse anything else.
     fn comment(&self, now: Timestamp) -> String {
         let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
         format!("{}, signed {seconds}", self.named())
     }
 
-    /// Whether a comment of ours speaks of this. One by stock minisign names no backup; then the
-    /// id in the signed file is what ties it to its place.
+    /// Whether a comment by pgstow names this file. A comment by stock minisign names no backup; then only the id in
+    /// the signed file says where it belongs.
     fn fits(&self, comment: &str) -> bool {
         !comment.starts_with(OURS)
             || comment

@@ -1,5 +1,5 @@
-//! A backup's archive as it lies in a store: what the manifest says of each block, joined with
-//! the table of contents that is stored beside it. Verify, restore and drill all read through it.
+//! A backup's archive as it is stored: what the manifest says of each block, joined with the table of contents that
+//! is stored beside it. Verify, restore and drill all read through this module.
 
 use std::sync::Arc;
 
@@ -15,34 +15,34 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
 
-/// It is one data file, and holds all that the manifest lists of tables and large objects.
+/// The archive is one data file, and holds all tables and large objects that the manifest lists.
 #[derive(Debug)]
 pub struct StoredArchive {
-    /// Of the object in the store.
+    /// The key of the object in the store.
     pub key: String,
     pub file: FileRecord,
-    /// With the offsets filled in.
+    /// The head, with the offsets filled in.
     pub head: Head,
-    /// In the order of [`Head::data`], without gaps from the head's end to the file's.
+    /// The blocks' places, in the order of [`Head::data`], without gaps from the head's end to the file's end.
     pub places: Vec<Place>,
-    /// What each block holds, in the same order.
+    /// The content of each block, in the same order.
     pub promises: Vec<BlockDigest>,
-    /// Of a table that can be loaded in parts, what its block is made of; none of the others.
+    /// The ranges of each block's table, if it can be loaded in parts; empty for the others.
     pub ranges: Vec<Vec<SealedRange>>,
     /// Schema and name of each block's table; `None` for large objects.
     pub tables: Vec<Option<(String, String)>>,
 }
 
 impl StoredArchive {
-    /// Reads the table of contents and holds it against the manifest. `INTEGRITY` when they do
-    /// not tell of the same archive.
+    /// Reads the table of contents and compares it with the manifest. `INTEGRITY` if they do not describe the same
+    /// archive.
     pub async fn open(store: &dyn Store, manifest: &Manifest) -> Result<Self> {
         let toc = file_of(manifest, role::TOC)?;
         let bytes = read_file(store, &manifest.id, toc).await?;
         Self::describe(manifest, &bytes)
     }
 
-    /// The same from bytes at hand.
+    /// The same, from bytes that the caller has.
     pub fn describe(manifest: &Manifest, toc: &Bytes) -> Result<Self> {
         let id = &manifest.id;
         let file = file_of(manifest, role::DUMP)?.clone();
@@ -61,7 +61,7 @@ impl StoredArchive {
         };
         if head.compression != announced {
             return Err(broken(format!(
-                "it says {:?}, the manifest {:?}",
+                "its compression is {:?}, but the manifest says {:?}",
                 head.compression, announced
             )));
         }
@@ -71,7 +71,7 @@ impl StoredArchive {
         let records = records(manifest).map_err(|hex| broken(format!("the manifest's {hex:?} is no SHA-256")))?;
         if positions.len() != records.len() {
             return Err(broken(format!(
-                "it has {} blocks, the manifest {}",
+                "it has {} blocks, but the manifest {}",
                 positions.len(),
                 records.len()
             )));
@@ -90,7 +90,7 @@ impl StoredArchive {
         for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
             if Some(record.place.file) != own {
                 return Err(broken(format!(
-                    "the manifest says that {entry} lies in another file than {}",
+                    "the manifest says that {entry} is in another file than {}",
                     archive.file.name
                 )));
             }
@@ -111,19 +111,19 @@ impl StoredArchive {
         }
         if end != archive.file.bytes {
             return Err(broken(format!(
-                "its blocks end at byte {end}, the archive at {}",
+                "its blocks end at byte {end}, but the archive at {}",
                 archive.file.bytes
             )));
         }
         Ok(archive)
     }
 
-    /// Where its content is read from.
+    /// The file from which its content is read.
     pub fn stored(&self, store: &Arc<dyn Store>) -> StoredFile {
         StoredFile::plain(store, &self.key)
     }
 
-    /// How long its content is.
+    /// The length of its content.
     pub fn content_bytes(&self) -> u64 {
         self.places.last().map_or(self.head.length(), |place| place.end())
     }
@@ -146,7 +146,7 @@ struct Record {
 }
 
 impl Record {
-    /// Whether the manifest tells of the same block as the table of contents.
+    /// Whether the manifest and the table of contents describe the same block.
     fn agrees(&self, entry: &Entry, utf8: bool) -> std::result::Result<(), String> {
         let position = self.place.offset;
         let kind = match self.promise.content {
@@ -161,12 +161,12 @@ impl Record {
                 && is_named(name, &entry.tag, utf8))
         {
             return Err(format!(
-                "the block at {position} is that of {entry}, and the manifest calls it {schema}.{name}"
+                "the block at {position} is that of {entry}, but the manifest calls it {schema}.{name}"
             ));
         }
         if self.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
             return Err(format!(
-                "the manifest and the table of contents differ on whose {entry} is"
+                "the manifest and the table of contents differ on the owner of {entry}"
             ));
         }
         Ok(())
@@ -175,19 +175,19 @@ impl Record {
 
 fn elsewhere(entry: &Entry, record: &Record, position: u64) -> String {
     format!(
-        "the manifest and the table of contents differ on where {entry} lies: {} and {position}",
+        "the manifest and the table of contents differ on the place of {entry}: {} and {position}",
         record.place.offset
     )
 }
 
-/// Whether a name of the manifest, which was asked of the server, is that of the table of contents, where it
-/// stands in the database's encoding. Of any other than UTF-8 nothing is sure here but the letters of ASCII.
+/// Whether a name in the manifest, which came from the server, is the name in the table of contents, which has the
+/// database's encoding. If that is not UTF-8, only the ASCII letters can be compared.
 pub(crate) fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
     let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
     manifest == head || (!utf8 && ascii(manifest) == ascii(head))
 }
 
-/// Whether the ranges, where there are any, hold every chunk and every row of the block once.
+/// Whether the ranges, if there are any, hold every chunk and every row of the block exactly once.
 fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
     let (Some(last), BlockContent::Table { rows }) = (ranges.last(), &record.promise.content) else {
         return ranges.is_empty();
@@ -208,7 +208,7 @@ fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
         && bytes == record.promise.bytes
 }
 
-/// What the manifest says of the blocks, in the archive's order. Large objects without a place are those of a script.
+/// The manifest's records of the blocks, in the archive's order. Large objects without a place belong to a script.
 fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
     let digest = |text: &str| -> std::result::Result<[u8; 32], String> {
         let mut digest = [0; 32];
@@ -267,11 +267,12 @@ pub fn file_of<'m>(manifest: &'m Manifest, role: &str) -> Result<&'m FileRecord>
     })
 }
 
-/// A small file of a backup, whole, when it is what the manifest says.
+/// Reads a small file of a backup whole, and checks it against the manifest.
 pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> Result<Bytes> {
     let key = id.key(&file.name);
     let differs = |what: String| Error::new(Code::Integrity, format!("{key} {what}"));
-    // Its size first, so that nobody makes us take in a giant. What it lacks there, it has to lack twice.
+    // Checks the size first, so that a giant file is not read. A second request must confirm that the file is missing
+    // or has another size.
     let mut head = store.head(&key).await?;
     if head.as_ref().is_none_or(|head| head.bytes != file.bytes) {
         head = store.head(&key).await?;
@@ -283,17 +284,18 @@ pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> R
             head.bytes, file.bytes
         )));
     }
-    // No longer than it should be, whatever the store gave out for its length.
+    // Reads no more than it should have, even if the store reports another length.
     let most = file.bytes.min(limits::most(&key));
     let mut before: Option<String> = None;
-    // A bit that was flipped on the way says nothing about what is stored: only what comes twice alike does.
+    // A bit that flipped on the way from the store does not prove that the stored file is damaged: two reads must
+    // agree.
     for _ in 0..READS {
         let object = store.get_up_to(&key, most).await?;
         let object = object.ok_or_else(|| differs("is missing".into()))?;
         let found = hex::encode(Sha256::digest(&object.body));
         if found == file.sha256 {
             if before.is_some() {
-                tracing::warn!("{key} in {} came right when it was read again", store.url());
+                tracing::warn!("{key} in {} was right when it was read again", store.url());
             }
             return Ok(object.body);
         }
@@ -308,7 +310,7 @@ pub async fn read_file(store: &dyn Store, id: &BackupId, file: &FileRecord) -> R
     Err(unsteady(&key, store.url()))
 }
 
-/// Of one small file, until it comes as it should, or twice alike.
+/// How often one small file is read, until it is right or two reads agree.
 const READS: usize = 4;
 
 #[cfg(test)]
@@ -316,7 +318,7 @@ mod tests {
     use super::*;
     use crate::repository::manifest::FileIndex;
 
-    /// A kept backup's manifest and table of contents.
+    /// The manifest and the table of contents of a kept backup.
     fn kept() -> (Manifest, Bytes) {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backups");
         let id: BackupId = "shop/20250131T040459Z-full".parse().unwrap();
@@ -344,20 +346,20 @@ mod tests {
     fn places_that_overlap_leave_gaps_or_lie_elsewhere_are_refused() {
         let (whole, toc) = kept();
         let changes: [Change; 8] = [
-            ("differ on where", |manifest| manifest.tables[1].place.offset -= 1),
-            ("differ on where", |manifest| manifest.tables[1].place.length -= 1),
-            ("differ on where", |manifest| manifest.tables[1].place.length += 1),
-            ("differ on where", |manifest| {
+            ("differ on the place", |manifest| manifest.tables[1].place.offset -= 1),
+            ("differ on the place", |manifest| manifest.tables[1].place.length -= 1),
+            ("differ on the place", |manifest| manifest.tables[1].place.length += 1),
+            ("differ on the place", |manifest| {
                 manifest.tables[1].place = manifest.tables[2].place;
             }),
             ("end at byte", |manifest| {
                 let place = manifest.large_objects[0].place.as_mut().unwrap();
                 place.length = u64::MAX - place.offset;
             }),
-            ("blocks, the manifest 4", |manifest| {
+            ("blocks, but the manifest 4", |manifest| {
                 manifest.large_objects[0].place = None;
             }),
-            ("blocks, the manifest 6", |manifest| {
+            ("blocks, but the manifest 6", |manifest| {
                 let last = manifest.tables[3].clone();
                 manifest.tables.push(last);
             }),

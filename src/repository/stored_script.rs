@@ -1,4 +1,4 @@
-//! A plain script as it lies in a store, unpacked piece by piece. Verify, restore and drill read it here.
+//! A plain script as it is stored, decompressed piece by piece. Verify, restore and drill read it here.
 
 use std::io::{self, Read};
 
@@ -6,22 +6,22 @@ use flate2::read::MultiGzDecoder;
 
 use super::manifest::Algorithm;
 
-/// Of the script, unpacked.
+/// The size of a piece of the decompressed script.
 pub const PIECE: usize = 1 << 20;
-/// Our frames hold 2 MiB; see [`crate::format::archive::Unpack`].
+/// pgstow's frames hold 2 MiB; see [`crate::format::archive::Unpack`].
 const ZSTD_WINDOW_LOG: u32 = 24;
 
 /// Why a script was not read to its end.
 #[derive(Debug)]
 pub enum Unread<E> {
-    /// It could not be read or does not decompress.
+    /// The script could not be read or does not decompress.
     Stored(io::Error),
-    /// The one who takes the pieces failed.
+    /// The receiver of the pieces failed.
     Taken(E),
 }
 
-/// Gives out pieces of [`PIECE`] bytes, the last of which is shorter. Says how many bytes came, and ends one byte past
-/// `limit`: so much is enough to know that there are more, however many would follow.
+/// Gives out pieces of [`PIECE`] bytes; the last one is shorter. Returns how many bytes came, and ends one byte past
+/// `limit`: this shows that there is more, however much would follow.
 pub fn unpack<E>(
     algorithm: Algorithm,
     stored: impl Read,
@@ -91,7 +91,7 @@ mod tests {
         ] {
             let length = script.len() as u64;
             assert_eq!(lengths(algorithm, stored, length), (length, vec![PIECE, 5]));
-            // Whoever reads it sees that there is more, and no more of it.
+            // The receiver sees that there is more, but gets no more of it.
             assert_eq!(lengths(algorithm, stored, 10), (11, vec![11]));
         }
     }

@@ -1,11 +1,11 @@
-//! Who started a run: as manifests, options and events spell it.
+//! What started a run, as manifests, options and events spell it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Who started a run.
+/// What started a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
@@ -41,7 +41,7 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// A text that is no trigger.
+/// A text that is not a trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoTrigger;
 

@@ -1,6 +1,5 @@
-//! `verification.json`: the newest result of `verify` and of a drill, beside the backup that they
-//! looked at. It is news about the backup, not a part of it: no digest covers it, and a backup
-//! without one is as good as it was.
+//! `verification.json`: the newest result of `verify` and of a drill, beside the backup that they checked. It is a
+//! report about the backup, not a part of it: no digest covers it, and a backup without one is just as good.
 
 mod finding;
 
@@ -17,15 +16,15 @@ pub use finding::Finding;
 /// The schema that this program writes, and the newest that it reads.
 pub const SCHEMA: u32 = 1;
 
-/// Fields that a later version adds are passed over when reading.
+/// When reading, fields that a later version adds are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     pub schema: u32,
     pub id: BackupId,
-    /// Every stored byte read and compared with the manifest.
+    /// The result of `verify`: it read every stored byte and compared it with the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Outcome>,
-    /// Restored into a throwaway server and compared.
+    /// The result of a drill: it restored into a throwaway server and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Outcome>,
 }
@@ -33,15 +32,15 @@ pub struct Verification {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub status: Status,
-    /// When it ended.
+    /// When the check ended.
     pub at: Timestamp,
-    /// What else was found out: figures, differences.
+    /// Other results: figures, differences.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
 const MANIFEST_SHA256: &str = "manifest_sha256";
-/// Of the server that a drill ran on, and of the source's.
+/// The major version of the server that a drill ran on, and of the source.
 pub const MAJOR: &str = "major";
 pub const SOURCE_MAJOR: &str = "source_major";
 /// How many tables a drill saw, and how many of them it proved.
@@ -49,23 +48,23 @@ pub const TABLES: &str = "tables";
 pub const TABLES_EQUAL: &str = "tables_equal";
 /// Whether a drill left something unproved that a drill could prove.
 pub const PARTLY: &str = "partly";
-/// That a drill found nothing wrong but rows that the source itself should not hold.
+/// A drill found nothing wrong except rows that the source itself should not hold.
 pub const SOURCE_FAULT: &str = "source_fault";
 
 impl Outcome {
-    /// Says by which manifest it was looked at.
+    /// Records which manifest was checked.
     #[must_use]
     pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
         self.rest.insert(MANIFEST_SHA256.to_owned(), hex::encode(sha256).into());
         self
     }
 
-    /// Whether a drill ran on another major than the source's. Older versions did not say.
+    /// Whether a drill ran on another major version than the source's. Older versions did not record it.
     fn is_of_another_major(&self) -> bool {
         matches!((self.rest.get(MAJOR), self.rest.get(SOURCE_MAJOR)), (Some(one), Some(other)) if one != other)
     }
 
-    /// Of a drill, what it proved; older versions did not say all of it.
+    /// What a drill proved; older versions did not record all of it.
     pub fn extent(&self) -> Option<Extent> {
         let count = |name: &str| self.rest.get(name).and_then(Value::as_u64);
         let (tables, equal) = (count(TABLES)?, count(TABLES_EQUAL)?);
@@ -76,23 +75,23 @@ impl Outcome {
         })
     }
 
-    /// Whether it saw tables, and proved none.
+    /// Whether the drill saw tables but proved none.
     fn proves_no_table(&self) -> bool {
         self.extent()
             .is_some_and(|extent| extent.tables > 0 && extent.tables_equal == 0)
     }
 
-    /// Whether it found nothing wrong but what the source itself should not hold.
+    /// Whether the only problem is rows that the source itself should not hold.
     pub fn blames_the_source(&self) -> bool {
         self.rest.get(SOURCE_FAULT) == Some(&Value::Bool(true))
     }
 
-    /// Whether it found something wrong in the backup, and not in what the backup is of.
+    /// Whether the backup itself is damaged, and not only its source.
     fn condemns(&self) -> bool {
         self.status == Status::Failed && !self.blames_the_source()
     }
 
-    /// Whether it speaks of the manifest with this digest. Older versions did not say.
+    /// Whether the result is about the manifest with this digest. Older versions did not record it.
     fn is_of(&self, sha256: &str, strictly: bool) -> bool {
         match self.rest.get(MANIFEST_SHA256) {
             Some(said) => said == sha256,
@@ -126,7 +125,7 @@ impl std::fmt::Display for Extent {
 pub enum Status {
     Ok,
     Failed,
-    /// A word of a later version: it proves nothing, and condemns nothing.
+    /// A value of a later version: it proves nothing, and shows no damage.
     #[serde(other)]
     Unknown,
 }
@@ -141,29 +140,29 @@ impl Status {
     }
 }
 
-/// What all results together say of the backup.
+/// The verdict of all results together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody has looked, or the result cannot be read.
+    /// No check has run, or its result cannot be read.
     Unproved,
     Proved,
-    /// Something looked and found it wanting.
+    /// A check found the backup damaged.
     Damaged,
 }
 
-/// Why a verification cannot be used. The backup is what it was.
+/// Why a verification cannot be used. This does not change the backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     #[error("verification.json cannot be read: {0}")]
     Shape(String),
     #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
     NewerSchema(u64),
-    #[error("verification.json speaks of {claimed}: it was copied or moved")]
+    #[error("verification.json belongs to the backup {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
 }
 
 impl Verification {
-    /// For a backup that nobody has looked at yet.
+    /// For a backup that no check has read yet.
     pub fn new(id: BackupId) -> Self {
         Self {
             schema: SCHEMA,
@@ -173,7 +172,7 @@ impl Verification {
         }
     }
 
-    /// The file's bytes: the same verification always gives the same ones.
+    /// The file's bytes. The same verification always gives the same bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::internal("cannot write the verification as JSON").source(error))?;
@@ -186,8 +185,8 @@ impl Verification {
         Self::read(bytes, id, |bytes| serde_json::from_slice(bytes))
     }
 
-    /// The same, but only how it ended, and when: of thousands of them nothing else is wanted, and
-    /// what else is there is not taken into memory.
+    /// The same, but only the status and the time. A list of thousands needs nothing else, and the rest is not taken
+    /// into memory.
     pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
         #[derive(Deserialize)]
         struct Outline {
@@ -257,7 +256,7 @@ impl Verification {
             schema: u64,
         }
         let shape = |error: serde_json::Error| Broken::Shape(error.to_string());
-        // First, because a newer schema may have any shape beside this field.
+        // This check is first, because a newer schema may have any other shape.
         let Schema { schema } = serde_json::from_slice(bytes).map_err(shape)?;
         if schema > u64::from(SCHEMA) {
             return Err(Broken::NewerSchema(schema));
@@ -272,9 +271,9 @@ impl Verification {
         }
     }
 
-    /// Without what was found out of another manifest than the one beside it, which has this digest:
-    /// that was put there. And whether there was anything of the kind. `strictly`: what names no
-    /// manifest is of another.
+    /// Drops results about another manifest than the one beside it, which has this digest: the file was put there
+    /// from elsewhere. Also says whether there were such results. `strictly`: a result that names no manifest counts
+    /// as one about another.
     pub fn about(mut self, sha256: &[u8; 32], strictly: bool) -> (Self, bool) {
         let sha256 = hex::encode(sha256);
         let mut others = false;
@@ -284,15 +283,15 @@ impl Verification {
         (self, others)
     }
 
-    /// The drill, as far as it says something of the source's major: on another, success proves nothing for that
-    /// one. Nor does one that proved no table.
+    /// The drill, if its result says something about the source's major version. Success on another major version
+    /// proves nothing for that one, and a drill that proved no table proves nothing.
     pub fn proving_drill(&self) -> Option<&Outcome> {
         let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
         let proves = |drill: &&Outcome| drill.status != Status::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
     }
 
-    /// Takes over the result of a new drill, unless it says less than the one that is there.
+    /// Takes the result of a new drill, unless the recorded one proves more.
     pub fn drilled(&mut self, drill: Outcome) {
         let proves_less = drill.status == Status::Ok && (drill.is_of_another_major() || drill.proves_no_table());
         if !proves_less || self.proving_drill().is_none() {

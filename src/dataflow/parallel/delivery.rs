@@ -1,5 +1,5 @@
-//! The one who writes: takes the tasks in their order, whoever has read them, and makes of their
-//! rows the blocks that pg_dump would have written.
+//! The writer: takes the tasks in their order, whichever worker has read them, and writes their rows as the blocks
+//! that pg_dump would have written.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::archive::{BlockSink, END_OF_COPY, Head};
 use crate::run::progress::Observer;
 
-/// Portions of the holder's that may wait: a hand-off, not a buffer.
+/// How many portions of the holder may wait: enough for a hand-off, not a buffer.
 const HANDED: usize = 2;
 
 pub struct Delivery {
@@ -64,7 +64,7 @@ impl BlockSource for Delivery {
             }
         }
         if large_objects::blocks(head).next().is_some() {
-            // pg_dump's order: all of them follow the tables.
+            // pg_dump's order: all large objects follow the tables.
             large_objects::deliver(&self.dumping.order(), head, &shared.clock, &self.running, writing.sink)?;
         }
         self.let_go()?;
@@ -73,7 +73,7 @@ impl BlockSource for Delivery {
 }
 
 impl Delivery {
-    /// For the clock that knows a silent server.
+    /// Counts the wait for the server, for the stall clock.
     fn waiting<T>(&mut self, wait: impl FnOnce(&mut Self) -> T) -> T {
         let clock = self.shared.clock.clone();
         clock.begin();
@@ -97,8 +97,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// That the tables were held until the last row was there, the holder's session proves by
-    /// being there still.
+    /// Proves that the tables were locked until the last row was read: the holder's session still exists.
     fn let_go(&mut self) -> Result<(), Undelivered> {
         let (done, mut answer) = mpsc::channel(1);
         self.holder.blocking_send(Request::LetGo { done }).map_err(|_| gone())?;
@@ -107,7 +106,7 @@ impl Delivery {
     }
 }
 
-/// A session has failed, and with it all; what it said is with [`Shared::failure`].
+/// A session has failed, and so the backup has; the session's error is in [`Shared::failure`].
 fn gone() -> Error {
     Error::internal("a session that reads the tables has ended")
 }
@@ -116,12 +115,12 @@ struct Writing<'a> {
     sink: &'a mut dyn BlockSink,
     observer: &'a dyn Observer,
     delivered: Delivered,
-    /// The block that has begun and not ended.
+    /// The block that has begun but not ended.
     open: Option<usize>,
 }
 
 impl Writing<'_> {
-    /// Rows of the read `next` and of those that follow it, as far as the portion goes.
+    /// The rows of the read `next` and of the following reads, up to the end of the portion.
     fn portion(&mut self, shared: &Shared, next: &mut usize, portion: Portion) -> Result<(), Undelivered> {
         let Portion {
             text,
@@ -184,7 +183,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The coordinator's part in a table is the one that is worth telling.
+    /// If the coordinator read a part of a table, the report says so for the whole table.
     fn way(&mut self, block: usize, way: Way) {
         let known = &mut self.delivered.ways[block];
         if *known != Way::Coordinator {

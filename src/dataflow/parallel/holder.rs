@@ -1,10 +1,10 @@
-//! What the session that holds every table ([`Hold`](crate::postgres::Hold)) is good for until the
-//! end: nobody can empty, rewrite or drop a table that a worker has still to read. That would not
-//! show in the snapshot, but in no rows.
+//! The session that locks every table ([`Hold`](crate::postgres::Hold)) until the end: so no other session can empty,
+//! rewrite or drop a table that a worker has still to read. The snapshot would not show that; the table would just
+//! look empty.
 //!
-//! A worker's own lock can have to wait behind somebody who waits for ours: PostgreSQL sees no
-//! deadlock in that, since we wait for nothing. So a worker gives up after a moment, and the table
-//! is read here, where the lock is held already.
+//! A worker's own lock may have to wait behind another session that waits for the holder's lock. PostgreSQL sees no
+//! deadlock in that, since the holder waits for nothing. So a worker stops waiting after a moment, and the holder,
+//! which has the lock already, reads the table.
 
 use std::collections::HashMap;
 
@@ -20,11 +20,11 @@ use crate::postgres::{READ, Refusal, Rows, TABLES, Wire};
 /// The first server with Tid Range Scan.
 const PAGES_SINCE: u32 = 14;
 
-/// Tables for which a query may be planned. A COPY of a whole table runs nothing of its owner's. A
-/// query's planner does: it computes what is constant in the expressions of indexes and statistics,
-/// by functions of the owner's, as us. So as superuser we plan for nobody but ourselves and other
-/// superusers, whatever the table has: its owner can add an index while we read. As another role we
-/// plan where those expressions have nothing but PostgreSQL's own functions, operators and types.
+/// The tables for which a query may be planned. A COPY of a whole table runs no code of the table's owner. Planning a
+/// query does: the planner evaluates constants in the expressions of indexes and statistics, with the owner's
+/// functions and pgstow's rights. So as superuser, pgstow plans only for its own tables and those of other
+/// superusers, whatever the table has: its owner can add an index during the backup. As another role, pgstow plans if
+/// those expressions have only PostgreSQL's own functions, operators and types.
 const PLANNED: &str = "
     (NOT (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)
      OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = c.relowner AND (r.rolsuper OR r.rolname = current_user)))
@@ -41,7 +41,7 @@ const PLANNED: &str = "
         AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
                              'pg_catalog.pg_type'::pg_catalog.regclass))";
 
-/// What the tables are, by OID, when all of them are held.
+/// The facts about the tables, by OID, when all of them are locked.
 pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
     let trusted = if major >= PAGES_SINCE { PLANNED } else { "false" };
     let question = format!(
@@ -60,7 +60,7 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
             row.number::<u64>(2),
             row.number::<u64>(3),
         ) else {
-            return Err(Error::internal("what the server says of its tables is not understood"));
+            return Err(Error::internal("the server's answer about its tables cannot be parsed"));
         };
         let known = Facts {
             table: row.bytes(5).unwrap_or_default().to_vec(),
@@ -71,7 +71,7 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
         };
         facts.insert(oid, known);
     }
-    // Which rows of an extension's tables are configuration, no table of contents says.
+    // The table of contents does not say which rows of an extension's tables are configuration.
     let question = "SELECT chosen.oid, chosen.condition FROM pg_catalog.pg_extension e CROSS JOIN LATERAL
                     ROWS FROM (pg_catalog.unnest(e.extconfig), pg_catalog.unnest(e.extcondition))
                     AS chosen (oid, condition) WHERE chosen.condition <> ''";
@@ -84,16 +84,16 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
     Ok(facts)
 }
 
-/// What the session is asked for while it holds.
+/// The requests to the session while it holds the locks.
 pub enum Request {
-    /// One read, which a worker could not make.
+    /// A read that a worker could not make.
     Read { read: usize, events: mpsc::Sender<Event> },
-    /// All is read: let go. Answered when the server has said that the session stood to the end.
+    /// All is read: release the locks. Answered when the server has confirmed that the session lasted to the end.
     LetGo { done: mpsc::Sender<Event> },
 }
 
-/// Holds, and reads when asked, until told to let go. Its end before that is the end of the
-/// backup: the tables are not held any more.
+/// Holds the locks, and reads on request, until it is told to release them. If the session ends earlier, the backup
+/// fails: the tables are not locked any more.
 pub async fn serve(mut wire: Wire, shared: &Shared, mut requests: mpsc::Receiver<Request>) -> Result<()> {
     loop {
         let request = tokio::select! {
@@ -132,7 +132,7 @@ fn lost_hold(error: &Error) -> Error {
     Error::new(Code::ConnErr, text).hint(error.hint_text().to_owned())
 }
 
-/// Rows on their way to whoever waits for them now: no room is needed, two portions are.
+/// Rows for a writer that waits for them: two portions are enough, so they need no room to read ahead.
 struct Handing<'a> {
     portion: Portion,
     events: mpsc::Sender<Event>,
@@ -146,7 +146,7 @@ impl Handing<'_> {
         self.events
             .send(Event::Portion(portion))
             .await
-            .map_err(|_| Error::internal("nobody waits for a table's rows any more"))
+            .map_err(|_| Error::internal("the writer of a table's rows has ended"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Large objects: pg_dump's own stream of them, under the same snapshot. It knows in which order
-//! and groups its versions write them.
+//! Large objects: pg_dump's own stream of them, under the same snapshot. Only pg_dump knows in which order and groups
+//! its versions write them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockKind, BlockSink, Head, Input, read_block};
 use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
 
-/// Where a running pg_dump can be found and ended, whoever waits for it.
+/// The running pg_dump, so that another thread can end it.
 #[derive(Clone, Default)]
 pub struct Running(Arc<Mutex<Stage>>);
 
@@ -17,7 +17,7 @@ enum Stage {
     #[default]
     NotYet,
     Runs(Arc<Dump>),
-    /// None is to run any more.
+    /// No pg_dump may run any more.
     Ended,
 }
 
@@ -36,7 +36,7 @@ impl Running {
         may
     }
 
-    /// The one that runs, or has run, to be ended. After this none begins.
+    /// The pg_dump that runs, or has run, so that the caller can end it. After this none starts.
     pub fn end(&self) -> Option<Arc<Dump>> {
         match std::mem::replace(&mut *self.stage(), Stage::Ended) {
             Stage::Runs(dump) => Some(dump),
@@ -45,7 +45,7 @@ impl Running {
     }
 }
 
-/// Reads all blocks of large objects that the head promises, into the sink.
+/// Reads all blocks of large objects that the head lists, into the sink.
 pub fn deliver(
     order: &DumpOrder<'_>,
     head: &Head,
@@ -66,7 +66,7 @@ pub fn deliver(
     let mut input = Input::new(WatchedPipe::new(output, clock.clone()));
     let read = read(&mut input, head, sink);
     drop(input);
-    // What pg_dump says of its end tells more than how its stream ends.
+    // pg_dump's own error says more than the end of its stream.
     clock.begin();
     let ended = runtime.block_on(dump.wait());
     clock.end();
@@ -92,7 +92,7 @@ fn read(
             });
     if !same {
         let text = format!(
-            "pg_dump wrote {} groups of large objects where its table of contents has {}",
+            "pg_dump wrote {} groups of large objects, but its table of contents has {}",
             theirs.data.len(),
             wanted.len()
         );
@@ -102,7 +102,7 @@ fn read(
         read_block(input, &theirs, index, &mut Renumbered { block: ours, sink })?;
     }
     if !input.available()?.is_empty() {
-        return Err(Error::new(Code::PgDumpErr, "pg_dump wrote more than the large objects").into());
+        return Err(Error::new(Code::PgDumpErr, "pg_dump wrote other data besides the large objects").into());
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ pub fn blocks(head: &Head) -> impl Iterator<Item = usize> + '_ {
         .map(|(block, _)| block)
 }
 
-/// A block of the one archive as a block of the other.
+/// Converts a block's number in one archive to that in the other.
 struct Renumbered<'a> {
     block: usize,
     sink: &'a mut dyn BlockSink,

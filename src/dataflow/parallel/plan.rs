@@ -1,5 +1,5 @@
-//! What is read by whom and in which order: a pure function of the table of contents and of what
-//! the server says of its tables.
+//! Which session reads what, and in which order: a pure function of the table of contents and of the server's facts
+//! about its tables.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,23 +7,22 @@ use std::ops::Range;
 use super::statement::{Statement, Stretch};
 use crate::format::archive::{BlockKind, Head};
 
-/// What one task should bring: enough that a COPY's start does not count (it takes the server a
-/// tenth of a millisecond or two, this much text seventy), and little enough that some may wait
-/// in memory for their turn.
+/// The size of one task. It is large enough that starting a COPY does not matter (a start takes the server 0.1 or 0.2
+/// ms, this much text about 70 ms), and small enough that some tasks may wait in memory for their turn.
 pub const TASK: u64 = 8 << 20;
-/// What a table costs beside its bytes, as bytes: so a task holds a hundred empty tables.
+/// The cost of a table besides its bytes, in bytes: so a task holds a hundred empty tables.
 const TABLE: u64 = 64 << 10;
 
-/// What the server says of a table, when it cannot be changed any more.
+/// The server's facts about a table, when it cannot change any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Its name with its schema, quoted, in the database's encoding.
+    /// The name with its schema, quoted, in the database's encoding.
     pub table: Vec<u8>,
     pub pages: u32,
-    /// With its out-of-line values.
+    /// The size, with out-of-line values.
     pub bytes: u64,
-    /// Whether a stretch of its pages can be asked for: a plain table in a heap, on a server that
-    /// can (14 and newer: Tid Range Scan).
+    /// Whether it can be read by ranges of pages: a plain table in a heap, on PostgreSQL 14 or newer (Tid Range
+    /// Scan).
     pub has_pages: bool,
     pub condition: Option<Vec<u8>>,
 }
@@ -31,21 +30,21 @@ pub struct Facts {
 /// One COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableRead {
-    /// Counts [`Head::data`].
+    /// The index in [`Head::data`].
     pub block: usize,
-    /// Of the whole table, or of a part of it.
+    /// `None`: the whole table.
     pub stretch: Option<Stretch>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// By block; none for large objects.
+    /// By block; `None` for large objects.
     pub statements: Vec<Option<Statement>>,
     /// In the order of the archive.
     pub reads: Vec<TableRead>,
-    /// What a worker takes at once: neighbouring reads.
+    /// The reads that a worker takes at once; they are adjacent.
     pub tasks: Vec<Range<usize>>,
-    /// Of all tables together.
+    /// The bytes of all tables together.
     pub bytes: u64,
 }
 
@@ -60,7 +59,7 @@ impl Plan {
     }
 }
 
-/// `Err` names the entry that the server's facts do not cover.
+/// `Err` names the entry about which the server gave no facts.
 pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Result<Plan, String> {
     let mut plan = Plan::default();
     let mut task = 0..0;
@@ -70,7 +69,7 @@ pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Res
             plan.statements.push(None);
             continue;
         }
-        // They come last in every pg_dump that we know, and so they are written last.
+        // They come last in every known pg_dump, and so they are written last.
         if plan.statements.iter().any(Option::is_none) {
             return Err(format!("{entry} after large objects"));
         }
@@ -100,7 +99,7 @@ pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Res
     Ok(plan)
 }
 
-/// A large table in stretches of as many pages as hold about a task's bytes.
+/// A large table in ranges of pages, each with about the bytes of one task.
 fn stretches(facts: &Facts) -> Option<Vec<Option<Stretch>>> {
     let count = facts.bytes / TASK;
     if !facts.has_pages || count < 2 || facts.pages < 2 {
@@ -111,7 +110,7 @@ fn stretches(facts: &Facts) -> Option<Vec<Option<Stretch>>> {
     let mut from = 0_u32;
     loop {
         let to = from.saturating_add(pages);
-        // A last one of less than half the size goes with the one before.
+        // If the last range is less than half the size, it is joined to the one before.
         if to.saturating_add(pages / 2) >= facts.pages {
             stretches.push(Some(Stretch { from, to: None }));
             return Some(stretches);
@@ -164,7 +163,7 @@ mod tests {
             }),
             None
         );
-        // One page of values of a gigabyte.
+        // One page with values of a gigabyte.
         assert_eq!(stretches(&facts(1, 1 << 30)), None);
         assert_eq!(stretches(&facts(2, 1 << 30)).unwrap().len(), 2);
     }

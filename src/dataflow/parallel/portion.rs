@@ -1,17 +1,17 @@
-//! What goes from those who read to the one who writes.
+//! What the readers send to the writer.
 
 use super::read_ahead::Room;
 
-/// A stretch of COPY text of one task, and where in it its reads end.
+/// A part of one task's COPY text, and where in it its reads end.
 #[derive(Debug, Default)]
 pub struct Portion {
     pub text: Vec<u8>,
     pub ends: Vec<End>,
-    /// Given back when the portion is.
+    /// Released with the portion.
     pub room: Option<Room>,
 }
 
-/// A COPY's end: so many bytes into the portion, and so many rows by the server's own count.
+/// The end of a COPY: its offset in the portion, and the number of rows that the server counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     pub at: usize,
@@ -28,6 +28,6 @@ impl Portion {
 #[derive(Debug)]
 pub enum Event {
     Portion(Portion),
-    /// The next read is for the holder: somebody waits for the table's lock.
+    /// The holder must make the next read: another session waits for the table's lock.
     Locked,
 }

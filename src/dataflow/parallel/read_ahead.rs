@@ -1,6 +1,5 @@
-//! How far the workers may read ahead of what is being written: a bound in bytes for all of them
-//! together, and one lane that is always open for the task whose turn it is, since everybody else
-//! waits for that one.
+//! How far the workers may read ahead of the writing: a limit in bytes for all of them together, and one lane that is
+//! always open for the task whose turn it is, since all others wait for that task.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::dataflow::compress::PIECE;
 
 const KIB: usize = 1 << 10;
 const PORTION: u32 = (PIECE / KIB) as u32;
-/// Portions of the task whose turn it is that find no room with the others.
+/// How many portions the task whose turn it is may have in the lane.
 const LANE: usize = 2;
 
 pub struct ReadAhead {
@@ -19,15 +18,15 @@ pub struct ReadAhead {
     turn: watch::Sender<usize>,
 }
 
-/// Room for one portion, kept until the portion has been handed on.
+/// Room for one portion, kept until the portion has been passed on.
 #[derive(Debug)]
 pub struct Room {
     permit: OwnedSemaphorePermit,
 }
 
 impl Room {
-    /// The portion is as long as it will be: the rest is for others. Of the lane's one permit there
-    /// is no rest.
+    /// The portion will not grow any more: releases the rest of the room. The lane has one permit for a portion, so
+    /// it has no rest.
     pub fn trim(&mut self, bytes: usize) {
         let needed = bytes.div_ceil(KIB).max(1);
         let spare = self.permit.num_permits().saturating_sub(needed);
@@ -36,7 +35,7 @@ impl Room {
 }
 
 impl ReadAhead {
-    /// Worst case in memory: `bytes`, the lane's portions among them; at least one more.
+    /// The memory in the worst case: `bytes`, the lane's portions included; at least one more portion than the lane.
     pub fn new(bytes: u64) -> Self {
         let shared = bytes.saturating_sub((LANE * PIECE) as u64).max(PIECE as u64);
         let permits = usize::try_from(shared / KIB as u64).unwrap_or(usize::MAX);
@@ -47,12 +46,12 @@ impl ReadAhead {
         }
     }
 
-    /// It is this task's turn to be written.
+    /// This task's turn to be written has come.
     pub fn turn(&self, task: usize) {
         self.turn.send_replace(task);
     }
 
-    /// Room for a portion of this task, as soon as there is some.
+    /// Waits for the room for a portion of this task.
     pub async fn room(&self, task: usize) -> Option<Room> {
         let shared = Arc::clone(&self.shared).acquire_many_owned(PORTION);
         let lane = async {
@@ -90,7 +89,7 @@ mod tests {
         drop(lane);
         ahead.room(1).await.unwrap();
         assert!(waits(ahead.room(2)).await);
-        // A short portion leaves room, but not for a whole one until the next ends.
+        // A short portion leaves room, but not for a whole portion until the next one ends.
         first.trim(10);
         assert!(waits(ahead.room(2)).await);
         drop(second);

@@ -1,29 +1,29 @@
-//! The statements that read a table: its COPY as pg_dump writes it, and the same for a stretch of
-//! its pages. All in the database's own encoding, in which every ASCII byte stands for itself.
+//! The statements that read a table: its COPY as pg_dump writes it, and the same for a range of its pages. All are in
+//! the database's own encoding, in which every ASCII byte stands for itself.
 
 use crate::format::archive::Loading;
 
-/// Some pages of a table: from one on, to another or to the end.
+/// Some pages of a table: from one page to another, or to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
     pub from: u32,
     pub to: Option<u32>,
 }
 
-/// How one table is read, by what the table of contents says of how it is written back.
+/// How to read one table, derived from the COPY statement in the table of contents that loads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// With its schema, quoted.
+    /// The name with its schema, quoted.
     table: Vec<u8>,
-    /// Quoted, separated by commas; empty for a table that has none to copy.
+    /// Quoted, separated by commas; empty for a table without columns to copy.
     columns: Vec<u8>,
-    /// An extension's choice of rows: `WHERE …`.
+    /// An extension's condition for rows: `WHERE …`.
     condition: Option<Vec<u8>>,
 }
 
 impl Statement {
-    /// Of `COPY schema.table (a, b) FROM stdin;`; `None` if it is anything else. The table that is read is the
-    /// server's word: a partition may be written back through its root.
+    /// Parses `COPY schema.table (a, b) FROM stdin;`; `None` for any other statement. The name of the table comes
+    /// from the server, because a partition may be loaded through its root.
     pub fn parse(copy: &[u8], table: &[u8], condition: Option<&[u8]>) -> Option<Self> {
         let loading = Loading::parse(copy)?;
         Some(Self {
@@ -33,8 +33,7 @@ impl Statement {
         })
     }
 
-    /// Whether every row of the table is wanted, by columns: only then may it be read in
-    /// stretches.
+    /// Whether it reads every row of the table, by columns: only then may the table be read in ranges of pages.
     pub fn is_plain(&self) -> bool {
         self.condition.is_none() && !self.columns.is_empty()
     }
@@ -61,8 +60,8 @@ impl Statement {
         }
     }
 
-    /// The rows of some pages, in the order in which they lie there. Without an upper bound for
-    /// the last: whoever extends the table meanwhile writes nothing that the snapshot sees.
+    /// The rows of some pages, in the order in which they are stored. The last range has no upper bound: pages that
+    /// are added during the backup have no rows in the snapshot.
     pub fn stretch(&self, stretch: Stretch, out: &mut Vec<u8>) {
         put(
             out,
@@ -118,7 +117,7 @@ mod tests {
         let none = Statement::parse(b"COPY public.t  FROM stdin;\n", b"public.t", None).unwrap();
         assert_eq!(text(&|out| none.whole(out)), "COPY public.t TO STDOUT");
         assert!(!none.is_plain());
-        // A partition that is written back through its root is read by itself.
+        // A partition that is loaded through its root is read by itself.
         let through = Statement::parse(b"COPY public.root (a) FROM stdin;\n", b"public.leaf", None).unwrap();
         assert_eq!(text(&|out| through.whole(out)), "COPY public.leaf (a) TO STDOUT");
     }

@@ -1,4 +1,4 @@
-//! One of the sessions that read: takes the next task, and brings its rows.
+//! A reading session: it takes the next task, and reads its rows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,19 +12,18 @@ use crate::dataflow::compress::PIECE;
 use crate::error::{Error, Result};
 use crate::postgres::{READ, Rows, Wire};
 
-/// How long a worker waits for a table's lock. Others hold it already in the same mode, so
-/// that a wait means somebody else waits for all of us.
+/// How long a worker waits for a table's lock. The holder has it already in the same mode, so a wait shows that
+/// another session waits for the holder's lock.
 pub const LOCK_WAIT_MS: u32 = 200;
 
-/// A task, whose turn comes in the order in which they are taken.
+/// A task; tasks are written in the order in which they are taken.
 pub struct Turn {
     pub task: usize,
     pub reads: Range<usize>,
     pub events: mpsc::UnboundedSender<Event>,
 }
 
-/// Reads until there is no task left. The session's transaction only reads: closing the line is
-/// its end.
+/// Reads until no task is left. The session's transaction only reads, so it may end with the connection.
 pub async fn work(mut wire: Wire, shared: &Arc<Shared>, queue: &Queue) -> Result<()> {
     while let Some(turn) = queue.take_turn(&shared.plan).await {
         copy(&mut wire, shared, &turn).await?;
@@ -51,7 +50,7 @@ async fn copy(wire: &mut Wire, shared: &Shared, turn: &Turn) -> Result<()> {
                 filling.leave_to_the_holder().await?;
                 wire.execute(b"ROLLBACK TO SAVEPOINT task; RELEASE SAVEPOINT task")
                     .await
-                    .map_err(|refusal| refusal.of_reading("cannot go on after a lock was not to be had"))?;
+                    .map_err(|refusal| refusal.of_reading("cannot continue after a lock was not available"))?;
             }
             Err(refusal) => {
                 let read = turn.reads.start + filling.ended;
@@ -63,9 +62,8 @@ async fn copy(wire: &mut Wire, shared: &Shared, turn: &Turn) -> Result<()> {
     Ok(())
 }
 
-/// All in one message: a question and an answer per table would cost more than an empty table.
-/// Under a savepoint, to which the session returns after each: so it keeps no lock, and the first
-/// that it cannot have spoils nothing.
+/// Sends everything in one message: a round trip per table would cost more than an empty table. The session returns
+/// to the savepoint after each table, so it keeps no lock, and the first lock that it cannot get does no harm.
 fn statements(shared: &Shared, reads: Range<usize>) -> Vec<u8> {
     let mut text = b"SAVEPOINT task; ".to_vec();
     for read in reads {
@@ -80,9 +78,9 @@ struct Filling<'a> {
     shared: &'a Shared,
     turn: &'a Turn,
     portion: Portion,
-    /// Reads of the turn that are over.
+    /// The reads of this turn that are finished.
     ended: usize,
-    /// Bytes of the read that is not.
+    /// The bytes of the read that is not finished.
     since_end: usize,
     /// Bytes since the last turn.
     since_turn: usize,
@@ -104,7 +102,7 @@ impl Filling<'_> {
         if let Some(room) = &mut portion.room {
             room.trim(portion.text.len());
         }
-        // Nobody waits any more when the backup has failed elsewhere.
+        // If the backup has failed elsewhere, the writer has ended.
         let _ = self.turn.events.send(Event::Portion(portion));
     }
 
@@ -134,7 +132,7 @@ impl Rows for Filling<'_> {
         if self.portion.text.len() > PIECE - READ {
             self.flush();
             self.make_room().await?;
-            // A read that filled one will likely fill the next.
+            // If a read filled one portion, it will probably fill the next.
             self.portion.text = Vec::with_capacity(PIECE);
         }
         Ok(())

@@ -1,22 +1,21 @@
-//! How the path ended, and each store's part of it.
+//! How the path ended, and how each store's part of it ended.
 
 use crate::error::{Error, Result};
 use crate::store::Upload;
 
-/// Why the bytes stopped before their end, as the threads of the path tell each other.
+/// Why the bytes stopped before their end, as the threads of the path report it to each other.
 pub enum Ended {
     Failed(Error),
-    /// The stores take no more bytes; the fan-out knows why.
+    /// The stores take no more bytes; the fan-out knows the reason.
     OutletsClosed,
 }
 
-/// Why nothing came out. The caller weighs a source failure against how pg_dump ended.
+/// Why there is no result. The caller compares a source failure with how pg_dump ended.
 pub enum Failure {
     Source(Error),
     Store(Error),
     Stopped,
 }
 
-/// What became of one store's upload when all bytes have passed: still open, or failed and
-/// aborted.
+/// The state of one store's upload after all bytes have passed: still open, or failed and aborted.
 pub type UploadOutcome = Result<Box<dyn Upload>>;

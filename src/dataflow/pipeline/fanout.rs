@@ -13,12 +13,12 @@ use crate::error::{Code, Error, Result};
 use crate::run::progress::Observer;
 use crate::store::Upload;
 
-/// Slices that may wait for a store: a hand-off, not a buffer.
+/// How many slices may wait for a store: enough for a hand-off, not a buffer.
 const WAITING: usize = 4;
-/// How long one step of a copy may hold up the primary, and with it the database's snapshot. Then the copy
-/// is left out.
+/// How long one step of a copy may delay the primary, and so the database's snapshot. After this time the copy is
+/// left out.
 pub const COPYS_PATIENCE: Duration = Duration::from_secs(30);
-/// For giving up a copy that has been left out.
+/// How long aborting the upload of such a copy may take.
 const COPYS_END: Duration = Duration::from_secs(10);
 
 /// The seal's side. The slowest store sets the pace.
@@ -27,7 +27,7 @@ pub(super) struct Outlets {
 }
 
 impl Outlets {
-    /// A copy that has given up is left out; without the primary nothing is worth going on.
+    /// A copy that has failed is left out; if the primary has failed, the run ends.
     pub(super) fn send(&mut self, slice: &Bytes) -> Result<(), Ended> {
         for (index, outlet) in self.senders.iter_mut().enumerate() {
             let closed = outlet
@@ -49,7 +49,7 @@ pub(super) struct Fanout {
     tasks: Vec<JoinHandle<Result<Box<dyn Upload>, Given>>>,
 }
 
-/// Why a task gave up; its upload has been aborted.
+/// Why a task ended early; its upload has been aborted.
 enum Given {
     Failed(Error),
     Stopped,
@@ -65,7 +65,7 @@ pub(super) fn open(
     for (index, upload) in uploads.into_iter().enumerate() {
         let (sender, slices) = mpsc::channel(WAITING);
         senders.push(Some(sender));
-        // Progress counts what the primary has taken.
+        // Progress counts the bytes that the primary has taken.
         let observer = (index == 0).then(|| Arc::clone(observer));
         let limits = (index > 0).then_some((COPYS_PATIENCE, COPYS_END));
         tasks.push(tokio::spawn(take(upload, slices, observer, stop.clone(), limits)));
@@ -114,20 +114,20 @@ async fn take(
     }
 }
 
-/// A step of a copy, which must not take as long as the primary's may.
+/// One step of a copy. It may not take as long as a step of the primary.
 pub async fn within<T>(patience: Option<Duration>, step: impl Future<Output = Result<T>>) -> Result<T> {
     let Some(patience) = patience else {
         return step.await;
     };
     tokio::time::timeout(patience, step).await.unwrap_or_else(|_| {
         let text = format!("the copy's store has not answered for {} s", patience.as_secs());
-        Err(Error::new(Code::Store, text).hint("look at that store; the backup itself does not wait for it"))
+        Err(Error::new(Code::Store, text).hint("check that store; the backup itself does not wait for it"))
     })
 }
 
 impl Fanout {
-    /// Waits for every store to have taken its last slice and settled. Fails when the primary did, or when
-    /// the run was stopped; then no upload is left open.
+    /// Waits until every store has taken and settled its last slice. Fails if the primary failed, or if the run was
+    /// stopped; then no upload is left open.
     pub(super) async fn collect(self) -> Result<Vec<UploadOutcome>, Failure> {
         let mut copies = Vec::new();
         let mut failure = None;
@@ -157,7 +157,7 @@ impl Fanout {
     }
 }
 
-/// Aborts what is open, and says what could not be aborted.
+/// Aborts open uploads, and reports those that could not be aborted.
 pub(super) async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
     let mut errors = Vec::new();
     for copy in copies {

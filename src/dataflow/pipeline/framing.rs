@@ -1,5 +1,4 @@
-//! Puts the pieces together again in order: what the format wants around them, and where each block
-//! and range lies.
+//! Joins the pieces again in order: adds the format's frames, and records where each block and range is.
 
 use std::io;
 
@@ -15,53 +14,53 @@ use crate::dataflow::compress::Squeezed;
 use crate::error::Error;
 use crate::format::archive::{Layout, SealedRange};
 
-/// What is shorter is gathered up to this size before it is handed on; what is longer goes as it
-/// is, in the buffer in which it was made.
+/// Shorter pieces are collected up to this size before they are passed on; longer ones are passed on as they are, in
+/// the buffer in which they were made.
 const SLICE: usize = 128 << 10;
 
 /// zlib's header: deflate, 32 KiB window, default level.
 const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 
-/// What the framing takes, in the order of the file's bytes.
+/// The input of the framing, in the order of the file's bytes.
 pub(super) enum Ordered {
-    /// Bytes that go out as they are.
+    /// Bytes that are passed on unchanged.
     Bytes(Vec<u8>),
     /// A block's first bytes.
     BeginBlock(Vec<u8>),
-    /// The block's chunks follow, and may come in ranges.
+    /// The block's chunks follow, and may be in ranges.
     BeginRange,
-    /// A range ends here: so many rows and bytes of text since the block began.
+    /// A range ends here: the rows and bytes of text since the block began.
     EndRange { rows: u64, bytes: u64 },
     /// A block's last bytes.
     EndBlock(Vec<u8>),
-    /// A piece of content that is stored as it is.
+    /// A piece of content that is stored uncompressed.
     Content(Vec<u8>, Around),
-    /// A piece that some worker is compressing.
+    /// A piece that a worker is compressing.
     Squeezed(Receiver<io::Result<Squeezed>>, Around),
 }
 
-/// What surrounds a piece.
+/// The frame around a piece.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Around {
     /// Nothing: plain SQL.
     Bare,
     /// A chunk of its own.
     Chunks { layout: Layout },
-    /// A chunk with its share of the one zlib stream: header, deflate, trailer.
+    /// A chunk with its part of the one zlib stream: header, deflate, trailer.
     Zlib { layout: Layout, first: bool, last: bool },
 }
 
-/// Where a block lies in the file's content, from its type byte to its terminator.
+/// The place of a block in the file's content, from its type byte to its terminator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockPlace {
     pub offset: u64,
     pub length: u64,
 }
 
-/// All that is known when the last byte has been sealed.
+/// All results, when the last byte has been sealed.
 pub(super) struct Written {
     pub(super) blocks: Vec<BlockPlace>,
-    /// By block: its ranges, where it has several.
+    /// By block: its ranges, if it has several.
     pub(super) ranges: Vec<Vec<SealedRange>>,
     pub(super) file: SealedFile,
     pub(super) md5: Option<[u8; 16]>,
@@ -90,7 +89,7 @@ impl Framing {
         }
     }
 
-    /// Takes what comes until the reader is done or has failed; which of them, the reader knows.
+    /// Takes the input until the reader is done or has failed; the reader knows which.
     pub(super) fn run(mut self, ordered: &Receiver<Ordered>) -> Result<Written, Ended> {
         for next in ordered {
             self.take(next)?;
@@ -157,7 +156,7 @@ impl Framing {
     }
 
     fn content(&mut self, content: &Bytes, around: Around) -> Result<(), Ended> {
-        // An empty large object has no chunk at all: a chunk of length zero is the terminator.
+        // An empty large object has no chunk: a chunk of length zero is the terminator.
         if let (Around::Chunks { layout } | Around::Zlib { layout, .. }, false) = (around, content.is_empty()) {
             layout.chunk(content.len(), &mut self.gathered);
         }
@@ -197,7 +196,7 @@ impl Framing {
         self.send(bytes.clone())
     }
 
-    /// Behind all bytes so far.
+    /// The offset after all bytes so far.
     fn mark(&mut self, mark: Mark) -> Result<(), Ended> {
         self.flush()?;
         self.stages.pass(Passing::Mark(mark))
@@ -207,7 +206,7 @@ impl Framing {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        // Copied to its length: the buffer may be far larger, and the copy waits for its part.
+        // Copied at its exact length: the buffer may be far larger, and the copy waits until its part is sent.
         let gathered = Bytes::copy_from_slice(&self.gathered);
         self.gathered.clear();
         self.send(gathered)

@@ -1,4 +1,4 @@
-//! What flows in, and by which rules it passes.
+//! The input of the pipeline, and the rules by which it passes.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub enum Inflow {
     Blocks { head: Head, source: Box<dyn BlockSource> },
 }
 
-/// Brings what the head promises: every block, in its order, as pg_dump would have written it.
+/// Delivers what the head lists: every block, in its order, as pg_dump would have written it.
 pub trait BlockSource: Send {
     fn deliver(
         &mut self,
@@ -29,17 +29,17 @@ pub trait BlockSource: Send {
     ) -> Result<Delivered, Undelivered>;
 }
 
-/// What a source knows of the blocks that it has brought.
+/// The source's facts about the blocks that it has delivered.
 pub struct Delivered {
-    /// As much as pg_dump would have written, but for the frame of each row.
+    /// The bytes that pg_dump would have written, without the frame of each row.
     pub bytes: u64,
-    /// By block: the rows that the server says it sent.
+    /// By block: the number of rows that the server says it sent.
     pub rows: Vec<Option<u64>>,
-    /// By block: who read it.
+    /// By block: which program or session read it.
     pub ways: Vec<Way>,
 }
 
-/// Why a source gave up: what it read is not right, or cannot be read.
+/// Why a source ended early: its data is wrong, or cannot be read.
 pub enum Undelivered {
     Archive(ArchiveError),
     Failed(Error),
@@ -57,16 +57,17 @@ impl From<Error> for Undelivered {
     }
 }
 
-/// [`Flow::range`] of a backup: worth a pg_restore's start, and small beside what one job loads.
+/// [`Flow::range`] of a backup: large enough to start a pg_restore for it, and small compared with what one job
+/// loads.
 pub const RANGE: usize = 64 << 20;
 
 pub struct Flow {
     pub input: Inflow,
     pub codec: Codec,
     pub threads: usize,
-    /// About how much of a large table's text is in each of the ranges that can be loaded apart.
+    /// About how much of a large table's text is in each of the ranges that can be loaded separately.
     pub range: usize,
-    /// What changes the archive's bytes on their way to the seal, in this order. Mostly nothing.
+    /// The stages that change the archive's bytes on their way to the seal, in this order. Usually none.
     pub stages: Vec<Box<dyn Stage>>,
     pub md5: bool,
     pub observer: Arc<dyn Observer>,

@@ -1,6 +1,6 @@
-//! How hard to compress, when nobody has said it: as hard as there is time for. While the store is
-//! what everybody waits for, the processor's time costs nothing and fewer bytes save some; as soon
-//! as no processor has time to spare, the cheapest effort is right.
+//! How hard to compress if the user has not set it: as hard as time allows. While all others wait for the store, the
+//! processor's time costs nothing, and fewer bytes save time. As soon as no processor has time to spare, the cheapest
+//! effort is right.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::dataflow::compress::{Codec, Effort};
 
 /// How long a rung is tried before a harder one.
 const TRIAL: Duration = Duration::from_millis(500);
-/// The share of a trial that must have been waiting for the store.
+/// The share of a trial that must have been spent waiting for the store.
 const WAITING: f64 = 0.6;
-/// How often it looks, and with which share of the processors' time left it comes down.
+/// How often it checks, and at which share of unused processor time it goes back to the cheapest effort.
 const LOOK: Duration = Duration::from_millis(100);
 const SHORT: f64 = 0.1;
-/// What must be left for the usual effort, which takes up to half as much time again as the cheapest.
+/// The share that the usual effort needs, which takes up to half as much time again as the cheapest.
 const ENOUGH: f64 = 0.25;
 
 /// How long the seal has waited for the stores to take bytes.
@@ -38,7 +38,7 @@ impl Waited {
 pub(super) struct Level {
     rungs: Rungs,
     waited: Waited,
-    /// When this trial began, and what had been waited by then.
+    /// When this trial began, and how long the seal had waited by then.
     trial: (Clocks, Duration),
     looked: Instant,
     used: BTreeMap<i32, u64>,
@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// For the next piece.
+    /// The effort for the next piece.
     pub(super) fn effort(&mut self, bytes: usize) -> Effort {
         if self.rungs.ladder.len() > 1 && self.looked.elapsed() >= LOOK {
             self.look();
@@ -75,7 +75,7 @@ impl Level {
         let (now, waited) = (Clocks::now(), self.waited.so_far());
         let (began, before) = self.trial;
         self.looked = now.at;
-        // What came before the first piece says nothing.
+        // The time before the first piece does not count.
         if self.used.is_empty() {
             self.trial = (now, waited);
             return;
@@ -104,8 +104,8 @@ enum Verdict {
     Undecided,
 }
 
-/// By the share of the trial that was waiting for the store, and that of the processors' time that
-/// nobody used.
+/// Decides by the share of the trial that was spent waiting for the store, and by the share of processor time that
+/// was unused.
 fn judge(trial: Duration, waiting: f64, spare: f64) -> Verdict {
     if spare < SHORT {
         Verdict::Cheapest

@@ -1,4 +1,4 @@
-//! What is known when every byte has passed.
+//! The results, when every byte has passed.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::format::script::Refused;
 pub struct Passed {
     /// The archive's head and blocks; `None` for plain SQL.
     pub archive: Option<Archive>,
-    /// What plain SQL holds, or why that could not be counted; `None` for an archive.
+    /// The content of plain SQL, or why it could not be counted; `None` for an archive.
     pub script: Option<std::result::Result<Contents, Refused>>,
-    /// What every upload must hold, and what the data file's record is made of.
+    /// What every upload must hold; the data file's record is made from it.
     pub expected: SealedFile,
     pub md5: Option<[u8; 16]>,
     /// Bytes that came in.
@@ -33,11 +33,11 @@ pub struct Archive {
     pub blocks: Vec<Block>,
 }
 
-/// One block: where it lies, and what it holds.
+/// One block: its place and its content.
 pub struct Block {
     pub place: BlockPlace,
     pub digest: BlockDigest,
     pub way: Way,
-    /// Of a large table that can be loaded in parts: what its block is made of.
+    /// The ranges of a large table that can be loaded in parts.
     pub ranges: Vec<SealedRange>,
 }

@@ -1,21 +1,21 @@
-//! What passes from the framing through the stages to the seal: bytes, and marks among them.
+//! What passes from the framing through the stages to the seal: bytes, with marks between them.
 
 use bytes::Bytes;
 
-/// What travels from the framing to the seal.
+/// What passes from the framing to the seal.
 pub enum Passing {
     Bytes(Bytes),
     Mark(Mark),
 }
 
-/// A place among the bytes. Marks [`Mark::Begin`] keep their order among themselves, and so do the
-/// others; a range may begin before the one in front of it has ended.
+/// A position between bytes. [`Mark::Begin`] marks keep their order among themselves, and so do the others. A range
+/// may begin before the previous one has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// Of a range. Whatever is needed to read the content from here on comes after it.
+    /// The beginning of a range. All bytes that are needed to read the content from here on come after it.
     Begin,
-    /// Of the oldest open range. Whatever is needed to read its content has come before it.
+    /// The end of the oldest open range. All bytes that are needed to read its content have come before it.
     End,
-    /// The oldest open range counts for nothing: its block turned out to be too short for several.
+    /// The oldest open range does not count: its block turned out to be too short for several ranges.
     Dropped,
 }

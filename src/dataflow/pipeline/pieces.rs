@@ -1,4 +1,4 @@
-//! Cuts the content into pieces for the workers, and digests it on the way.
+//! Cuts the content into pieces for the workers, and digests it at the same time.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -20,14 +20,13 @@ use crate::run::progress::Observer;
 pub(super) struct Pieces<'o> {
     cutter: Cutter,
     layout: Layout,
-    /// Per block: kind, dump id, and a name for the observer and errors.
+    /// For each block: kind, dump id, and a name for the observer and for errors.
     blocks: Vec<(BlockKind, i64, String)>,
     digesting: Option<ContentDigest>,
     digests: Vec<BlockDigest>,
-    /// How large ranges are, where a block can be taken up in its middle: not in one compressed
-    /// stream.
+    /// The size of ranges, if a block can be read from the middle: not in one compressed stream.
     range: Option<usize>,
-    /// Content of the open range.
+    /// Bytes of content in the open range.
     in_range: usize,
     /// The block's ranges have begun.
     ranged: bool,
@@ -49,7 +48,7 @@ impl<'o> Pieces<'o> {
         }
     }
 
-    /// Sends the head out and remembers which blocks are due.
+    /// Passes the head on and records which blocks must follow.
     pub(super) fn begin(&mut self, head: &Head, announced: Vec<u8>) -> Result<(), ArchiveError> {
         self.layout = Layout {
             int_size: head.int_size,
@@ -67,8 +66,8 @@ impl<'o> Pieces<'o> {
         (self.digests, self.cutter.level.used())
     }
 
-    /// Digests the current piece in one go, when it leaves: row by row would cost more than the
-    /// digest itself. Where a range ends, what follows its last row is left as the next piece.
+    /// Digests the current piece at once, before it is passed on: row by row would cost more than the digest itself.
+    /// If a range ends in the piece, the bytes after its last row begin the next piece.
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
         if !last {
             self.begin_ranges()?;
@@ -88,7 +87,7 @@ impl<'o> Pieces<'o> {
         self.cutter.send(Ordered::EndRange { rows, bytes })
     }
 
-    /// Before a table's first piece of several: one that is a single piece is one range at most.
+    /// Called before the first of several pieces of a table: a table of a single piece is at most one range.
     fn begin_ranges(&mut self) -> Result<(), ArchiveError> {
         let of_table = matches!(self.digesting, Some(ContentDigest::Table(_)));
         if self.ranged || !of_table || self.range.is_none() {
@@ -98,15 +97,15 @@ impl<'o> Pieces<'o> {
         self.cutter.send(Ordered::BeginRange)
     }
 
-    /// Cuts the piece behind its last row, when its range is full: what is left over, which may
-    /// be nothing. `None` where no range ends.
+    /// If the range is full, cuts the piece after its last row and returns the rest, which may be empty. `None` if no
+    /// range ends.
     fn end_range(&mut self) -> Option<Vec<u8>> {
         let of_table = matches!(self.digesting, Some(ContentDigest::Table(_)));
         if !of_table || self.range.is_none_or(|range| self.in_range < range) {
             return None;
         }
-        // More follows this piece, so of COPY's end at most all but the last byte is in it: its
-        // newlines end no row.
+        // More bytes follow this piece, so at most all but the last byte of COPY's end are in it: its newlines end no
+        // row.
         let rows = self.cutter.piece.len().saturating_sub(END_OF_COPY.len() - 1);
         let last = memchr::memrchr(b'\n', &self.cutter.piece[..rows])?;
         Some(self.cutter.piece.split_off(last + 1))
@@ -146,7 +145,7 @@ impl BlockSink for Pieces<'_> {
                 self.cutter.piece.extend_from_slice(bytes);
                 return Ok(());
             }
-            // More follows, so a full piece is surely not its stream's last.
+            // More bytes follow, so a full piece is not the last of its stream.
             let (now, later) = bytes.split_at(room);
             self.cutter.piece.extend_from_slice(now);
             self.submit(false)?;
@@ -154,7 +153,7 @@ impl BlockSink for Pieces<'_> {
         }
     }
 
-    /// A buffer that is worth it goes to the workers as it is, and what came before it too.
+    /// A buffer that is large enough goes to the workers as it is, and so do the bytes before it.
     fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
         let worth = |length: usize| (PIECE / 4..=PIECE).contains(&length);
         let before = self.cutter.piece.len();
@@ -164,7 +163,7 @@ impl BlockSink for Pieces<'_> {
         if before > 0 {
             self.submit(false)?;
             if !self.cutter.piece.is_empty() {
-                // A range has ended, and left something over.
+                // A range has ended, and some bytes remain.
                 return self.data(&bytes);
             }
         }
@@ -207,7 +206,7 @@ impl Pieces<'_> {
     }
 }
 
-/// Plain SQL on its way to the workers: any cut will do. What it holds is counted as it passes.
+/// Plain SQL on its way to the workers: it can be cut anywhere. Its content is counted at the same time.
 pub(super) struct SqlPieces {
     cutter: Cutter,
     counting: Result<Reader, Refused>,
@@ -220,12 +219,12 @@ pub(super) struct Sql {
     pub(super) contents: Result<Contents, Refused>,
 }
 
-/// pg_dump's first words in a plain dump.
+/// The beginning of a plain dump by pg_dump.
 const SQL_START: &[u8] = b"--\n-- PostgreSQL database dump\n--\n";
-/// pg_dump's last words in a plain dump. Since the minor releases of August 2025 an `\unrestrict`
-/// line follows them, so they need not be the very last.
+/// The end of a plain dump by pg_dump. Since the minor releases of August 2025 an `\unrestrict` line follows, so
+/// these may not be the very last bytes.
 const SQL_END: &[u8] = b"\n-- PostgreSQL database dump complete\n--\n\n";
-/// How much of the stream's end may hold them.
+/// How much of the stream's end may contain it.
 const SQL_TAIL: usize = 4096;
 
 impl SqlPieces {
@@ -244,12 +243,12 @@ impl SqlPieces {
             if bytes.is_empty() {
                 break;
             }
-            // What starts otherwise is known at once not to be pg_dump's.
+            // Another beginning is not pg_dump's, so reading can stop at once.
             let compared = start.len().min(bytes.len());
             if bytes[..compared] != start[..compared] {
                 return Err(ArchiveError::Malformed {
                     at: input.position(),
-                    what: "it does not begin as SQL of pg_dump's does".into(),
+                    what: "it does not begin like pg_dump's SQL".into(),
                 });
             }
             start = &start[compared..];
@@ -309,22 +308,22 @@ fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
     tail.drain(..excess);
 }
 
-/// Where pieces go: to the workers that compress them, and in their order to the framing.
+/// The destination of pieces: the workers that compress them, and the framing, which gets them in order.
 pub(super) struct Workers {
     pub(super) jobs: Sender<PieceJob>,
     pub(super) ordered: Sender<Ordered>,
     pub(super) waited: Waited,
 }
 
-/// Turns filled pieces into jobs, and keeps the order: the answer's receiver enters the ordered
-/// queue before the job can be taken.
+/// Turns filled pieces into jobs, and keeps the order: the answer's receiver enters the ordered queue before a worker
+/// can take the job.
 struct Cutter {
     codec: Codec,
     level: Level,
     jobs: Sender<PieceJob>,
     ordered: Sender<Ordered>,
     piece: Vec<u8>,
-    /// The piece before in the same stream, which primes deflate.
+    /// The previous piece of the same stream, which primes deflate.
     before: Option<Arc<Vec<u8>>>,
     first: bool,
     /// Set for an archive, whose pieces are framed; plain SQL has no frames.
@@ -358,7 +357,7 @@ impl Cutter {
 
     fn submit(&mut self, last: bool) -> Result<(), ArchiveError> {
         let effort = self.level.effort(self.piece.len());
-        // A stream that filled one piece will likely fill the next.
+        // If a stream filled one piece, it will probably fill the next.
         let capacity = if last { 0 } else { PIECE };
         let content = std::mem::replace(&mut self.piece, Vec::with_capacity(capacity));
         let first = std::mem::replace(&mut self.first, false);

@@ -1,4 +1,5 @@
-//! The synchronous half: one thread reads, the workers compress, one thread frames, seals and hands out.
+//! The synchronous half: one thread reads, the workers compress, one thread frames, seals and passes the bytes to the
+//! stores.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ use crate::format::script::Refused;
 use crate::run::progress::Observer;
 use crate::run::threads;
 
-/// What the threads know at the end; the uploads are still to be joined to it.
+/// The threads' results; the uploads are added later.
 pub(super) struct Pumped {
     archive: Option<Archive>,
     script: Option<Result<Contents, Refused>>,
@@ -46,9 +47,9 @@ impl Pumped {
     }
 }
 
-/// Memory: at most `2 × threads + 2` pieces are between reader and framing, each with its
-/// content (2 MiB), its compressed form (about as much at worst) and the window that it shares
-/// with the piece before; so about 24 MiB for two threads, whatever the database's size.
+/// Memory: at most `2 × threads + 2` pieces are between reader and framing. Each has its content (2 MiB), its
+/// compressed form (about as much at worst) and the window that it shares with the previous piece. This is about 24
+/// MiB for two threads, whatever the database's size.
 pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
     let Flow {
         input,
@@ -81,20 +82,20 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
     })?;
     match (read, written) {
         (Ok(read), Ok(written)) => read.with(written),
-        // The reader only saw its receiver go away.
+        // The reader only saw that its receiver had ended.
         (Err(Undelivered::Archive(ArchiveError::Stopped)), Err(ended)) | (Ok(_), Err(ended)) => Err(ended),
         (Err(Undelivered::Archive(error)), _) => Err(Ended::Failed(error.into())),
         (Err(Undelivered::Failed(error)), _) => Err(Ended::Failed(error)),
     }
 }
 
-/// What came in.
+/// The input that was read.
 struct CameIn {
     bytes: u64,
     levels: BTreeMap<i32, u64>,
-    /// Of an archive.
+    /// The content of an archive.
     blocks: Option<Blocks>,
-    /// Of plain SQL.
+    /// The content of plain SQL.
     script: Option<Result<Contents, Refused>>,
 }
 
@@ -115,7 +116,7 @@ struct Blocks {
     head: Head,
     announced: Vec<u8>,
     digests: Vec<BlockDigest>,
-    /// By block; empty where pg_dump read all of them.
+    /// By block; empty if pg_dump read all of them.
     ways: Vec<Way>,
 }
 
@@ -139,7 +140,7 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
             let head = Head::read(&mut input)?;
             let mut pieces = cutting.pieces(workers, observer);
             let announced = begin(&head, cutting.codec, &mut pieces)?;
-            // Closing the pipe at once lets pg_dump notice a failure.
+            // The pipe is closed at once, so that pg_dump notices a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
             let (digests, levels) = pieces.finish();
             let ways = Vec::new();
@@ -186,20 +187,20 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
     }
 }
 
-/// The rows that were written are those that the server says it sent.
+/// Checks that as many rows were written as the server says it sent.
 fn compare(head: &Head, digests: &[BlockDigest], rows: &[Option<u64>]) -> Result<(), Undelivered> {
     for ((entry, digest), sent) in head.data.iter().zip(digests).zip(rows) {
         if let (BlockContent::Table { rows }, Some(sent)) = (&digest.content, sent)
             && rows != sent
         {
-            let text = format!("{entry}: the server sent {sent} rows, and {rows} have arrived");
+            let text = format!("{entry}: the server sent {sent} rows, but {rows} have arrived");
             return Err(Error::new(Code::PgDumpErr, text).into());
         }
     }
     Ok(())
 }
 
-/// The head's bytes go out as they came, but for the compression.
+/// The head's bytes are passed on unchanged, except for the compression.
 fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, ArchiveError> {
     if head.compression != BlockCompression::None {
         return Err(ArchiveError::Malformed {
@@ -213,7 +214,7 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
             return Err(ArchiveError::Malformed {
                 at: 5,
                 what: format!(
-                    "archive version {} cannot say zstd: pg_dump 16 or newer can",
+                    "archive version {} does not support zstd: pg_dump 16 or newer does",
                     head.version
                 ),
             });
@@ -237,7 +238,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
         return Err(Ended::Failed(Error::new(
             Code::Internal,
             format!(
-                "{} blocks written where {} were promised",
+                "{} blocks were written, but the head lists {}",
                 written.blocks.len(),
                 head.data.len()
             ),
@@ -265,7 +266,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
     Ok(Archive { head, toc, blocks })
 }
 
-/// Tells the observer what comes out of the pipe.
+/// Reports the bytes from the pipe to the observer.
 struct Counted<'a> {
     inner: Box<dyn std::io::Read + Send>,
     observer: &'a dyn Observer,

@@ -1,11 +1,11 @@
-//! A large table's block in ranges that each hold whole rows and whole chunks, so that one can be
-//! read, checked and loaded without the others.
+//! Splits a large table's block into ranges that each hold whole rows and whole chunks, so that a restore can read,
+//! check and load one range without the others.
 
 use super::passing::Mark;
 use super::seal::SealedStretch;
 use crate::format::archive::SealedRange;
 
-/// Where the ranges lie in the file's content, and what they hold. The seal digests them.
+/// Where the ranges are in the file's content, and what they hold. The seal digests them.
 #[derive(Default)]
 pub(super) struct Ranges {
     open: Option<Open>,
@@ -19,7 +19,7 @@ struct Open {
     before: (u64, u64),
 }
 
-/// A range, before it is known how its bytes are stored.
+/// A range, before its stored bytes are known.
 struct Framed {
     offset: u64,
     length: u64,
@@ -28,8 +28,7 @@ struct Framed {
 }
 
 impl Open {
-    /// What is to be told of the range that ends at `position`; `passed` counts from the block's
-    /// beginning.
+    /// The range that ends at `position`; `passed` counts from the block's beginning.
     fn close(self, passed: (u64, u64), position: u64) -> Framed {
         Framed {
             offset: self.offset,
@@ -46,7 +45,7 @@ impl Ranges {
         self.open = None;
     }
 
-    /// The block's chunks begin at `position`, and may be many.
+    /// The block's chunks begin at `position`, and there may be many.
     pub(super) fn begin(&mut self, position: u64) {
         self.open = Some(Open {
             offset: position,
@@ -65,8 +64,8 @@ impl Ranges {
         }
     }
 
-    /// The last range's rows and bytes are those that the block has more: see [`whole`]. What the
-    /// seal must be told, if a range was open.
+    /// The last range has the rest of the block's rows and bytes: see [`whole`]. Returns the mark for the seal, if a
+    /// range was open.
     pub(super) fn end_block(&mut self, position: u64) -> Option<Mark> {
         let (open, done) = (self.open.take()?, self.done.last_mut()?);
         if done.is_empty() {
@@ -77,7 +76,7 @@ impl Ranges {
         Some(Mark::End)
     }
 
-    /// By block: its ranges, where it has several. `None` if the seal has found more or fewer.
+    /// By block: its ranges, if it has several. `None` if the seal has found more or fewer.
     pub(super) fn sealed(self, stretches: Vec<SealedStretch>) -> Option<Vec<Vec<SealedRange>>> {
         let mut stretches = stretches.into_iter();
         let mut seal = |range: Framed| {
@@ -95,7 +94,7 @@ impl Ranges {
     }
 }
 
-/// The ranges of a block that holds so much text.
+/// The ranges of a block with this many rows and bytes of text.
 pub(super) fn whole(mut ranges: Vec<SealedRange>, rows: u64, bytes: u64) -> Vec<SealedRange> {
     let (before_rows, before_bytes) = ranges
         .iter()

@@ -1,19 +1,18 @@
-//! The seal: counts and digests the bytes as they are stored, and hands them to the stores.
+//! The seal: counts and digests the bytes as they are stored, and passes them to the stores.
 //!
-//! Each digest of a stored byte has a use of its own, and none can be made of another:
+//! Each digest of stored bytes has its own use, and none can be computed from another:
 //!
 //! | digest | over | for |
 //! | --- | --- | --- |
 //! | SHA-256 of the file | every byte, once | `sha256sum -c SHA256SUMS`, the manifest, `verify`, `download` |
-//! | SHA-256 of a range | once more, where a table is longer than one piece | a restore that reads some ranges of a table alone |
+//! | SHA-256 of a range | once more, if a table is longer than one piece | a restore that reads some ranges of a table alone |
 //! | SHA-256 of a part | once more for each S3 store (`store/sending.rs`) | the request's signature and the store's checksum: one digest for both |
 //! | MD5 | only with `BACKUP_MD5`, or for a store that knows no newer checksum | `MD5SUMS`, `Content-MD5` |
 //!
-//! A SHA-256 begins anew with each stretch, so the digests of parts or ranges do not give the file's.
-//! CRCs of stretches can be combined. A CRC of each part would still be one digest more, because the
-//! request's signature covers the body by its SHA-256, and the manifest names it. A table of one
-//! piece opens no range. A longer one does, although it may turn out to have one range only: its
-//! first bytes do not tell how long it will be. A folder store digests nothing of an upload.
+//! The SHA-256 of parts or ranges cannot be combined to that of the file. CRCs of parts can be combined. But a CRC of
+//! each part would be one more digest, because the request's signature needs the SHA-256 of the body, and the manifest
+//! names it. A table of one piece opens no range. A longer one does, although it may turn out to have only one range:
+//! its first bytes do not say how long it will be. A folder store computes no digest of an upload.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -27,13 +26,13 @@ use super::level::Waited;
 use super::passing::{Mark, Passing};
 use crate::store::Expected;
 
-/// A data file when its last byte has passed: what its record in the manifest is made of.
+/// A data file after its last byte has passed: its record in the manifest is made from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedFile {
-    /// As it is stored.
+    /// The stored length.
     pub bytes: u64,
     pub sha256: [u8; 32],
-    /// Before any stage changed it; offsets of blocks and ranges count these.
+    /// The length before any stage changed the bytes; offsets of blocks and ranges count these.
     pub content_bytes: u64,
 }
 
@@ -55,7 +54,7 @@ pub(super) struct SealedStretch {
     pub(super) sha256: [u8; 32],
 }
 
-/// All that the seal has found.
+/// All results of the seal.
 pub(super) struct Sealed {
     pub(super) file: SealedFile,
     pub(super) md5: Option<[u8; 16]>,
@@ -69,7 +68,7 @@ pub(super) struct Seal {
     bytes: u64,
     sha256: Sha256,
     md5: Option<Md5>,
-    /// Stretches that have begun and not ended. One, but for the few bytes that a stage needs for two.
+    /// Ranges that have begun and not ended. Usually one; two for the few bytes that a stage needs for both.
     open: VecDeque<Open>,
     stretches: Vec<SealedStretch>,
 }

@@ -1,4 +1,4 @@
-//! How much of the processors' time nobody uses.
+//! How much processor time is unused.
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,9 @@ impl Clocks {
         }
     }
 
-    /// A share, from 0 to 1: of the machine's processors, or of those that this task may use. The
-    /// smaller counts, since a container's limit does not show in the machine's times, nor a neighbour
-    /// in the task's.
+    /// The unused share, from 0 to 1, of the machine's processors, or of those that this task may use. The smaller
+    /// one counts: the machine's times do not show a container's limit, and the task's times do not show other
+    /// processes.
     pub(super) fn spare_since(self, before: Self) -> f64 {
         let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
         let used = self.own.saturating_sub(before.own).as_secs_f64();
@@ -46,8 +46,8 @@ impl Clocks {
 }
 
 impl Ticks {
-    /// The first line: `cpu user nice system idle iowait irq softirq steal …`; what follows is counted
-    /// in the first two.
+    /// Parses the first line: `cpu user nice system idle iowait irq softirq steal …`. The fields that follow are
+    /// already included in the first two.
     fn parse(stat: &str) -> Option<Self> {
         let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
         let times: Vec<u64> = times.map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -57,7 +57,7 @@ impl Ticks {
         })
     }
 
-    /// `None` where the clock has not moved. The time of waiting for disks may go backwards.
+    /// `None` if the clock has not advanced. The time of waiting for disks may go backwards.
     fn idle_since(self, before: Self) -> Option<f64> {
         let all = self.all.checked_sub(before.all).filter(|all| *all > 0)?;
         Some((self.idle.saturating_sub(before.idle) as f64 / all as f64).min(1.0))

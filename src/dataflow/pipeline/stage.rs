@@ -1,10 +1,10 @@
-//! The optional stages between the framing and the seal, such as encryption: each may change the
-//! bytes and how many they are.
+//! The optional stages between the framing and the seal, such as encryption. Each may change the bytes and their
+//! number.
 //!
-//! The framing counts places in the file's *content*, the seal in what is *stored*. What ties the
-//! two together travels among the bytes: a [`Mark`](super::Mark) where a range begins or ends. A stage sends a
-//! mark on between the stored bytes to which it belongs, so it alone knows how it lays its bytes
-//! out, and nothing is read twice or kept.
+//! The framing counts places in the file's *content*, the seal in the *stored* bytes. A [`Mark`](super::Mark) between
+//! the bytes connects the two: it says where a range begins or ends. A stage passes a mark on between the stored
+//! bytes to which it belongs. So only the stage needs to know how it arranges its bytes, and nothing is read twice or
+//! kept.
 
 use super::ended::Ended;
 use super::passing::Passing;
@@ -12,14 +12,14 @@ use super::seal::{Seal, Sealed};
 
 /// One pass, in memory that does not grow with the file.
 pub trait Stage: Send {
-    /// Takes what comes, and hands on what can be stored already.
+    /// Takes bytes or a mark, and passes on what can be stored already.
     fn take(&mut self, passing: Passing, onward: &mut Onward<'_>) -> Result<(), Ended>;
 
-    /// No more comes: hands on the rest.
+    /// The input has ended: passes on the rest.
     fn end(&mut self, onward: &mut Onward<'_>) -> Result<(), Ended>;
 }
 
-/// What lies behind a stage: the stages after it, and the seal.
+/// The rest of the path after a stage: the later stages, and the seal.
 pub struct Onward<'a> {
     stages: &'a mut [Box<dyn Stage>],
     seal: &'a mut Seal,
@@ -40,7 +40,7 @@ impl Onward<'_> {
     }
 }
 
-/// All of it, as the framing sees it.
+/// All stages and the seal, as the framing uses them.
 pub(super) struct Stages {
     stages: Vec<Box<dyn Stage>>,
     seal: Seal,
@@ -56,8 +56,8 @@ impl Stages {
         Onward { stages, seal }.pass(passing)
     }
 
-    /// Each stage ends in turn, so that the next takes its rest before it ends itself. `content` is how many bytes
-    /// have come in.
+    /// Ends the stages in order, so that each stage gets the rest of the one before it ends. `content` is the number
+    /// of bytes that the framing has passed in.
     pub(super) fn end(self, content: u64) -> Result<Sealed, Ended> {
         let Self { mut stages, mut seal } = self;
         let mut rest = &mut stages[..];

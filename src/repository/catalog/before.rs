@@ -1,4 +1,4 @@
-//! What a store holds of a database when a run is about to add to it.
+//! What a store holds of a database before a run adds a backup to it.
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -8,22 +8,22 @@ use crate::error::{Error, Result};
 use crate::repository::manifest::{Figures, Predecessor};
 use crate::store::Store;
 
-/// Manifests that are read in search of one that can be.
+/// How many manifests are read in search of a readable one.
 const ASKED: usize = 5;
 
 #[derive(Debug, Default)]
 pub struct Before {
     /// The newest folder, with or without a manifest.
     pub newest: Option<BackupId>,
-    /// The newest backup whose manifest can be read.
+    /// The newest backup with a readable manifest.
     pub last: Option<Figures>,
-    /// The same, for the next manifest to vouch for.
+    /// The digest of that manifest, which the next manifest records.
     pub predecessor: Option<Predecessor>,
-    /// Why others were passed over.
+    /// Why newer manifests were skipped.
     pub unread: Option<Error>,
 }
 
-/// `listed` are the database's folders, newest first. What is dated in the future is passed over.
+/// `listed` are the database's folders, newest first. Backups dated in the future are skipped.
 pub async fn before(store: &dyn Store, listed: &[Listed], now: Timestamp) -> Result<Before> {
     let past = || listed.iter().filter(|one| !one.id.is_ahead(now));
     let mut before = Before {
@@ -34,7 +34,7 @@ pub async fn before(store: &dyn Store, listed: &[Listed], now: Timestamp) -> Res
         let (bytes, figures) = match parsed(store, &one.id, |bytes| Figures::parse(bytes, &one.id)).await {
             Ok(Found::Good(found)) => found,
             Ok(Found::Broken(_) | Found::Missing) => continue,
-            // One file that its disk does not give back must not end all backups.
+            // One file that the disk cannot read must not stop all later backups.
             Err(error) => {
                 before.unread.get_or_insert(error);
                 continue;

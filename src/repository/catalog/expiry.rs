@@ -1,36 +1,36 @@
-//! Whether a bucket's lifecycle rules make its backups expire as the retention wants: one judgement, for `doctor` and
-//! `status`.
+//! Whether a bucket's lifecycle rules expire backups as the retention requires. `doctor` and `status` use the same
+//! judgement.
 
 use crate::error::Result;
 use crate::repository::backup_id::BackupId;
 use crate::repository::retention::{Differences, Policy, Rule, applying, differences, rules_after};
 use crate::store::{Lifecycle, Rules, Store, is_ours};
 
-/// A bucket's rules beside those that the policy wants.
+/// A bucket's rules, and those that the policy needs.
 pub struct Expiry {
-    /// Those of ours that are there, and those of others that do the same.
+    /// The installed rules of pgstow, and rules of others that have the same effect.
     pub installed: Vec<Rule>,
     pub wanted: Vec<Rule>,
-    /// Ids of rules that are not ours, and expire what must stay.
+    /// Ids of rules that are not pgstow's and expire backups that must stay.
     pub foreign: Vec<String>,
-    /// What could not be seen of rules that are not ours.
+    /// What could not be found out about rules that are not pgstow's.
     pub unsure: Vec<String>,
     differ: Differences,
-    /// The prefixes of other stores in the bucket that have rules of pgstow's.
+    /// The prefixes of other stores in the bucket that have rules of pgstow.
     elsewhere: Vec<String>,
 }
 
-/// What is otherwise than the policy wants.
+/// How the rules differ from the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub told: String,
-    /// What `retention apply` does not do.
+    /// What a person must do, because `retention apply` does not.
     by_hand: Option<String>,
     command: Option<String>,
 }
 
 impl Finding {
-    /// What to do; `quoted` makes a command a part of the sentence.
+    /// What to do; `quoted` makes a command part of the sentence.
     pub fn remedy(&self, quoted: impl Fn(&str) -> String) -> String {
         let command = self.command.as_deref().map(quoted);
         match (&self.by_hand, command) {
@@ -40,7 +40,7 @@ impl Finding {
     }
 }
 
-/// Reads the rules, and looks where those reach that are not ours.
+/// Reads the rules, and finds out which backups the rules of others affect.
 pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Expiry> {
     let Rules { ours, foreign } = lifecycle.rules().await?;
     let prefix = lifecycle.prefix();
@@ -49,7 +49,8 @@ pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Polic
 }
 
 impl Expiry {
-    /// Rules are judged by what they do: those of others that act for this store count as if they were ours.
+    /// Rules are judged by their effect: rules of others that expire this store's backups correctly count as
+    /// pgstow's.
     fn of(ours: Vec<Rule>, foreign: Vec<Rule>, unsure: Vec<String>, prefix: &str, policy: &Policy) -> Self {
         let elsewhere = foreign.iter().filter(|rule| is_ours(&rule.id) && rule.prefix != prefix);
         let mut elsewhere: Vec<String> = elsewhere.map(|rule| rule.prefix.clone()).collect();
@@ -64,7 +65,7 @@ impl Expiry {
             }
         }
         let harms = |rule: &&Rule| rule.takes_the_last_of(prefix) || rule.archives_backups_of(prefix);
-        // `retention apply` would put ours beside it, and of two rules a bucket obeys the sooner.
+        // `retention apply` would add pgstow's rule beside it, and the bucket follows the rule that expires sooner.
         let is_sooner = |rule: &&Rule| {
             let of_tier = wanted.iter().find(|want| want.tag.is_some() && want.tag == rule.tag);
             rule.enabled && of_tier.is_some_and(|want| rule.expire_days < want.expire_days)
@@ -80,18 +81,18 @@ impl Expiry {
         }
     }
 
-    /// Whether a rule that is not to be replaced by `retention apply` does harm.
+    /// Whether a rule that `retention apply` does not replace does harm.
     pub fn harms(&self) -> bool {
         !self.foreign.is_empty()
     }
 
-    /// For a run whose backup is to go by these rules, in one sentence. Not where there are none at all: a bucket's first
-    /// backup comes before its rules, and doctor and status say so.
+    /// The warning of a run whose backup these rules will expire, in one sentence. `None` if there are no rules at
+    /// all: a bucket's first backup comes before its rules, and `doctor` and `status` report that.
     pub fn warning(&self, url: &str, policy: &Policy) -> Option<String> {
         let none = self.installed.is_empty() && self.differ.loses.is_empty();
         if none && !self.elsewhere.is_empty() {
             return Some(format!(
-                "the rules of pgstow's in the bucket are for {}, so nothing expires in {url}: `{}` installs some there",
+                "pgstow's rules in the bucket apply only to {}, so nothing expires in {url}: run `{}`",
                 self.elsewhere.join(", "),
                 applying(url, policy)
             ));
@@ -107,21 +108,21 @@ impl Expiry {
         ))
     }
 
-    /// `None` where backups expire as the policy wants, by rules that are written as it wants them.
+    /// `None` if backups expire as the policy requires, and the rules are written as pgstow writes them.
     pub fn finding(&self, url: &str, policy: &Policy) -> Option<Finding> {
         let missing = self.wanted.iter().filter(|rule| !self.installed.contains(rule)).count();
         let loses = self.differ.loses.clone();
         let told = if self.installed.is_empty() && loses.is_empty() {
-            "there are no lifecycle rules of pgstow's, so old backups never expire".to_owned()
+            "pgstow's lifecycle rules are not installed, so old backups never expire".to_owned()
         } else if self.installed.is_empty() {
-            [loses, vec!["there are no rules of pgstow's".to_owned()]]
+            [loses, vec!["pgstow's rules are not installed".to_owned()]]
                 .concat()
                 .join("; ")
         } else if !self.differ.is_empty() {
             [loses, self.differ.keeps.clone()].concat().join("; ")
         } else if missing > 0 {
             format!(
-                "backups expire as the retention wants; {missing} of {} rules differ otherwise",
+                "backups expire as the retention requires; {missing} of {} rules differ in other ways",
                 self.wanted.len()
             )
         } else {
@@ -145,13 +146,14 @@ impl Expiry {
             ),
         };
         Some(format!(
-            "let the {rules} {} spare {url}: {they}",
+            "change the {rules} {} so that {url} is not affected: {they}",
             self.foreign.join(", ")
         ))
     }
 }
 
-/// Without the rules that reach a part of the store in which no backups are; and what of that could not be seen.
+/// Removes the rules that affect only parts of the store without backups. The second list says what could not be
+/// found out.
 async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<Rule>, Vec<String>) {
     let (mut reach, mut unsure) = (Vec::new(), Vec::new());
     for rule in foreign {
@@ -163,7 +165,7 @@ async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<R
             Ok(true) => reach.push(rule),
             Ok(false) => {}
             Err(error) => unsure.push(format!(
-                "does the rule {} reach a database's folder? it {}, and the folders could not be listed: {}",
+                "the rule {} {}; whether that affects a backup is not known, as the folders could not be listed: {}",
                 rule.id,
                 rule.effect(),
                 error.message()
@@ -173,7 +175,7 @@ async fn reaching(store: &dyn Store, prefix: &str, foreign: Vec<Rule>) -> (Vec<R
     (reach, unsure)
 }
 
-/// Whether a database has backups whose keys may start so.
+/// Whether a database has backups whose keys may begin with `start`.
 async fn holds_backups(store: &dyn Store, start: &str) -> Result<bool> {
     for name in store.folders("").await? {
         let folder = format!("{name}/");
@@ -220,10 +222,11 @@ mod tests {
             ..wanted[0].clone()
         };
         let takes = "the rule x expires everything in the bucket after 5 days, the last good backup too";
-        let spare = "let the rule x spare s3://acme/pg: it is not pgstow's, and `retention apply` leaves it as it is"
+        let spare = "change the rule x so that s3://acme/pg is not affected: \
+                     it is not pgstow's, and `retention apply` leaves it as it is"
             .to_owned();
         let (told, remedy) = found(Vec::new(), std::slice::from_ref(&all)).unwrap();
-        assert_eq!(told, format!("{takes}; there are no rules of pgstow's"));
+        assert_eq!(told, format!("{takes}; pgstow's rules are not installed"));
         assert_eq!(remedy, format!("first {spare}; then {command}"));
         let ours_are_there = found(wanted, &[all]).unwrap();
         assert_eq!(ours_are_there, (takes.to_owned(), spare));
@@ -239,7 +242,10 @@ mod tests {
         theirs[0].expire_days = Some(3);
         let (told, remedy) = found(Vec::new(), &theirs).unwrap();
         assert!(told.contains("daily backups expire after 3 days, not 30"), "{told}");
-        assert!(remedy.starts_with("first let the rule terraform-0 spare"), "{remedy}");
+        assert!(
+            remedy.starts_with("first change the rule terraform-0 so that"),
+            "{remedy}"
+        );
     }
 
     #[test]
@@ -266,6 +272,6 @@ mod tests {
         let asleep = wanted.iter().cloned().map(|rule| Rule { enabled: false, ..rule });
         assert!(warned(asleep.collect(), Vec::new()).unwrap().contains("never expire"));
         let others = warned(Vec::new(), rules(&policy, "old/")).unwrap();
-        assert!(others.contains("are for old/"), "{others}");
+        assert!(others.contains("apply only to old/"), "{others}");
     }
 }

@@ -1,5 +1,5 @@
-//! The backup that somebody asks for: by its exact id, or the latest good one. Never by a prefix:
-//! `app` is not `app_prod`.
+//! Finds the backup that a command was given: by its exact id, or the latest good one. Never by a prefix: `app` is
+//! not `app_prod`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use crate::repository::signature::KeyId;
 use crate::repository::verification::Verdict;
 use crate::store::Store;
 
-/// How many ids or names an error gives to choose from.
+/// How many ids or names an error lists as a choice.
 const NEAREST: usize = 3;
 
 /// A backup, and the store to read it from.
@@ -26,19 +26,21 @@ pub struct Located {
     pub store: Arc<dyn Store>,
     pub manifest: Manifest,
     pub manifest_sha256: [u8; 32],
-    /// What the file beside the manifest says of its digest.
+    /// What the digest file beside the manifest says.
     pub seal: Seal,
-    /// The trusted key that has signed it, where signatures are asked for.
+    /// The trusted key that signed the manifest, if signatures are required.
     pub signed_by: Option<KeyId>,
-    /// What a person should know although a backup was found: a store that was passed over, a
-    /// newer backup that cannot be used.
+    /// Warnings about a backup that was found: for example a store that was skipped, or a newer backup that cannot be
+    /// used.
     pub warnings: Vec<String>,
 }
 
 impl Located {
     pub fn new(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Self {
         if let Seal::Attested(what) = &genuine.seal {
-            warnings.push(format!("{what}; others know the manifest, so it is used"));
+            warnings.push(format!(
+                "{what}; the manifest is confirmed from elsewhere, so it is used"
+            ));
         }
         Self {
             store: Arc::clone(store),
@@ -51,18 +53,16 @@ impl Located {
     }
 }
 
-/// Finds `wanted`, an id or `latest`, in the first of the stores that has it whole. `database` is
-/// whose latest is meant, where something names it. When no store has it, the error is that of the
-/// first, the primary.
+/// Finds `wanted`, an id or `latest`, in the first store that has it whole. `database`, if given, is the database
+/// whose latest backup is wanted. If no store has it, the error is that of the first store, the primary.
 ///
-/// A backup that is not signed as it must be ends the search: it is never passed over for another
-/// one, nor for its copy, since somebody has written to that store.
+/// A backup without the required signature ends the search: pgstow uses neither another backup nor its copy instead,
+/// because a person has written to that store.
 ///
-/// A backup asked for by its id whose files are not all there is found all the same, with a
-/// warning, unless a copy has them: what is missing may not matter for what is wanted.
+/// If an id was given and some of that backup's files are missing, pgstow uses it with a warning, unless a copy has
+/// the files: the command may not need them.
 ///
-/// What is dated later than the demand's time is not the latest, whatever it is; nor is what a check has found
-/// damaged.
+/// A backup dated later than the demand's time is never the latest. Neither is a backup that a check found damaged.
 pub async fn find(
     stores: &[Arc<dyn Store>],
     wanted: &str,
@@ -78,8 +78,8 @@ pub async fn find(
     }
 }
 
-/// As [`backups`]. A store whose folder is gone lists as empty: that it is not there is another answer than that it has
-/// nothing.
+/// Like [`backups`], but a missing folder is an error. [`backups`] lists such a store as empty, which is not the
+/// same.
 async fn there(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
     let listed = backups(store, database).await?;
     if listed.is_empty() {
@@ -88,7 +88,7 @@ async fn there(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>>
     Ok(listed)
 }
 
-/// For a text that is no id at all.
+/// For a text that is not an id.
 async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
     let mut asked = Asked::default();
     for store in stores {
@@ -103,18 +103,18 @@ async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
     asked.error()
 }
 
-/// Which backup somebody asks for who wants to know how it stands, whole or not.
+/// The backup that a check was given, whole or not.
 pub struct Meant {
     pub id: BackupId,
-    /// It was made for the first store, which has none as new.
+    /// The backup was made for the first store, and the first store has none as new.
     pub is_lost: bool,
-    /// Stores that could not be asked, by their number.
+    /// Numbers of the stores that could not be read.
     pub failed: Vec<(usize, Error)>,
     pub warnings: Vec<String>,
 }
 
-/// What [`find`] looks for, but never another one in its place: `latest` is the newest that the first store has,
-/// whatever is wrong with it, or a newer one that a copy has, and that was made for the first as well.
+/// Finds what [`find`] looks for, but never uses another backup instead. `latest` is the newest backup of the first
+/// store, damaged or not; or a newer one that a copy has and that was made for the first store as well.
 pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>, now: Timestamp) -> Result<Meant> {
     let mut meant = None;
     let (mut failed, mut warnings) = (Vec::new(), Vec::new());
@@ -148,7 +148,7 @@ pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&st
                     let is_lost = none.is_some() && was_made_for(store.as_ref(), newest, stores).await?;
                     meant = Some((newest.clone(), is_lost));
                 }
-                // Where the first could not be asked nobody knows what it lacks.
+                // If the first store could not be read, nothing proves that it lacks a backup.
                 Some((id, _)) if newest.timestamp() > id.timestamp() => {
                     let first_failed = failed.iter().any(|(at, _)| *at == 0);
                     if first_failed || was_made_for(store.as_ref(), newest, stores).await? {
@@ -175,7 +175,7 @@ pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&st
     })
 }
 
-/// Whether the manifest of a backup in a copy says that it was made for the first store.
+/// Whether the manifest in a copy says that the backup was made for the first store.
 async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]) -> Result<bool> {
     let Some(first) = stores.first() else { return Ok(false) };
     Ok(match read_manifest(copy, id).await? {
@@ -184,14 +184,14 @@ async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]
     })
 }
 
-/// For somebody who asked for exactly this backup, which is not in this store.
+/// The error for an exact backup that this store does not have.
 pub async fn not_there(store: &dyn Store, id: &BackupId) -> Result<Error> {
-    // A folder that is not there has no backup, and may not be the one that is meant.
+    // If the folder is missing, there is no backup, and the folder may be the wrong one.
     if let Err(error) = is_reachable(store).await {
         return Ok(error);
     }
     let has_folder = !store.list(&id.folder()).await?.is_empty();
-    // For the hint alone: without it, the error is the same.
+    // Only the hint needs this: without it, the error is the same.
     let there = backups(store, None).await.unwrap_or_default();
     Ok(missing(store, id, has_folder).hint(nearest(&id.to_string(), Some(id), &there)))
 }
@@ -199,7 +199,7 @@ pub async fn not_there(store: &dyn Store, id: &BackupId) -> Result<Error> {
 fn missing(store: &dyn Store, id: &BackupId, has_folder: bool) -> Error {
     let url = store.url();
     let what = if has_folder {
-        format!("{id} in {url} is not a backup: it has no manifest; its run is at work, or did not come to its end")
+        format!("{id} in {url} is not a backup: it has no manifest; its run is still running, or it did not finish")
     } else {
         format!("there is no backup {id} in {url}")
     };
@@ -217,7 +217,7 @@ async fn exact(stores: &[Arc<dyn Store>], id: &BackupId, demand: &Demand<'_>) ->
                 asked.failed(lack);
             }
             Err(NotUsed::Unsigned(error)) => return Err(error),
-            // Each store's manifest has a digest of its own.
+            // Each store's manifest has its own digest.
             Err(NotUsed::Unexpected(error) | NotUsed::Otherwise(error)) => asked.failed(error),
         }
     }
@@ -228,7 +228,7 @@ async fn exact(stores: &[Arc<dyn Store>], id: &BackupId, demand: &Demand<'_>) ->
     let error = asked.error();
     match stores.first() {
         Some(primary) if error.code() == Code::NotFound => {
-            // For the hint alone: without it, the error is the same.
+            // Only the hint needs this: without it, the error is the same.
             let there = backups(primary.as_ref(), None).await.unwrap_or_default();
             Err(error.hint(nearest(&id.to_string(), Some(id), &there)))
         }
@@ -236,7 +236,7 @@ async fn exact(stores: &[Arc<dyn Store>], id: &BackupId, demand: &Demand<'_>) ->
     }
 }
 
-/// Why a backup cannot be used from one store.
+/// Why a backup in one store cannot be used.
 enum NotUsed {
     Unsigned(Error),
     Unexpected(Error),
@@ -249,8 +249,7 @@ impl From<Error> for NotUsed {
     }
 }
 
-/// A backup's manifest, and what the backup lacks of the files that it names; or why it cannot be
-/// used here at all.
+/// A backup's manifest with the files that the store lacks; or why the backup cannot be used at all.
 async fn look(
     store: &dyn Store,
     id: &BackupId,
@@ -262,7 +261,7 @@ async fn look(
             if lack(store, &genuine.manifest, listed.as_ref()).is_none() {
                 return Ok((*genuine, None));
             }
-            // A list has no checksum: what it lacks, or says otherwise, it has to say twice.
+            // A listing has no checksum, so a second listing must confirm that a file is missing or has another size.
             let listed = gather(store.list(&id.folder()).await?.into_iter()).pop();
             let lack = lack(store, &genuine.manifest, listed.as_ref());
             Ok((*genuine, lack))
@@ -280,8 +279,8 @@ async fn look(
 fn located(store: &Arc<dyn Store>, genuine: Genuine, mut warnings: Vec<String>) -> Located {
     if genuine.lacks_its_seal() {
         warnings.push(format!(
-            "the file that holds the digest of the manifest of {} is not in {}, and nothing else speaks for the \
-             manifest, which may be another than was stored",
+            "the file with the digest of the manifest of {} is not in {}, and nothing else confirms the \
+             manifest, so it may not be the one that was stored",
             genuine.manifest.id,
             store.url()
         ));
@@ -319,9 +318,9 @@ async fn latest(stores: &[Arc<dyn Store>], database: Option<&str>, demand: &Dema
     Err(asked.error())
 }
 
-/// The newest good backup that `store` knows of. One that is not good there is looked for in the
-/// copies before an older one is taken. Without any, `asked` knows why; an error is a question to
-/// the user, which no copy can answer.
+/// The newest good backup that `store` lists. If it is not good there, pgstow looks for it in the copies before it
+/// takes an older one. If there is none, `asked` holds the reasons; an error is a question to the user, which no copy
+/// can answer.
 async fn latest_in(
     store: &Arc<dyn Store>,
     copies: &[Arc<dyn Store>],
@@ -345,7 +344,7 @@ async fn latest_in(
             match look(place.as_ref(), id, demand).await {
                 Ok((_, None)) if is_condemned(place.as_ref(), id, demand).await? => {
                     let what = format!("{id} in {} was found damaged by verify or a drill", place.url());
-                    asked.failed(Error::new(Code::Integrity, what).hint("name it by its id to use it all the same"));
+                    asked.failed(Error::new(Code::Integrity, what).hint("give its id to use it anyway"));
                 }
                 Ok((genuine, None)) => {
                     asked.failures.extend(unexpected);
@@ -363,11 +362,11 @@ async fn latest_in(
             }
         }
         if let Some(error) = unexpected {
-            // The latest is another than the expected one: an older one is not meant.
+            // The latest backup is not the expected one: an older one is not meant.
             return Err(error);
         }
         if unread {
-            // It may well be good: an older one in its place would be a wrong answer.
+            // The backup may be good: to use an older one instead would be wrong.
             return Ok(None);
         }
     }
@@ -390,8 +389,8 @@ async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
     Error::new(Code::NotFound, what).hint(hint)
 }
 
-/// The backups that may be the latest, newest first, and what is to be said of those that cannot be since they are
-/// dated in the future. An error where they are of several databases: that is a question to the user.
+/// The backups that may be the latest, newest first, and a warning for backups dated in the future. An error if they
+/// belong to several databases: that is a question to the user.
 fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<(Vec<&'a BackupId>, Option<Error>)> {
     let url = store.url();
     let ids: Vec<&BackupId> = committed(listed).collect();
@@ -408,17 +407,17 @@ fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<
             more => format!(", and {more} more"),
         };
         let what = format!(
-            "{first} in {url} is dated in the future{more}: the clock was wrong that made it, or is here, or somebody \
-             made it up; `latest` passes it over"
+            "{first} in {url} is dated in the future{more}: the clock of the host that made it or of this host \
+             is wrong, or a person forged it; `latest` skips it"
         );
-        Error::new(Code::NotFound, what).hint("name it by its id if it is the one that you want")
+        Error::new(Code::NotFound, what).hint("give its id if you want this one")
     });
     Ok((ids, ahead))
 }
 
-/// Whether a check has found the backup wanting here. Where signatures are asked for, a result without one counts
-/// for nothing: it could bring an older backup back. Who names the manifest means that backup, and who looks for
-/// damage wants to see it.
+/// Whether a check found this backup damaged here. If signatures are required, an unsigned result does not count: it
+/// could make pgstow use an older backup. A demand for an exact manifest means that backup, and a check for damage
+/// must see it.
 async fn is_condemned(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<bool> {
     if demand.altered || demand.manifest.is_some() {
         return Ok(false);
@@ -435,8 +434,7 @@ fn committed(listed: &[Listed]) -> impl Iterator<Item = &BackupId> {
     listed.iter().filter(|one| one.has_manifest).map(|one| &one.id)
 }
 
-/// Why the places that were asked before did not do, in the order in which they were asked: the
-/// primary first.
+/// Why the stores that were read before could not give the backup, in the order of reading: the primary first.
 #[derive(Default)]
 struct Asked {
     failures: Vec<Error>,
@@ -447,7 +445,7 @@ impl Asked {
         self.failures.push(error);
     }
 
-    /// What was found after all.
+    /// The backup that was found after these failures.
     fn found(&self, store: &Arc<dyn Store>, genuine: Genuine) -> Located {
         let mut warnings: Vec<String> = self.failures.iter().map(Error::message).collect();
         if !warnings.is_empty() {
@@ -459,17 +457,17 @@ impl Asked {
     fn error(self) -> Error {
         let mut failures = self.failures.into_iter();
         let first = failures.next().unwrap_or_else(|| Error::config("no store is set"));
-        // That another lacks what the first lacks goes without saying.
+        // If another store lacks the backup as well, the first store's message is enough.
         let code = first.code();
         failures.filter(|error| error.code() != code).fold(first, Error::also)
     }
 }
 
-/// What an error says to somebody who asked for what is not there.
+/// The hint of an error about a backup that does not exist.
 fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
     let mut ids: Vec<&BackupId> = committed(listed).collect();
     if ids.is_empty() {
-        return "no backup at all is there: check --store, its prefix too".to_owned();
+        return "the store has no backup at all: check --store and its prefix".to_owned();
     }
     let of_same = |other: &BackupId| id.is_some_and(|id| id.database() == other.database());
     if ids.iter().any(|other| of_same(other)) {
@@ -477,7 +475,7 @@ fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
         ids.sort_by_key(|other| id.map(|id| id.timestamp().duration_since(other.timestamp()).abs()));
     } else {
         let wanted: String = wanted.chars().take(COMPARED).collect();
-        // By the whole id, its database's name, or its time, whichever was meant.
+        // Compares with the whole id, the database's name and the time: the user may have meant any of them.
         let distance = |id: &BackupId| {
             let text = id.to_string();
             let (database, time) = text.split_once('/').unwrap_or((&text, ""));
@@ -489,7 +487,10 @@ fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
         ids.sort_by_cached_key(|id| (distance(id), Reverse(id.timestamp())));
     }
     let names: Vec<String> = ids.iter().take(NEAREST).map(ToString::to_string).collect();
-    format!("the nearest there: {}; or give `latest`", names.join(", "))
+    format!(
+        "give one of the most similar ids in the store: {}; or give `latest`",
+        names.join(", ")
+    )
 }
 
 #[cfg(test)]

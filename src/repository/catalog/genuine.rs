@@ -1,4 +1,4 @@
-//! A manifest as those get it who act on it: its signature was looked at before anything in it.
+//! A manifest for commands that act on it: pgstow checks the signature before it uses anything in the manifest.
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -10,67 +10,69 @@ use crate::repository::retention::SHA256_TAG;
 use crate::repository::signature::{KeyId, Subject, Trust};
 use crate::store::{Store, unsteady};
 
-/// What a command asks of the backup that it is to use.
+/// What a command requires of the backup that it will use.
 #[derive(Clone, Copy)]
 pub struct Demand<'a> {
-    /// Whose signatures count.
+    /// The keys whose signatures are accepted.
     pub trust: &'a Trust,
     /// The SHA-256 that the manifest must have (`--expect-manifest`).
     pub manifest: Option<[u8; 32]>,
-    /// What is dated later than this is not the latest.
+    /// A backup dated later than this is not the latest.
     pub now: Timestamp,
-    /// Whether a manifest is wanted all the same that is not what the digest beside it says.
+    /// Whether the command also takes a manifest that contradicts the digest file beside it.
     pub altered: bool,
 }
 
-/// A manifest, and what is known of where it comes from.
+/// A manifest, and the evidence for it.
 #[derive(Debug)]
 pub struct Genuine {
     pub manifest: Manifest,
     pub sha256: [u8; 32],
     pub seal: Seal,
-    /// Where signatures are asked for.
+    /// The key that signed it, if signatures are required.
     pub signed_by: Option<KeyId>,
-    /// Whoever asked named this very manifest, or it is signed.
+    /// The caller named exactly this manifest, or a trusted key signed it.
     is_vouched_for: bool,
 }
 
 impl Genuine {
-    /// Nothing speaks for the manifest, although it says that there must be a file that does.
+    /// Nothing confirms the manifest, although it says that a digest file must be beside it.
     pub fn lacks_its_seal(&self) -> bool {
         self.seal == Seal::None && self.manifest.digest_file.is_some() && !self.is_vouched_for
     }
 }
 
-/// What the file beside a manifest says of its digest.
+/// What the digest file beside a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seal {
     Same,
-    /// There is none: a backup that was made before there was one, or it was taken away. Nobody else says anything.
+    /// There is no digest file: an older version made the backup, or the file was removed. Nothing else confirms or
+    /// contradicts the manifest.
     None,
-    /// Another than the manifest has, in a sentence: one of the two is not what it was. Or there is none, and others
-    /// know another manifest.
+    /// The file has another digest than the manifest, in a sentence: one of the two was changed. Or there is no file,
+    /// and other records name another digest.
     Different(String),
-    /// Another, or none; but the object's tag, or the next backup's manifest, knows this one.
+    /// The digest file contradicts the manifest or is missing, but the object's tag or the next backup's manifest
+    /// confirms it.
     Attested(String),
 }
 
-/// What was found where a manifest should be.
+/// What was found under the name of a manifest.
 #[derive(Debug)]
 pub enum Read {
     Genuine(Box<Genuine>),
     Broken(Broken),
     Missing,
-    /// Not signed as it must be: `SIGNATURE`. Nothing in it was looked at.
+    /// The manifest lacks the required signature: `SIGNATURE`. Nothing in it was used.
     Unsigned(Error),
-    /// Another than the one that was expected: `INTEGRITY`. The same.
+    /// The manifest is not the expected one: `INTEGRITY`. Nothing in it was used.
     Unexpected(Error),
 }
 
 /// Reads the manifest in `id`'s folder. An error is the store's.
 ///
-/// A bit that was flipped on the way says nothing about what is stored: what is wrong with it, or what
-/// nothing vouches for, has to come twice alike.
+/// A bit that flipped on the way from the store does not prove that the stored file is damaged. So a manifest that is
+/// wrong, or that nothing confirms, is read until two reads agree.
 pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<Read> {
     let (key, url) = (id.manifest_key(), store.url());
     let mut before = None;
@@ -78,7 +80,7 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
         let Looked { read, sha256, is_sound } = look(store, id, demand, time > 0).await?;
         let same = before.replace(sha256).is_none_or(|before| before == sha256);
         if !same {
-            tracing::warn!("{key} in {url} came differently when it was read again");
+            tracing::warn!("{key} in {url} had other bytes when it was read again");
         }
         if is_sound || (time > 0 && same) {
             return Ok(read);
@@ -87,19 +89,19 @@ pub async fn read_genuine(store: &dyn Store, id: &BackupId, demand: &Demand<'_>)
     Err(unsteady(&key, url))
 }
 
-/// Of one manifest, until it is sound, or comes twice alike.
+/// How often a manifest is read, until it is sound or two reads agree.
 const READS: usize = 4;
 
-/// What was found at one time.
+/// The result of one read.
 struct Looked {
     read: Read,
-    /// Of what lay there, where it could be read.
+    /// The digest of the bytes, if they could be read.
     sha256: Option<[u8; 32]>,
-    /// Something outside of it says that it is what it was.
+    /// Something outside the manifest confirms it.
     is_sound: bool,
 }
 
-/// Looks once. `again`: what contradicts the manifest is held against all others that know of it.
+/// Reads once. `again`: if the digest file contradicts the manifest, compares with all other records of its digest.
 async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool) -> Result<Looked> {
     let bytes = match manifest_bytes(store, id).await? {
         Found::Good(bytes) => bytes,
@@ -135,8 +137,8 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
             store.url()
         );
         let error = Error::new(Code::Integrity, what).hint(
-            "compare with `manifest_sha256` in the report of the backup that you mean: either it is another, or \
-             somebody has written to the store",
+            "compare the expected digest with `manifest_sha256` in the backup's report: if they are equal, a person \
+             has changed the store; if not, give the digest of the right backup",
         );
         return Ok(wrong(Read::Unexpected(error)));
     }
@@ -147,7 +149,7 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
             Err(flaw) => return Ok(wrong(Read::Unsigned(flaw.into_error(id, store.url())))),
         }
     }
-    // Whoever names the very manifest, or has signed it, needs no file that does.
+    // A manifest that the caller named exactly, or that is signed, needs no digest file.
     let is_vouched_for = demand.manifest.is_some() || signed_by.is_some();
     let is_refused = !demand.altered && !is_vouched_for;
     let refused = |what: &str| wrong(Read::Broken(Broken::Altered(what.to_owned())));
@@ -158,7 +160,7 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
         Ok(manifest) => manifest,
         Err(broken) => return Ok(wrong(Read::Broken(broken))),
     };
-    // A store may show what was put before the manifest after it.
+    // A store may show the manifest before it shows a file that was put earlier.
     if seal == Seal::None && manifest.digest_file.is_some() {
         seal = self::seal(store, id, &sha256).await?;
     }
@@ -188,21 +190,21 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
     })
 }
 
-/// What speaks against a manifest in a listed folder, which is whole by itself.
+/// The evidence against a manifest in a listed folder. The manifest itself is whole.
 #[derive(Default)]
 pub(super) struct Doubt {
-    /// Why it is not the one that was published.
+    /// Why it is not the manifest that was published.
     pub altered: Option<String>,
-    /// Why nobody knows whether it is.
+    /// Why pgstow cannot know whether it is the manifest that was published.
     pub unsealed: Option<String>,
 }
 
-/// What a manifest says of where it is to be found.
+/// What a manifest says of where it is stored.
 #[derive(Clone, Copy)]
 pub(super) struct Said<'a> {
-    /// There is a file beside it that holds its digest. Without it, it is of an older version.
+    /// A file with its digest must be beside it. An older version wrote none.
     names_its_seal: bool,
-    /// The store that it was made for, where it says so.
+    /// The store that it was made for, if it says so.
     made_for: Option<&'a str>,
 }
 
@@ -215,8 +217,8 @@ impl<'a> Said<'a> {
     }
 }
 
-/// What the file beside a manifest, which had this digest when it was read, and all others that speak of it say
-/// against it, twice alike.
+/// What the digest file beside a manifest, and all other records of its digest, say against it. A second read must
+/// confirm it. `sha256` is the digest of the manifest when it was first read.
 pub(super) async fn doubt(store: &dyn Store, listed: &Listed, sha256: &[u8; 32], said: Said<'_>) -> Result<Doubt> {
     let id = &listed.id;
     let has_file = listed.file(MANIFEST_DIGEST).is_some();
@@ -225,7 +227,7 @@ pub(super) async fn doubt(store: &dyn Store, listed: &Listed, sha256: &[u8; 32],
     }
     match seal(store, id, sha256).await? {
         Seal::Different(_) => {}
-        // Taken away since it was listed.
+        // The file was removed after the listing.
         Seal::None if said.names_its_seal => {}
         _ => return Ok(Doubt::default()),
     }
@@ -245,7 +247,7 @@ pub(super) async fn doubt(store: &dyn Store, listed: &Listed, sha256: &[u8; 32],
         Seal::None => Doubt {
             altered: None,
             unsealed: Some(format!(
-                "{MANIFEST_DIGEST} is not there, and nothing else speaks for {MANIFEST}, which may be another than was \
+                "{MANIFEST_DIGEST} is missing, and nothing else confirms {MANIFEST}, so it may not be the one that was \
                  stored"
             )),
         },
@@ -253,7 +255,7 @@ pub(super) async fn doubt(store: &dyn Store, listed: &Listed, sha256: &[u8; 32],
     })
 }
 
-/// Where the file beside a manifest contradicts it, others are asked which of the two is what it was.
+/// If the digest file contradicts the manifest, other records decide which of the two was changed.
 async fn attested(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], seal: Seal) -> Result<Seal> {
     let Seal::Different(what) = seal else {
         return Ok(seal);
@@ -271,20 +273,20 @@ async fn attested(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], seal: Sea
     })
 }
 
-/// Where there is no file beside a manifest, the object's tag and the next backup alone can speak for it, or
-/// against it.
+/// If the digest file is missing, only the object's tag and the next backup's manifest can confirm or contradict the
+/// manifest.
 async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], manifest: Said<'_>) -> Result<Seal> {
     let hex = hex::encode(sha256);
     let against = |whose: &str, said: &str| {
         Seal::Different(format!(
-            "{MANIFEST} has the SHA-256 {hex}, {whose} says {said:?}, and {MANIFEST_DIGEST} is not there: it is not \
-             what it was",
+            "{MANIFEST} has the SHA-256 {hex}, {whose} says {said:?}, and {MANIFEST_DIGEST} is missing: the \
+             manifest was changed",
             said = crate::printable::line(said)
         ))
     };
     let mut is_known = false;
     if let Some(lifecycle) = store.lifecycle() {
-        // Who may read objects, and not their tags, has the next backup.
+        // A role that may read objects but not their tags still has the next backup's manifest.
         let tags = lifecycle.tags(&id.manifest_key()).await.unwrap_or_else(|error| {
             tracing::debug!("the tags of {} were not read: {error}", id.manifest_key());
             None
@@ -298,7 +300,7 @@ async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], man
             said => is_known = said.is_some(),
         }
     }
-    // A copy that was repaired from another store has that store's manifest, which is none of this one's.
+    // A copy that was repaired from another store has that store's manifest, so this store's records do not apply.
     let is_from_here = manifest.made_for.is_none_or(|url| url == store.url());
     match remembered(store, id).await? {
         Some(memory) if memory.sha256 == hex => is_known = true,
@@ -308,17 +310,17 @@ async fn attested_alone(store: &dyn Store, id: &BackupId, sha256: &[u8; 32], man
         _ => {}
     }
     Ok(if is_known && manifest.names_its_seal {
-        Seal::Attested(format!("{MANIFEST_DIGEST} is not there"))
+        Seal::Attested(format!("{MANIFEST_DIGEST} is missing"))
     } else {
         Seal::None
     })
 }
 
-/// What the backup after one says of its manifest.
+/// What the next backup's manifest records of this one's.
 struct Memory {
     by: BackupId,
     sha256: String,
-    /// It is itself what the file beside it says.
+    /// The next backup's manifest agrees with the digest file beside it.
     is_sealed: bool,
 }
 
@@ -364,14 +366,14 @@ async fn seal(store: &dyn Store, id: &BackupId, sha256: &[u8; 32]) -> Result<Sea
         .trim_end()
         .to_owned();
     Ok(Seal::Different(format!(
-        "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two is not what it was",
+        "{MANIFEST} has the SHA-256 {}, but {MANIFEST_DIGEST} beside it says {:?}: one of the two was changed",
         hex::encode(sha256),
         crate::printable::line(&line)
     )))
 }
 
 impl Read {
-    /// For a command that was asked for exactly this backup.
+    /// For a command that was given exactly this backup.
     pub fn require(self, id: &BackupId) -> Result<Genuine> {
         match self {
             Read::Genuine(genuine) => Ok(*genuine),
@@ -382,7 +384,7 @@ impl Read {
     }
 }
 
-/// What the file beside a manifest says of it: a line for `sha256sum -c`.
+/// The content of the digest file beside a manifest: a line for `sha256sum -c`.
 pub(super) fn digest_line(sha256: &[u8; 32]) -> String {
     format!("{}  {MANIFEST}\n", hex::encode(sha256))
 }
@@ -396,7 +398,7 @@ mod tests {
     use crate::repository::retention::{TIER_TAG, Tier};
     use crate::store::memory::MemoryStore;
 
-    /// A backup whose manifest names a file with its digest, which is not there.
+    /// A backup whose manifest names a digest file that is missing.
     fn bare(store: &MemoryStore, tag: Option<&str>) -> (BackupId, String) {
         let mut manifest = sample(&id("shop/20250130T040500Z-full"), Tier::Daily);
         manifest.digest_file = Some(MANIFEST_DIGEST.to_owned());
@@ -462,7 +464,7 @@ mod tests {
             assert!(matches!(found, Read::Genuine(found) if found.lacks_its_seal() != is_known));
             assert!(doubt.altered.is_none() && doubt.unsealed.is_none() == is_known);
         }
-        // With its own digest it is believed.
+        // With its own digest it is accepted.
         let sealed = digest_line(&Sha256::digest(later.to_bytes().unwrap()).into());
         store.plant(&next.key(MANIFEST_DIGEST), sealed, &[]);
         let (found, doubt) = read(&store, &id).await;

@@ -1,5 +1,5 @@
-//! What lists, status and prune want to know of every backup: a listing, then one request per
-//! manifest and one per verification, many at once.
+//! What `list`, `status` and `prune` need of every backup: one listing, then one request per manifest and one per
+//! verification, many at the same time.
 
 use futures::stream::{self, StreamExt};
 
@@ -16,14 +16,14 @@ use crate::repository::signature::{Standing, Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
 use crate::store::{Object, Store, is_archived, limits};
 
-/// Requests on their way at once.
+/// Requests in progress at the same time.
 const AT_ONCE: usize = 32;
-/// What the objects on their way may have in memory together, in units of [`UNIT`]. One that is larger
-/// than all of it comes alone.
+/// The memory for all files that are being read, in units of [`UNIT`]. A file that is larger than all of it is read
+/// alone.
 const ROOM: u32 = 1024;
 const UNIT: u64 = 64 << 10;
-/// Files that may refuse to be read before the store itself counts as failing: each of them costs
-/// all the patience that a request has.
+/// How many files may fail to be read before the store itself counts as failed. Each of them takes all the retries of
+/// a request.
 const FAILURES: usize = 8;
 
 /// One folder that has a manifest.
@@ -31,29 +31,30 @@ const FAILURES: usize = 8;
 pub struct Overview {
     pub listed: Listed,
     pub seen: Seen,
-    /// Names of the files that the manifest names and that are not there with their sizes.
+    /// Names of the files in the manifest that are missing or have another size.
     pub lacks: Vec<String>,
-    /// How the manifest stands, where signatures are asked for.
+    /// The state of the manifest's signature, if signatures are required.
     pub signature: Option<Standing>,
-    /// Why the manifest is not the one that was published.
+    /// Why it is not the manifest that was published.
     pub altered: Option<String>,
-    /// Why nobody knows whether it is.
+    /// Why pgstow cannot know whether it is the manifest that was published.
     pub unsealed: Option<String>,
     pub verification: Option<Verification>,
-    /// Why there is none although its file is there.
+    /// Why there is no verification although its file is there.
     pub unverifiable: Option<String>,
-    /// Why the verification, or a part of it, counts for nothing.
+    /// Why the verification, or a part of it, does not count.
     pub doubtful: Option<String>,
 }
 
-/// What the manifest turned out to be.
+/// The result of reading the manifest.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     Backup(Box<Figures>),
     Broken(Broken),
-    /// It is in an archive class: whether the backup is good is not known until it was fetched back, as this says.
+    /// It is in an archive class. Whether the backup is good is known only after a person fetches it back; the text
+    /// says how.
     Archived(String),
-    /// The store failed to give it.
+    /// The store failed to return it.
     Unread(String),
 }
 
@@ -88,7 +89,7 @@ impl Overview {
             .map_or(Verdict::Unproved, Verification::verdict)
     }
 
-    /// What is wrong with the manifest's signature, where it has one.
+    /// What is wrong with the manifest's signature, if it has one.
     pub fn forgery(&self) -> Option<String> {
         match &self.signature {
             Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),
@@ -96,18 +97,18 @@ impl Overview {
         }
     }
 
-    /// Signed by a key that counts, or signatures are not asked for.
+    /// Whether a trusted key signed it, or signatures are not required.
     pub fn is_trusted(&self) -> bool {
         self.signature.as_ref().is_none_or(Standing::is_signed)
     }
 
-    /// Whether its id, or what it says of its own times, lies in the future.
+    /// Whether its id, or one of its own times, is in the future.
     pub fn is_ahead(&self, now: Timestamp) -> bool {
         let said = self.figures().map(|figures| [figures.timestamp, figures.finished_at]);
         self.id().is_ahead(now) || said.into_iter().flatten().any(|time| is_ahead(time, now))
     }
 
-    /// What its times say against each other, its id and the store's own.
+    /// How its times contradict each other, its id and the store's own time.
     pub fn oddities(&self) -> Option<String> {
         let figures = self.figures()?;
         contradiction_of_times(self.id(), figures.timestamp, figures.finished_at)
@@ -118,8 +119,8 @@ impl Overview {
         self.listed.file(MANIFEST)?.modified
     }
 
-    /// Its id's time, or when the store took it, where that is earlier: a clock that was ahead must not make
-    /// it younger than it can be.
+    /// The time of its id, or the time when the store got it, if that is earlier: a clock that was ahead must not
+    /// make the backup younger than it can be.
     pub fn since(&self) -> Timestamp {
         let id = self.id().timestamp();
         match self.stored().filter(|stored| *stored > KEEPS_TIMES) {
@@ -128,14 +129,13 @@ impl Overview {
         }
     }
 
-    /// Whether what it says of its own times cannot be.
+    /// Whether its own times are impossible.
     pub fn contradicts_itself(&self) -> bool {
         let figures = self.figures();
         figures.is_some_and(|one| contradiction_of_times(self.id(), one.timestamp, one.finished_at).is_some())
     }
 
-    /// Its manifest is whole and as it must be signed, its files are there, and nobody has found
-    /// them wanting.
+    /// The manifest is whole and has the required signature, its files are there, and no check found them damaged.
     pub fn is_good(&self) -> bool {
         self.is_trusted()
             && self.figures().is_some()
@@ -145,44 +145,42 @@ impl Overview {
     }
 }
 
-/// What a backup's times say against each other and against its id, whose time is that of its start.
+/// How a backup's times contradict each other, or its id, whose time is that of the start.
 pub fn contradiction_of_times(id: &BackupId, begun: Timestamp, finished: Timestamp) -> Option<String> {
-    // Ids are made later where others were taken, by seconds.
+    // If an id was taken, the run took one that is some seconds later.
     let close = |one: Timestamp, other: Timestamp| one.duration_since(other).abs() <= SKEW * 2;
     if !close(begun, id.timestamp()) {
         return Some(format!(
-            "says that it was begun at {begun:.0}, which is not the time of its id"
+            "says that it started at {begun:.0}, which is not the time of its id"
         ));
     }
-    (finished < begun).then(|| format!("says that it was finished at {finished:.0}, before it was begun"))
+    (finished < begun).then(|| format!("says that it finished at {finished:.0}, before it started"))
 }
 
-/// What the store's time of a manifest says against the backup's: a clock was wrong when it was made, or
-/// the time was lost on its way here.
+/// How the store's time of a manifest contradicts the backup's: a clock was wrong when it was made, or a copy here
+/// did not keep the time.
 pub fn stored_before(finished: Timestamp, stored: Option<Timestamp>) -> Option<String> {
     // Some file systems keep no times.
     let stored = stored.filter(|stored| *stored > KEEPS_TIMES)?;
     is_ahead(finished, stored).then(|| {
-        format!(
-            "says that it was finished at {finished:.0}, but the store has had it since {stored:.0}: a clock was wrong"
-        )
+        format!("says that it finished at {finished:.0}, but the store has had it since {stored:.0}: a clock was wrong")
     })
 }
 
-/// Bytes of a manifest that is read again when it is broken: it may tell of some ten thousands of tables.
+/// The largest manifest that is read again when it is broken: this is enough for some ten thousand tables.
 const READ_AGAIN: u64 = 8 << 20;
 
-/// Earlier times of files mean that there are none.
+/// An earlier time of a file counts as no time.
 const KEEPS_TIMES: Timestamp = Timestamp::constant(315_532_800, 0);
 
-/// As [`backups`], of a store that is there. One whose folder is gone lists as empty, and would
-/// pass for a store without backups; one that may not be written to can be read all the same.
+/// Like [`backups`], but a missing folder is an error: it would be listed as empty, and look like a store without
+/// backups. A store that is read-only can be read.
 pub async fn reachable_folders(store: &dyn Store, database: Option<&str>) -> Result<Vec<Listed>> {
     is_reachable(store).await?;
     backups(store, database).await
 }
 
-/// For whoever only reads: that it may not be written to is no failure.
+/// For commands that only read: a read-only store is no failure.
 pub async fn is_reachable(store: &dyn Store) -> Result<()> {
     match store.is_there().await {
         Err(error) if error.code() != Code::Eacces => Err(error),
@@ -190,9 +188,9 @@ pub async fn is_reachable(store: &dyn Store) -> Result<()> {
     }
 }
 
-/// For a command that was asked for backups of a store that has none of them.
+/// The error if the backups that a command was given are not in the store.
 pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Option<Timestamp>) -> Error {
-    // They may be where nobody has looked.
+    // The missing backups may be in a store that was not given.
     let passed_over = match (database, since) {
         (None, None) => store.passed_over().await.unwrap_or_default(),
         _ => Vec::new(),
@@ -206,7 +204,7 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
         Code::NotFound,
         format!("there is no backup{of}{since} in {}", store.url()),
     );
-    // For the hint alone: without it, the error is the same.
+    // Only the hint needs this: without it, the error is the same.
     let others = match database {
         Some(database) => super::spelling::others(store, database, &backups(store, None).await.unwrap_or_default()),
         None => None,
@@ -218,11 +216,11 @@ pub async fn nothing_found(store: &dyn Store, database: Option<&str>, since: Opt
     error.hint(others.as_deref().unwrap_or(hint))
 }
 
-/// Reads the manifests of these folders, in their order; those without one are passed over. What
-/// is wrong with one backup is told with it; an error means that the store keeps failing.
+/// Reads the manifests of these folders, in their order; skips folders without one. A problem of one backup is
+/// reported with that backup; an error says that the store fails again and again.
 ///
-/// Where `trust` asks for signatures, each manifest costs one request more, and a verification
-/// without a good one counts for nothing.
+/// If `trust` requires signatures, each manifest takes one more request, and a verification without a good signature
+/// does not count.
 pub async fn overviews(store: &dyn Store, listed: Vec<Listed>, trust: &Trust) -> Result<Vec<Overview>> {
     let folders = listed.into_iter().filter(|one| one.has_manifest);
     let room = Semaphore::new(ROOM as usize);
@@ -243,7 +241,7 @@ pub async fn overviews(store: &dyn Store, listed: Vec<Listed>, trust: &Trust) ->
     Ok(found)
 }
 
-/// `None`: removed since it was listed. The error is the store's, and stands in the overview too.
+/// `None`: removed since the listing. The error is the store's, and is in the overview too.
 async fn overview(
     store: &dyn Store,
     room: &Semaphore,
@@ -283,12 +281,12 @@ async fn overview(
     (Some(overview), looked.failed.or(proof.failed))
 }
 
-/// With the command that fetches it back.
+/// The message, with the command that fetches the file back.
 fn told(error: &Error) -> String {
     format!("{}: {}", error.message(), error.hint_text())
 }
 
-/// A backup's folder, to be read.
+/// A backup's folder that is being read.
 struct Folder<'a> {
     store: &'a dyn Store,
     room: &'a Semaphore,
@@ -296,7 +294,7 @@ struct Folder<'a> {
     trust: &'a Trust,
 }
 
-/// What was found in the place of a manifest.
+/// What was found under the name of a manifest.
 struct Looked {
     seen: Seen,
     signature: Option<Standing>,
@@ -317,7 +315,7 @@ impl Looked {
     }
 }
 
-/// What was found in the place of a verification.
+/// What was found under the name of a verification.
 #[derive(Default)]
 struct Proof {
     verification: Option<Verification>,
@@ -326,18 +324,18 @@ struct Proof {
     failed: Option<Error>,
 }
 
-/// A manifest's digest, and what it says.
+/// A manifest's digest, and its content.
 type Parsed = ([u8; 32], Result<Figures, Broken>);
 
 impl Folder<'_> {
-    /// `None`: removed since it was listed.
+    /// `None`: removed since the listing.
     async fn manifest(&self) -> Option<Looked> {
         let is_honest = self.listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
         let is_wrong =
             |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
         let figures = match self.figures().await {
-            // A bit that was flipped on the way says nothing about what is stored. Giants are not read again: they are
-            // made to cost much.
+            // A bit that flipped on the way from the store does not prove that the stored file is damaged, so the
+            // file is read again. A giant file is not: it was made to cost time.
             Ok(Some((standing, (_, parsed)))) if is_wrong(&standing, parsed.is_err()) && is_honest => {
                 self.figures().await
             }
@@ -347,7 +345,7 @@ impl Folder<'_> {
         let (signature, (sha256, parsed)) = match figures {
             Ok(None) => return None,
             Ok(Some(read)) => read,
-            // What lies there is no file of a manifest's length: nothing is wrong with the store.
+            // This is not a file, or too long for a manifest: the store itself works.
             Err(error) if error.code() == Code::Integrity => {
                 return Some(Looked::only(Seen::Broken(Broken::Unreadable(error.message())), None));
             }
@@ -393,7 +391,7 @@ impl Folder<'_> {
         match self.read(VERIFICATION, Subject::verification(id), parse).await {
             Ok(None) => {}
             Ok(Some((Some(standing), _))) if !standing.is_signed() => {
-                proof.doubtful = Some(format!("{VERIFICATION} {}, so it counts for nothing", standing.said()));
+                proof.doubtful = Some(format!("{VERIFICATION} {}, so it does not count", standing.said()));
             }
             Ok(Some((_, Ok(read)))) => {
                 let (about, others) = match manifest {
@@ -402,7 +400,7 @@ impl Folder<'_> {
                 };
                 proof.doubtful = others.then(|| {
                     format!(
-                        "{VERIFICATION} speaks of another manifest than the one beside it, so that counts for nothing"
+                        "{VERIFICATION} is about another manifest than the one beside it, so that part does not count"
                     )
                 });
                 proof.verification = Some(about);
@@ -418,8 +416,8 @@ impl Folder<'_> {
         proof
     }
 
-    /// Reads, judges and parses one file, when there is room for as many bytes as the listing says that it has.
-    /// The room is kept until nothing but the parsed value is left of it.
+    /// Reads, judges and parses one file, when there is room for the size that the listing gives. Keeps the room
+    /// until only the parsed value is left in memory.
     async fn read<T>(
         &self,
         name: &str,
@@ -438,7 +436,7 @@ impl Folder<'_> {
             .acquire_many(units)
             .await
             .map_err(|error| Error::internal("the room for manifests was closed").source(error))?;
-        // A verification may have been replaced since by one that is a little longer.
+        // A verification may have been replaced since the listing by one that is a little longer.
         let most = (u64::from(units) * UNIT).max(bytes).min(limits::most(&key));
         let object: Option<Object> = self.store.get_up_to(&key, most).await?;
         let Some(object) = object else { return Ok(None) };
@@ -446,7 +444,7 @@ impl Folder<'_> {
         Ok(Some((standing, parse(&object.body))))
     }
 
-    /// `None` where signatures are not asked for. The error is the store's.
+    /// `None` if signatures are not required. The error is the store's.
     async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
         if !self.trust.asks() {
             return Ok(None);

@@ -14,8 +14,8 @@ use crate::repository::signature::Subject;
 use crate::store::conditions::put_where;
 use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
 
-/// What is said about each of a backup's files when its writing starts: the tag `pending`, until
-/// [`super::commit_tags`], and whose file it is.
+/// The object's properties when the writing of a backup's file starts: the tag `pending`, which
+/// [`super::commit_tags`] replaces, and the backup's id.
 pub fn object_info(id: &BackupId, server_version: &str, content_type: &'static str) -> ObjectInfo {
     ObjectInfo {
         content_type,
@@ -41,17 +41,16 @@ pub struct Published {
     pub version: Version,
 }
 
-/// Why a manifest was not published, which decides what may be cleaned up.
+/// Why a manifest was not published. The caller decides by this which files it may remove.
 #[derive(Debug)]
 pub enum NotPublished {
-    /// No manifest is there. The backup's files are left-overs: give them up.
+    /// The store has no manifest. The backup's files are left-overs: discard them.
     Absent(Error),
-    /// Another run has published under this id, so files in this folder may be that run's: touch
-    /// none of them. `BUSY`, because that is what two runs at once are; the lease prevents it, if
-    /// the clocks of both hosts are right.
+    /// Another run has published a backup with this id, so files in this folder may be that run's: do not touch them.
+    /// `BUSY`, because two runs are active at once. The lease prevents this, if the clocks of both hosts are right.
     Taken(Error),
-    /// The store has not said whether it wrote the manifest. If it did, the files are a good
-    /// backup: leave all as it is, for the next run to see which.
+    /// The store has not said whether it wrote the manifest. If it did, the files are a good backup. So leave all
+    /// files as they are; the next run finds out.
     Unknown(Error),
 }
 
@@ -63,10 +62,10 @@ impl From<NotPublished> for Error {
     }
 }
 
-/// Puts the manifest, the last file of a backup, and right before it its digest and its signature, where
-/// it has one: a run that dies between them has left files without a manifest. With the manifest the
-/// backup exists, without it there is none. All other files must be in the store, and bear their final tags: see
-/// [`super::commit_tags`]. An answer that got lost is looked up before it counts as a failure.
+/// Puts the manifest, the last file of a backup. Its digest and its signature, if it has one, are put right before: a
+/// run that dies between them leaves files without a manifest. With the manifest the backup exists; without it, it
+/// does not. All other files must be in the store, with their final tags: see [`super::commit_tags`]. If an answer is
+/// lost, pgstow looks the manifest up before it reports a failure.
 pub async fn publish(
     store: &dyn Store,
     manifest: &Manifest,
@@ -93,11 +92,11 @@ pub async fn publish(
             tags: tags::of_file(Tag::Latest, &hex::encode(Sha256::digest(beside))),
             ..object_info(id, &manifest.server.version, "text/plain")
         };
-        // Never over another run's.
+        // Never replaces another run's file.
         match put_where(store, &key, beside.clone(), &object, Condition::Absent).await {
             Ok(Put::Done(_)) => {}
             Ok(Put::Refused) => return Err(NotPublished::Taken(taken(id))),
-            // Perhaps written, and only the answers lost.
+            // The store may have written it, and only the answers were lost.
             Err(error) => match store.get(&key).await {
                 Ok(Some(there)) if there.body == *beside => {}
                 _ => return Err(NotPublished::Absent(error)),
@@ -113,14 +112,14 @@ pub async fn publish(
             Ok(Some(_)) => Err(NotPublished::Taken(taken(id))),
             Ok(None) => Err(NotPublished::Absent(error)),
             Err(second) => Err(NotPublished::Unknown(error.also(second).hint(
-                "the store has not said whether it took the manifest, so the backup may be there: \
-                 look for it when the store answers again; the next run settles what it finds",
+                "the store has not confirmed the manifest, so the backup may exist: run `pgstow list` when the store \
+                 answers again; the next run keeps the backup, or discards its files",
             ))),
         },
     }
 }
 
-/// What no reader takes in is no backup, and must not pass for one.
+/// A manifest that pgstow's readers refuse is no backup, and must not be published as one.
 fn can_be_read_again(manifest: &[u8], id: &BackupId) -> Result<()> {
     limits::fits(&id.manifest_key(), manifest.len() as u64)?;
     let read = Manifest::parse(manifest, id).and_then(|_| Figures::parse(manifest, id));
@@ -130,16 +129,16 @@ fn can_be_read_again(manifest: &[u8], id: &BackupId) -> Result<()> {
             format!("the manifest of {id} could not be read again: no backup was made"),
         )
         .source(broken)
-        .hint("look for names, settings or reasons of an absurd length; this is perhaps a bug in pgstow")
+        .hint("look for extremely long names or settings; if there are none, this may be a bug in pgstow")
     })
 }
 
 fn taken(id: &BackupId) -> Error {
     Error::new(
         Code::Busy,
-        format!("cannot publish backup {id}: another run has published one under this id"),
+        format!("cannot publish backup {id}: another run has published a backup with this id"),
     )
-    .hint("run it again; if this comes back, compare the clocks of the hosts that back up this database")
+    .hint("run it again; if this happens again, compare the clocks of the hosts that back up this database")
 }
 
 #[cfg(test)]
@@ -253,7 +252,7 @@ mod tests {
         for (manifest, why) in [
             (too_long, "may have 134217728 at most"),
             (too_many, "more than 5000 entries"),
-            (absurd, "absurdly long"),
+            (absurd, "names and versions are too long"),
         ] {
             let store = MemoryStore::with_lifecycle();
             let refused = publish(&store, &manifest, None).await.unwrap_err();

@@ -1,16 +1,16 @@
-//! The databases of a store, told to a user who asked for another.
+//! The databases of a store, for a user who named another one.
 
 use super::{Listed, with_backups};
 use crate::store::Store;
 use crate::units::some_of;
 
-/// How many databases are named.
+/// How many databases a hint names.
 const NAMED: usize = 5;
-/// Longer text than this is compared by its beginning: no id is that long.
+/// From longer text only this much is compared: no id is longer.
 pub(super) const COMPARED: usize = 300;
 
-/// For somebody who asked for the backups of a database that has none in this store: which ones have, those first that are
-/// spelt alike. `None` where it has some, or no other has.
+/// The hint for a database without backups in this store: the databases that have some, the most similar names first.
+/// `None` if this database has backups, or no other has.
 pub(super) fn others(store: &dyn Store, wanted: &str, listed: &[Listed]) -> Option<String> {
     let names = with_backups(listed);
     if names.is_empty() || names.contains(wanted) {

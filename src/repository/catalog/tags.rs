@@ -1,12 +1,10 @@
-//! Carries out the plan of which backup's files bear which tag, in an order that an interruption
-//! cannot turn into a loss.
+//! Carries out the plan of tags. The order of the changes is such that an interruption loses no backup.
 //!
-//! **The manifest is tagged last, both ways.** Its tag is what the next run reads, so it must not
-//! promise what is not done. Promotion: data first, because with the manifest first an
-//! interruption would leave an archive that expires under a manifest that says `latest`, and
-//! nothing would look again. Demotion: an interruption leaves some data with its tier under a
-//! manifest that still says `latest`, and the next run does the rest; that backup may expire
-//! anyway, since a newer good one is committed.
+//! **The manifest is tagged last, both for promotion and for demotion.** The next run reads its tag, so that tag must
+//! not promise anything that is not done yet. In a promotion the data comes first: if the manifest came first, an
+//! interruption would leave an archive that expires under a manifest with the tag `latest`, and no run would look at
+//! it again. An interrupted demotion leaves some data tagged with its tier under a manifest that still says `latest`.
+//! The next run does the rest. That backup may expire anyway, since a newer good one is committed.
 
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
@@ -21,7 +19,7 @@ use crate::repository::manifest::{Summary, Tagged};
 use crate::repository::retention::{Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
-/// A backup whose files bear another tag now.
+/// A backup whose files now have another tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retagged {
     pub id: BackupId,
@@ -29,7 +27,7 @@ pub struct Retagged {
     pub to: String,
 }
 
-/// Both tags of a file.
+/// The two tags of a file.
 pub(super) fn of_file(tag: Tag, sha256: &str) -> Vec<(String, String)> {
     vec![
         (TIER_TAG.to_owned(), tag.name().to_owned()),
@@ -37,15 +35,15 @@ pub(super) fn of_file(tag: Tag, sha256: &str) -> Vec<(String, String)> {
     ]
 }
 
-/// Tags all files of a backup (names and hex digests, without the manifest) `latest`, right before
-/// its manifest is put: so a committed backup never bears `pending`. If the run dies between the
-/// two, the next one finds files without a manifest and tags them `pending` again.
+/// Tags all files of a backup (given by names and hex digests, without the manifest) `latest`, right before the
+/// manifest is put: so a committed backup never has the tag `pending`. If the run dies between the two, the next run
+/// finds files without a manifest and tags them `pending` again.
 pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, String)]) -> Result<()> {
     let Some(lifecycle) = store.lifecycle() else {
         return Ok(());
     };
-    // A handful of files: all at once. A failure waits for the others: one still on its way would
-    // otherwise arrive after the clean-up has tagged its file `pending`, and keep it for ever.
+    // There are few files, so all are tagged at once. After a failure the others are awaited: a request that arrives
+    // after the clean-up has tagged its file `pending` would make that file stay for ever.
     let tagged = join_all(files.iter().map(|(name, sha256)| async move {
         let tags = of_file(Tag::Latest, sha256);
         lifecycle.set_tags(&id.key(name), &tags).await
@@ -54,11 +52,11 @@ pub async fn commit_tags(store: &dyn Store, id: &BackupId, files: &[(String, Str
     tagged.into_iter().collect()
 }
 
-/// A store's newest backup, by whose tags the store shows whether it keeps any.
+/// A store's newest backup. Its tags show whether the store keeps tags.
 pub struct Newest {
     id: BackupId,
-    /// Whether it bears tags if the store keeps them, by its manifest: not where that was made for another store, since
-    /// tools that copy objects leave tags behind.
+    /// Whether its files have tags if the store keeps tags, by its manifest. A backup that was made for another store
+    /// does not count, since tools that copy objects do not copy tags.
     should_bear: bool,
 }
 
@@ -73,8 +71,8 @@ impl Newest {
     }
 }
 
-/// Whether a store says that it knows no tags, asked for those of the newest backup, or shows none although that
-/// backup was given some. What cannot be asked, for want of a backup or of a permission, is not known.
+/// Whether a store says that it has no tags when it is asked for those of the newest backup, or shows none although
+/// that backup was given some. If there is no backup, or the permission is missing, this is not known.
 pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&Newest>) -> bool {
     if lifecycle.keeping().is_lost() {
         return true;
@@ -89,27 +87,27 @@ pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&Newest>) -
     lifecycle.keeping().is_lost() || (newest.should_bear && shows_none)
 }
 
-/// One good backup on the walk.
+/// One good backup of the walk.
 struct Backup {
     listed: Listed,
     summary: Summary,
     manifest_sha256: String,
 }
 
-/// After a success: the newest `keep_last` good backups bear `latest`, the ones before them the
-/// tier that their manifest names. Reads on from the newest until everything older is known to be
-/// in order. Does nothing in a store without a lifecycle. Safe to repeat; an error leaves the rest
-/// for the next run, and never a backup expiring that should be kept.
+/// After a success: gives the newest `keep_last` good backups the tag `latest`, and the backups before them the tier
+/// that their manifest names. Starts at the newest and stops when all older ones are known to be right. Does nothing
+/// in a store without a lifecycle. Safe to repeat. An error leaves the rest to the next run, and never lets a backup
+/// expire that must stay.
 ///
-/// What is dated later than `now` is neither counted nor touched: it would take the place of a backup
-/// that is to be kept. What was found damaged takes no place of a good one, and keeps its own.
+/// A backup dated later than `now` is not counted and not changed: it would take the place of a backup that must
+/// stay. A damaged backup takes no place of a good one, and keeps its own tag.
 pub async fn retag(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
     walk(store, database, keep_last, now, Until::Settled).await
 }
 
-/// The same after a check has found a backup damaged, which may be any of them: those before it, which
-/// may be on their way out, are promoted. What it is that now may go, the next backup says: whoever checks may only make
-/// backups stay. Reads all the database's manifests.
+/// The same after a check has found a backup damaged, which may be any of them. The backups before it may be about to
+/// expire; they are promoted. Nothing is demoted: a check may only make backups stay, and the next backup decides
+/// which may expire. Reads all manifests of the database.
 pub async fn retag_all(store: &dyn Store, database: &str, keep_last: usize, now: Timestamp) -> Result<Vec<Retagged>> {
     walk(store, database, keep_last, now, Until::Oldest).await
 }
@@ -137,7 +135,7 @@ async fn walk(
     let mut whole = Vec::new();
     let mut standings = Vec::new();
     for listed in until(&backups(store, Some(database)).await?, now) {
-        // A backup that we cannot read keeps the tag that it has: neither trusted nor given up.
+        // A backup with an unreadable manifest keeps its tag: pgstow neither counts it nor discards it.
         let Some(backup) = read_backup(store, listed).await? else {
             continue;
         };
@@ -192,9 +190,9 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
         }))
 }
 
-/// What the backup bears as a whole. The manifest's tag speaks for all, but `latest` is a promise
-/// that nothing expires, so all files are asked then: a run whose manifest arrived after it had
-/// given up has tagged the others `pending`, and an interrupted demotion some of them with a tier.
+/// The tag of the backup as a whole. The manifest's tag is enough, except for `latest`: that tag promises that
+/// nothing expires, so all files are asked. A run whose manifest arrived after the run had stopped has tagged the
+/// others `pending`, and an interrupted demotion has tagged some with a tier.
 async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>> {
     let tag_of = async |key: &str| -> Result<Option<Tag>> {
         let tags = lifecycle.tags(key).await?;
@@ -225,13 +223,13 @@ async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()
     retag_file(lifecycle, &manifest, to, Some(&backup.manifest_sha256)).await
 }
 
-/// Sets our tags and leaves those that somebody else put there, such as for cost allocation.
+/// Sets pgstow's tags and keeps the tags of others, for example for cost allocation.
 async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Option<&str>) -> Result<()> {
     let context = |error: Error| error.context(format!("cannot tag {key} as {to}"));
     let before = lifecycle.tags(key).await.map_err(context)?.unwrap_or_default();
     let mut after = before.clone();
     set(&mut after, TIER_TAG, to.name());
-    // What is said there already was said by the run that made it, and speaks for what it made.
+    // The run that made the file has set the digest, and that run knows what it made.
     if let Some(sha256) = sha256
         && !after.iter().any(|(name, _)| name == SHA256_TAG)
     {
@@ -267,7 +265,7 @@ mod tests {
         id(&format!("shop/202501{day:02}T040500Z-full"))
     }
 
-    /// Backups of the first days of a month, with the tags that they bear, oldest first.
+    /// Backups of the first days of a month, with these tags, oldest first.
     fn store_with(tags: &[&str]) -> MemoryStore {
         let store = MemoryStore::with_lifecycle();
         for (number, tag) in (1..).zip(tags) {
@@ -304,7 +302,7 @@ mod tests {
                 to: "daily".into()
             }]
         );
-        // The manifest comes last; each tagged file names its digest.
+        // The manifest comes last; each tagged file has its digest as a tag.
         assert_eq!(store.calls(Op::SetTags).last(), Some(&day(3).manifest_key()));
         let bytes = store.body(&day(3).manifest_key()).unwrap();
         assert_eq!(
@@ -334,19 +332,19 @@ mod tests {
             serde_json::json!({"schema": 1, "id": id, "verify": {"status": "failed", "at": "2025-01-31T00:00:00Z"}})
                 .to_string()
         };
-        // It was made, found damaged, and then comes the next one.
+        // The third backup was found damaged; then the next one was made.
         let store = store_with(&["monthly", "daily", "latest", "latest"]);
         store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "latest")]);
         retag(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "latest", "daily", "latest"]);
 
-        // The newest itself, and nothing comes after it.
+        // The newest itself is damaged, and no backup follows.
         let store = store_with(&["monthly", "daily", "daily", "latest"]);
         store.plant(&day(4).key(VERIFICATION), damaged(4), &[(TIER_TAG, "latest")]);
         retag_all(&store, "shop", 1, now()).await.unwrap();
         assert_eq!(tags(&store), ["monthly", "daily", "latest", "latest"]);
 
-        // One of the older ones.
+        // An older backup is damaged.
         let store = store_with(&["monthly", "daily", "daily", "daily", "latest"]);
         store.plant(&day(3).key(VERIFICATION), damaged(3), &[(TIER_TAG, "daily")]);
         retag_all(&store, "shop", 1, now()).await.unwrap();
@@ -422,19 +420,18 @@ mod tests {
 
     #[tokio::test]
     async fn wherever_retagging_stops_nothing_that_counts_expires_and_the_next_run_finishes() {
-        // Floor raised from 1 to 2, and one to demote: 2 × 4 files to tag.
+        // The floor is raised from 1 to 2, and one backup is demoted: 2 × 4 files to tag.
         for fault in [Fault::Reject, Fault::LoseAnswer] {
             for nth in 1..=8 {
                 let store = store_with(&["monthly", "latest", "daily", "latest"]);
                 store.fault(Op::SetTags, nth, fault);
                 retag(&store, "shop", 2, now()).await.unwrap_err();
-                // The newest is kept; where the manifest of the one before says `latest`, all of
-                // its files are.
+                // The newest is kept. If the manifest of the backup before says `latest`, all of its files say so.
                 assert_eq!(tags(&store)[3], "latest");
                 if store.tag(&day(3).manifest_key(), TIER_TAG).as_deref() == Some("latest") {
                     assert_eq!(tags(&store)[2], "latest");
                 }
-                // A backup is demoted only when all that should be kept is safe.
+                // A backup is demoted only when all backups that must stay are safe.
                 if tags(&store)[1] != "latest" {
                     assert_eq!(tags(&store)[2], "latest");
                 }

@@ -7,7 +7,7 @@ pub(crate) fn id(text: &str) -> BackupId {
     text.parse().unwrap()
 }
 
-/// Plants a finished backup whose files all bear `tag`.
+/// Plants a finished backup whose files all have the tag `tag`.
 pub(crate) fn plant(store: &MemoryStore, manifest: &Manifest, tag: &str) {
     for file in manifest.files.values() {
         let tags = [(TIER_TAG, tag), (SHA256_TAG, file.sha256.as_str())];
@@ -107,7 +107,7 @@ async fn the_newest_good_ones_are_read_and_a_broken_one_passed_over() {
     let good = newest_good(&store, &listed, 3, &Trust::default()).await.unwrap();
     let days: Vec<_> = good.iter().map(|one| one.id.to_string()[11..13].to_owned()).collect();
     assert_eq!(days, ["31", "29", "28"]);
-    // The broken one twice.
+    // The broken manifest is read twice.
     assert_eq!(store.calls(Op::Get).len(), 5);
     assert!(newest_good(&store, &[], 3, &Trust::default()).await.unwrap().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Asks the store what [`TierChoice`] wants to know.
+//! Asks the store the questions of [`TierChoice`].
 
 use jiff::Timestamp;
 
@@ -20,7 +20,7 @@ pub async fn choose_tier(store: &dyn Store, policy: &Policy, now: Timestamp, lis
         };
         let tier = match listed.iter().find(|one| one.id == id) {
             Some(one) if found_damaged(store, one).await? => None,
-            // Signed or not: whoever can write to the store can also tag, which decides as much.
+            // Signed or not: a person who can write to the store can also set tags, which has the same effect.
             Some(one) => read_good(store, one, &Trust::default())
                 .await?
                 .map(|summary| summary.tier),
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(choose_tier(&store, &policy, now, &listed).await.unwrap(), Tier::Daily);
         assert_eq!(store.calls(Op::Get).len(), 1);
 
-        // The monthly was found damaged, or its manifest is: the next good backup takes its place.
+        // The monthly was found damaged, or its manifest is damaged: the next good backup takes its place.
         let found = r#"{"schema": 1, "id": "shop/20250101T040500Z-full", "drill": {"status": "failed", "at": "2025-01-02T00:00:00Z"}}"#;
         store.plant("shop/20250101T040500Z-full/verification.json", found, &[]);
         let listed = backups(&store, Some("shop")).await.unwrap();

@@ -1,5 +1,5 @@
-//! The newest id that any run has taken in a store. It stands in the lease, and is replaced under the same
-//! condition, so two runs never take the same id, whatever their primaries are.
+//! The newest id that any run has taken in a store. The lease's object holds it and is replaced under the same
+//! condition, so two runs never take the same id, even if their primaries differ.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,21 +11,21 @@ use crate::repository::backup_id::{BackupId, lease_key};
 use crate::store::conditions::put_where;
 use crate::store::{Condition, Put, Store};
 
-/// Each that is refused means that another run has taken an id or renewed its lease, so these are many.
+/// Each refused put means that another run has taken an id or renewed its lease, so many attempts are allowed.
 const ATTEMPTS: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Claim {
     backup: String,
-    /// Tells our own put from another's.
+    /// Distinguishes this run's put from another run's.
     run: String,
 }
 
-/// Whether an id is ours.
+/// Whether the run got the id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Announced {
     Done,
-    /// Another run has taken this one: ours must be later.
+    /// Another run has taken this id: the new one must be later.
     Taken(BackupId),
 }
 
@@ -37,13 +37,14 @@ impl Claim {
         }
     }
 
-    /// What it takes of this database's, unless that lies in the future, where no other run will come for long.
+    /// The id of this database that the claim takes. `None` if the id is in the future: other runs will not need it
+    /// for a long time.
     fn id(&self, database: &str, now: Timestamp) -> Option<BackupId> {
         let id: BackupId = self.backup.parse().ok()?;
         (id.database() == database && !id.is_ahead(now)).then_some(id)
     }
 
-    /// The one with the later id; of the same id, the first.
+    /// The claim with the later id; the first one if both have the same id.
     pub(super) fn later(first: Option<Self>, second: Option<Self>, database: &str, now: Timestamp) -> Option<Self> {
         let id = |claim: &Option<Self>| claim.as_ref().and_then(|claim| claim.id(database, now));
         if id(&second) > id(&first) {
@@ -55,7 +56,7 @@ impl Claim {
 }
 
 impl Announced {
-    /// Of the claim of `id` that was wanted, when `there` is what the store holds now.
+    /// The answer to the claim of `id` that was wanted, if the store now holds `there`.
     pub(super) fn of(there: Option<&Claim>, wanted: &Claim, id: &BackupId) -> Self {
         let others = there.filter(|claim| *claim != wanted);
         let taken = others.and_then(|claim| claim.backup.parse::<BackupId>().ok());
@@ -66,8 +67,8 @@ impl Announced {
     }
 }
 
-/// Takes an id in a store whose lease another run may hold; that stays as it is. `ours` is our own lease
-/// elsewhere.
+/// Takes an id in a store without changing the lease there, which another run may hold. `ours` is this run's lease in
+/// its own primary.
 pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Timestamp) -> Result<Announced> {
     let key = lease_key(id.database());
     let wanted = Claim::new(id, &ours.run);
@@ -80,7 +81,7 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
             .await
             .map_err(|error| in_its_place(&key, store.url(), error))?;
         let (condition, body) = match there {
-            // As if it had been held and given back.
+            // As if the lease had been held and released.
             None => {
                 let body = Body {
                     backup: None,
@@ -109,7 +110,7 @@ pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Tim
             claimed: Some(wanted.clone()),
             ..body
         };
-        // Where the store has no conditional writes, no run can have its lease there, which this could take.
+        // If the store has no conditional writes, no run can hold a lease there that this put could replace.
         let (bytes, object) = body.written()?;
         if let Put::Done(_) = put_where(store, &key, bytes, &object, condition).await? {
             return Ok(Announced::Done);

@@ -1,4 +1,4 @@
-//! A lease as somebody sees it who does not want it.
+//! A lease as a command sees it that does not take it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ use crate::store::Store;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Seen {
-    /// Given back, or never taken.
+    /// Released, or never taken.
     Free,
     Held(Hold),
-    /// Never given back, and its time is over: that run has died.
+    /// Never released, and expired: that run has died.
     Expired(Hold),
 }
 
@@ -24,12 +24,11 @@ pub struct Hold {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     pub since: Timestamp,
-    /// If it is not renewed.
+    /// The expiry, if the run does not renew it.
     pub until: Timestamp,
 }
 
-/// The lease of a database at this moment. `BUSY` if something else lies in its place: no run
-/// could take it then.
+/// The lease of a database at this moment. `BUSY` if the object is no lease: no run can take it then.
 pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
     let key = lease_key(database);
     let found = store

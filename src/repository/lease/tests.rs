@@ -77,7 +77,7 @@ async fn a_dead_runs_lease_is_taken_over_when_it_has_expired() {
 #[tokio::test]
 async fn of_two_that_race_one_wins() {
     let store = MemoryStore::with_lifecycle();
-    // Nobody's yet, then expired, then released.
+    // Not taken yet, then expired, then released.
     for (round, clock) in [noon as Clock, a_minute_later, a_minute_later].into_iter().enumerate() {
         let (one, two) = tokio::join!(acquire(&store, 1, TTL, clock), acquire(&store, 2, TTL, clock));
         let (winner, loser) = match (one, two) {
@@ -258,7 +258,7 @@ async fn two_runs_with_other_primaries_never_take_the_same_id() {
     let mut ids = [a, b];
     ids.sort();
     assert_eq!(ids, [backup(0), backup(1)]);
-    // Nobody holds the lease there, and one that is ours already is no other's.
+    // No run holds the lease there, and a claim by this run is not taken by another.
     assert_eq!(look(&shared, "shop", noon()).await.unwrap(), Seen::Free);
     assert!(acquire(&shared, 3, TTL, noon).await.is_ok());
 }
@@ -269,7 +269,7 @@ async fn an_id_that_a_copy_has_taken_is_not_taken_by_the_holder_of_the_lease_and
     let holder = acquire(&here, 1, TTL, noon).await.unwrap().lease;
     let other = acquire(&elsewhere, 2, TTL, noon).await.unwrap().lease;
     assert_eq!(other.claim_in(&here, &backup(5)).await.unwrap(), Announced::Done);
-    // The lease is still its holder's, who is told, and takes a later one.
+    // The holder keeps the lease, learns of the claim, and takes a later id.
     assert_eq!(holder.announce(&backup(3)).await.unwrap(), Announced::Taken(backup(5)));
     assert_eq!(holder.announce(&backup(5)).await.unwrap(), Announced::Taken(backup(5)));
     assert_eq!(holder.announce(&backup(6)).await.unwrap(), Announced::Done);
@@ -282,7 +282,7 @@ async fn an_id_that_a_copy_has_taken_is_not_taken_by_the_holder_of_the_lease_and
     let next = acquire(&here, 3, TTL, noon).await.unwrap().lease;
     assert_eq!(next.announce(&backup(6)).await.unwrap(), Announced::Taken(backup(6)));
     assert_eq!(next.announce(&backup(7)).await.unwrap(), Announced::Done);
-    // A claim whose answer was lost is still ours.
+    // A claim whose answer was lost still belongs to this run.
     here.fault(Op::Put, 1, Fault::LoseAnswer);
     assert!(other.claim_in(&here, &backup(9)).await.is_err());
     assert_eq!(other.claim_in(&here, &backup(9)).await.unwrap(), Announced::Done);

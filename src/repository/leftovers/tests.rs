@@ -10,7 +10,7 @@ fn own() -> BackupId {
     id("shop/20250131T120000Z-full")
 }
 
-/// A finished backup, a dead run, and much that is none of our business.
+/// A finished backup, a dead run, and files that do not belong to pgstow.
 fn fill(store: &MemoryStore) {
     let good = id("shop/20250129T040500Z-full");
     plant(store, &sample(&good, Tier::Daily), "latest");
@@ -172,7 +172,7 @@ async fn a_backup_whose_manifest_is_missing_from_one_list_is_left_alone() {
         assert!(store.calls(Op::Discard).is_empty());
         assert_eq!(store.calls(Op::Head), [good.manifest_key()]);
 
-        // It cannot be seen: then nobody knows.
+        // If the manifest cannot be looked up, pgstow does not know.
         store.fault(Op::Head, 1, Fault::Reject);
         let cleared = clear(&store, &own(), &stale, NOW.parse().unwrap()).await;
         assert_eq!((cleared.left_overs.len(), cleared.warnings.len()), (0, 1));

@@ -6,29 +6,29 @@ use crate::dataflow::way::Way;
 
 use super::Place;
 
-/// One table's data. `bytes` and `sha256` are of its COPY text before compression.
+/// The data of one table. `bytes` and `sha256` are those of its COPY text before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRecord {
     pub schema: String,
     pub name: String,
-    /// Of the table, as the archive's table of contents, or the header in the script, says it.
+    /// The table's owner, from the archive's table of contents or from the header in the script.
     pub owner: Option<String>,
-    /// Of the table in `pg_class`. Schema 1 and a script do not say it.
+    /// The table's OID in `pg_class`. Schema 1 and scripts do not have it.
     pub oid: Option<u32>,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
-    /// Of its block in the archive; of a plain script, of its rows.
+    /// The place of its block in the archive; in a plain script, of its rows.
     pub place: Place,
     /// How its rows were read.
     pub read: Way,
-    /// Where the table is large and its block can be taken up in its middle: what it is made of,
-    /// in order and without gaps.
+    /// The parts of the block, in order and without gaps, if the table is large and its block can be read from the
+    /// middle.
     pub ranges: Vec<RangeRecord>,
 }
 
-/// Whole rows of a table in whole chunks of its block: they can be read without the others.
-/// `rows` and `bytes` are of the COPY text; `offset` is in the block's data file; the digest is of what is stored.
+/// Whole rows of a table in whole chunks of its block: a reader needs no other range. `rows` and `bytes` count the
+/// COPY text; `offset` is in the block's data file; the digest is that of the stored bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeRecord {
     pub rows: u64,
@@ -38,21 +38,21 @@ pub struct RangeRecord {
     pub stored_sha256: String,
 }
 
-/// A plain script, as it is unpacked.
+/// A plain script, decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptRecord {
     pub bytes: u64,
-    /// Parts that are none of data, each with a header of pg_dump's.
+    /// Parts that hold no data, each with one of pg_dump's headers.
     pub definitions: u64,
 }
 
-/// One block of large objects, measured as a table's is. A plain script does not say its `dump_id`.
+/// One block of large objects, measured like a table's. A plain script has no `dump_id` for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LargeObjectsRecord {
     pub dump_id: i64,
     pub count: u64,
     pub bytes: u64,
     pub sha256: String,
-    /// Of its block in the archive; none in a plain script.
+    /// The place of its block in the archive; `None` in a plain script.
     pub place: Option<Place>,
 }

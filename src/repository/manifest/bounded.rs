@@ -1,5 +1,5 @@
-//! The parts of a manifest that may have any shape, or any number of entries, read up to a limit. Two
-//! bytes of JSON become dozens in memory, so the length of the file alone does not bound it.
+//! Reads the parts of a manifest that may have any shape, or any number of entries, up to a limit. Two bytes of JSON
+//! become dozens in memory, so the length of the file alone is no bound.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Values, of which a long text counts as several.
+/// The most values; a long text counts as several.
 const VALUES: usize = 50_000;
-/// Bytes of text that count as one value.
+/// How many bytes of text count as one value.
 const TEXT: usize = 64;
-/// Files, or reasons, by role: a manifest has a handful.
+/// The most files, or reasons, by role: a manifest has a handful.
 const ENTRIES: usize = 1_000;
-/// What was left out, and warnings: some hundreds at most.
+/// The most things that were left out, and warnings: a manifest has some hundreds at most.
 pub const ITEMS: usize = 5_000;
-/// A run's stores: a handful.
+/// The most stores of a run: a manifest has a handful.
 const STORES: usize = 100;
 
 /// A map of few entries.
@@ -49,7 +49,7 @@ pub fn stores<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>,
     bounded_list(deserializer, STORES)
 }
 
-/// The files with data: as many as there may be files.
+/// The files with data: at most as many as files.
 pub fn files<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     bounded_list(deserializer, ENTRIES)
 }
@@ -59,14 +59,14 @@ pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) ->
     bounded_list(deserializer, ITEMS)
 }
 
-/// The same of a list that may be missing.
+/// The same for a list that may be missing.
 pub fn known_items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     items(deserializer).map(Some)
 }
 
-/// A list of so many numbers at most.
+/// A list of at most so many numbers.
 pub fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     bounded_list(deserializer, VALUES)
 }
@@ -126,7 +126,7 @@ struct Any<'a> {
 impl Any<'_> {
     fn take<E: Error>(self, text: usize) -> Result<(), E> {
         let left = self.left.get().checked_sub(1 + text / TEXT);
-        let left = left.ok_or_else(|| E::custom("there is more of it than any manifest has"))?;
+        let left = left.ok_or_else(|| E::custom("it holds more than any manifest does"))?;
         self.left.set(left);
         Ok(())
     }
@@ -225,9 +225,9 @@ mod tests {
     #[test]
     fn what_would_fill_the_memory_is_refused_while_it_is_read() {
         let many = format!("{{\"any\": {{\"a\": [{}0]}}}}", "0,".repeat(1_000_000));
-        assert!(read(&many).unwrap_err().to_string().contains("more of it"));
+        assert!(read(&many).unwrap_err().to_string().contains("holds more"));
         let long = format!("{{\"any\": {{\"a\": \"{}\"}}}}", "x".repeat(10_000_000));
-        assert!(read(&long).unwrap_err().to_string().contains("more of it"));
+        assert!(read(&long).unwrap_err().to_string().contains("holds more"));
         let numbers = format!("{{\"list\": [{}0]}}", "0,".repeat(1_000_000));
         assert!(read(&numbers).unwrap_err().to_string().contains("a list has more"));
         let deep = format!("{{\"any\": {{\"a\": {}", "[".repeat(100_000));

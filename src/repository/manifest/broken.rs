@@ -16,7 +16,7 @@ pub enum Broken {
     NewerSchema(u64),
     #[error("manifest.json is not a manifest: {0}")]
     Shape(String),
-    #[error("manifest.json speaks of {claimed}: it was copied or moved")]
+    #[error("manifest.json belongs to the backup {claimed}: it was copied or moved")]
     OtherBackup { claimed: BackupId },
     #[error("{0}")]
     Altered(String),
@@ -25,13 +25,14 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// For a command that wanted exactly this backup.
+    /// For a command that needs exactly this backup.
     pub fn into_error(self, id: &BackupId) -> Error {
         let hint = match self {
             Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
             Broken::Altered(_) => Some(
-                "use another backup, or a copy of this one; where the report, the message or the log of the run that made \
-                 it says this digest (`manifest_sha256`), give it as --expect-manifest: then the manifest is good",
+                "use another backup, or a copy of this one; if the report, the message or the log of the run that \
+                 made it has this digest (`manifest_sha256`), the manifest is good: give the digest as \
+                 --expect-manifest",
             ),
             _ => None,
         };
@@ -42,7 +43,7 @@ impl Broken {
         }
     }
 
-    /// If it is not the manifest of the backup in whose folder it lies.
+    /// This is not the manifest of the backup in whose folder it is.
     pub(super) fn unless_of(folder: &BackupId, claimed: &BackupId) -> Result<(), Self> {
         if folder == claimed {
             return Ok(());
@@ -53,13 +54,13 @@ impl Broken {
     }
 }
 
-/// Reads what has a schema that this version knows.
+/// Reads a file with a schema that this version knows.
 pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
     #[derive(Deserialize)]
     struct Schema {
         schema: u64,
     }
-    // First, because a newer schema may have any shape beside this field.
+    // This check is first, because a newer schema may have any other shape.
     let schema: Schema = serde_json::from_slice(bytes).map_err(|error| broken(&error))?;
     if schema.schema > u64::from(SCHEMA) {
         return Err(Broken::NewerSchema(schema.schema));

@@ -11,7 +11,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// What a plain script compressed so has at the end of its name.
+    /// The extension of a plain script with this compression.
     pub fn extension(self) -> &'static str {
         match self {
             Algorithm::None => "",

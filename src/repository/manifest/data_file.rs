@@ -9,12 +9,12 @@ use super::files::{FileRecord, role};
 use super::{Broken, Manifest};
 use crate::store::{Part, StoreChecksum};
 
-/// A file with data. Its name, length and digest stand under its role in [`Manifest::files`].
+/// A file with data. Its name, length and digest are under its role in [`Manifest::files`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
     /// The key in [`Manifest::files`].
     pub role: String,
-    /// Its parts in the store that the manifest was made for: what its composite checksum is made of.
+    /// Its parts in the store that the manifest was made for: the composite checksum is computed from them.
     pub parts: Vec<Part>,
     /// Its checksum as that store reported it.
     pub store_checksum: Option<StoreChecksum>,
@@ -23,7 +23,7 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    /// A file that no store has reported about, not encrypted.
+    /// A file without a store's report, not encrypted.
     pub fn of(role: &str) -> Self {
         Self {
             role: role.to_owned(),
@@ -34,7 +34,7 @@ impl DataFile {
     }
 }
 
-/// Which of [`Manifest::data_files`] it is.
+/// An index into [`Manifest::data_files`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileIndex(pub usize);
 
@@ -43,8 +43,7 @@ impl FileIndex {
     pub const FIRST: FileIndex = FileIndex(0);
 }
 
-/// Where bytes lie: in which data file, and where in it. Of a plain script, the offset is in the script as it
-/// is unpacked.
+/// Where bytes are: in which data file, and at which offset. In a plain script, the offset counts decompressed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     pub file: FileIndex,
@@ -53,7 +52,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// `None` if it would end behind the largest possible file.
+    /// `None` if the end would be beyond the largest possible file.
     pub fn new(file: FileIndex, offset: u64, length: u64) -> Option<Self> {
         offset.checked_add(length)?;
         Some(Self { file, offset, length })
@@ -63,7 +62,7 @@ impl Place {
         self.offset.saturating_add(self.length)
     }
 
-    /// Within its file.
+    /// The end, in its file.
     pub fn range(self) -> Range<u64> {
         self.offset..self.end()
     }
@@ -83,15 +82,15 @@ impl Manifest {
     }
 }
 
-/// Whether each data file is one of the backup's files, once, and every file that only a data file can be is
-/// among them: all other files are read whole.
+/// Checks that each data file is one of the backup's files, and only once, and that the data files include every file
+/// that can only be a data file: all other files are read whole.
 pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile]) -> Result<(), Broken> {
     let mut roles = HashSet::new();
     let mut names = HashSet::new();
     for DataFile { role, .. } in data_files {
         let Some(file) = files.get(role) else {
             return Err(Broken::Shape(format!(
-                "`data_files` has a {role:?}, and `files` has none"
+                "`data_files` has the role {role:?}, but `files` has none"
             )));
         };
         if !roles.insert(role.as_str()) || !names.insert(file.name.as_str()) {
@@ -104,7 +103,7 @@ pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile
         .find(|role| files.contains_key(**role) && !roles.contains(*role))
     {
         Some(role) => Err(Broken::Shape(format!(
-            "`files` has a {role:?}, and `data_files` has none"
+            "`files` has the role {role:?}, but `data_files` has none"
         ))),
         None => Ok(()),
     }

@@ -1,5 +1,5 @@
-//! A manifest as a list tells it: the tables are counted while they are read, and not kept, since
-//! thousands of manifests may have thousands of tables each.
+//! A manifest as a list shows it. The tables are counted while they are read, and not kept, since thousands of
+//! manifests may have thousands of tables each.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
 
-/// Of all texts that a list keeps of a manifest, in bytes.
+/// The most bytes of text that a list keeps of one manifest.
 const MOST_TEXT: usize = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Figures {
     pub kind: Kind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
-    /// Of the pgstow that made it.
+    /// The version of pgstow that made it.
     pub version: String,
     pub database: String,
     #[serde(default)]
@@ -57,17 +57,17 @@ pub struct Figures {
     pub tables: Tally,
 }
 
-/// How many things of each kind are in the database and not in the backup.
+/// How many things of each kind are in the database but not in the backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Kinds(pub BTreeMap<String, u64>);
 
-/// How many there are of what is not looked into here.
+/// The number of entries of a list that is not parsed here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Count(pub u64);
 
-/// Of the snapshot, what is told of it.
+/// What a list shows of the snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Position {
     #[serde(default)]
@@ -88,12 +88,12 @@ impl Figures {
         Broken::unless_of(id, &figures.id)?;
         check_names(&figures.files)?;
         if figures.text() > MOST_TEXT {
-            return Err(Broken::Shape("its names and versions are absurdly long".to_owned()));
+            return Err(Broken::Shape("its names and versions are too long".to_owned()));
         }
         Ok(figures)
     }
 
-    /// Bytes of text in it: what a list of thousands keeps of each.
+    /// Bytes of text in it: a list of thousands of backups keeps these for each.
     fn text(&self) -> usize {
         let server = [&self.server.version, &self.server.encoding];
         let files = self
@@ -147,9 +147,9 @@ impl<'de> Deserialize<'de> for Tally {
     }
 }
 
-/// Kinds that are told apart.
+/// How many kinds are counted apart.
 const KINDS: usize = 50;
-/// Bytes of a kind's name.
+/// The longest name of a kind, in bytes.
 const KIND: usize = 64;
 
 impl<'de> Deserialize<'de> for Kinds {
@@ -165,7 +165,7 @@ impl<'de> Deserialize<'de> for Kinds {
             fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Kinds, A::Error> {
                 let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
                 while let Some(LeftOut { kind, name, .. }) = things.next_element()? {
-                    // The last may stand for many.
+                    // The last entry may stand for many.
                     let count = name
                         .strip_suffix(" more")
                         .and_then(|count| count.parse().ok())

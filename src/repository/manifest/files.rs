@@ -1,4 +1,4 @@
-//! The files of a backup, by what they are for.
+//! The files of a backup, by their role.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Broken;
 
-/// Of a file, in bytes, on every file system.
+/// The longest name of a file, in bytes, on every file system.
 const LONGEST_NAME: usize = 255;
 
 /// The keys of [`Manifest::files`](super::Manifest::files). A backup has either a dump or a script.
@@ -20,14 +20,14 @@ pub mod role {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Within the backup's folder.
+    /// The name in the backup's folder.
     pub name: String,
     pub bytes: u64,
     /// Hex digits.
     pub sha256: String,
 }
 
-/// What [`Manifest::checksums`](super::Manifest::checksums) says about these files.
+/// The value of [`Manifest::checksums`](super::Manifest::checksums) for these files.
 pub fn checksums(files: &BTreeMap<String, FileRecord>) -> BTreeMap<String, String> {
     files
         .iter()
@@ -35,7 +35,7 @@ pub fn checksums(files: &BTreeMap<String, FileRecord>) -> BTreeMap<String, Strin
         .collect()
 }
 
-/// These names become keys and paths: a name that climbs out of the folder must go no further.
+/// These names become keys and paths: a name that leaves the folder must be refused here.
 pub(super) fn check_names(files: &BTreeMap<String, FileRecord>) -> Result<(), Broken> {
     for file in files.values() {
         let climbs = matches!(file.name.as_str(), "" | "." | "..")

@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use super::bounded;
 
-/// No restore needs one of them: a figure that is missing, or that another version wrote in another shape, is
-/// not known.
+/// No restore needs these figures. A figure that is missing, or that another version wrote in another shape, counts
+/// as unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Metadata {
-    /// What the reader of the database gave, uncompressed.
+    /// The uncompressed bytes that were read from the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_read: Option<u64>,
-    /// All files of the backup.
+    /// The bytes of all files of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stored: Option<u64>,
-    /// Bytes of content by the level at which they were compressed.
+    /// Bytes of content for each compression level.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub compression_levels: BTreeMap<i32, u64>,
-    /// As the server said before the run; `null` if it did not.
+    /// The size that the server reported before the run; `null` if it did not.
     pub database_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// With `--nice`.
+    /// Only with `--nice`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,10 +36,10 @@ pub struct Metadata {
     pub read_bytes_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
-    /// Sessions that read the database at once.
+    /// Sessions that read the database at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<u64>,
-    /// Of compression.
+    /// Threads for compression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u64>,
 }

@@ -1,6 +1,6 @@
-//! The manifest's bytes: schema 2, which is written and read, and schema 1, which is read.
+//! The manifest's bytes: schema 2, which pgstow writes and reads, and schema 1, which it reads.
 //!
-//! Schema 2 has all that schema 1 has, with the same meaning, and says of each place in which data file it lies.
+//! Schema 2 has all fields of schema 1, with the same meaning, and adds the data file to each place.
 
 mod writing;
 
@@ -24,10 +24,10 @@ use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::{Part, StoreChecksum};
 
-/// The schema whose backups have one data file, named by its role alone.
+/// The schema whose backups have one data file, named only by its role.
 const OF_ONE_FILE: u32 = 1;
 
-/// What both schemas may have, as it stands in the file. Fields that a later version adds are passed over.
+/// The fields of both schemas, as they are in the file. Fields that a later version adds are ignored.
 #[derive(Deserialize)]
 pub(super) struct Json {
     schema: u32,
@@ -90,7 +90,7 @@ pub(super) struct Json {
     checksums: BTreeMap<String, String>,
 }
 
-/// One of `data_files`. What it says of the file, `files` says too.
+/// One of `data_files`. `files` has the same facts about the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct JsonFile {
     role: String,
@@ -122,7 +122,7 @@ struct JsonTable {
     rows: u64,
     bytes: u64,
     sha256: String,
-    /// By its name. Schema 1 does not say it.
+    /// The data file's name. Schema 1 does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     offset: u64,
@@ -139,23 +139,23 @@ struct JsonObjects {
     count: u64,
     bytes: u64,
     sha256: String,
-    /// By its name; none where the place is not known. Schema 1 does not say it.
+    /// The data file's name; `None` if the place is not known. Schema 1 does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
     offset: u64,
     length: u64,
 }
 
-/// How the places of a manifest are read.
+/// How a place in a manifest names its data file.
 enum Files {
-    /// Schema 1: all lie in the first data file; large objects of a script have no place.
+    /// Schema 1: all places are in the first data file; large objects of a script have no place.
     One { is_script: bool, any: bool },
     /// By the name of the data file.
     Named(HashMap<String, FileIndex>),
 }
 
 impl Files {
-    /// `what` says whose place it is, where it is none.
+    /// `what` names the thing in an error about its place.
     fn place(
         &self,
         file: Option<&str>,
@@ -165,20 +165,20 @@ impl Files {
         let index = match (self, file) {
             (Files::One { any: true, .. }, _) => FileIndex::default(),
             (Files::One { any: false, .. }, _) => {
-                return Err(Broken::Shape(format!("it has {}, and names no file with data", what())));
+                return Err(Broken::Shape(format!("it has {}, but names no file with data", what())));
             }
             (Files::Named(_), None) => {
-                return Err(Broken::Shape(format!("it does not say in which file {} lies", what())));
+                return Err(Broken::Shape(format!("it does not say which file holds {}", what())));
             }
             (Files::Named(files), Some(name)) => *files.get(name).ok_or_else(|| {
                 Broken::Shape(format!(
-                    "it says that {} lies in {name:?}, which `data_files` does not name",
+                    "it says that {} is in {name:?}, which `data_files` does not name",
                     what()
                 ))
             })?,
         };
         Place::new(index, offset, length)
-            .ok_or_else(|| Broken::Shape(format!("it says that {} ends behind every file's end", what())))
+            .ok_or_else(|| Broken::Shape(format!("it says that {} ends beyond the largest possible file", what())))
     }
 
     fn table(&self, table: JsonTable) -> Result<TableRecord, Broken> {
@@ -221,7 +221,7 @@ impl Files {
 }
 
 impl Json {
-    /// The manifest that it is, if it is that of the backup with this id.
+    /// Converts to a manifest, if it is that of the backup with this id.
     pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, Broken> {
         Broken::unless_of(id, &self.id)?;
         check_names(&self.files)?;
@@ -269,7 +269,7 @@ impl Json {
         })
     }
 
-    /// Schema 1: the archive or the script. What is encrypted, and the store's receipt, are about it.
+    /// Schema 1: the archive or the script. The fields on encryption and the store's checksum apply to it.
     fn one(&mut self) -> (Vec<DataFile>, Files) {
         let is_script = self.files.contains_key(role::SQL);
         let roles = [role::SQL, role::DUMP].into_iter();
@@ -284,7 +284,8 @@ impl Json {
         (data_files, Files::One { is_script, any })
     }
 
-    /// Schema 2. What stands there twice has to be the same: no reader may take the one for the other.
+    /// Schema 2. Facts that are in the file twice must agree, so that no reader can take one and another reader the
+    /// other.
     fn several(&mut self) -> Result<(Vec<DataFile>, Files), Broken> {
         let mut names = HashMap::new();
         let mut data_files = Vec::with_capacity(self.data_files.len());

@@ -1,4 +1,4 @@
-//! The database that was read: its server, the pg_dump that fitted it, and the snapshot.
+//! The database that was read: its server, the version of pg_dump, and the snapshot.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +9,10 @@ pub struct Server {
     pub version: String,
     pub version_num: u32,
     pub encoding: String,
-    /// Where the role may read it. As text: 64 bits do not survive every JSON reader.
+    /// The system identifier, if the role may read it. As text: not every JSON reader keeps 64 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
-    /// Of the database; says something where the identifier cannot be read.
+    /// The database's OID; useful if the system identifier cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_oid: Option<u32>,
 }
@@ -20,7 +20,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PgDump {
     pub version: String,
-    /// Such as `1.16`; none for a plain script.
+    /// The archive's version, such as `1.16`; `None` for a plain script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_version: Option<String>,
 }

@@ -1,5 +1,4 @@
-//! What lists, plans and tags need of a manifest: reading it skips the tables, of which there may
-//! be thousands.
+//! What lists, plans and tags need from a manifest. The reader skips the tables, because there may be thousands.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +32,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reads what matters of the manifest found in `id`'s folder.
+    /// Reads these fields of the manifest found in `id`'s folder.
     pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
         let summary: Self = parse(bytes)?;
         Broken::unless_of(id, &summary.id)?;

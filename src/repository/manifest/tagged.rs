@@ -1,4 +1,4 @@
-//! What became of the tags that a backup's files were to get in its store, as the store had shown it by the commit.
+//! Whether a backup's files have their tags in the store, as far as the store had shown it by the commit.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,19 +7,20 @@ use crate::store::TagKeeping;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tagged {
-    /// The store took them, and has not shown that it keeps none.
+    /// The store accepted the tags, and has not shown that it keeps none.
     Set,
     Refused,
     Forgotten,
-    /// By the settings they got none.
+    /// The settings say that pgstow sets no tags.
     Off,
-    /// A word of a later version.
+    /// A value of a later version.
     #[serde(other)]
     Unknown,
 }
 
 impl Tagged {
-    /// Whether the store was given tags, or has shown that it keeps none: if the files bear none, it keeps none.
+    /// Whether the store was given tags, or has shown that it keeps none. If so, and the files have no tags, the
+    /// store keeps none.
     pub fn should_show(self) -> bool {
         matches!(self, Self::Set | Self::Refused | Self::Forgotten)
     }

@@ -345,14 +345,14 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
         ("`data_files` does not name", &|json| {
             json["tables"][0]["file"] = "other.dump".into();
         }),
-        ("does not say in which file", &|json| {
+        ("does not say which file", &|json| {
             json["tables"][0].as_object_mut().unwrap().remove("file");
         }),
-        ("does not say in which file", &|json| {
+        ("does not say which file", &|json| {
             json["large_objects"][0].as_object_mut().unwrap().remove("file");
         }),
-        ("ends behind", &|json| json["tables"][0]["offset"] = u64::MAX.into()),
-        ("ends behind", &|json| {
+        ("ends beyond", &|json| json["tables"][0]["offset"] = u64::MAX.into()),
+        ("ends beyond", &|json| {
             json["large_objects"][0]["length"] = u64::MAX.into();
         }),
         ("differ on the \"dump\" file", &|json| {

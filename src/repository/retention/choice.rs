@@ -1,5 +1,5 @@
-//! Which tier a new backup gets. It follows from the good backups that the store holds, not from
-//! the date: a run that failed on the first of the month does not lose the monthly.
+//! Chooses the tier of a new backup. The choice depends on the good backups in the store, not on the date: a run that
+//! failed on the first of the month does not lose the monthly.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,15 @@ use jiff::tz::TimeZone;
 use super::{Policy, Tier};
 use crate::repository::backup_id::BackupId;
 
-/// The choice as a dialogue, because the answers lie in manifests that cost a request each: the
-/// caller reads what [`TierChoice::step`] asks for and nothing more.
+/// The choice, as questions and answers, because each answer is in a manifest that costs a request: the caller reads
+/// only what [`TierChoice::step`] asks for.
 ///
-/// From the longest-kept tier of the policy down to the second-shortest: the backup becomes that
-/// tier if its calendar period (UTC: the year, the month, the ISO week) holds no good backup of
-/// that tier or a longer one. Otherwise it becomes the shortest-kept tier that the policy has:
-/// `daily`, where it has one.
+/// It goes from the longest-kept tier of the policy down to the second-shortest. The backup gets that tier if its
+/// calendar period (UTC: the year, the month, the ISO week) has no good backup of that tier or a longer one.
+/// Otherwise it gets the shortest-kept tier of the policy: `daily`, if the policy has it.
 ///
-/// Within a period the oldest backup is asked first, since the first good one of a period is the
-/// one that has its tier: a day without changes of policy costs one question per tier.
+/// In each period the oldest backup is asked first, since the first good one of a period has its tier: a day without
+/// changes of policy takes one question per tier.
 #[derive(Debug)]
 pub struct TierChoice {
     periods: Vec<Period>,
@@ -31,13 +30,13 @@ pub struct TierChoice {
 #[derive(Debug)]
 struct Period {
     tier: Tier,
-    /// Backups within it, oldest first.
+    /// The backups in the period, oldest first.
     ids: Vec<BackupId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Say by [`TierChoice::answer`] which tier this backup's manifest names.
+    /// The caller must pass the tier in this backup's manifest to [`TierChoice::answer`].
     Ask(&'a BackupId),
     Decided(Tier),
 }
@@ -93,13 +92,13 @@ impl TierChoice {
         Step::Decided(self.shortest)
     }
 
-    /// `None`: it is not a good backup, and counts for nothing.
+    /// `None`: it is not a good backup, and does not count.
     pub fn answer(&mut self, id: BackupId, tier: Option<Tier>) {
         self.known.insert(id, tier);
     }
 }
 
-/// What two backups have in common if they are of the same year, month or week.
+/// A value that is equal for two backups of the same year, month or week.
 fn period(tier: Tier, time: Timestamp) -> (i16, i8) {
     let date: Date = TimeZone::UTC.to_datetime(time).date();
     match tier {
@@ -110,7 +109,7 @@ fn period(tier: Tier, time: Timestamp) -> (i16, i8) {
             let week = date.iso_week_date();
             (week.year(), week.week())
         }
-        // Never asked for: when daily is in a policy, it is the shortest.
+        // Never needed: if a policy has daily, it is the shortest tier.
         Tier::Daily => (date.year(), 0),
     }
 }

@@ -1,16 +1,16 @@
-//! What lifecycle rules do, in words, and where that is not what the policy wants.
+//! Describes what lifecycle rules do, and how that differs from the policy.
 
 use super::tags::LATEST;
 use super::{Policy, Tier, days_kept};
 use crate::store::{PENDING, Rule, TIER_TAG};
 use crate::units;
 
-/// Where a bucket's rules do something else than the policy.
+/// How a bucket's rules differ from the policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// What goes although it should stay, or goes too soon.
+    /// Backups that expire although they should stay, or expire too soon.
     pub loses: Vec<String>,
-    /// What stays too long, or for ever.
+    /// Backups that stay too long, or for ever.
     pub keeps: Vec<String>,
 }
 
@@ -21,7 +21,7 @@ impl Differences {
 }
 
 impl Rule {
-    /// As `expires what is tagged pgstow-tier=daily below pg/ after 7 days`.
+    /// For example `expires what is tagged pgstow-tier=daily below pg/ after 7 days`.
     pub fn effect(&self) -> String {
         if !self.enabled {
             return "does nothing: it is disabled".to_owned();
@@ -61,26 +61,27 @@ impl Rule {
         does.join(", ")
     }
 
-    /// Whether it expires what no rule of ours would: leases and the last good backup too, where they lie below its prefix.
+    /// Whether it expires what none of pgstow's rules would: leases, and the last good backup too, if they are below
+    /// its prefix.
     pub fn takes_the_last(&self) -> bool {
         let of_latest = |(key, value): &(String, String)| key == TIER_TAG && value == LATEST;
         let expires = self.expire_days.is_some() || self.expire_date.is_some();
         self.enabled && expires && self.tag.as_ref().is_none_or(of_latest)
     }
 
-    /// Whether it moves backups to where they cannot be read at once, or may do so.
+    /// Whether it moves backups, or may move them, to a class that cannot be read at once.
     pub fn archives_backups(&self) -> bool {
         let of_ours = |(key, _): &(String, String)| key == TIER_TAG;
         self.enabled && self.archive.is_some() && self.tag.as_ref().is_none_or(of_ours)
     }
 
-    /// The same, for what lies below a store's prefix.
+    /// The same, for objects below a store's prefix.
     pub fn archives_backups_of(&self, prefix: &str) -> bool {
         self.overlaps(prefix) && self.archives_backups()
     }
 
-    /// Whether it does for a store with this prefix what a rule of ours does, under whatever id: who keeps a bucket's rules
-    /// in a tool of their own gives them ids of their own.
+    /// Whether it does the same for a store with this prefix as one of pgstow's rules. Its id may differ: people who
+    /// manage a bucket's rules with another tool have their own ids.
     pub fn acts_for(&self, prefix: &str) -> bool {
         let expires = self.expire_days.is_some() || self.expire_date.is_some();
         let of_ours = match &self.tag {
@@ -90,7 +91,7 @@ impl Rule {
         of_ours && self.prefix == prefix && self.limits.is_empty() && self.archive.is_none()
     }
 
-    /// Whatever their ids.
+    /// Compares everything except the ids.
     pub fn does_as(&self, other: &Rule) -> bool {
         let id = other.id.clone();
         Rule { id, ..self.clone() } == *other
@@ -100,19 +101,19 @@ impl Rule {
         prefix.starts_with(&self.prefix) || self.prefix.starts_with(prefix)
     }
 
-    /// Where in a store with this prefix it begins, if it does not reach all of the store.
+    /// The part of a store with this prefix that the rule applies to, if it does not apply to all of it.
     pub fn part_of(&self, prefix: &str) -> Option<&str> {
         self.prefix.strip_prefix(prefix).filter(|rest| !rest.is_empty())
     }
 
-    /// The same, for what lies below a store's prefix.
+    /// The same, for objects below a store's prefix.
     pub fn takes_the_last_of(&self, prefix: &str) -> bool {
         self.overlaps(prefix) && self.takes_the_last()
     }
 }
 
-/// What the installed rules do that `wanted` would not. `foreign` are the bucket's other rules, but for those that
-/// reach a part of the store in which no database of ours is.
+/// What the installed rules do differently from `wanted`. `foreign` are the bucket's other rules, without those that
+/// affect only parts of the store without backups.
 pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Differences {
     let mut found = Differences::default();
     let prefix = wanted.first().map_or("", |rule| rule.prefix.as_str());
@@ -121,7 +122,7 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         .chain(foreign)
         .filter(|rule| rule.takes_the_last_of(prefix))
     {
-        // Whether a backup is so large, or tagged so, is not known.
+        // pgstow does not know whether a backup is that large, or has those tags.
         let last = if rule.limits.is_empty() { "" } else { "perhaps " };
         let what = format!("the rule {} {}, {last}the last good backup too", rule.id, rule.effect());
         found.loses.push(what);
@@ -129,7 +130,7 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
     let archiving = installed.iter().chain(foreign);
     for rule in archiving.filter(|rule| rule.archives_backups_of(prefix)) {
         let what = format!(
-            "the rule {} {}, where no backup can be read before it was fetched back for hours",
+            "the rule {} {}, where a backup cannot be read until it is restored from the archive, which takes hours",
             rule.id,
             rule.effect()
         );
@@ -139,12 +140,12 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         let Some((_, value)) = &want.tag else {
             let uploads = shortest(installed, None, |rule| rule.abort_uploads_days);
             if want.abort_uploads_days.is_some() && uploads.is_none() {
-                found.keeps.push("uploads that were left in progress stay".to_owned());
+                found.keeps.push("unfinished uploads stay".to_owned());
             }
             continue;
         };
         let whose = match value.as_str() {
-            PENDING => "what runs left without a manifest".to_owned(),
+            PENDING => "files without a manifest".to_owned(),
             tier => format!("{tier} backups"),
         };
         let wanted_days = want.expire_days.unwrap_or_default();
@@ -166,15 +167,15 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         if let (Some(is), Some(wants)) = (versions, want.noncurrent_days)
             && is < wants
         {
-            let what = format!("old versions of {whose} go after {}, not {wants}", days(is));
+            let what = format!("old versions of {whose} are removed after {}, not {wants}", days(is));
             found.loses.push(what);
         }
     }
     found
 }
 
-/// The tiers of this policy that the installed rules keep for another time, with it; none where none of
-/// ours is installed.
+/// The tiers of this policy that the installed rules keep for another time, each with that time. Empty if none of
+/// pgstow's rules is installed.
 pub fn other_times(policy: &Policy, installed: &[Rule]) -> Vec<(Tier, u32, u32)> {
     let tiers: Vec<Tier> = match policy {
         Policy::Days(_) => vec![Tier::Daily],
@@ -190,7 +191,7 @@ pub fn other_times(policy: &Policy, installed: &[Rule]) -> Vec<(Tier, u32, u32)>
         .collect()
 }
 
-/// Of several rules S3 obeys the shortest.
+/// Of several rules, S3 follows the shortest.
 fn shortest(rules: &[Rule], tier: Option<&str>, time: impl Fn(&Rule) -> Option<u32>) -> Option<u32> {
     let matches = |rule: &&Rule| {
         let tag = rule.tag.as_ref();
@@ -234,7 +235,7 @@ mod tests {
             ),
             "{untagged:?}"
         );
-        // Somebody else's counts as much, where it reaches ours.
+        // A rule of others counts as well, if it applies to pgstow's backups.
         let foreign = |prefix: &str| Rule {
             id: "clean".to_owned(),
             tag: None,
@@ -273,7 +274,8 @@ mod tests {
         };
         let found = differences(&wanted, &wanted, &[to_archive]);
         assert!(
-            found.loses[0].contains("moves everything in the bucket to DEEP_ARCHIVE after 1 day, where no backup"),
+            found.loses[0]
+                .contains("moves everything in the bucket to DEEP_ARCHIVE after 1 day, where a backup cannot"),
             "{found:?}"
         );
     }

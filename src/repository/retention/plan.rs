@@ -1,5 +1,5 @@
-//! What `prune` keeps and what it removes, in stores that have no lifecycle rules: by the same
-//! times as the rules, and with the same promise, that the last good backup never goes.
+//! What `prune` keeps and removes in stores without lifecycle rules. It uses the same times as the rules, and makes
+//! the same promise: the last good backup stays.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,13 +23,13 @@ pub struct Candidate {
 pub enum State {
     /// It has a manifest that cannot be read, or that a newer pgstow wrote.
     Unreadable,
-    /// It has no manifest: a run's left-over, or a run at work.
+    /// It has no manifest: it is a left-over, or its run is still in progress.
     LeftOver {
-        /// Whether the database's lease is held, or may be.
+        /// Whether a run holds the database's lease, or may hold it.
         run_at_work: bool,
     },
     Backup {
-        /// What its manifest names.
+        /// The tier in its manifest.
         tier: Tier,
         /// Whether all its files are there.
         whole: bool,
@@ -37,13 +37,13 @@ pub enum State {
     },
 }
 
-/// What the plan goes by, beside the backups.
+/// What the plan depends on, besides the backups.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
     pub policy: &'a Policy,
-    /// So many of the newest good backups stay, and at least one.
+    /// This many of the newest good backups stay, and at least one.
     pub keep_last: usize,
-    /// So many of the newest proved ones stay as well.
+    /// Whether as many of the newest verified ones stay as well.
     pub verified_only: bool,
     pub now: Timestamp,
 }
@@ -57,27 +57,27 @@ pub enum Decision {
 /// Why a folder stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stays {
-    /// Among the newest good ones.
+    /// It is one of the newest good ones.
     Newest,
-    /// Among the newest that were verified, where those alone count.
+    /// It is one of the newest verified ones, if `verified_only` is set.
     NewestVerified,
-    /// The newest of its database, good or not: only a newer one may ever take its place.
+    /// It is the newest of its database, good or not: only a newer one may replace it.
     NewestOfAll,
-    /// Found damaged, and would stay if it had not been: a check can be wrong.
+    /// It was found damaged, and would stay otherwise: a check can be wrong.
     Doubted,
-    /// Good, and the one before a backup that was found damaged and stays.
+    /// It is good, and the one before a backup that was found damaged and stays.
     StandIn,
-    /// Its tier's time is not up.
+    /// Its tier's time is not over.
     Young {
         tier: Tier,
         days: u32,
     },
     Unreadable,
-    /// Dated in the future: it stands for no time that was, and displaces no backup that does.
+    /// It is dated in the future: it does not count for any period, and replaces no other backup.
     Ahead,
-    /// A left-over that may yet become a backup.
+    /// A left-over that may still become a backup.
     RunAtWork,
-    /// A left-over of which nobody can be sure yet.
+    /// A left-over that is too young to be sure about.
     YoungLeftOver,
 }
 
@@ -88,18 +88,17 @@ pub enum Goes {
     LeftOver,
 }
 
-/// What becomes of each folder, in the order in which they are given. Databases do not concern
-/// each other.
+/// What happens to each folder, in the order of the input. Databases do not affect each other.
 ///
-/// A good backup has all its files and was not found damaged. The newest `keep_last` of them stay
-/// whatever their age, and where `verified_only` is set, the newest `keep_last` that were verified
-/// as well: it never removes what would stay without it. The newest of all stays in any case.
+/// A good backup has all its files and was not found damaged. The newest `keep_last` good ones stay at any age. If
+/// `verified_only` is set, the newest `keep_last` verified ones stay as well: this setting never removes a backup
+/// that would stay without it. The newest backup of all always stays.
 ///
-/// **That a backup is found damaged removes nothing.** It does not count, so an older one stays in
-/// its place; it stays itself where it would have stayed otherwise; and while it stays, so does the
-/// nearest good one before it, which holds what it was to hold.
+/// **A backup that is found damaged causes no removal.** It does not count as good, so an older one stays instead. It
+/// stays itself if it would have stayed otherwise. While it stays, the nearest good one before it stays too, since
+/// that one has the content that the damaged one should have.
 ///
-/// What is dated in the future counts for nothing in this, and stays.
+/// A backup dated in the future does not count, and stays.
 pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
     let floor = floor(candidates, terms);
     candidates
@@ -111,7 +110,7 @@ pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
         .collect()
 }
 
-/// What stays whatever its age.
+/// The backups that stay at any age.
 fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a BackupId, Stays> {
     let mut newest_first: Vec<&Candidate> = candidates.iter().filter(|one| !one.id.is_ahead(terms.now)).collect();
     newest_first.sort_by(|one, other| other.id.cmp(&one.id));
@@ -122,12 +121,12 @@ fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a Back
     floor
 }
 
-/// One database's folders, newest first. Each place that is to be taken by a good one keeps what is met
-/// before it is taken.
+/// One database's folders, newest first. Until a place for a good backup is filled, every backup on the way to it
+/// stays.
 fn walk<'a>(database: &[&'a Candidate], terms: &Terms<'_>, floor: &mut HashMap<&'a BackupId, Stays>) {
     let keep_last = terms.keep_last.max(1);
     let (mut good, mut proved) = (0, 0);
-    // A damaged one stays, and no good one came before it since.
+    // A damaged one stays, and no good one has followed yet.
     let mut doubted = false;
     let mut newest = true;
     for one in database {
@@ -193,13 +192,13 @@ impl fmt::Display for Stays {
             }
             Stays::StandIn => f.write_str("the nearest good one before a backup that was found damaged"),
             Stays::Young { tier, days } => write!(f, "{tier}, kept for {}", count(*days, "day")),
-            Stays::Unreadable => f.write_str("its manifest cannot be used, so nobody knows what it is"),
+            Stays::Unreadable => f.write_str("its manifest cannot be used, so its tier and content are unknown"),
             Stays::Ahead => write!(
                 f,
-                "dated more than {} minutes in the future: a clock was wrong, or somebody made it up",
+                "dated more than {} minutes in the future: a clock was wrong, or a person forged the date",
                 SKEW.as_mins()
             ),
-            Stays::RunAtWork => f.write_str("no manifest, but the database's lease is held: a run may be at work"),
+            Stays::RunAtWork => f.write_str("no manifest, but the database's lease is held: a run may be in progress"),
             Stays::YoungLeftOver => write!(f, "no manifest, and less than {PENDING_DAYS} days old"),
         }
     }
@@ -209,7 +208,7 @@ impl fmt::Display for Goes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Goes::Expired { tier, days } => write!(f, "{tier}, older than {}", count(*days, "day")),
-            Goes::LeftOver => write!(f, "left over by a run, older than {PENDING_DAYS} days"),
+            Goes::LeftOver => write!(f, "a left-over of a run, older than {PENDING_DAYS} days"),
         }
     }
 }

@@ -1,36 +1,35 @@
-//! The lifecycle rules that make a bucket expire what the policy no longer keeps.
+//! The lifecycle rules by which a bucket expires the backups that the policy no longer keeps.
 
 use serde_json::{Value, json};
 
 use super::{Policy, Tier};
 use crate::store::{PENDING, Rule, TIER_TAG, UPLOADS, rule_id};
 
-/// What never got a manifest goes after this long, unless the next run finds a use for it.
+/// How long files without a manifest are kept.
 pub const PENDING_DAYS: u32 = 2;
-/// Longer than any upload may take: S3 aborts by the day on which an upload began, running or not.
+/// Longer than any upload may take: S3 counts from the day on which an upload began, whether it is still running or
+/// not.
 const UPLOAD_DAYS: u32 = 7;
-/// In a versioned bucket an expired object stays behind as an old version; a week is left to
-/// notice a mistake, or a thief: who can tag can give a backup any of these tags, `pending` too, so
-/// that no rule may have less.
+/// In a versioned bucket an expired object remains as an old version. A week is left to notice a mistake or a thief:
+/// a role that may tag can give a backup any of these tags, also `pending`, so no rule may have a shorter time.
 const EXPIRED_VERSION_DAYS: u32 = 7;
-/// For old versions of whatever no tier covers: every renewal of a lease leaves one. It also
-/// covers a `latest` file that somebody deletes by hand, who has this long to notice.
+/// For old versions of objects without a tier: every renewal of a lease leaves one. It also applies to a file tagged
+/// `latest` that a person deletes by hand: this is the time to notice it.
 const OLD_VERSION_DAYS: u32 = 30;
 
-/// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in
-/// `/`), where none of ours is installed. None matches `latest`, nor the lease, which bears no tag.
+/// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in `/`), if none of
+/// pgstow's rules is installed. None of them applies to `latest` or to the lease, which has no tag.
 pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
     rules_after(policy, prefix, &[])
 }
 
-/// The same where the rules in `before` are ours and installed.
+/// The same, if pgstow's rules in `before` are installed.
 ///
-/// Every tier has its rule, also one that the policy has not, or has no more: backups that an older
-/// policy tagged with it would stay for ever. Such a tier's rule stays as it was installed, so that
-/// a change of policy takes no backup of a tier that it drops earlier than the policy under which
-/// it was made; whoever wants them gone sooner says so with a count (`monthly=1`). Where none was
-/// installed, nothing says how long the tier was to be kept: then as long as anything in this
-/// policy, and not below what the smallest count of the tier means.
+/// Every tier has a rule, also a tier that the policy does not list: otherwise backups that an older policy tagged
+/// with it would stay for ever. The rule of such a tier stays as it was installed. So a change of policy expires no
+/// backup of a tier that it drops earlier than the policy under which the backup was made; to expire them sooner,
+/// give a count (`monthly=1`). If no rule was installed, nothing says how long the tier was to be kept: then it is
+/// kept as long as the longest tier in this policy, and not shorter than the tier's smallest count.
 pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32| Rule {
         id: rule_id(prefix, name),
@@ -53,7 +52,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
         id: rule_id(prefix, UPLOADS),
         enabled: true,
         prefix: prefix.to_owned(),
-        // S3 refuses a tag beside the clean-up of uploads: they have none.
+        // S3 refuses a tag in a rule that cleans up uploads: uploads have none.
         tag: None,
         limits: Vec::new(),
         expire_days: None,
@@ -65,7 +64,7 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
     rules
 }
 
-/// Days for which a backup of this tier is kept where no rules are installed that say otherwise.
+/// For how many days a backup of this tier is kept, if no installed rules say otherwise.
 pub fn days_kept(policy: &Policy, tier: Tier) -> u32 {
     days_after(policy, tier, &[])
 }
@@ -79,7 +78,7 @@ fn days_after(policy: &Policy, tier: Tier, before: &[Rule]) -> u32 {
     })
 }
 
-/// Days after which the rules in `before` expire a tier. Of two rules for it S3 obeys the shorter.
+/// After how many days the rules in `before` expire a tier. Of two rules, S3 follows the shorter.
 fn installed(before: &[Rule], tier: Tier) -> Option<u32> {
     let of_tier = |rule: &&Rule| {
         let tag = rule.tag.as_ref();
@@ -88,7 +87,7 @@ fn installed(before: &[Rule], tier: Tier) -> Option<u32> {
     before.iter().filter(of_tier).filter_map(|rule| rule.expire_days).min()
 }
 
-/// Days for which each tier of the policy is kept.
+/// For how many days each tier of the policy is kept.
 fn keeps(policy: &Policy) -> Vec<(Tier, u32)> {
     match policy {
         Policy::Days(days) => vec![(Tier::Daily, days_of(Tier::Daily, *days))],
@@ -99,7 +98,7 @@ fn keeps(policy: &Policy) -> Vec<(Tier, u32)> {
     }
 }
 
-/// The longest month and year: a policy's twelfth monthly is not to go a day early.
+/// Counts the longest month and year: a policy's twelfth monthly must not expire a day early.
 fn days_of(tier: Tier, count: u32) -> u32 {
     let each = match tier {
         Tier::Daily => 1,
@@ -121,7 +120,7 @@ fn rule_json(rule: &Rule) -> Value {
         .tag
         .as_ref()
         .map(|(key, value)| json!({ "Key": key, "Value": value }));
-    // `And` wants at least two conditions, and an empty prefix is none.
+    // `And` needs at least two conditions, and an empty prefix is none.
     let filter = match tag {
         Some(tag) if rule.prefix.is_empty() => json!({ "Tag": tag }),
         Some(tag) => json!({ "And": { "Prefix": rule.prefix, "Tags": [tag] } }),
@@ -189,7 +188,7 @@ mod tests {
             ("pending", 2),
         ];
         assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
-        // Applied again, it stays so; and a count in a policy is obeyed again, also a smaller one.
+        // Applied again, the rules stay the same; and a count in a policy applies again, also a smaller one.
         let again = rules_after(
             &Policy::Days(30),
             "team/",

@@ -1,5 +1,5 @@
-//! Which tag each finished backup's files bear: the newest good ones `latest`, which no lifecycle
-//! rule matches, the others the tier that their manifest names.
+//! Which tag the files of each finished backup have: the newest good ones `latest`, to which no lifecycle rule
+//! applies; the others the tier that their manifest names.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ pub const LATEST: &str = "latest";
 /// A value of [`TIER_TAG`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tag {
-    /// Set when an object is written, and on left-overs: no manifest claims it.
+    /// Set when an object is written, and on left-overs: no manifest names it.
     Pending,
     /// Set right before the manifest is put, and on the newest good backups: never expires.
     Latest,
-    /// Set by the successor's run: expires with its tier.
+    /// Set by the next run: the backup expires with its tier.
     Tier(Tier),
 }
 
@@ -30,7 +30,7 @@ impl Tag {
         }
     }
 
-    /// `None`: no tag of ours, or a value that this version does not know.
+    /// `None`: no tag of pgstow, or a value that this version does not know.
     pub fn of(tags: &[(String, String)]) -> Option<Self> {
         let (_, value) = tags.iter().find(|(key, _)| key == TIER_TAG)?;
         [Tag::Pending, Tag::Latest]
@@ -46,36 +46,36 @@ impl fmt::Display for Tag {
     }
 }
 
-/// One whole backup, as far as tags concern it.
+/// What the plan of tags needs to know of one whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// What its manifest names.
+    /// The tier in its manifest.
     pub tier: Tier,
-    /// A check has found it wanting: it takes no place of a good one, and is not given up for that.
+    /// A check found it damaged: it takes no place of a good one, but it does not expire for this reason.
     pub damaged: bool,
-    /// What it bears as a whole now; `None` where its files disagree or bear nothing known.
+    /// Its current tag as a whole; `None` if its files differ or have no known tag.
     pub bears: Option<Tag>,
 }
 
-/// One change: the backup at `index` of the list that the plan was made from shall bear `to`.
+/// One change: the backup at `index` of the list that the plan was made from must get the tag `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retag {
     pub index: usize,
     pub to: Tag,
 }
 
-/// What the places of good backups are at some point of the walk from the newest to the oldest.
+/// How many places of good backups are taken, on the walk from the newest to the oldest.
 #[derive(Default)]
 struct Places {
-    /// Good backups met so far.
+    /// Good backups so far.
     good: usize,
-    /// A damaged one was met, and no good one since: the next one stands in for it.
+    /// The last one was damaged: the next good one stays in its place.
     doubted: bool,
 }
 
 impl Places {
-    /// What the next backup is to bear. The last good backup never expires, whatever the setting; and
-    /// a check that failed lets nothing expire, neither what it found damaged nor the one before.
+    /// The tag of the next backup. The last good backup never expires, whatever the setting. A failed check makes
+    /// nothing expire, neither the damaged backup nor the one before.
     fn wanted(&mut self, keep_last: usize, standing: &Standing) -> Tag {
         let stays = self.good < keep_last.max(1) || self.doubted;
         self.doubted = standing.damaged;
@@ -90,8 +90,8 @@ fn wanted(keep_last: usize, standings: &[Standing]) -> Vec<Tag> {
     each.collect()
 }
 
-/// Whether everything from this backup on bears what it should, given that plans are carried out
-/// in their order: so the walk along the backups, of which `newer` were met before, may end here.
+/// Whether this backup and all older ones have the right tags, if plans are carried out in their order: then the
+/// walk, which has passed the backups in `newer`, may end here.
 pub fn settled(keep_last: usize, newer: &[Standing], standing: Standing) -> bool {
     let mut places = Places::default();
     for one in newer {
@@ -103,10 +103,10 @@ pub fn settled(keep_last: usize, newer: &[Standing], standing: Standing) -> bool
         && standing.bears == Some(Tag::Tier(standing.tier))
 }
 
-/// What to change so that the whole backups, newest first, bear what they should. To be carried
-/// out in order: promotions come first, since an interruption must not leave a backup expiring
-/// that should be kept; then demotions, oldest first, so that after an interruption those still
-/// to be done are the newest ones, which the next walk meets before it ends.
+/// What to change so that the whole backups, newest first, have the right tags. The changes must be made in order.
+/// Promotions come first, since an interruption must not let a backup expire that should be kept. Then come
+/// demotions, oldest first: after an interruption the remaining ones are the newest, which the next walk reaches
+/// before it ends.
 pub fn tag_plan(keep_last: usize, whole: &[Standing]) -> Vec<Retag> {
     let changes = whole.iter().zip(wanted(keep_last, whole)).enumerate();
     let changes =
@@ -158,7 +158,7 @@ mod tests {
             damaged: true,
             ..standing(bears)
         };
-        // A new one after one that was found damaged: it and its predecessor stay.
+        // A new backup after one that was found damaged: the damaged one and its predecessor stay.
         let walk = [
             standing(Some(Tag::Latest)),
             damaged(Some(Tag::Latest)),
@@ -169,7 +169,7 @@ mod tests {
             [retag(2, Tag::Latest), retag(1, Tag::Tier(Tier::Daily))]
         );
         assert!(!settled(1, &walk[..2], walk[2]));
-        // The newest itself: nothing loses its place by that.
+        // The newest itself is damaged: no other backup loses its place.
         let walk = [damaged(Some(Tag::Latest)), standing(TIERED), standing(TIERED)];
         assert_eq!(tag_plan(1, &walk), [retag(1, Tag::Latest)]);
         assert!(settled(1, &walk[..2], walk[2]));
@@ -234,8 +234,8 @@ mod tests {
             prop_assert!(good.iter().take(keep_last.max(1)).all(|one| one.bears == Some(Tag::Latest)));
         }
 
-        /// A store in order, a changed setting, and a plan that is interrupted anywhere: the next
-        /// walk, which ends at the first settled backup, still finds all that is left to do.
+        /// A store with the right tags, a changed setting, and a plan that is interrupted anywhere: the next walk,
+        /// which ends at the first settled backup, still finds all remaining changes.
         #[test]
         fn an_interrupted_plan_is_finished_by_the_next_walk(
             before in 1_usize..6,
@@ -255,7 +255,7 @@ mod tests {
             for (one, tag) in good.iter_mut().zip(tags) {
                 one.bears = Some(tag);
             }
-            // The run that brings the new setting has just committed a backup of its own.
+            // The run that uses the new setting has just committed a backup.
             good.insert(0, standing(Some(Tag::Latest)));
             for Retag { index, to } in tag_plan(after, &good).into_iter().take(done) {
                 good[index].bears = Some(to);

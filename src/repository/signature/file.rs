@@ -13,7 +13,7 @@ use blake2::{Blake2b512, Digest};
 
 use super::key::{Algorithm, KeyId, PublicKey};
 
-/// More than four lines ever need: comments are a line of minisign's 8 KiB at most.
+/// More than four lines ever need: a comment is one line of at most minisign's 8 KiB.
 pub(super) const LIMIT: u64 = 16 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,21 +22,21 @@ pub(super) struct SignatureFile {
     pub key: KeyId,
     pub signature: Vec<u8>,
     pub comment: String,
-    /// Of signature and comment.
+    /// The signature of the first signature and the comment.
     pub global: Vec<u8>,
 }
 
 impl SignatureFile {
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() as u64 > LIMIT {
-            return Err("it is absurdly long".into());
+            return Err("it is too long for a signature".into());
         }
         let text = std::str::from_utf8(bytes).map_err(|_| "it is not text".to_owned())?;
         let mut lines = text.lines();
         let mut line = |what: &str| lines.next().ok_or_else(|| format!("it ends before {what}"));
         line("its first line")?
             .strip_prefix("untrusted comment:")
-            .ok_or("it does not begin as minisign's do")?;
+            .ok_or("it does not begin with minisign's untrusted comment")?;
         let decode = |line: &str| {
             STANDARD
                 .decode(line.trim_end())
@@ -50,10 +50,10 @@ impl SignatureFile {
             .to_owned();
         let global = decode(line("the signature of the comment")?)?;
         if lines.any(|line| !line.trim().is_empty()) {
-            return Err("it goes on after its end".into());
+            return Err("it has more text after its end".into());
         }
-        let (letters, rest) = whole.split_first_chunk::<2>().ok_or("its signature is cut")?;
-        let (key, signature) = rest.split_first_chunk::<8>().ok_or("its signature is cut")?;
+        let (letters, rest) = whole.split_first_chunk::<2>().ok_or("its signature is incomplete")?;
+        let (key, signature) = rest.split_first_chunk::<8>().ok_or("its signature is incomplete")?;
         Ok(Self {
             letters: *letters,
             key: KeyId(*key),
@@ -83,13 +83,13 @@ impl SignatureFile {
         self.letters == key.algorithm.of_signature() && key.verifies(&message(bytes), &self.signature)
     }
 
-    /// Whether the same key vouches for the comment.
+    /// Whether the same key has signed the comment.
     pub fn vouches_for_comment(&self, key: &PublicKey) -> bool {
         key.verifies(&global_message(&self.signature, &self.comment), &self.global)
     }
 }
 
-/// What is signed of a file: short enough for a KMS, which takes 4 KiB at most.
+/// The message that is signed for a file. It is short enough for a KMS, which takes at most 4 KiB.
 pub(super) fn message(bytes: &[u8]) -> Vec<u8> {
     Blake2b512::digest(bytes).to_vec()
 }

@@ -1,4 +1,4 @@
-//! Public keys: minisign's, those of AWS KMS, and a key's id as people see it.
+//! Public keys (minisign's, and those of AWS KMS), and the id of a key as it is shown.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Eight bytes that tell keys apart. They prove nothing.
+/// Eight bytes that distinguish keys. They prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId(pub(super) [u8; 8]);
 
@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for KeyId {
 pub(super) enum Algorithm {
     /// minisign's own.
     Ed25519,
-    /// ECDSA on P-256 with SHA-256, in DER: for AWS regions and stand-ins whose KMS has no Ed25519.
+    /// ECDSA on P-256 with SHA-256, in DER: for AWS regions and other servers whose KMS has no Ed25519.
     P256,
 }
 
@@ -52,7 +52,7 @@ impl Algorithm {
         }
     }
 
-    /// The two letters of a signature, which is of the BLAKE2b-512 of the file.
+    /// The two letters of a signature, which covers the BLAKE2b-512 of the file.
     pub(super) fn of_signature(self) -> [u8; 2] {
         match self {
             Algorithm::Ed25519 => *b"ED",
@@ -73,7 +73,7 @@ const SPKI_ED25519: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 const SPKI_P256: &[u8] =
     b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
 const ED25519_BYTES: usize = 32;
-/// Uncompressed: a 4, and two coordinates.
+/// Uncompressed: the byte 4, and two coordinates.
 const P256_BYTES: usize = 65;
 
 impl PublicKey {
@@ -85,8 +85,8 @@ impl PublicKey {
         }
     }
 
-    /// Reads a key in any of its shapes: minisign's line with or without the comment above it, PEM,
-    /// or the base64 of what is in the PEM, as `aws kms get-public-key` prints it.
+    /// Reads a key in any of its forms: minisign's line with or without the comment above it, PEM, or the base64 of
+    /// the PEM's content, as `aws kms get-public-key` prints it.
     pub fn parse(text: &str) -> Result<Self, String> {
         const BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
         const END: &str = "-----END PUBLIC KEY-----";
@@ -117,11 +117,11 @@ impl PublicKey {
         let (id, key) = bytes[2..]
             .split_first_chunk::<8>()
             .filter(|(_, key)| key.len() == length)
-            .ok_or("it is no whole public key; a secret one is for BACKUP_SIGN_KEY alone")?;
+            .ok_or("it is not a complete public key; a secret key belongs in BACKUP_SIGN_KEY only")?;
         Ok(Self::new(KeyId(*id), algorithm, key))
     }
 
-    /// What KMS gives, and PEM holds. There is no id in it: the key's digest makes one.
+    /// The format of KMS and PEM. It has no id, so the key's digest is used as one.
     pub(super) fn of_spki(der: &[u8]) -> Result<Self, String> {
         let of = |prefix, length, algorithm| {
             let key = der.strip_prefix(prefix).filter(|key: &&[u8]| key.len() == length)?;
@@ -142,7 +142,7 @@ impl PublicKey {
         self.algorithm == Algorithm::Ed25519
     }
 
-    /// Whether it is the same key, whatever id it goes by.
+    /// Whether it is the same key, even under another id.
     pub fn is_same(&self, other: &PublicKey) -> bool {
         self.algorithm == other.algorithm && self.bytes == other.bytes
     }
@@ -162,7 +162,7 @@ impl PublicKey {
     }
 }
 
-/// The one line by which `minisign -P` and `BACKUP_VERIFY_KEYS` take it.
+/// The line that `minisign -P` and `BACKUP_VERIFY_KEYS` accept.
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = [&self.algorithm.of_key()[..], &self.id.0, &self.bytes].concat();

@@ -27,12 +27,12 @@ pub struct KeygenReport {
     pub secret_key: PathBuf,
     pub public_key: PathBuf,
     pub key_id: KeyId,
-    /// As `minisign -P` and `BACKUP_VERIFY_KEYS` take it.
+    /// The form that `minisign -P` and `BACKUP_VERIFY_KEYS` accept.
     pub public: String,
     pub encrypted: bool,
 }
 
-/// Makes FILE and FILE.pub. Replaces nothing: a signing key that is lost cannot be had again.
+/// Makes FILE and FILE.pub. Replaces no file: a lost signing key cannot be made again.
 pub async fn run(settings: &Signing, file: &Path) -> Result<KeygenReport> {
     let (settings, file) = (settings.clone(), file.to_owned());
     blocking(move || make(&settings, file)).await
@@ -50,7 +50,7 @@ fn make(settings: &Signing, secret: PathBuf) -> Result<KeygenReport> {
     let (key, text) = generated.map_err(|why| Error::internal(format!("cannot make a key: {why}")))?;
     write(&secret, text.as_bytes(), 0o600)?;
     if let Err(error) = write(&public, key.to_file().as_bytes(), 0o644) {
-        // Without its other half it is of no use, and it is ours.
+        // Without the public key the secret one is useless, and this call has made it.
         let _ = fs::remove_file(&secret);
         return Err(error);
     }
@@ -81,14 +81,14 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 fn exists(path: &Path) -> Error {
     Error::config(format!("{} is there already", path.display()))
-        .hint("give another name: a key that has signed backups must not be lost")
+        .hint("give another file name: a key that has signed backups must not be overwritten")
 }
 
 impl fmt::Display for KeygenReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = match self.encrypted {
             true => "encrypted with the password",
-            false => "not encrypted: keep it where only pgstow can read it",
+            false => "not encrypted: keep it where only pgstow's user can read it",
         };
         writeln!(f, "key {}", self.key_id)?;
         writeln!(f, "  secret key  {} ({kept})", self.secret_key.display())?;

@@ -1,4 +1,4 @@
-//! The keys that the settings name, read when they are first wanted: most commands want none.
+//! The keys that the settings name. They are read when they are first needed: most commands need none.
 
 use std::fs;
 use std::io::Read;
@@ -20,7 +20,7 @@ use super::trust::Trust;
 use crate::error::{Error, Result};
 use crate::run::files::blocking;
 
-/// More than a key of any kind has.
+/// Longer than any kind of key.
 const LONGEST: u64 = 64 << 10;
 
 /// Makes the client for a key's region.
@@ -34,7 +34,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// `kms` is given the region in a key's ARN.
+    /// `kms` gets the region in a key's ARN.
     pub fn new(settings: Signing, kms: impl Fn(&str) -> Result<Client> + Send + Sync + 'static) -> Self {
         Self {
             settings,
@@ -44,7 +44,7 @@ impl Keyring {
         }
     }
 
-    /// The key of `BACKUP_SIGN_KEY`, where it is set.
+    /// The key of `BACKUP_SIGN_KEY`, if it is set.
     pub async fn signer(&self) -> Result<Option<&Signer>> {
         let signer = self.signer.get_or_try_init(|| async {
             Ok::<_, Error>(match &self.settings.sign_key {
@@ -62,8 +62,8 @@ impl Keyring {
         signer.await.map(Option::as_ref)
     }
 
-    /// The keys of `BACKUP_VERIFY_KEYS`. One that cannot be read is an error: without it, less would
-    /// be asked for than the settings say.
+    /// The keys of `BACKUP_VERIFY_KEYS`. A key that cannot be read is an error: without it, pgstow would require less
+    /// than the settings say.
     pub async fn trust(&self) -> Result<&Trust> {
         let trust = self.trust.get_or_try_init(|| async {
             let mut keys = Vec::new();
@@ -82,7 +82,7 @@ impl Keyring {
         trust.await
     }
 
-    /// Whether others on this machine may read the secret key: what a person should mend.
+    /// A warning if other users of this machine may read the secret key.
     pub fn is_shared(&self) -> Option<PathBuf> {
         let Some(KeySource::File(path)) = &self.settings.sign_key else {
             return None;
@@ -109,16 +109,14 @@ fn secret_key(path: &Path, settings: &Signing) -> Result<SecretKey> {
             Unusable::NeedsPassword | Unusable::Wrong => error.hint(
                 "give its password in BACKUP_SIGN_KEY_PASSWORD, or in a file named by BACKUP_SIGN_KEY_PASSWORD_FILE",
             ),
-            Unusable::Shape(_) => {
-                error.hint("make one with `pgstow keygen FILE` or `minisign -G`: it is the secret key that signs")
-            }
+            Unusable::Shape(_) => error.hint("give the secret key that `pgstow keygen FILE` or `minisign -G` has made"),
         }
     };
     let password = password.as_ref().map(|password| password.as_bytes());
     SecretKey::parse(&text, password).map_err(unusable)
 }
 
-/// The password of the secret key, where the settings have one.
+/// The password of the secret key, if the settings have one.
 pub(super) fn password(settings: &Signing) -> Result<Option<Zeroizing<String>>> {
     if let Some(password) = &settings.password {
         return Ok(Some(Zeroizing::new(password.expose_secret().to_owned())));
@@ -126,9 +124,9 @@ pub(super) fn password(settings: &Signing) -> Result<Option<Zeroizing<String>>> 
     let Some(path) = &settings.password_file else {
         return Ok(None);
     };
-    // The password itself may stand in its place: the name is not shown.
+    // A user may have given the password itself instead of a file's name, so the value is not shown.
     let mut text = read(path, "BACKUP_SIGN_KEY_PASSWORD_FILE", "the file that it names")?;
-    // Editors and `echo` end the line.
+    // Editors and `echo` add a newline.
     while text.ends_with(['\n', '\r']) {
         text.pop();
     }
@@ -149,7 +147,7 @@ fn parse(text: &str, name: &str) -> Result<PublicKey> {
     })
 }
 
-/// A small file, called `name` in errors. Never waits for a pipe's other end.
+/// A small file, called `name` in errors. Never waits for the other end of a pipe.
 fn read(path: &Path, setting: &str, name: &str) -> Result<Zeroizing<String>> {
     let failed = |error: std::io::Error| {
         Error::config(format!("{setting}: {name} cannot be read"))

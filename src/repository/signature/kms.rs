@@ -1,4 +1,4 @@
-//! An asymmetric key in AWS KMS: it signs there, and no secret of it ever comes here.
+//! An asymmetric key in AWS KMS: KMS signs, and the secret key never leaves it.
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
@@ -11,7 +11,7 @@ use crate::outside::aws;
 #[derive(Debug, Clone)]
 pub(super) struct KmsKey {
     pub client: Client,
-    /// Of the key or of an alias.
+    /// The ARN of the key or of an alias.
     pub arn: String,
 }
 
@@ -24,11 +24,11 @@ impl KmsKey {
         let der = answer.public_key().map(Blob::as_ref).unwrap_or_default();
         PublicKey::of_spki(der).map_err(|why| {
             Error::config(format!("{} cannot sign backups: {why}", self.arn))
-                .hint("make a key for SIGN_VERIFY of the spec ECC_NIST_EDWARDS25519, or ECC_NIST_P256")
+                .hint("create a key for SIGN_VERIFY with the key spec ECC_NIST_EDWARDS25519 or ECC_NIST_P256")
         })
     }
 
-    /// `message` has 4 KiB at most; the algorithm is that of the key.
+    /// `message` has at most 4 KiB; the algorithm is that of the key.
     pub async fn sign(&self, algorithm: Algorithm, message: Vec<u8>) -> Result<Vec<u8>> {
         let what = format!("cannot sign with {}", self.arn);
         let answer = self
@@ -45,6 +45,6 @@ impl KmsKey {
             .await
             .map_err(|error| aws::error_needing(Code::Signature, &what, &error, "kms:Sign", &self.arn))?;
         let signature = answer.signature().map(|signature| signature.as_ref().to_vec());
-        signature.ok_or_else(|| Error::new(Code::Signature, format!("{what}: the answer holds no signature")))
+        signature.ok_or_else(|| Error::new(Code::Signature, format!("{what}: the answer has no signature")))
     }
 }

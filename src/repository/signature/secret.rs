@@ -11,16 +11,17 @@ use secrecy::zeroize::Zeroizing;
 
 use super::key::{Algorithm, KeyId, PublicKey};
 
-/// Letters of signature, derivation and checksum; salt and limits of the derivation.
+/// The letters of signature, derivation and checksum; the salt and the limits of the derivation.
 const HEAD: usize = 2 + 2 + 2 + 32 + 8 + 8;
-/// The id, the key and its checksum: what a password hides.
+/// The id, the key and its checksum: a password encrypts these.
 const HIDDEN: usize = 8 + 64 + 32;
 const WITH_PASSWORD: [u8; 2] = *b"Sc";
 const PLAIN: [u8; 2] = [0, 0];
-/// What stock minisign takes for its own keys, and nobody for less a reason: it is allocated at once.
+/// The limit that stock minisign uses for its own keys. A file must not demand more, since the memory is allocated at
+/// once.
 const MOST_MEMORY: u64 = 1 << 30;
 const MOST_OPERATIONS: u64 = 1 << 26;
-/// Of the keys that we make: 128 MiB, so that they fit a small container.
+/// For the keys that pgstow makes: 128 MiB, so that they can be used in a small container.
 const OPERATIONS: u64 = 1 << 22;
 const MEMORY: u64 = 1 << 27;
 
@@ -32,7 +33,7 @@ pub(super) struct SecretKey {
 /// Why a key file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("it is no secret key of minisign's: {0}")]
+    #[error("it is not a secret key in minisign's format: {0}")]
     Shape(&'static str),
     #[error("it needs a password")]
     NeedsPassword,
@@ -41,7 +42,7 @@ pub(super) enum Unusable {
 }
 
 impl SecretKey {
-    /// Takes a second, and as much memory as the key's password was hidden with.
+    /// Takes a second, and as much memory as was used to encrypt the key.
     pub fn parse(text: &str, password: Option<&[u8]>) -> Result<Self, Unusable> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let line = lines.find(|line| !line.starts_with("untrusted comment:"));
@@ -51,7 +52,7 @@ impl SecretKey {
                 .map_err(|_| Unusable::Shape("it is not base64"))?,
         );
         if whole.len() != HEAD + HIDDEN {
-            return Err(Unusable::Shape("it has another length"));
+            return Err(Unusable::Shape("it has the wrong length"));
         }
         let (head, hidden) = whole.split_at(HEAD);
         if head[..2] != *b"Ed" || head[4..6] != *b"B2" {
@@ -61,7 +62,7 @@ impl SecretKey {
         let encrypted = match [head[2], head[3]] {
             WITH_PASSWORD => true,
             PLAIN => false,
-            _ => return Err(Unusable::Shape("its password was hidden in an unknown way")),
+            _ => return Err(Unusable::Shape("it is encrypted in an unknown way")),
         };
         if encrypted {
             let password = password.ok_or(Unusable::NeedsPassword)?;
@@ -74,7 +75,7 @@ impl SecretKey {
         }
         let (id, rest) = hidden.split_first_chunk::<8>().ok_or(Unusable::Wrong)?;
         let (key, sum) = rest.split_at(64);
-        // Stock minisign writes no checksum where there is no password.
+        // Stock minisign writes no checksum if there is no password.
         let unchecked = !encrypted && sum.iter().all(|byte| *byte == 0);
         if !unchecked && *sum != checksum(&hidden[..72]) {
             return Err(if encrypted {
@@ -84,12 +85,12 @@ impl SecretKey {
             });
         }
         let pair = Ed25519KeyPair::from_seed_and_public_key(&key[..32], &key[32..]);
-        let pair = pair.map_err(|_| Unusable::Shape("its two halves do not belong together"))?;
+        let pair = pair.map_err(|_| Unusable::Shape("its secret and public key do not belong together"))?;
         let public = PublicKey::new(KeyId(*id), Algorithm::Ed25519, pair.public_key().as_ref());
         Ok(Self { pair, public })
     }
 
-    /// A new key: its public half, and the secret file.
+    /// Makes a new key: returns its public key, and the secret key's file.
     pub fn generate(password: Option<&[u8]>) -> Result<(PublicKey, Zeroizing<String>), String> {
         let random = SystemRandom::new();
         let fill = |bytes: &mut [u8]| {
@@ -137,7 +138,7 @@ impl SecretKey {
     }
 }
 
-/// Of the letters, the id and the key.
+/// The checksum of the letters, the id and the key.
 fn checksum(id_and_key: &[u8]) -> [u8; 32] {
     let mut digest = Blake2b::<U32>::new();
     digest.update(b"Ed");
@@ -145,15 +146,16 @@ fn checksum(id_and_key: &[u8]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Hides what was open, and opens what was hidden.
+/// Encrypts plain bytes, and decrypts encrypted ones.
 fn apply(hidden: &mut [u8], password: &[u8], salt: &[u8], operations: u64, memory: u64) -> Result<(), Unusable> {
     if operations > MOST_OPERATIONS || memory > MOST_MEMORY {
         return Err(Unusable::Shape(
-            "its password costs more memory or time than any that minisign makes",
+            "its password needs more memory or time than minisign's keys do",
         ));
     }
     let (log_n, p) = cost(operations, memory);
-    let params = Params::new(log_n, BLOCK, p).map_err(|_| Unusable::Shape("its limits make no sense"))?;
+    let params =
+        Params::new(log_n, BLOCK, p).map_err(|_| Unusable::Shape("its memory and time limits are not valid"))?;
     let mut stream = Zeroizing::new([0; HIDDEN]);
     scrypt::scrypt(password, salt, &params, &mut *stream).map_err(|_| Unusable::Wrong)?;
     for (byte, mask) in hidden.iter_mut().zip(stream.iter()) {
@@ -164,7 +166,7 @@ fn apply(hidden: &mut [u8], password: &[u8], salt: &[u8], operations: u64, memor
 
 const BLOCK: u32 = 8;
 
-/// scrypt's N (its logarithm) and p, from the limits in the file, as libsodium chooses them.
+/// scrypt's N (as a logarithm) and p, from the limits in the file, as libsodium chooses them.
 fn cost(operations: u64, memory: u64) -> (u8, u32) {
     let operations = operations.max(32_768);
     let log_below = |limit: u64| (1..63).find(|log| 1_u64 << log > limit / 2).unwrap_or(63);

@@ -1,18 +1,18 @@
-//! What a user can say of signatures.
+//! The settings for signatures.
 
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-/// Whose signatures are made, and whose are asked for.
+/// The key that signs, and the keys whose signatures are required.
 #[derive(Debug, Clone, Default)]
 pub struct Signing {
     /// Signs manifests and the results of verifications.
     pub sign_key: Option<KeySource>,
-    /// Of the secret key's file.
+    /// The password of the secret key's file.
     pub password: Option<SecretString>,
     pub password_file: Option<PathBuf>,
-    /// What is not signed by one of these is refused; none: nothing has to be signed.
+    /// Files that none of these keys has signed are refused. If there are none, nothing needs a signature.
     pub verify_keys: Vec<KeySource>,
 }
 

@@ -1,4 +1,4 @@
-//! The key that signs what this program writes.
+//! The key that signs pgstow's files.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -42,7 +42,7 @@ impl Signer {
         &self.public
     }
 
-    /// The signature file of these bytes. It was checked by the public key.
+    /// The signature file for these bytes. It was checked with the public key.
     pub async fn sign(&self, subject: Subject<'_>, bytes: &[u8], now: Timestamp) -> Result<Bytes> {
         let signature = self.raw(message(bytes)).await?;
         let comment = subject.comment(now);
@@ -64,11 +64,10 @@ impl Signer {
         }
     }
 
-    /// Signs something that is nothing, so that a backup learns before it begins whether it can be
-    /// signed at its end.
+    /// Signs a test message, so that a backup finds out before it begins whether it can be signed at its end.
     pub async fn probe(&self) -> Result<()> {
         let id = BackupId::next("probe", Kind::Full, Timestamp::UNIX_EPOCH, None);
-        // Not a file's content: an empty text is no manifest and no verification.
+        // No file has this content: an empty text is no manifest and no verification.
         self.sign(Subject::manifest(&id), b"", Timestamp::UNIX_EPOCH)
             .await
             .map(|_| ())

@@ -1,4 +1,4 @@
-//! Whose signatures count, and what is wrong with one that does not.
+//! Which signatures are accepted, and why one is not.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::BackupId;
 use crate::store::Store;
 
-/// The keys of `BACKUP_VERIFY_KEYS`. Without any, nothing has to be signed.
+/// The keys of `BACKUP_VERIFY_KEYS`. Without any, nothing needs a signature.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     keys: Vec<PublicKey>,
 }
 
-/// How a file stands, where keys are set.
+/// The state of a file's signature, if keys are set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Standing {
@@ -26,7 +26,7 @@ pub enum Standing {
     Bad { why: Flaw },
 }
 
-/// Why a signature does not count.
+/// Why a signature is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("is not signed")]
@@ -35,13 +35,13 @@ pub enum Flaw {
     Unreadable(String),
     #[error("is signed by the key {0}, which is not among BACKUP_VERIFY_KEYS")]
     Untrusted(KeyId),
-    #[error("has a signature by the key {0} that is not of these bytes: the file or the signature was changed")]
+    #[error("has a signature by the key {0} that does not match its content: the file or the signature was changed")]
     Wrong(KeyId),
     #[error("has a signature by the key {0} whose trusted comment was changed")]
     Comment(KeyId),
-    #[error("has a signature that is of something else: {0:?}")]
+    #[error("has a signature of another file: {0:?}")]
     Other(String),
-    /// As a report says it, which is all that is known of it then.
+    /// The text of a report, which has nothing else.
     #[error("{0}")]
     Told(String),
 }
@@ -99,14 +99,16 @@ impl Flaw {
     pub fn into_error(self, id: &BackupId, store: &str) -> Error {
         let hint = match self {
             Flaw::Missing => {
-                "if it was made before manifests were signed, take it without BACKUP_VERIFY_KEYS and with \
-                 --expect-manifest, its SHA-256 from the report of that backup; otherwise find out who put it there"
+                "if the backup was made before you signed, use it without BACKUP_VERIFY_KEYS and give the manifest's \
+                 SHA-256 from its report as --expect-manifest; otherwise find out who put it there"
             }
             Flaw::Untrusted(_) => {
-                "if that key is yours, add its public key to BACKUP_VERIFY_KEYS; otherwise find out who put the backup there"
+                "if that key is yours, add its public key to BACKUP_VERIFY_KEYS; otherwise find out who put the backup \
+                 there"
             }
             _ => {
-                "somebody has written to the store: do not use this backup; look for it in another store, or take an older one by its id"
+                "do not use this backup, because a person has changed it in the store: use its copy in another store, \
+                 or an older backup by its id"
             }
         };
         Error::new(Code::Signature, format!("backup {id} in {store}: manifest.json {self}")).hint(hint)
@@ -118,7 +120,7 @@ impl Trust {
         Self { keys }
     }
 
-    /// Whether signatures are asked for.
+    /// Whether signatures are required.
     pub fn asks(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -127,8 +129,8 @@ impl Trust {
         &self.keys
     }
 
-    /// The same, and the key of whoever signs here: what counts for one that makes backups. Where
-    /// nobody signs and nothing has to be signed, everything does.
+    /// These keys and the run's own signing key: the keys that a backup accepts. If there is neither, every file is
+    /// accepted.
     #[must_use]
     pub fn and(&self, own: Option<&PublicKey>) -> Self {
         let own = own.cloned();
@@ -137,19 +139,19 @@ impl Trust {
         }
     }
 
-    /// Looks at the signature that lies beside these bytes. The error is the store's.
+    /// Checks the signature beside these bytes. The error is the store's.
     pub async fn look(&self, store: &dyn Store, subject: Subject<'_>, bytes: &[u8]) -> Result<Result<KeyId, Flaw>> {
         let key = subject.signature_key();
-        // No more than there can be in one, whatever lies there.
+        // Reads no more than a signature can have.
         let signature = store.get_range(&key, 0, LIMIT + 1).await?;
         Ok(self.check(subject, bytes, signature.as_deref()))
     }
 
-    /// Whether one of the keys has signed these bytes, as what they are.
+    /// Whether one of the keys has signed these bytes as this file.
     pub fn check(&self, subject: Subject<'_>, bytes: &[u8], signature: Option<&[u8]>) -> Result<KeyId, Flaw> {
         let signature = signature.ok_or(Flaw::Missing)?;
         let file = SignatureFile::parse(signature).map_err(Flaw::Unreadable)?;
-        // Ids may collide, by chance or on purpose.
+        // Ids may be equal by chance or on purpose.
         let named: Vec<&PublicKey> = self.keys.iter().filter(|key| key.id == file.key).collect();
         if named.is_empty() {
             return Err(Flaw::Untrusted(file.key));

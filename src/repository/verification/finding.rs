@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that differs from the manifest.
+/// One difference from the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Finding {
-    /// Within the backup's folder.
+    /// The file, in the backup's folder.
     pub file: String,
     /// `schema.table`, or `large objects`.
     #[serde(skip_serializing_if = "Option::is_none")]

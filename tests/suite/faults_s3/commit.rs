@@ -71,7 +71,7 @@ async fn an_id_that_another_run_publishes_first_is_its_own() {
     let ended = running.wait();
     let (message, hint) = ended.failed("BUSY", 51);
     assert!(
-        message.contains("another run has published one under this id"),
+        message.contains("another run has published a backup with this id"),
         "{message}"
     );
     assert!(hint.contains("clocks"), "{hint}");

@@ -29,7 +29,7 @@ async fn the_lease_of_another_run_is_respected() {
     let ended = scene.run();
     let (message, hint) = ended.failed("BUSY", 51);
     assert!(message.contains("process 4711 on elsewhere"), "{message}");
-    assert!(hint.contains("ends by itself at"), "{hint}");
+    assert!(hint.contains("its lease expires at"), "{hint}");
     assert_eq!(scene.primary.bucket.get(&scene.primary.lease_key()).await, lease);
     assert_eq!(scene.primary.keys().await, [scene.primary.lease_key()]);
     scene.assert_nobody_works().await;

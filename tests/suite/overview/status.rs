@@ -305,10 +305,10 @@ async fn a_rule_of_others_that_expires_backups_is_judged_as_the_doctor_judges_it
         (status, detail, hint)
     };
     let takes = "the rule x expires everything in the bucket after 5 days, the last good backup too";
-    let spare = format!("let the rule x spare {}", bucket.url("pg"));
+    let spare = format!("change the rule x so that {} is not affected", bucket.url("pg"));
 
     let (status, detail, hint) = judged();
-    assert_eq!(detail, format!("{takes}; there are no rules of pgstow's"));
+    assert_eq!(detail, format!("{takes}; pgstow's rules are not installed"));
     assert!(hint.starts_with(&format!("first {spare}")), "{hint}");
     assert!(hint.contains("; then pgstow retention apply --store"), "{hint}");
     assert!(problems(&status).contains(&spare), "{status:#}");

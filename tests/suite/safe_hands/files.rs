@@ -181,7 +181,7 @@ fn a_manifest_that_would_grow_in_memory_is_broken() {
     let verify = bounded(&mut folder.command(&["verify", &spoilt]));
     assert_eq!(verify.status.code(), Some(40), "{}", verify.stderr);
     assert!(
-        verify.stderr.contains("more of it than any manifest has"),
+        verify.stderr.contains("holds more than any manifest does"),
         "{}",
         verify.stderr
     );

@@ -273,7 +273,7 @@ fn fails_everywhere(trial: Trial, fate: Fate, down: bool) {
                 if is_commit && fate == Fate::LoseAnswer && down {
                     // Nobody can know then; and it was.
                     assert_eq!(made, 1);
-                    assert!(error.hint_text().contains("may be there"), "{}", error.hint_text());
+                    assert!(error.hint_text().contains("may exist"), "{}", error.hint_text());
                 } else {
                     assert_eq!(made, 0);
                 }

@@ -168,20 +168,22 @@ fn a_manifest_whose_digest_was_taken_away_is_held_against_all_others_that_know_i
     ] {
         let failure = fail(&mut with(args), "INTEGRITY", 40);
         assert!(
-            failure.message.contains("manifest.json.sha256 is not there"),
+            failure.message.contains("manifest.json.sha256 is missing"),
             "{}",
             failure.message
         );
     }
     let listed = run(&mut with(&["list"])).json();
     assert!(
-        listed["problems"].to_string().contains("is not what it was"),
+        listed["problems"].to_string().contains("manifest was changed"),
         "{listed}"
     );
     fs::write(folder.join("manifest.json"), whole).unwrap();
     let report = succeed(&mut with(&["download", &older, "-o", "x"])).json();
     assert!(
-        report["warnings"].to_string().contains("others know the manifest"),
+        report["warnings"]
+            .to_string()
+            .contains("the manifest is confirmed from elsewhere"),
         "{report}"
     );
     assert_eq!(
@@ -196,14 +198,14 @@ fn a_manifest_whose_digest_was_taken_away_is_held_against_all_others_that_know_i
     alter(&kept.folder());
     let report = run(&mut with(&["download", "latest", "-o", "y", "--force"]));
     assert!(
-        report.text().contains("nothing else speaks for the manifest"),
+        report.text().contains("nothing else confirms the manifest"),
         "{}",
         report.text()
     );
     for command in ["list", "status"] {
         let report = run(&mut with(&[command])).json();
         assert!(
-            report["problems"].to_string().contains("nothing else speaks"),
+            report["problems"].to_string().contains("nothing else confirms"),
             "{report}"
         );
     }

@@ -88,7 +88,7 @@ fn a_manifest_with_a_flipped_bit_is_not_restored_from_nor_downloaded() {
             .arg(kept.site.store())
             .current_dir(kept.site.path());
         let failure = fail(&mut pgstow, "INTEGRITY", 40);
-        assert!(failure.message.contains("is not what it was"), "{}", failure.message);
+        assert!(failure.message.contains("was changed"), "{}", failure.message);
         assert!(failure.hint.contains("--expect-manifest"), "{}", failure.hint);
     }
     // Whoever has the digest from elsewhere needs no file that says it.
@@ -118,7 +118,7 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
         });
     };
     exchanged(&kept);
-    found(&kept, "and the manifest calls it public.second");
+    found(&kept, "but the manifest calls it public.second");
     let target = crate::support::database::Database::fresh(17);
     let mut restore = pgstow();
     restore
@@ -137,7 +137,9 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
     fail(restore.current_dir(kept.site.path()), "INTEGRITY", 40);
     for (what, change) in [
         ("calls it other.", &|table: &mut Value| table["schema"] = "other".into()),
-        ("differ on whose", &|table: &mut Value| table["owner"] = "nobody".into()),
+        ("differ on the owner", &|table: &mut Value| {
+            table["owner"] = "nobody".into()
+        }),
     ] as [(&str, &dyn Fn(&mut Value)); 2]
     {
         fs::write(kept.folder().join("manifest.json"), &whole).unwrap();
@@ -161,7 +163,7 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
         ("not the time of its id", &|m: &mut Value| {
             m["timestamp"] = "2020-01-01T00:00:00Z".into();
         }),
-        ("before it was begun", &|m: &mut Value| {
+        ("before it started", &|m: &mut Value| {
             m["finished_at"] = "2020-01-01T00:00:00Z".into();
         }),
     ] as [(&str, &dyn Fn(&mut Value)); 6]
@@ -364,7 +366,9 @@ fn a_digest_file_that_was_altered_is_told_and_makes_no_good_backup_a_bad_one() {
     let (report, code, _) = kept.verify(&[&first]);
     assert_eq!(code, 0, "{report}");
     assert!(
-        report["warnings"].to_string().contains("others know the manifest"),
+        report["warnings"]
+            .to_string()
+            .contains("the manifest is confirmed from elsewhere"),
         "{report}"
     );
 }
@@ -408,7 +412,7 @@ fn a_manifest_that_was_copied_from_another_store_is_good_there() {
 
 #[test]
 fn every_data_file_is_read_and_compared() {
-    for (format, told) in [("custom", "lies in another file"), ("plain", "in another file")] {
+    for (format, told) in [("custom", "is in another file"), ("plain", "in another file")] {
         let kept = Kept::of(&source(17), &["--format", format]);
         let (path, sums) = (kept.folder().join("more.changes"), kept.folder().join("SHA256SUMS"));
         fs::write(&path, "changes").unwrap();

@@ -54,7 +54,7 @@ async fn a_backup_is_found_by_its_id_and_the_latest_by_that_word() {
     let store = holding(&[OLD, MIDDLE, NEW]);
     assert_eq!(found(&[&store], OLD, None).await, (OLD.to_owned(), vec![]));
     assert_eq!(found(&[&store], "latest", None).await, (NEW.to_owned(), vec![]));
-    // Whatever is newer and has no manifest is none.
+    // A newer folder without a manifest is no backup.
     store.plant("shop/20250201T040500Z-full/shop.dump", "half", &[]);
     assert_eq!(found(&[&store], "latest", Some("shop")).await, (NEW.to_owned(), vec![]));
     let error = refused(&[&store], "shop/20250201T040500Z-full", None).await;
@@ -73,7 +73,7 @@ async fn the_latest_of_several_databases_needs_a_name() {
         found(&[&store], "latest", Some("a/b")).await.0,
         "a%2Fb/20250131T040500Z-full"
     );
-    // A folder without a backup is no second database.
+    // A folder without a backup is not a second database.
     let store = holding(&[OLD]);
     store.plant("notes/readme.txt", "x", &[]);
     store.plant("shop2/.lease", "{}", &[]);
@@ -124,7 +124,7 @@ async fn an_unknown_id_names_the_nearest_in_time_of_its_database() {
         "{}",
         error.hint_text()
     );
-    // Of another database, or of none: what is spelt alike, newest first.
+    // For another database, or none: the most similar names, newest first.
     let error = refused(&[&store], "shope/20250129T050000Z-full", None).await;
     assert!(
         error.hint_text().contains(": shoe/20250129T050000Z-full, "),
@@ -159,13 +159,13 @@ async fn a_newest_backup_that_is_broken_is_passed_over_and_told() {
     assert!(warnings[0].contains(NEW), "{warnings:?}");
     assert!(warnings[1].contains("shop.dump is missing"), "{warnings:?}");
     assert!(warnings[2].contains(OLD), "{warnings:?}");
-    // Asked for by name, the broken one is an error, and what can be read of the other is used.
+    // By its id, the broken one is an error, and the other is used as far as it can be read.
     let error = refused(&[&store], NEW, None).await;
     assert_eq!(error.code(), Code::Integrity);
     let (named, warnings) = found(&[&store], MIDDLE, None).await;
     assert_eq!(named, MIDDLE);
     assert!(warnings[0].contains("shop.dump is missing"), "{warnings:?}");
-    // With none left, the newest says why.
+    // If no good one is left, the error is that of the newest.
     store.remove(&id(OLD).key("shop.toc"));
     let error = refused(&[&store], "latest", None).await;
     assert_eq!(error.code(), Code::Integrity);
@@ -220,7 +220,7 @@ async fn when_every_store_fails_the_primarys_error_comes_first() {
     assert!(error.message().contains("and then: there is no backup"), "{error}");
     let error = refused(&[&copy, &primary], NEW, None).await;
     assert!(!error.message().contains("and then"), "{error}");
-    // A question of which database is none of the copies' business.
+    // Only the user can say which database; the copies are not asked.
     let several = holding(&[OLD, "shop2/20250131T040500Z-full"]);
     assert_eq!(refused(&[&several, &copy], "latest", None).await.code(), Code::Config);
 }
@@ -242,9 +242,9 @@ async fn the_latest_is_none_that_a_check_has_found_damaged() {
         warnings[0].contains("was found damaged") && warnings[2].contains("is used instead"),
         "{warnings:?}"
     );
-    // Its copy is another one.
+    // Its copy was not found damaged.
     assert_eq!(found(&[&store, &copy], "latest", None).await.0, NEW);
-    // Who names it means it, and who checks wants to see it.
+    // A user who gives the id means this backup, and a check must see it.
     assert_eq!(found(&[&store], NEW, None).await.0, NEW);
     let checking = Demand {
         altered: true,
@@ -255,5 +255,5 @@ async fn the_latest_is_none_that_a_check_has_found_damaged() {
     condemn(&store, OLD, "verify");
     let error = refused(&[&store], "latest", None).await;
     assert_eq!(error.code(), Code::Integrity);
-    assert!(error.hint_text().contains("name it by its id"), "{error}");
+    assert!(error.hint_text().contains("give its id"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A manifest written as schema 2.
+//! Writes a manifest as schema 2.
 
 use serde::Serialize;
 use serde::ser::{Error, SerializeMap, SerializeSeq, Serializer};
@@ -131,7 +131,7 @@ impl Written {
     }
 }
 
-/// One after the other: all of them at once may be hundreds of megabytes.
+/// Writes one after the other: all of them at once may need hundreds of megabytes.
 struct Tables<'a>(&'a Manifest, &'a Written);
 
 impl Serialize for Tables<'_> {

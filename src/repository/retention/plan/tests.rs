@@ -112,14 +112,14 @@ fn the_newest_good_ones_stay_whatever_their_age_and_nothing_else_counts_for_them
 
 #[test]
 fn a_failed_check_of_a_newer_backup_lets_no_older_one_go() {
-    // The newest was found damaged, and the one before is past its time.
+    // The newest was found damaged, and the one before has expired.
     let decisions = decide(1, false, &[(1, DAMAGED), (90, GOOD), (91, GOOD)]);
     assert_eq!(removed(&decisions), [false, false, true]);
     // It keeps its own place too, since the check may have been wrong.
     let decisions = decide(1, false, &[(90, DAMAGED), (91, GOOD), (92, GOOD)]);
     assert_eq!(decisions[0], Decision::Keep(Stays::Doubted));
     assert_eq!(removed(&decisions), [false, false, true]);
-    // One among the others that stays for its tier's time: what came before holds its content.
+    // A damaged one that stays for its tier's time: the good one before it has its content.
     let decisions = decide(
         1,
         false,
@@ -142,7 +142,7 @@ fn where_only_verified_ones_count_the_newest_of_them_stay_and_so_do_the_newest()
     let decisions = decide(1, true, &ages);
     assert_eq!(removed(&decisions), [false, true, false, true]);
     assert_eq!(decisions[2], Decision::Keep(Stays::NewestVerified));
-    // Too few were verified: what the floor needs stays all the same.
+    // Too few were verified: the floor still keeps the newest good ones.
     let ages = [(90, GOOD), (91, GOOD), (92, GOOD)];
     assert_eq!(removed(&decide(2, true, &ages)), [false, false, true]);
 }
@@ -204,7 +204,7 @@ fn databases_do_not_concern_each_other() {
     assert_eq!(removed(&plan(&candidates, &terms)), [false, true, false, true]);
 }
 
-/// The same decisions by another way: one backup at a time, asking how many better ones there are.
+/// The same decisions in another way: for one backup at a time, count the better ones.
 fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     let hours = (terms.now.as_second() - one.id.timestamp().as_second()) as f64 / 3600.0;
     let State::Backup { tier, whole, verdict } = one.state else {

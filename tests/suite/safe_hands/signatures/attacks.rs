@@ -64,7 +64,7 @@ fn poisoned_roles_run_nowhere_whatever_sums_were_mended() {
         if manifest_too {
             let failures = signed.refused_everywhere(signed.id(), "SIGNATURE", 47);
             assert!(
-                failures[0].message.contains("not of these bytes"),
+                failures[0].message.contains("does not match its content"),
                 "{}",
                 failures[0].message
             );
@@ -149,16 +149,16 @@ fn what_is_wrong_with_a_signature_is_named() {
     let wrong: Vec<(Vec<u8>, &str)> = vec![
         (Vec::new(), "cannot be read"),
         (b"\0\xff\xfe".to_vec(), "cannot be read"),
-        (vec![b'a'; 1 << 20], "absurdly long"),
+        (vec![b'a'; 1 << 20], "too long for a signature"),
         (good[..good.len() / 2].to_vec(), "cannot be read"),
         (good[..good.len() - 20].to_vec(), "cannot be read"),
-        ([&good[..], &good].concat(), "goes on after its end"),
-        (flipped(1, 0), "not of these bytes"),
+        ([&good[..], &good].concat(), "more text after its end"),
+        (flipped(1, 0), "does not match its content"),
         (flipped(1, 3), "not among BACKUP_VERIFY_KEYS"),
-        (flipped(1, 20), "not of these bytes"),
+        (flipped(1, 20), "does not match its content"),
         (with(2, &comment), "trusted comment was changed"),
         (flipped(3, 20), "trusted comment was changed"),
-        (old.clone(), "not of these bytes"),
+        (old.clone(), "does not match its content"),
     ];
     for (bytes, why) in wrong {
         signed.write(SIGNATURE, &bytes);
@@ -167,7 +167,10 @@ fn what_is_wrong_with_a_signature_is_named() {
         assert!(failure.message.contains(signed.id()), "{}", failure.message);
     }
     signed.write(SIGNATURE, &good);
-    for (at, why) in [(manifest.len() / 2, "not of these bytes"), (0, "not of these bytes")] {
+    for (at, why) in [
+        (manifest.len() / 2, "does not match its content"),
+        (0, "does not match its content"),
+    ] {
         let mut changed = manifest.clone();
         changed[at] ^= 1;
         signed.write(MANIFEST, changed);
@@ -179,7 +182,7 @@ fn what_is_wrong_with_a_signature_is_named() {
     signed.write(SIGNATURE, &old);
     let failures = signed.refused_everywhere("latest", "SIGNATURE", 47);
     assert!(
-        failures[0].message.contains("of something else"),
+        failures[0].message.contains("a signature of another file"),
         "{}",
         failures[0].message
     );
@@ -234,7 +237,11 @@ fn one_of_several_keys_is_enough_and_another_ones_signature_is_not() {
     forged[2..10].copy_from_slice(&STANDARD.decode(line(&signed.key)).unwrap()[2..10]);
     let forged = STANDARD.encode(forged);
     let failure = fail(&mut signed.trusting(&forged, &["verify", "latest"]), "SIGNATURE", 47);
-    assert!(failure.message.contains("not of these bytes"), "{}", failure.message);
+    assert!(
+        failure.message.contains("does not match its content"),
+        "{}",
+        failure.message
+    );
     signed.accepted(&format!("{forged} {}", line(&signed.key)));
 }
 

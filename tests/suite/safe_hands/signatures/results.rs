@@ -27,7 +27,7 @@ fn verify(signed: &Signed, sign: bool) -> Value {
 #[test]
 fn a_forged_result_counts_for_nothing_and_is_not_signed_by_the_next_run() {
     let signed = Signed::up(&[]);
-    for (status, why) in [("ok", "is not signed"), ("failed", "not of these bytes")] {
+    for (status, why) in [("ok", "is not signed"), ("failed", "does not match its content")] {
         signed.write(RESULT, forged(&signed, status));
         let listed = signed.json(&["list"]);
         let entry = &listed["backups"][0];
@@ -73,7 +73,7 @@ fn a_forged_result_counts_for_nothing_and_is_not_signed_by_the_next_run() {
     assert_eq!(signed.read(RESULT), before);
     signed.write(RESULT, forged(&signed, "failed"));
     let problem = signed.json(&["list"])["problems"][0]["problem"].to_string();
-    assert!(problem.contains("not of these bytes"), "{problem}");
+    assert!(problem.contains("does not match its content"), "{problem}");
 }
 
 /// Retention does not believe it.
@@ -141,7 +141,7 @@ fn list_and_status_mark_what_is_signed_unsigned_and_bad() {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].ends_with("SIGNED") && lines[1].ends_with("BAD"), "{table}");
     assert!(
-        lines[2].contains("not of these bytes") && lines[3].ends_with("not signed"),
+        lines[2].contains("does not match its content") && lines[3].ends_with("not signed"),
         "{table}"
     );
 

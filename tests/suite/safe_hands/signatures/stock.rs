@@ -151,7 +151,7 @@ fn keygen_replaces_nothing_and_what_is_no_key_is_named() {
         ("no-such-file", "cannot be read"),
         ("arn:aws:kms:eu-central-1:1:topic/x", "is not the ARN of a KMS key"),
         ("tmp", "is not a file"),
-        ("key", "no whole public key"),
+        ("key", "not a complete public key"),
     ] {
         let failure = fail(&mut list("BACKUP_VERIFY_KEYS", value), "CONFIG", 2);
         assert!(failure.message.contains(why), "{value}: {}", failure.message);
@@ -206,7 +206,7 @@ fn doctor_tries_the_keys() {
     assert!(
         checks(&line(&key), &other)
             .to_string()
-            .contains("no secret key of minisign's")
+            .contains("not a secret key in minisign's format")
     );
 }
 
