@@ -1,4 +1,4 @@
-//! The SDK's errors in our words.
+//! The SDK's errors as errors of pgstow.
 
 use std::error::Error as StdError;
 
@@ -13,8 +13,8 @@ use super::proxy::{self, BEHIND_PROXY};
 use super::slow_down;
 use crate::error::{Code, Error};
 
-/// The service's own code for a failure (`NoSuchBucket`), or one made of the bare status where an
-/// answer has no body, as to every HEAD request.
+/// The service's own code for a failure (`NoSuchBucket`), or one derived from the status if the answer has no body,
+/// as for HEAD requests.
 pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     let SdkError::ServiceError(service) = error else {
         return None;
@@ -37,8 +37,8 @@ pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) 
     }
 }
 
-/// Our error for a failed request. `what` says what was being done, without a colon at its end:
-/// `cannot write shop.dump to s3://bucket`.
+/// Our error for a failed request. `what` says what pgstow tried to do, without a colon at its end: `cannot write
+/// shop.dump to s3://bucket`.
 pub fn error<E>(code: Code, what: &str, error: &SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + 'static,
@@ -81,7 +81,7 @@ const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin),
 pub const BYTES_CHANGE: &str =
     "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
 
-/// Codes by which services refuse an action to this role or key.
+/// Codes that services use to refuse an action to this role or key.
 pub(super) const REFUSALS: [&str; 7] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -132,7 +132,7 @@ fn service_hint(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether a request was never made, since there were no credentials to sign it with.
+/// Whether a request was not sent because there were no credentials to sign it with.
 pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -144,7 +144,7 @@ pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Why a request never reached the service, from the chain of causes below it.
+/// Why a request did not reach the service, from the error's chain of causes.
 fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) -> (String, Option<&'static str>) {
     let mut next = cause;
     while let Some(error) = next {
@@ -155,7 +155,7 @@ fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) 
         next = error.source();
     }
     let causes = causes(cause);
-    // The innermost cause is the one that a reader can act on ("Connection refused").
+    // A reader can act on the innermost cause ("Connection refused").
     let innermost = causes.last().map_or("", String::as_str).trim();
     let why = if causes.iter().any(|cause| cause.contains("dns error")) {
         format!("the endpoint's name cannot be resolved: {innermost}")
