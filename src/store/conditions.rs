@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(error.code(), Code::Store);
         assert!(error.message().contains("memory://test"), "{error}");
         assert!(
-            error.hint_text().contains("for the first --store use a store"),
+            error.hint_text().contains("name a store with conditional writes"),
             "{error}"
         );
     }

@@ -78,7 +78,7 @@ impl Lifecycle for S3 {
             Shown::Others(others) => Err(self.put_back(installed, &altered(ours, &stay, &others), &others).await),
             Shown::Former => {
                 let text = format!(
-                    "{url} took the lifecycle rules, and after {} s still shows the former ones",
+                    "{url} accepted the lifecycle rules, but still shows the former ones after {} s",
                     SETTLING.as_secs()
                 );
                 Err(Error::new(Code::Store, text).hint(
@@ -87,7 +87,7 @@ impl Lifecycle for S3 {
             }
             Shown::Unread(error) => {
                 let text = format!(
-                    "{url} took the lifecycle rules, which could not be read again: {}",
+                    "{url} accepted the lifecycle rules, but they could not be read again: {}",
                     error.message()
                 );
                 let hint = "nothing was undone: run `pgstow retention apply` again, which compares them again";
@@ -233,7 +233,7 @@ impl S3 {
         let url = &self.bucket.url;
         let told: Vec<&str> = made.iter().map(|rule| rule.what.as_str()).collect();
         let what = format!(
-            "{url} took the lifecycle rules and made others of them: {}",
+            "{url} accepted the lifecycle rules, but changed them: {}",
             told.join("; ")
         );
         let (now, taken) = match back.await {
@@ -251,14 +251,14 @@ impl S3 {
         ids.sort();
         ids.dedup();
         let text = if taken && matches!(now, Shown::Unread(_)) {
-            format!("{what}; the former rules were put back, and whether they are in force could not be read")
+            format!("{what}; the former rules were installed again, but could not be read to check them")
         } else {
-            format!("{what}; THE FORMER RULES ARE NOT BACK: what the store shows is in force")
+            format!("{what}; THE FORMER RULES ARE NOT BACK: the rules that the store shows are in force")
         };
         let error = Error::new(Code::Store, text).hint(format!(
-            "look at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}; correct or take out the rules \
-             {ids}, and give back all the others with them: aws s3api put-bucket-lifecycle-configuration --bucket {name} \
-             --lifecycle-configuration file://…",
+            "check the rules at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}; correct or \
+             remove the rules {ids}, and keep all the others: aws s3api put-bucket-lifecycle-configuration \
+             --bucket {name} --lifecycle-configuration file://…",
             name = self.bucket.name,
             ids = ids.join(", ")
         ));
@@ -293,9 +293,9 @@ impl S3 {
             told.join("; ")
         );
         Error::new(Code::Store, text).hint(format!(
-            "take {ids} out at once, and give back all the other rules: aws s3api get-bucket-lifecycle-configuration --bucket \
-             {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} --lifecycle-configuration file://…; \
-             {INSTEAD}",
+            "remove {ids} at once, and keep all the other rules: aws s3api get-bucket-lifecycle-configuration \
+             --bucket {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} \
+             --lifecycle-configuration file://…; {INSTEAD}",
             ids = ids.join(", "),
             name = self.bucket.name
         ))
@@ -343,9 +343,9 @@ fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, tol
 fn refused_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
     if is_about_rules(error) {
         return told.hint(
-            "the store says above why it takes none of these rules; `pgstow retention show` prints those of pgstow, which S3 \
-             takes: if this store knows no rules that go by a tag, apply the retention there with \
-             `pgstow prune --allow-delete` after the backups",
+            "change the retention as the store's answer demands (`pgstow retention show` prints the rules, which \
+             S3 accepts); if this store has no rules that go by a tag, apply the retention there with `pgstow \
+             prune --allow-delete` after the backups",
         );
     }
     without_rules(error, told)

@@ -42,7 +42,7 @@ pub fn fits(key: &str, bytes: u64) -> Result<()> {
     }
     Err(Error::new(
         Code::PgDumpErr,
-        format!("{key} would have {bytes} bytes, and may have {most} at most to be read again: no backup was made"),
+        format!("{key} would have {bytes} bytes, but only {most} can be read again: no backup was made"),
     )
     .hint(
         "the database has more definitions, or longer ones, than pgstow can keep: look for functions or comments of many \
@@ -54,7 +54,7 @@ pub fn fits(key: &str, bytes: u64) -> Result<()> {
 pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
     Error::new(
         Code::Integrity,
-        format!("{name} has {bytes} bytes or more, and may have {most} at most: it was not read"),
+        format!("{name} has at least {bytes} bytes, more than the limit of {most}: it was not read"),
     )
     .hint("find out who put it there: this version of pgstow writes no object of that length")
 }

@@ -7,22 +7,21 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use crate::error::Error;
 use crate::outside::aws;
 
-const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
-                    shorter --retention";
-const PARTS: &str = "set BACKUP_S3_MAX_PARTS to as many parts as the provider allows (1000 at some), or BACKUP_S3_PART_SIZE to \
-                     larger ones";
-const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKUP_S3_PART_SIZE so large that a tenth of the \
-                          parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
-const TOO_LARGE: &str = "this provider takes less in one request: set BACKUP_S3_PART_SIZE to a smaller size";
-const CLASS: &str =
-    "the store does not know the class of BACKUP_S3_STORAGE_CLASS: give one that it has, or take the setting out";
-const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
-const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
-pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): for the first --store use a store, \
-                                     or a version of it, that knows them; this one can hold copies. If it does know them, \
-                                     try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
-const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
-                       BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
+const ROOM: &str = "free space in the store with `pgstow prune --allow-delete` and a shorter --retention, or raise \
+                    its quota: it is full";
+const PARTS: &str = "set BACKUP_S3_MAX_PARTS to the number of parts that the provider allows (1000 at some), or \
+                     raise BACKUP_S3_PART_SIZE";
+const LIKE_PARTS: &str = "set BACKUP_S3_PART_SIZE so large that a tenth of the parts (BACKUP_S3_MAX_PARTS) holds \
+                          the whole backup: this provider wants all parts of one length";
+const TOO_LARGE: &str = "set BACKUP_S3_PART_SIZE to a smaller size: this provider accepts less in one request";
+const CLASS: &str = "set BACKUP_S3_STORAGE_CLASS to a class that this store has, or remove the setting";
+const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not accept SHA-256 checksums";
+const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not accept object tags";
+pub(super) const CONDITIONS: &str = "name a store with conditional writes (If-None-Match, If-Match) first, or use \
+                                     a newer version of this one: leases need them, copies do not. If this store \
+                                     has them, try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
+const FEATURE: &str = "try BACKUP_S3_CHECKSUMS=when_required (checksums), BACKUP_S3_TAGGING=off (object tags), and \
+                       no BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS: the endpoint refuses a part of the request";
 
 /// Words that stores use for a feature that they do not have.
 const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];

@@ -101,10 +101,10 @@ impl StdError for OfContainer {
     }
 }
 
-const TOKEN: &str = "name the file that the platform mounts (EKS pod identity does so itself, by its association with the service \
-                     account), or take the variable away";
-const ADDRESS: &str = "the platform's agent answers there (ECS, EKS pod identity): check that it runs, and whether this \
-                       container reaches it; where credentials come from elsewhere, take the variable away";
+const TOKEN: &str = "name the file that the platform mounts (EKS pod identity does that itself, by its association \
+                     with the service account), or remove the variable";
+const ADDRESS: &str = "check that the platform's agent (ECS, EKS pod identity) runs at that address, and that this \
+                       container reaches it; if credentials come from elsewhere, remove the variable";
 
 #[cfg(test)]
 mod tests {

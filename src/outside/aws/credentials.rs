@@ -353,10 +353,11 @@ pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_
 const PROFILE: &str = "check the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials";
 const SSO_SESSION: &str = "add the section [sso-session NAME], with the name that the profile has in sso_session, to ~/.aws/config \
                            (`aws configure sso` writes it)";
-const LOGIN: &str = "let the AWS CLI give them: a profile with `credential_process = aws configure export-credentials --profile \
-                     NAME --format process`; or an access key, a role, or a profile of `aws sso login`";
-const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or take the \
-                     setting away";
+const LOGIN: &str = "let the AWS CLI provide them, with `credential_process = aws configure export-credentials \
+                     --profile NAME --format process` in a profile; or use an access key, a role, or a profile of \
+                     `aws sso login`";
+const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or \
+                     remove the setting";
 
 #[cfg(test)]
 mod tests {

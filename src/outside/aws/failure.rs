@@ -66,7 +66,7 @@ where
                 "the answer could not be understood (HTTP {})",
                 response.raw().status().as_u16()
             ),
-            Some("check that the endpoint is the one of the service: AWS_ENDPOINT_URL and its kin"),
+            Some("check that the endpoint (AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 and so on) is that of the service"),
         ),
         _ => ("the request failed".to_owned(), None),
     };
@@ -77,9 +77,10 @@ where
     }
 }
 
-const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 or another AWS_ENDPOINT_URL), DNS, and the \
+                           network path: a private subnet needs a NAT or a VPC endpoint";
 pub const BYTES_CHANGE: &str =
-    "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
+    "look for a faulty proxy or faulty memory on the way to the store, then run again: bytes change in transfer";
 
 /// Codes that services use to refuse an action to this role or key.
 pub(super) const REFUSALS: [&str; 7] = [
@@ -99,31 +100,32 @@ fn service_hint(name: &str) -> Option<&'static str> {
             "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
-            "the access key id is not known there: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint"
+            "check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint: the service does not know this access \
+             key id"
         }
         "SignatureDoesNotMatch" | "InvalidSignatureException" => {
             "check AWS_SECRET_ACCESS_KEY: it does not belong to this access key id"
         }
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
-            "the session's credentials have expired: get new ones, or let the task use its role"
+            "get new credentials, or let the task use its role: the session's credentials have expired"
         }
         "InvalidToken" => {
-            "the session token is none of this access key's, or of another partition or region: give key, secret and token \
-             (AWS_SESSION_TOKEN) as they were given together"
+            "give access key, secret and token (AWS_SESSION_TOKEN) of one session: this token belongs to another \
+             key, partition or region"
         }
-        "RequestTimeTooSkewed" | "RequestExpired" => "set this machine's clock",
+        "RequestTimeTooSkewed" | "RequestExpired" => "correct this machine's clock",
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-            "the bucket is in another region: set AWS_REGION to it"
+            "set AWS_REGION to the bucket's region"
         }
         name if matches!(name, "InternalError" | "InternalFailure" | "ServiceUnavailable")
             || slow_down::CODES.contains(&name) =>
         {
-            "the service kept failing after all retries: look at its health, then run again"
+            "check the service's health, then run again: it kept failing after all retries"
         }
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
-            "the endpoint does not know this feature of S3: BACKUP_S3_CHECKSUMS=when_required helps where it is the \
-             checksums, BACKUP_S3_TAGGING=off where it is the object tags"
+            "set BACKUP_S3_CHECKSUMS=when_required if the endpoint does not support the checksums, or \
+             BACKUP_S3_TAGGING=off if it does not support object tags"
         }
         "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
             "check the KMS key and the role's kms:GenerateDataKey and kms:Decrypt on it"

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
-pub(super) const BEHIND_PROXY: &str = "check the proxy, which that variable names; or name the endpoint's host in NO_PROXY, for \
-                                       it to be reached straight";
+pub(super) const BEHIND_PROXY: &str = "check the proxy that this variable names; or add the endpoint's host to \
+                                       NO_PROXY, to reach it directly";
 
 /// A proxy, without the password that its URL may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
