@@ -207,7 +207,7 @@ mod tests {
         assert!(!root.path().join("shop/20260102T030405Z-full").exists());
     }
 
-    /// In a thread of its own, to which the kernel says from then on that its disk has failed to sync.
+    /// Runs in a separate thread, for which every sync of the disk fails from then on.
     #[allow(unsafe_code)]
     fn where_no_sync_succeeds<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let word = |code: u32, k: u32, jf: u8| libc::sock_filter {
