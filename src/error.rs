@@ -51,7 +51,8 @@ pub enum Signal {
 struct Consequence {
     name: &'static str,
     exit: u8,
-    /// For errors that were made without a hint of their own.
+    /// For errors that were made without a hint of their own. `ConnectionInfo::naming_the_role` replaces `<role>` by
+    /// the role's name.
     hint: &'static str,
 }
 
@@ -107,7 +108,7 @@ impl Code {
             Code::Permission => (
                 "PERMISSION",
                 13,
-                "grant the role pg_read_all_data (PostgreSQL 14 and newer), or SELECT on what the message names",
+                "grant the role the right to read it: GRANT pg_read_all_data TO <role>",
             ),
             Code::PgDumpErr => (
                 "PG_DUMP_ERR",
