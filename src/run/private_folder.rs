@@ -387,7 +387,7 @@ mod tests {
         let error = within(Duration::from_millis(30), temp.path(), waits).await.unwrap_err();
         assert_eq!(error.code(), Code::Enoent);
         assert!(error.message().contains("has not answered"), "{error}");
-        // What it makes after all is removed again.
+        // A folder that it makes later is removed again.
         drop(alive);
         let folder = answering(temp.path(), PrivateFolder::create).await.unwrap();
         assert!(folder.path().exists());

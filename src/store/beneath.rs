@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells nothing where the tests do not run as root.
+    /// Without root, this test checks nothing.
     #[test]
     fn what_root_makes_in_another_users_folder_is_that_users() {
         if !rustix::process::geteuid().is_root() {

@@ -192,7 +192,7 @@ mod tests {
     }
 
     async fn refused(store: Arc<dyn Store>, range: Range<u64>) -> Error {
-        // The bytes themselves are nothing to print.
+        // The bytes themselves are not printed.
         read(store, range).await.map(|bytes| bytes.len()).unwrap_err()
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let reading = Reading::start(Arc::clone(&store), KEY.to_owned(), 0..body.len() as u64).into_blocking();
         tokio::task::yield_now().await;
         drop(reading);
-        // The memory store itself, this test's handle, and nobody else's.
+        // Only the memory store itself and this test's handle.
         while Arc::strong_count(&store) > 1 {
             tokio::task::yield_now().await;
         }

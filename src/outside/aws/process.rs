@@ -37,7 +37,7 @@ impl Process {
     /// Its name for the SDK.
     pub const SOURCE: &'static str = "pgstow";
 
-    /// The program that the selected profile leads to, through the profiles of its source_profile chain.
+    /// The program that the selected profile leads to, through the profiles of its `source_profile` chain.
     pub fn of(profiles: &ProfileSet) -> Option<Self> {
         let mut name = profiles.selected_profile();
         // No real chain has so many steps.
