@@ -12,8 +12,8 @@ pub use report::{ErrorReport, Failure, FailureStatus};
 /// What can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, as something that a reader can act on. The names and exit codes are a
-/// contract with scripts and dashboards: extend, never change.
+/// What went wrong, as a kind that a reader can act on. Scripts and dashboards rely on the names and exit codes: add
+/// new ones, never change existing ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     Config,
@@ -41,7 +41,7 @@ pub enum Code {
     Internal,
 }
 
-/// The signals that end a run in good order.
+/// The signals that stop a run cleanly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     Interrupt,
@@ -52,7 +52,8 @@ pub enum Signal {
 struct Consequence {
     name: &'static str,
     exit: u8,
-    /// What to do when the place that failed knows nothing better to say.
+    /// For errors that were made without a hint of their own. `ConnectionInfo::naming_the_role` replaces `<role>` by
+    /// the role's name.
     hint: &'static str,
 }
 
@@ -94,68 +95,76 @@ impl Code {
             Code::ConnErr => (
                 "CONN_ERR",
                 10,
-                "check host, port and network path (security group, pg_hba.conf), and that the server is up",
+                "check that the server runs, its host and port, and the network path (security group, pg_hba.conf)",
             ),
             Code::Auth => (
                 "AUTH",
                 11,
-                "check the user and password; a rotated secret must match the database",
+                "check the user and the password; after a rotation, the secret must hold the new password",
             ),
             Code::Secret => (
                 "SECRET",
                 12,
-                "check the secret's id, region, format and the task's secretsmanager:GetSecretValue permission",
+                "check the secret's id, region and format, and that the task may call secretsmanager:GetSecretValue",
             ),
             Code::Permission => (
                 "PERMISSION",
                 13,
-                "grant the role what it must read: GRANT pg_read_all_data TO <role>",
+                "grant the role the right to read it: GRANT pg_read_all_data TO <role>",
             ),
-            Code::PgDumpErr => ("PG_DUMP_ERR", 20, "see pg_dump's message above; nothing was stored"),
+            Code::PgDumpErr => (
+                "PG_DUMP_ERR",
+                20,
+                "correct the cause that pg_dump reports, then run the backup again; nothing was stored",
+            ),
             Code::Version => (
                 "VERSION",
                 21,
-                "install the PostgreSQL client of the server's major version, or point BACKUP_PG_BIN at it",
+                "install the PostgreSQL client of the server's major version, or set BACKUP_PG_BIN to its bin folder",
             ),
             Code::Stalled => (
                 "STALLED",
                 22,
-                "look for locks and load on the server; BACKUP_STALL_SECONDS sets the limit",
+                "look for locks and load on the server, or raise the limit, BACKUP_STALL_SECONDS",
             ),
             Code::Changed => (
                 "CHANGED",
                 23,
-                "run the backup at a quieter time; or let BACKUP_ON_CHANGED_TABLES=warn store the rest, and name them",
+                "run the backup at a quieter time, or set BACKUP_ON_CHANGED_TABLES=warn to store it with a warning",
             ),
             Code::Store => (
                 "STORE",
                 30,
                 "check the store's endpoint, credentials and permissions, then run again",
             ),
-            Code::Enospc => ("ENOSPC", 31, "free space in the store's folder, or choose another"),
+            Code::Enospc => (
+                "ENOSPC",
+                31,
+                "free space on the disk of the store's folder, or choose another folder",
+            ),
             Code::Eacces => ("EACCES", 32, "give this user write access to the store's folder"),
             Code::Enoent => ("ENOENT", 33, "create the folder, or correct --store"),
             Code::Integrity => (
                 "INTEGRITY",
                 40,
-                "do not rely on this backup: use another one, as `pgstow list` shows them, and find the cause",
+                "do not rely on this backup: use another one (`pgstow list` shows them), and find the cause",
             ),
             Code::RestoreErr => ("RESTORE_ERR", 41, "see the message for the target's state"),
             Code::NotProved => (
                 "NOT_PROVED",
                 43,
-                "this says nothing of the backup, and nothing was recorded: see the message, and try again",
+                "correct the cause, and try again; it says nothing of the backup, so no result was recorded",
             ),
             Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
             Code::Signature => (
                 "SIGNATURE",
                 47,
-                "use only what a key of BACKUP_VERIFY_KEYS has signed; find out who put the rest into the store",
+                "use only backups that a key of BACKUP_VERIFY_KEYS has signed; find out who put this one there",
             ),
             Code::OtherDatabase => (
                 "OTHER_DATABASE",
                 48,
-                "give each server a prefix of its own; if it is the same database moved, say so once with --adopt",
+                "give each server its own prefix; if this is the same database after a move, pass --adopt once",
             ),
             Code::Deadline => (
                 "DEADLINE",
@@ -165,7 +174,7 @@ impl Code {
             Code::Busy => (
                 "BUSY",
                 51,
-                "wait until the other run has ended; its lease expires by itself if it died",
+                "wait until the other run has ended; if it died, its lease expires by itself",
             ),
             Code::Interrupted(Signal::Interrupt) => ("INTERRUPTED", 130, "run it again"),
             Code::Interrupted(Signal::Terminate) => ("INTERRUPTED", 143, "run it again"),
@@ -188,7 +197,7 @@ impl Code {
         self.consequence().exit
     }
 
-    /// The code of this name. A name does not say which signal interrupted a run: then it is the one that
+    /// The code with this name. The name does not say which signal interrupted a run: SIGTERM is assumed, which
     /// schedulers send.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.name() == name)
@@ -201,23 +210,23 @@ impl fmt::Display for Code {
     }
 }
 
-/// The exit code of a backup that is good, and is not in all the stores in which it should be.
+/// The exit code of a backup that is good but is missing in at least one of its stores.
 pub const DEGRADED: u8 = 3;
-/// The exit code of a restore that went on past what failed.
+/// The exit code of a restore that continued after errors.
 pub const PARTIAL: u8 = 4;
 
-/// Failures of the clean-up that are named although they have a reason that was told.
+/// How many failures of the clean-up are named if their reason is already in the message.
 const TOLD_ALIKE: usize = 2;
 
-/// A failure: its kind, what failed, what to do, and the cause below it. Secrets never enter:
-/// whoever quotes foreign text (a child's stderr, a server's message) takes them out first.
+/// A failure: its kind, what failed, what to do, and its cause. It never holds secrets: code that quotes foreign text
+/// (a child's stderr, a server's message) removes them first.
 #[derive(Debug)]
 pub struct Error {
     code: Code,
     what: String,
     hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
-    /// Failures of the clean-up that followed; the first error stays the first.
+    /// Failures of the clean-up afterwards; the first error stays the main one.
     also: Vec<Error>,
 }
 
@@ -243,7 +252,7 @@ impl Error {
         Self::new(Code::Internal, what)
     }
 
-    /// Replaces the code's general hint by one that fits the case.
+    /// Replaces the code's general hint with one that fits the case.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(printable::line(&hint.into()));
@@ -256,8 +265,8 @@ impl Error {
         self
     }
 
-    /// The same failure, as one of what was being done: `what`, and then, after a colon, what it said so far. Code and
-    /// hint stay, and what it knows of its causes.
+    /// The same failure within a larger task: the message is `what`, a colon, and the message so far. Code, hint and
+    /// causes stay.
     #[must_use]
     pub fn context(mut self, what: impl Into<String>) -> Self {
         Self {
@@ -276,7 +285,7 @@ impl Error {
         self
     }
 
-    /// The failure, with that of the clean-up after it attached, where that failed too.
+    /// The failure, and the clean-up's failure attached to it if there is one.
     #[must_use]
     pub fn with_clean_up(self, clean_up: Result<()>) -> Self {
         match clean_up {
@@ -285,13 +294,13 @@ impl Error {
         }
     }
 
-    /// Of several failures the first, with the others attached to it.
+    /// The first of several failures, with the others attached to it.
     #[must_use]
     pub fn first_of(failures: impl IntoIterator<Item = Error>) -> Option<Self> {
         failures.into_iter().reduce(Self::also)
     }
 
-    /// The same failure, of another kind.
+    /// The same failure with another code.
     pub fn with_code(mut self, code: Code) -> Self {
         self.code = code;
         self
@@ -307,13 +316,13 @@ impl Error {
         self.hint.as_deref().unwrap_or(self.code.consequence().hint)
     }
 
-    /// Whether the place that failed knew a better hint than the code's.
+    /// Whether the hint was made for this case, and is not the code's general one.
     pub fn has_own_hint(&self) -> bool {
         self.hint.is_some()
     }
 
-    /// The whole story in one line: what failed, each cause below it, and what the clean-up
-    /// could not do. Whatever names and servers' messages are in it, it cannot steer a terminal.
+    /// The whole failure in one line: what failed, each cause, and what the clean-up could not do. Names and servers'
+    /// messages in it cannot steer a terminal.
     pub fn message(&self) -> String {
         let mut text = self.what.clone();
         let mut cause = self.source.as_deref().map(|source| source as &dyn StdError);
@@ -355,7 +364,7 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // `message` tells the chain already: a caller that walks it would say everything twice.
+        // `message` contains the causes already: a caller that walks the chain would print them twice.
         None
     }
 }

@@ -1,4 +1,4 @@
-//! Who else is talked to, besides the database and the stores.
+//! The services that pgstow calls besides the database and the stores.
 
 pub mod aws;
 pub mod handover;

@@ -1,8 +1,8 @@
-//! Text that cannot steer whatever shows it. Names of tables, databases, files and hosts, and what
-//! servers say, are chosen by others: on a terminal or in a log they are text, and no more. This is
-//! the one place that says which characters that takes, and what stands for them.
+//! Text that cannot steer a terminal or a log. Other people choose the names of tables, databases, files and hosts,
+//! and the messages of servers: they must be shown as text only. This module alone decides which characters are
+//! dangerous and how they are replaced.
 
-/// Control characters, and those that turn the direction of writing, break lines, or cannot be seen.
+/// Control characters, and characters that change the direction of writing, break lines, or are invisible.
 pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -13,7 +13,7 @@ pub fn steers(c: char) -> bool {
 
 const INSTEAD: char = '\u{fffd}';
 
-/// One line: what breaks lines becomes a space, all else that steers is replaced.
+/// One line: line breaks and tabs become spaces, other steering characters are replaced.
 pub fn line(text: &str) -> String {
     let plain = |c: char| match c {
         '\n' | '\r' | '\t' => ' ',
@@ -23,14 +23,14 @@ pub fn line(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-/// Text of ours of several lines, which stay.
+/// Our own text of several lines; the line breaks stay.
 pub fn lines(text: &str) -> String {
     let plain = |c: char| if c != '\n' && steers(c) { INSTEAD } else { c };
     text.chars().map(plain).collect()
 }
 
-/// A JSON document with the same content: what steers can only stand in its strings, and is escaped
-/// there. Line breaks between its parts stay.
+/// A JSON document with the same content. Steering characters can only be inside its strings, where they are escaped.
+/// Line breaks between its parts stay.
 pub fn json(document: &str) -> String {
     let mut text = String::with_capacity(document.len());
     let mut units = [0; 2];

@@ -1,4 +1,4 @@
-//! What every run carries with it, whatever it does.
+//! What every run needs, whichever command it is.
 
 pub mod clock;
 pub mod confinement;

@@ -1,8 +1,8 @@
-//! Where backups are kept: one trait, documented by its guarantees. `tests/suite/stores.rs`
-//! holds every back end to them.
+//! Where backups are stored: one trait, documented by its guarantees. `tests/suite/stores.rs` tests every back end
+//! for them.
 //!
-//! Keys are relative to the store's root, `/`-separated, without a leading slash; every segment
-//! has been through [`crate::repository::backup_id`]'s encoding, so that it is a safe file name and object key.
+//! Keys are relative to the store's root, `/`-separated, without a leading slash. Every segment is encoded by
+//! [`crate::repository::backup_id`], so that it is a safe file name and object key.
 
 pub(crate) mod beneath;
 mod bucket;
@@ -44,12 +44,12 @@ pub trait Store: Send + Sync {
     /// The store as its user named it, without secrets: for reports, logs and errors.
     fn url(&self) -> &str;
 
-    /// Checks that the store is there and lets us in, with at most one cheap request and without
-    /// writing anything. Called before the dump starts, so that a wrong bucket costs seconds.
+    /// Checks that the store exists and gives access, with at most one cheap request and without writing anything.
+    /// Called before the dump starts, so that a wrong bucket costs seconds.
     async fn reach(&self) -> Result<()>;
 
-    /// As [`Store::reach`], for a command that reads alone: a store that the first backup is yet to make is
-    /// not there.
+    /// As [`Store::reach`], for a command that only reads: a store that does not exist before the first backup is an
+    /// error.
     async fn is_there(&self) -> Result<()> {
         self.reach().await
     }
@@ -59,16 +59,15 @@ pub trait Store: Send + Sync {
     /// upload fails with `BUSY`, unless [`ObjectInfo::replace`] says otherwise.
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
 
-    /// Writes a small object in one atomic step: readers see the whole old one or the whole new
-    /// one. Safe to repeat.
+    /// Writes a small object in one atomic step: readers see the whole old one or the whole new one. Safe to repeat.
     async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version>;
 
-    /// The whole object (meant for small ones: manifests, leases), or `None` when there is none.
-    /// `INTEGRITY` when it is longer than [`limits::most`] allows, whatever length the store gave
-    /// out for it before, or when it is no regular file; nothing more is read of it then.
+    /// The whole object (meant for small ones: manifests, leases), or `None` if there is none. `INTEGRITY` if it is
+    /// longer than [`limits::most`] allows, whatever length the store reported before, or if it is not a regular
+    /// file; nothing more of it is read then.
     async fn get(&self, key: &str) -> Result<Option<Object>>;
 
-    /// The same, of `most` bytes at most: for callers that have room for so many.
+    /// The same with a limit of `most` bytes, for callers that have memory for so many.
     async fn get_up_to(&self, key: &str, most: u64) -> Result<Option<Object>> {
         match self.get(key).await? {
             Some(object) if object.body.len() as u64 > most => {
@@ -79,35 +78,35 @@ pub trait Store: Send + Sync {
         }
     }
 
-    /// `length` bytes from `offset`; fewer only where the object ends. `None` when there is none.
+    /// `length` bytes from `offset`; fewer only if the object ends. `None` if there is none.
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> Result<Option<Bytes>>;
 
-    /// What the store says about an object without reading it; `None` when there is none.
+    /// The store's metadata of an object; `None` if there is none.
     async fn head(&self, key: &str) -> Result<Option<ObjectHead>>;
 
-    /// Every object whose key starts with `prefix`, in byte order of the keys, all pages followed.
-    /// Uploads in progress and temporary files are not objects. No such folder is an empty list.
-    /// What a folder holds in the place of a file, such as a link or a FIFO, is listed without bytes:
-    /// to read it is an error that says what it is.
+    /// Every object whose key starts with `prefix`, in byte order of the keys, from all pages. Uploads in progress
+    /// and temporary files are not objects. A folder that does not exist gives an empty list. Entries of a folder
+    /// that are not files, such as a link or a FIFO, are listed without bytes: reading them is an error that names
+    /// their kind.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
 
     /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>>;
 
-    /// What could be a database's folder and is not looked into, each as an error that says why: an empty
-    /// answer would pass for a store without backups.
+    /// Entries that could be a database's folder but are not read, each as an error that says why: with an empty
+    /// answer the store would look like one without backups.
     async fn passed_over(&self) -> Result<Vec<Error>> {
         Ok(Vec::new())
     }
 
-    /// What killed runs left under `prefix` that never became an object: multipart uploads in
-    /// progress, temporary files.
+    /// Left-overs of killed runs under `prefix` that never became an object: multipart uploads in progress, temporary
+    /// files.
     async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>>;
 
     /// Removes one left-over that [`Store::unfinished`] named. Safe to repeat.
     async fn abort_unfinished(&self, unfinished: &Unfinished) -> Result<()>;
 
-    /// Whether the object that is there came from this upload, so that it is not another run's.
+    /// Whether the existing object came from this upload, and not from another run.
     async fn came_from(&self, key: &str, mark: &Mark) -> Result<bool> {
         let head = self.head(key).await?;
         Ok(head.is_some_and(|head| {
@@ -121,69 +120,68 @@ pub trait Store: Send + Sync {
     /// Safe to repeat; a missing object is no error.
     async fn discard(&self, key: &str) -> Result<()>;
 
-    /// Takes away what the first write into a store makes beside its object (a folder), where nothing is in it. Safe to
-    /// repeat.
+    /// Removes the folder that the first write into a store creates, if it is empty. Safe to repeat.
     async fn unmake(&self) -> Result<()> {
         Ok(())
     }
 
-    /// The room on the disk that the store lies on; `None` where a store has no such limit.
+    /// The space on the store's disk; `None` if a store has no such limit.
     async fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
 
-    /// The store's own expiry, if it has one. Where it has none, `prune` does that work.
+    /// The store's own expiry, if it has one. If not, `prune` removes old backups.
     fn lifecycle(&self) -> Option<&dyn Lifecycle>;
 
-    /// The store's conditional writes, if it has any. Where it has none, no run can hold a lease in it, so it can hold
-    /// copies alone: see [`conditions`].
+    /// The store's conditional writes, if it has any. If not, no run can hold a lease in it, so it can hold only
+    /// copies: see [`conditions`].
     fn conditional(&self) -> Option<&dyn Conditional>;
 }
 
-/// Writes that depend on what is there: the store alone decides.
+/// Writes that depend on the existing object: the store alone decides.
 #[async_trait]
 pub trait Conditional: Send + Sync {
-    /// As [`Store::put`], if the condition holds. Of racing puts under a condition, one is done at most. Safe to
-    /// repeat: a put under a condition that no longer holds, because the object has just these bytes already, as a
-    /// retry after a lost answer finds it, is `Put::Done`. So bodies whose owner matters (a lease) name their owner.
+    /// As [`Store::put`], if the condition holds. Of racing puts under a condition, at most one succeeds. Safe to
+    /// repeat: if the condition no longer holds because the object already has exactly these bytes, as after a lost
+    /// answer, the result is `Put::Done`. So a body that must belong to one run (a lease) names that run.
     async fn put_if(&self, key: &str, body: Bytes, object: &ObjectInfo, condition: Condition) -> Result<Put>;
 
-    /// Whether the store has answered that it knows no conditions, and nothing since has shown the opposite. The put
-    /// that was answered so has failed, and has written nothing.
+    /// Whether the store has answered that it has no conditional writes, and no later answer showed the opposite. The
+    /// put that got that answer has failed, and has written nothing.
     fn refused(&self) -> bool {
         false
     }
 }
 
-/// An object on its way. Dropping it without `complete` or `abort` leaves a left-over for
-/// [`Store::unfinished`] to find, never a visible object.
+/// An upload in progress. Dropping it without `complete` or `abort` leaves a left-over for [`Store::unfinished`],
+/// never a visible object.
 #[async_trait]
 pub trait Upload: Send {
-    /// Takes the next bytes. Returns when they have been taken in; awaits while as many parts are
-    /// in flight as the back end allows, so a caller cannot run ahead of the store.
+    /// Takes the next bytes, and returns when they are accepted. It waits while as many parts are in flight as the
+    /// back end allows, so a caller cannot run ahead of the store.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Everything has been written: returns when the store has taken what can be sent before the
-    /// decision to complete. It may take as long as a slow line needs, so callers let it be
-    /// interrupted; after that, or after an error, only `abort` may follow.
+    /// To be called after the last write: returns when the store has accepted everything that can be sent before the
+    /// decision to complete. A slow line may take long, so callers may interrupt it; after that, or after an error,
+    /// only `abort` may follow.
     async fn settle(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Everything has been written. Compares what the store says that it holds (sizes, checksums)
-    /// with `expected` and with our own record of each part, and only then makes the object
-    /// visible, in one step. After an error nothing of ours is visible and nothing in progress.
-    /// `BUSY` where another run has put an object of this key: it was not touched.
+    /// To be called after the last write. Compares the sizes and checksums that the store reports with `expected` and
+    /// with our own record of each part, and only then makes the object visible, in one step. After an error, no
+    /// object of this upload is visible and no upload is in progress. `BUSY` if another run has put an object with
+    /// this key; that object was not changed.
     async fn complete(self: Box<Self>, expected: &Expected) -> Result<Stored>;
 
-    /// What the object will bear that comes from this upload, and no other does.
+    /// The mark that the object will have, and no object of another upload.
     fn mark(&self) -> Mark;
 
-    /// Gives up: nothing becomes visible, nothing stays in progress.
+    /// Gives up: no object becomes visible, and no upload stays in progress.
     async fn abort(self: Box<Self>) -> Result<()>;
 }
 
-/// What the caller knows about an object when all of its bytes have been written.
+/// What the caller knows about an object after all its bytes were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// The object's length.
@@ -192,7 +190,7 @@ pub struct Expected {
     pub sha256: [u8; 32],
 }
 
-/// What is said about an object when its writing starts.
+/// What the caller knows about an object when its upload starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// The media type that the object is stored with.
@@ -201,9 +199,9 @@ pub struct ObjectInfo {
     pub tags: Vec<(String, String)>,
     /// User metadata (S3), ASCII; ignored by stores without.
     pub metadata: Vec<(String, String)>,
-    /// A guess of the final size, for the choice of the part size; the object may outgrow it.
+    /// An estimate of the final size, for the choice of the part size; the object may become larger.
     pub size_estimate: Option<u64>,
-    /// Of an upload: takes the place of an object that has the key. A put has its [`Condition`].
+    /// For an upload: replaces an existing object with the key. A put has its [`Condition`] instead.
     pub replace: bool,
 }
 
@@ -218,18 +216,18 @@ pub struct Stored {
     pub parts: Vec<Part>,
 }
 
-/// A checksum that the store reported and that was equal to ours.
+/// A checksum that the store reported and that equals ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreChecksum {
-    /// As S3 names it: `SHA256`.
+    /// S3's name: `SHA256`.
     pub algorithm: String,
-    /// As S3 names it: `FULL_OBJECT` or `COMPOSITE`.
+    /// S3's name: `FULL_OBJECT` or `COMPOSITE`.
     pub kind: String,
     /// Base64, with `-<parts>` appended when composite.
     pub value: String,
 }
 
-/// One part of a multipart upload: what the composite checksum is made of.
+/// One part of a multipart upload; the composite checksum is made of all parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// From 1.
@@ -256,7 +254,7 @@ pub enum Put {
 }
 
 impl Put {
-    /// Of a put without a condition.
+    /// The result of a put without a condition.
     fn done(self, key: &str) -> Result<Version> {
         match self {
             Put::Done(version) => Ok(version),
@@ -265,14 +263,14 @@ impl Put {
     }
 }
 
-/// Which of all uploads an object came from: a word in S3's metadata, or the file itself.
+/// Identifies the upload that an object came from: a random word in S3's metadata, or the file itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark(pub String);
 
-/// In [`ObjectHead::metadata`], the upload's own word.
+/// The key in [`ObjectHead::metadata`] for the upload's own word.
 pub const UPLOAD: &str = "pgstow-upload";
 
-/// What tells two states of an object apart: S3's ETag, or a digest of a file's bytes.
+/// Distinguishes two states of an object: S3's ETag, or a digest of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub String);
 
@@ -313,7 +311,7 @@ pub struct Unfinished {
     pub started: Option<jiff::Timestamp>,
 }
 
-/// The failure of an upload whose key has an object already.
+/// The error of an upload whose key has an object already.
 pub(crate) fn taken(key: &str, url: &str) -> Error {
     Error::new(
         Code::Busy,
@@ -322,19 +320,16 @@ pub(crate) fn taken(key: &str, url: &str) -> Error {
     .hint("run it again; if this comes back, compare the clocks of the hosts that write to this store")
 }
 
-/// What is stored cannot be told from what happens to it on the way.
+/// The error if two reads of an object differ: this can be the fault of the stored bytes or of the transfer.
 pub fn unsteady(key: &str, url: &str) -> Error {
-    Error::new(
-        Code::Store,
-        format!("{key} in {url} is not the same twice when it is read"),
-    )
-    .hint(crate::outside::aws::BYTES_CHANGE)
+    Error::new(Code::Store, format!("two reads of {key} in {url} gave different bytes"))
+        .hint(crate::outside::aws::BYTES_CHANGE)
 }
 
-/// Bytes of a disk.
+/// The size of a disk in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Space {
-    /// Of those that this user may fill.
+    /// The bytes that this user may still write.
     pub free: u64,
     /// Bytes in all.
     pub total: u64,
@@ -349,24 +344,23 @@ pub trait Lifecycle: Send + Sync {
     /// Replaces all of an object's tags. Safe to repeat. A missing object is an error (`STORE`).
     async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<()>;
 
-    /// Whether tags can be relied on, as far as this run knows. Where they cannot, [`Lifecycle::tags`] gives
-    /// none, [`Lifecycle::set_tags`] does nothing, and [`Store::discard`] deletes if the key may.
+    /// Whether tags work, as far as this run knows. If they do not, [`Lifecycle::tags`] returns none,
+    /// [`Lifecycle::set_tags`] does nothing, and [`Store::discard`] deletes if the key may.
     fn keeping(&self) -> TagKeeping {
         TagKeeping::Unknown
     }
 
-    /// Deletes one object, as somebody with our key could. A missing object is no error.
+    /// Deletes one object, as anyone with our key could. A missing object is no error.
     async fn try_delete(&self, key: &str) -> Result<Deleted>;
 
     /// The bucket's lifecycle rules, split into ours (by [`is_ours`]) and the
     /// number of foreign ones.
     async fn rules(&self) -> Result<Rules>;
 
-    /// Makes `ours` the set of our rules. Foreign rules stay exactly as they are: they are read,
-    /// kept in the back end's own types, and written back with ours in one request. What the store shows
-    /// afterwards is compared, also for some time where it still shows the former rules; where it has made
-    /// something else of them, the former rules are put back, and the error says what the store's would have
-    /// done.
+    /// Replaces our rules by `ours`. Foreign rules stay exactly as they are: they are read, kept in the back end's
+    /// own types, and written back with ours in one request. Then the rules that the store shows are compared,
+    /// repeatedly for some time while it still shows the former rules. If the store has changed the rules, the former
+    /// rules are installed again, and the error says what the store's rules would have done.
     async fn install_rules(&self, ours: &[Rule]) -> Result<()>;
 
     /// The key prefix of this store in the bucket (`""`, or ending in `/`), which rules filter by.
@@ -376,14 +370,14 @@ pub trait Lifecycle: Send + Sync {
 /// Whether a store keeps the tags that objects are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagKeeping {
-    /// Nothing has shown it yet.
+    /// Not known yet.
     Unknown,
     Kept,
-    /// It answers that it knows no tags.
+    /// The store answers that it has no tags.
     Refused,
-    /// It took them, and shows none.
+    /// The store accepted tags, but shows none.
     Forgotten,
-    /// The settings say that none are to be used.
+    /// The settings turn tags off.
     Off,
 }
 
@@ -393,7 +387,7 @@ impl TagKeeping {
         matches!(self, Self::Refused | Self::Forgotten | Self::Off)
     }
 
-    /// What a store that keeps none does with them, as far as it has shown.
+    /// How a store that keeps no tags behaves, as far as known.
     pub fn shown(self) -> Option<&'static str> {
         match self {
             Self::Refused => Some("refuses object tags"),
@@ -402,7 +396,7 @@ impl TagKeeping {
         }
     }
 
-    /// What a person should know of a store that has shown that it keeps none.
+    /// The warning about a store that keeps no tags.
     pub fn warning(self, url: &str) -> Option<String> {
         let does = self.shown()?;
         Some(format!(
@@ -412,11 +406,11 @@ impl TagKeeping {
     }
 }
 
-/// What became of an object that was to be deleted.
+/// The result of deleting an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     Gone,
-    /// No listing shows it any more; the bucket keeps its versions.
+    /// No listing shows it any more, but the bucket keeps its versions.
     Hidden,
     /// The store does not let this key delete it.
     Refused,
@@ -427,6 +421,6 @@ pub enum Deleted {
 pub struct Rules {
     /// Rules whose IDs are pgstow's.
     pub ours: Vec<Rule>,
-    /// Rules that somebody else keeps in this bucket.
+    /// Rules of other people in this bucket.
     pub foreign: Vec<Rule>,
 }

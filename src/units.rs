@@ -1,8 +1,8 @@
-//! How many, how much and how long, as people say it.
+//! Counts, sizes and durations for people.
 
 use std::fmt::Display;
 
-/// `1 table`, `3 tables`, `0 large objects`: the noun is given as of one.
+/// `1 table`, `3 tables`, `0 large objects`. `noun` is the singular.
 pub fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
     let ending = if number == N::from(1) { "" } else { ending(noun) };
     let stem = match ending {
@@ -21,7 +21,7 @@ fn ending(noun: &str) -> &'static str {
     }
 }
 
-/// `a, b and 3 more`: the first of many names.
+/// `a, b and 3 more`: the first `shown` names, and the number of the others.
 pub fn some_of<T: AsRef<str>>(names: &[T], shown: usize) -> String {
     let first: Vec<&str> = names.iter().take(shown).map(AsRef::as_ref).collect();
     match names.len().saturating_sub(shown) {
@@ -30,12 +30,12 @@ pub fn some_of<T: AsRef<str>>(names: &[T], shown: usize) -> String {
     }
 }
 
-/// The verb that goes with so many.
+/// `was` or `were`, as the number needs.
 pub fn were<N: Copy + PartialEq + From<u8>>(number: N) -> &'static str {
     if number == N::from(1) { "was" } else { "were" }
 }
 
-/// `1.5 GB`: powers of a thousand, as stores and disks are sold.
+/// `1.5 GB`: powers of a thousand, as vendors of stores and disks count.
 pub fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
@@ -53,7 +53,7 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// `45 s`, `26 h`, `12 d`: one unit, as people speak of age.
+/// `45 s`, `26 h`, `12 d`: one unit.
 pub fn human_span(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ ..120 => format!("{seconds} s"),

@@ -1,4 +1,4 @@
-//! A failure as its document says it.
+//! A failure as a JSON document.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,7 +18,7 @@ pub enum FailureStatus {
     Failed,
 }
 
-/// What an error is in a report.
+/// An error in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ErrorReport {
     pub code: Code,
@@ -55,7 +55,7 @@ impl Serialize for Code {
 impl<'de> Deserialize<'de> for Code {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        Self::of_name(&name).ok_or_else(|| D::Error::custom(format!("{name:?} is no code of an error")))
+        Self::of_name(&name).ok_or_else(|| D::Error::custom(format!("{name:?} is not the code of an error")))
     }
 }
 

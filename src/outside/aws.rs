@@ -1,4 +1,4 @@
-//! AWS clients, made once and handed down, and the translation of the SDK's errors into ours.
+//! AWS clients, made once and passed to the code that uses them, and the translation of the SDK's errors into ours.
 
 mod causes;
 mod container;
@@ -38,11 +38,11 @@ pub use refusal::{error_needing, statement};
 use credentials::Renewed;
 use settings::Checksums;
 
-/// What all AWS clients are made of: region, credentials, HTTP client.
+/// What all AWS clients share: region, credentials, HTTP client.
 #[derive(Debug, Clone)]
 pub struct Config {
     sdk: SdkConfig,
-    /// Where the credentials are the SDK's own to find.
+    /// `Some` if the SDK finds the credentials itself.
     renewed: Option<Renewed>,
 }
 
@@ -55,7 +55,7 @@ impl Config {
         self.sdk.credentials_provider()
     }
 
-    /// The region of an ARN, where a service's client is for that one thing alone.
+    /// Takes the region from an ARN, for a client that is used for that one resource only.
     fn at(&self, arn: &str) -> SdkConfig {
         match region_of(arn) {
             Some(region) => self.sdk.to_builder().region(region).build(),
@@ -71,7 +71,7 @@ fn region_of(arn: &str) -> Option<Region> {
     Some(Region::new(region.to_owned()))
 }
 
-/// Secrets Manager and SNS use its limits as they are.
+/// Secrets Manager and SNS use the limits of this configuration unchanged.
 pub async fn load(settings: &settings::Aws) -> Result<Config> {
     let http = http::client(settings).await?;
     let answer = Duration::from_secs(15);
@@ -98,7 +98,7 @@ pub async fn load(settings: &settings::Aws) -> Result<Config> {
         Some(credentials) => (loader.credentials_provider(credentials), None),
         None => {
             let renewed = Renewed::new(http, region);
-            // They are kept in there.
+            // Our provider caches them itself.
             let loader = loader
                 .credentials_provider(renewed.clone())
                 .identity_cache(IdentityCache::no_cache());
@@ -111,21 +111,21 @@ pub async fn load(settings: &settings::Aws) -> Result<Config> {
     })
 }
 
-/// The region, where it is not for the SDK to find.
+/// The region, if the SDK should not search for it.
 async fn region(settings: &settings::Aws) -> Option<Region> {
     if let Some(named) = &settings.region {
         return Some(Region::new(named.clone()));
     }
     let given = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
     let given = given.region().await;
-    // As if it were not set, which the SDK does not know.
+    // A blank variable counts as not set; the SDK does not treat it so.
     let is_blank = given.as_ref().is_some_and(|region| region.as_ref().trim().is_empty());
     let is_custom = settings.endpoint.is_some() || settings.endpoint_s3.is_some();
     if !is_blank && (given.is_some() || !is_custom) {
         return given;
     }
-    // Not the whole default chain: it ends in a question to the instance metadata service, which
-    // costs seconds where there is none, and a custom endpoint seldom cares for the region.
+    // Not the whole default chain: at its end it asks the instance metadata service, which costs seconds where there
+    // is none, and a custom endpoint seldom needs the region.
     let chain = RegionProviderChain::first_try(ProfileFileRegionProvider::new());
     match is_custom {
         true => chain.or_else(Region::new("us-east-1")).region().await,
@@ -143,7 +143,7 @@ fn credentials(id: Option<&str>, secret: Option<&SecretString>, token: Option<&S
     ))
 }
 
-/// An endpoint that the environment or the profile gives to one service, as the SDK finds it.
+/// The endpoint that the environment or the profile sets for one service, found as the SDK finds it.
 fn endpoint_of(config: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service)
@@ -165,7 +165,7 @@ fn s3_endpoint(config: &SdkConfig, settings: &settings::Aws) -> Option<String> {
         .or_else(|| endpoint_of(config, "S3"))
 }
 
-/// Said where what we send and get would cross a network as it is.
+/// Part of the warning if requests and answers cross a network unencrypted.
 pub const OPEN_ENDPOINT: &str = "reached without encryption";
 
 /// The services that a run uses.
@@ -177,7 +177,7 @@ pub struct InUse {
     pub kms: bool,
 }
 
-/// A warning for each service that `http://` leads to on another machine.
+/// A warning for each service whose `http://` endpoint is on another machine.
 pub fn open_endpoints(config: &Config, settings: &settings::Aws, used: InUse) -> Vec<String> {
     let given = |own: &Option<String>, service: &str| {
         own.clone()
@@ -200,16 +200,16 @@ pub fn open_endpoints(config: &Config, settings: &settings::Aws, used: InUse) ->
     .filter_map(|(_, service, own, harm)| {
         let place = open_place(&given(own, service)?)?;
         Some(format!(
-            "{service} is {OPEN_ENDPOINT} (http://{place}): whoever is on the way can {harm}; give an https:// endpoint"
+            "{service} is {OPEN_ENDPOINT} (http://{place}): anyone on the network path can {harm}; give an https:// endpoint"
         ))
     })
     .collect()
 }
 
-/// Host and port of an endpoint that is another machine's and not encrypted.
+/// Host and port of an endpoint that is on another machine and not encrypted.
 fn open_place(endpoint: &str) -> Option<String> {
     let (scheme, rest) = endpoint.split_once("://")?;
-    // Without a login, which no message should show, and without a path.
+    // Without user and password, which no message should show, and without a path.
     let authority = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
     let host = match authority.strip_prefix('[') {
         Some(address) => address.split(']').next()?,
@@ -247,8 +247,8 @@ pub fn s3_client(
         .response_checksum_validation(response)
         .retry_config(patience.retries())
         .retry_classifier(slow_down::SlowDown::every(patience.slow_down()))
-        // The number of attempts is the bound. The shared quota would let a burst that hits all
-        // parts in flight at once use up the patience of each.
+        // Only the number of attempts limits retries. With the SDK's shared quota, a burst of errors that hits all
+        // parts in flight would use up the retries of every part.
         .retry_partition(
             RetryPartition::custom("pgstow-s3")
                 .token_bucket(TokenBucket::unlimited())
@@ -295,7 +295,7 @@ pub fn sns_client(config: &Config, settings: &settings::Aws, topic: &str) -> aws
     aws_sdk_sns::Client::from_conf(builder.build())
 }
 
-/// For the keys of one region, which may be another than that of the stores.
+/// For keys of one region, which may differ from the stores' region.
 pub fn kms_client(config: &Config, settings: &settings::Aws, region: &str) -> aws_sdk_kms::Client {
     let mut builder = aws_sdk_kms::config::Builder::from(&config.sdk).region(Region::new(region.to_owned()));
     if let Some(endpoint) = settings.endpoint_kms.as_ref().or(settings.endpoint.as_ref()) {

@@ -1,5 +1,5 @@
-//! Hands a backup for which a function has not the time to a container task, which has: ECS starts
-//! the task with the same request. It has its own settings and tells by itself how it went.
+//! Hands a backup that takes longer than a function may run to a container task: ECS starts the task with the same
+//! request. The task has its own settings and reports its own result.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub struct ContainerTask {
     pub public_ip: bool,
 }
 
-/// The backup that the task is asked for.
+/// The backup that the task should make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     pub trigger: Trigger,
@@ -47,7 +47,7 @@ pub enum HandoverStatus {
     HandedOver,
 }
 
-/// A backup that somebody else makes now.
+/// A backup that a container task makes now.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct HandoverReport {
     /// `handed_over`.
@@ -64,8 +64,8 @@ impl Handover {
         Self { client, task }
     }
 
-    /// Starts the task. The same request twice, as a retried event is, starts one: ECS knows it by
-    /// its token.
+    /// Starts the task. If the same request comes twice, as with a retried event, only one task starts: ECS
+    /// recognises it by its token.
     pub async fn start(&self, asked: &Asked, why: &Error) -> Result<HandoverReport> {
         let task = &self.task;
         let network = AwsVpcConfiguration::builder()
@@ -105,7 +105,7 @@ impl Handover {
         })
     }
 
-    /// A task that has no place is no error of the request.
+    /// The request can succeed although ECS did not start the task.
     fn arn(&self, started: &RunTaskOutput) -> Result<String> {
         if let Some(arn) = started.tasks().first().and_then(|task| task.task_arn()) {
             return Ok(arn.to_owned());
@@ -119,25 +119,25 @@ impl Handover {
             Code::Deadline,
             format!("ECS has not started {}: {}", self.task.definition, failures.join("; ")),
         )
-        .hint("look at the cluster's capacity, the subnets and the task definition"))
+        .hint("check the cluster's capacity, the subnets and the task definition"))
     }
 }
 
-/// What the task's container runs. It holds no secret: those are in the task's own settings.
+/// The command of the task's container. It holds no secret: secrets are in the task's own settings.
 fn command(asked: &Asked) -> Vec<String> {
     let trigger = match asked.trigger {
-        // The command line takes no `api`.
+        // The command line has no trigger `api`.
         Trigger::Api => Trigger::Manual,
         trigger => trigger,
     };
     let mut words = vec!["backup".to_owned(), "--json".to_owned(), format!("--trigger={trigger}")];
-    // In one word, so that a name with a dash before it is no option.
+    // As one word, so that a value that begins with a dash is not read as an option.
     words.extend(asked.event_id.iter().map(|id| format!("--event-id={id}")));
     words.extend(asked.database.iter().map(|name| format!("--database={name}")));
     words
 }
 
-/// ECS takes 64 characters at most, and not every one that an id may have.
+/// A token for ECS, which takes at most 64 characters, and not all that an id may have.
 fn token(event_id: &str) -> String {
     hex::encode(Sha256::digest(event_id))
 }

@@ -1,6 +1,5 @@
-//! The numbers of a run, for what watches over it: as a line in CloudWatch's embedded metric
-//! format among the log lines, and as a file for Prometheus. What cannot be written is a warning,
-//! and never changes how the run ended.
+//! The metrics of a run, for monitoring: as a line in CloudWatch's embedded metric format among the log lines, and as
+//! a file for Prometheus. Metrics that cannot be written are a warning, and never change the run's result.
 
 mod emf;
 mod history;
@@ -18,15 +17,15 @@ use settings::{MetricLines, Metrics};
 
 pub use history::{History, LastGood};
 
-/// A folder that hangs, as a network file system does whose server is gone, is not waited for.
+/// How long to wait for the file's folder, which may be on a network file system whose server is gone.
 const FILE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one run has to say of one database.
+/// What one run reports about one database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
     /// When the run ended.
     pub at: Timestamp,
-    /// As PostgreSQL knows it; `None` where the run failed before it was known.
+    /// The name in PostgreSQL; `None` if the run failed before it was known.
     pub database: Option<String>,
     pub notifications_failed: u64,
     pub run: Run,
@@ -47,7 +46,7 @@ pub struct Backup {
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
     Made(Made),
-    /// The event was delivered before: nothing was made, and nothing failed.
+    /// The event was delivered before: no backup was made, and nothing failed.
     Repeated,
     Failed {
         code: Code,
@@ -55,16 +54,16 @@ pub enum End {
     },
 }
 
-/// A backup that is there now.
+/// A backup that was made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     pub id: String,
     pub seconds: f64,
-    /// All its files together, as stored.
+    /// The size of all its files, as stored.
     pub bytes: u64,
     pub tables: u64,
     pub rows: u64,
-    /// Read from the database, per second.
+    /// Bytes per second that were read from the database.
     pub rate: f64,
     /// See [`History::deviation`].
     pub deviation: Option<f64>,
@@ -79,7 +78,7 @@ pub struct Verification {
     /// `None`: no drill was asked for.
     pub drill: Option<Tally>,
     pub seconds: f64,
-    /// What kept us from looking, or `INTEGRITY`.
+    /// The error that prevented the verification, or `INTEGRITY`.
     pub code: Option<Code>,
 }
 
@@ -122,8 +121,7 @@ impl Observation {
         }
     }
 
-    /// Something kept us from looking: what was asked for has failed, and nothing is known of the
-    /// other.
+    /// An error prevented the verification: the step that was asked for has failed, and the other one is unknown.
     pub fn of_failed_verification(
         database: Option<String>,
         drill: bool,
@@ -159,18 +157,17 @@ fn seconds(begun: Timestamp, ended: Timestamp) -> f64 {
     ended.duration_since(begun).as_secs_f64().max(0.0)
 }
 
-/// Whether anybody wants the numbers: they cost some requests.
+/// Whether the settings ask for metrics, which cost some requests.
 pub fn wanted(settings: &Metrics) -> bool {
     settings.lines != MetricLines::None || settings.file.is_some()
 }
 
-/// Writes what was observed to where the settings say, and gives back what a person should know
-/// of that.
+/// Writes the observations to the configured places, and returns warnings.
 pub async fn publish(settings: &Metrics, observations: Vec<Observation>, mut log: impl Write) -> Vec<String> {
     if settings.lines == MetricLines::Emf {
         for observation in &observations {
             let line = emf::line(observation, &settings.namespace, &settings.service);
-            // One write, so that no other line comes in between. Nobody can be told if it fails.
+            // One write, so that no other line comes in between. If it fails, there is no place to report it.
             let _ = log.write_all(line.as_bytes());
         }
     }
@@ -183,7 +180,7 @@ pub async fn publish(settings: &Metrics, observations: Vec<Observation>, mut log
     let problem = match tokio::time::timeout(FILE_PATIENCE, written).await {
         Ok(Ok(Ok(()))) => return Vec::new(),
         Ok(Ok(Err(error))) => error.message(),
-        Ok(Err(_)) => format!("the metrics were not written to {shown}: the work was cut off"),
+        Ok(Err(_)) => format!("the metrics were not written to {shown}: the thread that writes them died"),
         Err(_) => format!("the metrics were not written to {shown}: its folder does not answer"),
     };
     tracing::warn!("{problem}");

@@ -1,6 +1,5 @@
-//! Telling people how a run ended: one message per backup, and one per verification or drill that
-//! fails, after the outcome is settled. A message that cannot be sent is reported as a warning and
-//! never changes the outcome.
+//! Messages to people about the end of a run: one per backup, and one per verification or drill that fails, sent
+//! after the result is known. A message that cannot be sent is a warning, and never changes the result.
 
 mod message;
 mod sns;
@@ -16,7 +15,7 @@ pub use sns::Sns;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Succeeded,
-    /// The backup is good, and a copy of it failed.
+    /// The backup is good, but a copy of it failed.
     Degraded,
     Failed(Code),
 }
@@ -36,38 +35,38 @@ pub enum About {
     Drill,
 }
 
-/// What a message is made of. Nothing in it is secret: the report is what a run prints.
+/// The content of a message. It holds no secret: the report is what the run prints.
 #[derive(Debug, Clone)]
 pub struct Notice {
     pub status: Status,
     pub about: About,
-    /// As PostgreSQL knows it; `None` where the run failed before it was known.
+    /// The name in PostgreSQL; `None` if the run failed before it was known.
     pub database: Option<String>,
-    /// For people: some lines of plain text.
+    /// Some lines of plain text for people.
     pub summary: String,
     /// The run's `--json` report.
     pub report: Value,
 }
 
-/// What can be seen of the place where messages go.
+/// What pgstow can learn about the target of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
-    /// It is there. Whether we may publish, only a message would tell.
+    /// It exists. Only sending a message would show whether we may publish.
     Seen,
-    /// We may not look, and may be allowed to publish all the same.
+    /// We may not read its attributes, but perhaps we may publish.
     Hidden,
 }
 
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    /// Where the messages go, without secrets: for warnings.
+    /// The target of the messages, without secrets: for warnings.
     fn target(&self) -> &str;
 
-    /// Looks whether a message could be handed over, and hands none.
+    /// Checks whether a message could be sent, without sending one.
     async fn look(&self) -> Result<Topic>;
 
-    /// Hands one message over. An error means that it may not have been delivered; sending it
-    /// again may deliver it twice.
+    /// Sends one message. After an error it may or may not have been delivered; sending it again may deliver it
+    /// twice.
     async fn send(&self, notice: &Notice) -> Result<()>;
 }
 
@@ -91,7 +90,7 @@ impl About {
 }
 
 impl Status {
-    /// As the report spells it.
+    /// As in the report.
     fn word(self) -> &'static str {
         match self {
             Status::Succeeded => "succeeded",

@@ -1,5 +1,5 @@
-//! Where a run's credentials come from: settings, Secrets Manager, IAM. Whoever connects asks for them as
-//! they are then, since a secret may be rotated, and a token expires, while a run lasts.
+//! Where a run's credentials come from: settings, Secrets Manager, IAM. Each connection asks for the current
+//! credentials, since a secret may be rotated, and a token may expire, during a run.
 
 mod contents;
 mod iam;
@@ -19,22 +19,22 @@ use crate::postgres::{ConnectionInfo, Keys, Login, Provider, Session, Whose};
 
 pub use iam::IamLogin;
 
-/// One secret, and the parts of the connection that the settings give beside it.
+/// One secret, and the parts of the connection that the settings add.
 #[derive(Clone)]
 pub struct SecretSource {
     client: Client,
     id: String,
     overrides: Box<ConnectionInfo>,
     defaults: Box<ConnectionInfo>,
-    /// The settings that give the defaults: libpq's name of the part, and the setting's.
+    /// The settings that give defaults: libpq's name of the part, and the setting's name.
     beside: Vec<(&'static str, String)>,
-    /// Parts that a setting gives wrongly, and why.
+    /// Parts for which a setting has an unusable value, and why.
     unusable: Vec<(&'static str, String)>,
-    /// Those that say something else than the secret did when it was last read.
+    /// Settings that contradict the secret as it was last read.
     unused: Arc<Mutex<Vec<String>>>,
-    /// Proves who we are in the password's place.
+    /// Logs in with a token instead of the password.
     login: Option<Arc<IamLogin>>,
-    /// The database's name as it was last read: a run that fails has nothing else that names it.
+    /// The database's name as it was last read: a failed run has no other source for it.
     database: Arc<Mutex<Option<String>>>,
 }
 
@@ -53,7 +53,7 @@ impl SecretSource {
         }
     }
 
-    /// Takes these parts where the secret has none; `beside` names the settings that they are of.
+    /// Uses these parts if the secret lacks them; `beside` names their settings.
     #[must_use]
     pub fn completed_by(self, defaults: ConnectionInfo, beside: Vec<(&'static str, String)>) -> Self {
         Self {
@@ -63,20 +63,20 @@ impl SecretSource {
         }
     }
 
-    /// Is an error where the secret lacks one of these parts: a setting gives it, and wrongly.
+    /// Fails if the secret lacks one of these parts: a setting gives it, but with an unusable value.
     #[must_use]
     pub fn lacking(self, unusable: Vec<(&'static str, String)>) -> Self {
         Self { unusable, ..self }
     }
 
-    /// Of the secret, host and names count, and no password.
+    /// Takes host and names from the secret, but no password.
     #[must_use]
     pub fn proved_by(self, login: Option<Arc<IamLogin>>) -> Self {
         Self { login, ..self }
     }
 
-    /// Reads the secret and lays the overrides over it. Errors are `SECRET` and name the secret,
-    /// never what is in it.
+    /// Reads the secret and replaces its parts by the overrides. Errors are `SECRET` and name the secret, but never
+    /// its content.
     pub async fn fetch(&self) -> Result<ConnectionInfo> {
         let answer = self.client.get_secret_value().secret_id(&self.id).send().await;
         let answer = answer.map_err(|error| refused(&self.id, self.overrides.whose, &error))?;
@@ -89,7 +89,7 @@ impl SecretSource {
         };
         let given = contents::parse(text).map_err(|why| self.unfit(&why))?;
         if let Some(problem) = first_needed(&self.unusable, &given) {
-            let hint = "correct the setting, or take it away, or add that part to the secret";
+            let hint = "correct the setting, or remove it, or add that part to the secret";
             return Err(Error::config(problem).hint(hint));
         }
         let unused = self
@@ -111,7 +111,7 @@ impl SecretSource {
         }
     }
 
-    /// The credentials as they are now, and where the next ones come from.
+    /// The current credentials, and the source of the next ones.
     async fn current(&self) -> Result<ConnectionInfo> {
         let mut info = self.fetch().await?;
         match &self.login {
@@ -142,7 +142,7 @@ impl fmt::Debug for SecretSource {
 
 #[async_trait]
 impl Provider for SecretSource {
-    /// Both, since two users may take turns.
+    /// User and password together, since a rotation may alternate between two users.
     async fn login(&self, _: &ConnectionInfo) -> Result<Login> {
         let info = self.fetch().await?;
         Ok(Login {
@@ -160,7 +160,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// The connection that the settings name, whose password a token may take the place of.
+    /// The connection that the settings name; a token may replace its password.
     pub fn direct(mut info: ConnectionInfo, login: Option<Arc<IamLogin>>) -> Self {
         if let Some(login) = login {
             info.keys = Keys::Provider(login);
@@ -168,13 +168,12 @@ impl Credentials {
         Credentials::Direct(info)
     }
 
-    /// Connects with the credentials, and gives them back beside the session: what the secret
-    /// held, for the password that pg_dump needs. [`Session::info`] has the same, pinned to the
-    /// server that was reached.
+    /// Connects, and returns the credentials beside the session: pg_dump needs the password from the secret.
+    /// [`Session::info`] has the same credentials, pinned to the server that was reached.
     ///
-    /// A password that the database refuses may just have been rotated: the secret is then read
-    /// once more, and tried once more even if it is the same, since a rotation changes the
-    /// database and the secret at slightly different times.
+    /// A password that the database refuses may have been rotated a moment ago. Then pgstow reads the secret again
+    /// and tries once more, even if it is unchanged: a rotation changes the database and the secret at slightly
+    /// different times.
     pub async fn connect(&self, settings: &settings::Postgres) -> Result<(ConnectionInfo, Session)> {
         let info = self.current().await?;
         match Session::connect_as_given(&info, settings).await {
@@ -188,10 +187,10 @@ impl Credentials {
         }
     }
 
-    /// A token that is refused tells nobody why.
+    /// RDS does not say why it refuses a token.
     fn explained(&self, error: Error) -> Error {
         let by_iam = match self {
-            // Nobody else gives out the login of a connection that the settings name.
+            // For a connection from the settings, only IAM login is such a provider.
             Credentials::Direct(info) => matches!(info.keys, Keys::Provider(_)),
             Credentials::Secret(source) => source.login.is_some(),
         };
@@ -201,21 +200,20 @@ impl Credentials {
         error
     }
 
-    /// Which settings were not used, since the secret says the same parts in another way: known when it has been
-    /// read.
+    /// The settings that were not used because the secret gives another value; known once the secret was read.
     pub fn unused_settings(&self) -> Option<String> {
         let Credentials::Secret(source) = self else { return None };
         let unused = source.unused.lock().unwrap_or_else(PoisonError::into_inner);
         (!unused.is_empty()).then(|| {
             format!(
-                "{} not used: the secret `{}` says otherwise, and is the stronger",
+                "{} not used: the secret `{}` has another value and takes precedence",
                 unused.join(", "),
                 source.id
             )
         })
     }
 
-    /// The database's name, as far as the settings tell it or the secret has told it.
+    /// The database's name, if the settings or the secret have given it.
     pub fn database(&self) -> Option<String> {
         match self {
             Credentials::Direct(info) => info.database().map(str::to_owned),
@@ -227,7 +225,7 @@ impl Credentials {
         }
     }
 
-    /// The credentials as they are now.
+    /// The current credentials.
     pub async fn current(&self) -> Result<ConnectionInfo> {
         match self {
             Credentials::Direct(info) => info.renewed().await,
@@ -250,7 +248,7 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
             ),
         };
     };
-    // A gateway in between refuses in its own words, of which the SDK makes no code.
+    // A gateway in between may refuse with its own text, from which the SDK reads no code.
     let forbidden = error
         .raw_response()
         .is_some_and(|answer| answer.status().as_u16() == 403);
@@ -261,7 +259,7 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
     };
     let words = service.message().unwrap_or_default();
     let needed = format!(
-        "allow it to the task's role: {}; and kms:Decrypt on the secret's key, where that is one of your own",
+        "allow it to the task's role: {}; and kms:Decrypt on the secret's key, if that is a key of your own",
         aws::statement("secretsmanager:GetSecretValue", id)
     );
     let (what, hint) = match kind {
@@ -299,11 +297,11 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
     .hint(hint)
 }
 
-/// From the weakest to the strongest.
+/// From weak to strong.
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// The settings' parts replace the secret's; but a deployment's default of `require` must not take away
-/// what a secret asks for beyond that.
+/// The parts of the settings replace the secret's; but a deployment's default of `require` must not weaken a stricter
+/// `sslmode` of the secret.
 fn merged(secret: ConnectionInfo, overrides: &ConnectionInfo) -> ConnectionInfo {
     let strength = |mode: &String| MODES.iter().position(|known| known == mode);
     let asked = secret.params.get("sslmode").cloned();
@@ -314,7 +312,7 @@ fn merged(secret: ConnectionInfo, overrides: &ConnectionInfo) -> ConnectionInfo 
     info
 }
 
-/// Whether the secret says this part, and in another way.
+/// Whether the secret has this part with another value.
 fn differ(part: &str, secret: &ConnectionInfo, setting: &ConnectionInfo) -> bool {
     fn of<T: PartialEq>(secret: Option<&T>, setting: Option<&T>) -> bool {
         secret.is_some() && secret != setting
@@ -328,15 +326,15 @@ fn differ(part: &str, secret: &ConnectionInfo, setting: &ConnectionInfo) -> bool
     }
 }
 
-/// What is wrong with the first setting whose part the secret does not say itself.
+/// The problem with the first unusable setting whose part the secret lacks.
 fn first_needed<'a>(unusable: &'a [(&'static str, String)], secret: &ConnectionInfo) -> Option<&'a str> {
-    // The address of another host is replaced with the host.
+    // The address is replaced together with the host.
     let says = |part: &str| secret.says(part) || (part == "hostaddr" && secret.host.is_some());
     let mut needed = unusable.iter().filter(|(part, _)| !says(part));
     needed.next().map(|(_, problem)| problem.as_str())
 }
 
-/// The first part without which nobody can connect, and what to do about it.
+/// The first required part that is missing, and what to do about it.
 fn missing(info: &ConnectionInfo) -> Option<(&'static str, &'static str)> {
     if info.host.is_none() && !info.params.contains_key("hostaddr") {
         let cure = match info.whose {

@@ -2,5 +2,5 @@
 
 use jiff::Timestamp;
 
-/// What tells the time.
+/// Returns the current time.
 pub type Clock = fn() -> Timestamp;

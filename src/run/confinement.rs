@@ -1,6 +1,6 @@
-//! Walls around a program that runs what others wrote: a throwaway server evaluates the functions of the
-//! database that is restored into it. Each wall is the kernel's, holds for all that the program starts, and
-//! cannot be taken down from inside.
+//! Confines a program that runs code of others: a throwaway server evaluates the functions of the database that is
+//! restored into it. The kernel enforces each wall, it holds for all child processes, and the program cannot remove
+//! it.
 
 mod filter;
 mod folders;
@@ -27,67 +27,67 @@ use view::View;
 /// Namespaces for processes, network, System V memory and the machine's name.
 const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
-/// Shows nobody of our own user what we hold, in memory, in our environment or as we crash: there are
-/// secrets in all of these.
+/// Hides our memory, our environment and our core dumps from other processes of our own user: all of them contain
+/// secrets.
 pub fn keep_to_ourselves() {
-    // Neither can fail for a process that may make itself smaller.
+    // Neither can fail: a process may always lower its own limits.
     let _ = kernel::prctl(libc::PR_SET_DUMPABLE, 0);
     let _ = kernel::no_core();
 }
 
-/// Takes the values of these variables out of the environment as the kernel shows it, of this process and of those that
-/// are forked from it. Whoever needs them has a copy.
+/// Erases the values of these variables from the environment that the kernel shows (`/proc/<pid>/environ`), of this
+/// process and of its forks. The code that needs them has a copy.
 pub fn forget_variables(is_one: impl Fn(&str) -> bool) {
     kernel::erase(|name| std::str::from_utf8(name).is_ok_and(&is_one));
 }
 
-/// What of it this system gives.
+/// The walls that this system offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walls {
-    /// No programs, no network, no look at other processes, whatever the program is talked into.
+    /// The system call filter: no other programs, no network, no access to other processes.
     pub filter: bool,
-    /// No files but its own.
+    /// No access to other files than its own.
     pub landlock: Option<Landlock>,
     pub namespaces: Namespaces,
-    /// Whether there is one for mounts beside those: all files but its own are to be read alone.
+    /// Whether a namespace for mounts is possible too: all files but its own are then read-only.
     pub mounts: bool,
     pub user: User,
 }
 
-/// Where its processes, its network and its memory are apart from ours: with them, nothing outlives it.
+/// Its processes, network and shared memory are separate from ours: with them, no process outlives the keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespaces {
-    /// As root makes them.
+    /// Made by root.
     Plain,
-    /// In a namespace of users, as everybody may make them where that is allowed.
+    /// In a user namespace, which any user may make where the system allows that.
     OfUser,
     None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
-    /// The one that we are, who is not root.
+    /// Our own user, which is not root.
     Ours,
-    /// One that is nobody else.
+    /// We are root and become a user that nothing else uses.
     Unused,
-    /// We are root, and may not become another.
+    /// We are root, and may not become another user.
     None,
 }
 
-/// Whether this machine's file of users does not know us.
+/// Whether `/etc/passwd` lacks our user.
 pub(crate) fn is_nameless() -> bool {
     !identity::is_known(rustix::process::geteuid().as_raw())
 }
 
 impl Walls {
-    /// Tried once, each as it would be used.
+    /// Tries each wall once, as a run would use it.
     pub fn here() -> Walls {
         static HERE: OnceLock<Walls> = OnceLock::new();
         *HERE.get_or_init(Walls::look)
     }
 
-    /// What is lacking without which there is no drill, in words. Without namespaces and Landlock, it has no
-    /// superuser, no program and no network all the same, and is given no code in C.
+    /// What this system lacks that a drill cannot do without, in words. Without namespaces and Landlock a drill is
+    /// possible: the server then still has no superuser, no other program and no network, and gets no code in C.
     pub fn missing(&self) -> Option<&'static str> {
         if !self.filter {
             return Some("it has no system call filter (seccomp), or does not let us set one");
@@ -95,8 +95,8 @@ impl Walls {
         None
     }
 
-    /// Whether code of the machine's own reaches no file, process, program or network of ours: as a user of
-    /// its own, or where the kernel keeps every change from files, and signals from processes.
+    /// Whether C code of this machine's extensions can reach no file, process, program or network of ours: because it
+    /// runs as its own user, or because the kernel refuses all changes to files and all signals to processes.
     pub fn keep_files(&self) -> bool {
         let keeps_files = self
             .landlock
@@ -105,17 +105,17 @@ impl Walls {
         self.filter && (self.user == User::Unused || (keeps_files && keeps_processes))
     }
 
-    /// Whether it has its own view of the files. It is made where the other namespaces are.
+    /// Whether the program has its own view of the files. That needs the other namespaces too.
     fn has_view(&self) -> bool {
         self.mounts && self.namespaces != Namespaces::None
     }
 
-    /// As whom a confined program runs: `None` as we do.
+    /// The user that a confined program runs as; `None`: our own.
     pub(crate) fn identity(&self) -> crate::error::Result<Option<Identity>> {
         let none = || {
             crate::error::Error::new(
                 crate::error::Code::RestoreErr,
-                "PostgreSQL does not run as root, and there is no unused user that we may become",
+                "PostgreSQL does not run as root, and pgstow may not become an unused user",
             )
             .hint("run pgstow as an ordinary user, or with the capabilities SETUID, SETGID and CHOWN")
         };
@@ -213,7 +213,7 @@ impl fmt::Display for Walls {
     }
 }
 
-/// Tries something in a process of its own, which may do no more than the closure's system calls.
+/// Tries `what` in a forked process, which may make system calls only.
 fn tried(what: impl Fn() -> Result<()>) -> bool {
     match kernel::fork() {
         Ok(0) => kernel::exit(i32::from(what().is_err())),
@@ -222,7 +222,7 @@ fn tried(what: impl Fn() -> Result<()>) -> bool {
     }
 }
 
-/// Puts the children of this process, and with a namespace of users itself, apart from all others.
+/// Puts the children of this process into new namespaces; with a user namespace, this process too.
 fn separate(namespaces: Namespaces, identity: Option<Identity>, maps: &Maps) -> Result<()> {
     match namespaces {
         Namespaces::None => Ok(()),
@@ -231,8 +231,8 @@ fn separate(namespaces: Namespaces, identity: Option<Identity>, maps: &Maps) -> 
             if let Some(identity) = identity {
                 kernel::become_user(identity.uid, identity.gid)?;
             }
-            // The maps belong to root while we show ourselves to nobody. So for as long as these five calls take,
-            // our own user can read this copy of us.
+            // While this process is not dumpable, root owns the files of the maps. So it is dumpable during these
+            // five calls, and our own user can read this copy of us.
             kernel::prctl(libc::PR_SET_DUMPABLE, 1)?;
             kernel::unshare(libc::CLONE_NEWUSER | NAMESPACES)?;
             kernel::write_to(c"/proc/self/setgroups", b"deny")?;
@@ -243,7 +243,7 @@ fn separate(namespaces: Namespaces, identity: Option<Identity>, maps: &Maps) -> 
     }
 }
 
-/// Which numbers users and groups have inside a namespace of users.
+/// The numbers of user and group inside a user namespace.
 #[derive(Debug, Clone)]
 struct Maps {
     uids: String,
@@ -251,13 +251,13 @@ struct Maps {
 }
 
 impl Maps {
-    /// For one user, or for ours.
+    /// For `identity`, or for our own user.
     fn of(identity: Option<Identity>) -> Maps {
         let outside = identity.unwrap_or(Identity {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         });
-        // Inside, it may have another number: one that has a name.
+        // Inside, the user may have another number: choose one that has a name.
         let inside = if identity::is_known(outside.uid) {
             outside.uid
         } else {
@@ -270,13 +270,13 @@ impl Maps {
     }
 }
 
-/// What a program is to be confined to.
+/// How a program is confined.
 #[derive(Debug)]
 pub(crate) struct Confinement {
     pub walls: Walls,
-    /// As whom, where we are root.
+    /// The user to run as, if we are root.
     pub identity: Option<Identity>,
-    /// Whether that is nobody else, and all that runs as that user may be ended.
+    /// Whether nothing else runs as that user, so that all its processes may be ended.
     pub alone: bool,
     pub sockets: Sockets,
     /// Whether it may start other programs.
@@ -286,12 +286,12 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// A user whom the C library can name, in the same group: some programs insist on having a name.
+    /// A user that the C library can name, in the same group: some programs need a name.
     pub fn named(identity: Identity) -> Option<Identity> {
         identity::known().map(|uid| Identity { uid, ..identity })
     }
 
-    /// Gets everything ready that cannot be made between fork and exec.
+    /// Prepares everything that cannot be made between fork and exec.
     pub fn prepare(
         &self,
         program: &Path,
@@ -328,13 +328,13 @@ impl Confinement {
     }
 }
 
-/// A program as the kernel takes it.
+/// A program in the form that `execve` takes.
 pub(crate) struct Program {
     path: CString,
-    // What the lists below point to.
+    // The lists below point into these.
     _arguments: Vec<CString>,
     _environment: Vec<CString>,
-    /// Addresses, ended by a null.
+    /// Addresses, with a null at the end.
     argument_list: Vec<usize>,
     environment_list: Vec<usize>,
 }
@@ -374,7 +374,7 @@ impl Program {
     }
 }
 
-/// The way into a confinement, ready to be gone by a process that was just forked.
+/// A prepared confinement, to be entered by a process that was just forked.
 pub(crate) struct Entry {
     program: Program,
     namespaces: Namespaces,
@@ -388,10 +388,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Runs the program behind its walls. The process that calls this becomes its keeper, and ends as the
-    /// program does; it returns, with an error, in the process that could not become the program.
+    /// Runs the program confined. The process that calls this becomes its keeper, and ends with the program's status.
+    /// The call returns, with an error, only in the process that could not become the program.
     ///
-    /// `dies_of`: what the kernel sends the keeper when `parent`, who started it, has died.
+    /// `dies_of`: the signal that the kernel sends the keeper when `parent`, which started it, has died.
     pub fn go(&self, parent: rustix::process::Pid, dies_of: i32) -> Error {
         match self.way(parent, dies_of) {
             Ok(()) => kernel::execute(&self.program),
@@ -406,9 +406,9 @@ impl Entry {
             kernel::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
         }
         kernel::hold_back(&keeper::HELD)?;
-        // After the change of user, which would undo it.
+        // After the change of user, which would reset this.
         kernel::prctl(libc::PR_SET_PDEATHSIG, dies_of as u64)?;
-        // We may have died before the kernel heard of it.
+        // `parent` may have died before this call.
         if rustix::process::getppid() != Some(parent) {
             return Err(Error::from_raw_os_error(libc::ECHILD));
         }
@@ -431,9 +431,9 @@ impl Entry {
         }
         kernel::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)?;
         kernel::hold_back(&[])?;
-        // We have none ourselves, and a system may not let us say it again.
+        // We make no core dumps already; some systems refuse to set the limit again.
         let _ = kernel::no_core();
-        // An older kernel cannot do it in one call; all that is ours is closed at an exec anyway.
+        // Older kernels lack this call. All our descriptors are closed at exec anyway.
         let _ = kernel::close_from(3, true);
         if let Some(keeps) = &self.keeps {
             rustix::io::fcntl_setfd(keeps, rustix::io::FdFlags::empty())?;

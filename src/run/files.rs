@@ -1,4 +1,4 @@
-//! Work on files that every room does alike. All of it blocks, and so runs within [`blocking`].
+//! File operations that all modules share. They block, so call them within [`blocking`].
 
 use std::fs::{self, File};
 use std::io;
@@ -12,33 +12,33 @@ use rustix::io::Errno;
 
 use crate::error::{Code, Error, Result};
 
-/// Other runs hold a folder's lock for milliseconds; anybody may hold it for ever.
+/// Other runs hold a folder's lock for milliseconds, but any process could hold it for ever.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Keeps others of us from changing a file of the folder at the same time. It goes with the handle.
+/// Keeps other runs from changing a file of the folder at the same time. Closing the handle releases the lock.
 pub fn lock_folder(folder: &File) -> io::Result<()> {
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
         match flock(folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
-            // A file system without locks: the rename still keeps the file whole.
+            // This file system has no locks. The rename still keeps the file whole.
             Err(Errno::NOSYS | Errno::NOLCK | Errno::NOTSUP) => return Ok(()),
             Err(Errno::AGAIN | Errno::INTR) if Instant::now() < end => sleep(Duration::from_millis(20)),
-            Err(Errno::AGAIN) => return Err(io::Error::other("another process holds its folder's lock")),
+            Err(Errno::AGAIN) => return Err(io::Error::other("another process holds the lock of its folder")),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Runs what blocks where blocking is allowed.
+/// Runs blocking work on the runtime's threads for it.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(Error::internal("work on the store's folder was cut off").source(error)),
+        Err(error) => Err(Error::internal("the thread that works on the store's folder died").source(error)),
     }
 }
 
-/// The folder that `path` is in; the working folder for a bare name.
+/// The folder of `path`; for a bare name, the working folder.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -52,16 +52,16 @@ pub fn sync_folder(path: &Path) -> Result<()> {
         .map_err(|error| io_error("sync the folder", path, error))
 }
 
-/// Names that were given or taken in an open folder reach the disk.
+/// Writes added and removed names of an open folder to the disk.
 pub fn sync_handle(folder: impl AsFd) -> io::Result<()> {
     match fsync(folder) {
-        // This file system has no such thing as syncing a folder.
+        // This file system cannot sync a folder.
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A missing file is no error.
+/// Removes a file; a missing file is not an error.
 pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, error)),
@@ -69,10 +69,10 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// `what` is the verb of "cannot … <path>".
+/// `what` is the verb in "cannot … <path>".
 pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
     let code = match error.kind() {
-        // A limit on the length of files (ulimit -f) is an end of the room too.
+        // A limit on file sizes (ulimit -f) counts as a full disk.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Code::Enospc,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Eacces,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::Enoent,
@@ -84,7 +84,7 @@ pub fn io_error(what: &str, path: &Path, error: io::Error) -> Error {
         .any(|verb| what.starts_with(verb));
     if code == Code::Eacces && reads {
         return ours.hint(
-            "let this user read it, and enter the folders around it: see its owner and mode with `ls -ld`, and whether an \
+            "let this user read it and enter the folders above it: check owner and mode with `ls -ld`, and whether an \
              earlier run was another user's",
         );
     }

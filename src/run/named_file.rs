@@ -1,4 +1,4 @@
-//! Files that a person has named, read whole: never waited for, and of a bounded length.
+//! Reads a whole file that a person has named: it never waits, and refuses files that are too long.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -7,15 +7,15 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// The bytes of a regular file, or of a link that leads to one.
+/// The bytes of a regular file; symbolic links are followed.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = File::options()
         .read(true)
-        // A FIFO would be waited for, for ever.
+        // Opening a FIFO would wait for ever.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
         .open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no file"));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
@@ -28,7 +28,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same of text.
+/// The same for text.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let bytes = read(path, most)?;
     String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))

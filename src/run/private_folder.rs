@@ -1,5 +1,5 @@
-//! A folder that only we can enter, gone when we are: for the password on its way to PostgreSQL's
-//! programs, the small files that they read, and a throwaway server's data.
+//! A folder that only we can enter and that is removed when we end. It holds the password for PostgreSQL's programs,
+//! small files that they read, and a throwaway server's data.
 
 mod tether;
 
@@ -19,19 +19,19 @@ use crate::run::files::{blocking, io_error};
 
 pub(crate) use tether::{Tether, Watchdog};
 
-/// Held locked while its owner lives; the kernel lets go of it however the owner dies.
+/// Locked while its owner lives; when the owner dies, the kernel releases the lock.
 const LOCK: &str = "lock";
-/// How often a sweep may take a new folder away before its lock is held.
+/// How often another run's sweep may remove a new folder before its lock is held.
 const ATTEMPTS: usize = 20;
-/// Deeper than PostgreSQL's data, and far from the end of the stack.
+/// Deeper than PostgreSQL's data, and far from a stack overflow.
 const DEEPEST: usize = 64;
-/// How long TMPDIR may take to answer. What it lies on may be a server that is gone, which keeps its callers for ever.
+/// How long TMPDIR may take to answer. If its file server is gone, calls never return.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same for the removal at the end: what stays, a later run sweeps.
+/// The same for the removal at the end. A later run sweeps what is left.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Work in TMPDIR, which blocks, off the task that asks for it, so that this can be stopped; and given up where TMPDIR does
-/// not answer. Its thread stays then, and does not keep the process.
+/// Does blocking work in TMPDIR in a thread of its own, so that the caller can be stopped. If TMPDIR does not answer,
+/// the caller gives up; the thread stays, and does not keep the process alive.
 pub async fn answering<T: Send + 'static>(
     temp: &Path,
     work: impl FnOnce(&Path) -> Result<T> + Send + 'static,
@@ -54,19 +54,18 @@ async fn within<T: Send + 'static>(
                 patience.as_secs()
             );
             Err(Error::new(Code::Enoent, what).hint(
-                "see whether its disk, or the server that it is mounted from, is alive, or point TMPDIR at another",
+                "check the disk of TMPDIR, or the server that it is mounted from; or set TMPDIR to another folder",
             ))
         }
     }
 }
 
-/// Removed with all that is in it on drop. What a killed process leaves behind is removed by a
-/// later [`sweep_stale`].
+/// Removed with its content on drop. A later [`sweep_stale`] removes the folder of a killed process.
 #[derive(Debug)]
 pub struct PrivateFolder {
     path: PathBuf,
     _lock: File,
-    /// Whoever removes it when we are killed.
+    /// Removes the folder if we are killed.
     _watchdog: Option<(Tether, Watchdog)>,
 }
 
@@ -85,7 +84,7 @@ impl PrivateFolder {
                         _watchdog: None,
                     });
                 }
-                // A sweep has taken it for a dead run's.
+                // Another run's sweep took it for a dead run's folder.
                 Ok(None) => {}
                 Err(error) => {
                     remove(&path);
@@ -93,11 +92,11 @@ impl PrivateFolder {
                 }
             }
         }
-        Err(failed(std::io::Error::other("other runs remove it again and again")))
+        Err(failed(std::io::Error::other("other runs removed it at each attempt")))
     }
 
-    /// One that goes at once even if we are killed, where the system has a shell: for what is
-    /// larger than a passfile, or wants no later run.
+    /// A folder that is removed at once even if we are killed, if the system has a shell: for content that is larger
+    /// than a passfile, or should not wait for a later run.
     pub fn watched(temp: &Path) -> Result<PrivateFolder> {
         let mut folder = Self::create(temp)?;
         if let Ok(tether) = Tether::new()
@@ -117,12 +116,12 @@ impl PrivateFolder {
         write_into(&self.path, name, bytes)
     }
 
-    /// Makes sure that the disk has room for so much more, before anything is done that cannot be undone.
+    /// Checks that the disk has room for `bytes` more, before the caller does something that cannot be undone.
     pub fn make_room(&self, bytes: u64) -> Result<()> {
         let path = self.path.join("room");
         let made = create_file(&path).and_then(|file| {
             match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
-                // Not every file system can promise. The writing itself will tell.
+                // Some file systems cannot reserve room. Then a full disk shows when the file is written.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
                 promised => promised.map_err(std::io::Error::from),
             }
@@ -132,7 +131,7 @@ impl PrivateFolder {
     }
 }
 
-/// The same by the path of a private folder that somebody else keeps.
+/// Writes a new file into a private folder that another value owns.
 pub fn write_into(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     let path = folder.join(name);
     create_file(&path)
@@ -141,7 +140,7 @@ pub fn write_into(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What went wrong below TMPDIR, which is the system's matter and not the store's.
+/// An error below TMPDIR: the fault of this machine, not of the store.
 fn temp_error(what: &str, path: &Path, error: std::io::Error) -> Error {
     let error = io_error(what, path, error);
     let code = match error.code() {
@@ -149,10 +148,10 @@ fn temp_error(what: &str, path: &Path, error: std::io::Error) -> Error {
         code => code,
     };
     let hint = match code {
-        Code::Enospc => "free space on the disk of TMPDIR, or point TMPDIR at another",
-        Code::Eacces => "point TMPDIR at a folder that this user may write to",
-        Code::Enoent => "make the folder that TMPDIR names, or point TMPDIR at one that is there",
-        _ => "look at the disk of TMPDIR, or point TMPDIR at another",
+        Code::Enospc => "free space on the disk of TMPDIR, or set TMPDIR to a folder on another disk",
+        Code::Eacces => "set TMPDIR to a folder that this user may write to",
+        Code::Enoent => "create the folder that TMPDIR names, or set TMPDIR to an existing folder",
+        _ => "check the disk of TMPDIR, or set TMPDIR to a folder on another disk",
     };
     error.with_code(code).hint(hint)
 }
@@ -174,8 +173,8 @@ impl Drop for PrivateFolder {
     }
 }
 
-/// The lock of a new folder. None where a sweep of another run has removed the folder, or is about to: until the lock is
-/// held, the folder of a run that lives looks like one of a run that has died.
+/// Locks a new folder. `None` if the sweep of another run has removed the folder or is about to: until the lock is
+/// held, the folder of a living run looks like that of a dead run.
 fn lock(folder: &Path) -> std::io::Result<Option<File>> {
     let lock = match create_file(&folder.join(LOCK)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -213,15 +212,15 @@ fn is_folder_name(name: &str) -> bool {
         && random.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Nothing can be done about a failure here; the next sweep tries again.
+/// A failure is ignored: the next sweep tries again.
 fn remove(path: &Path) {
     if let Ok(folder) = open_folder(CWD, path) {
         let _ = empty(&folder).and_then(|()| absent_is_fine(rustix::fs::rmdir(path)));
     }
 }
 
-/// Removes the private folders below `temp` whose owners have died, and says how many. Only
-/// folders of this user, named by us, whose lock nobody holds; links are not followed.
+/// Removes the private folders below `temp` whose owners have died, and returns how many. It removes only folders
+/// that belong to this user, have our name, and have no lock held; it does not follow links.
 pub fn sweep_stale(temp: &Path) -> Result<usize> {
     let failed = |error| temp_error("look into TMPDIR,", temp, error);
     let parent = rustix::fs::openat(
@@ -237,7 +236,7 @@ pub fn sweep_stale(temp: &Path) -> Result<usize> {
         let Some(name) = name.to_str().filter(|name| is_folder_name(name)) else {
             continue;
         };
-        // A folder that vanishes or changes under our hands is somebody's who is alive.
+        // A folder that disappears or changes meanwhile belongs to a living process.
         if sweep_one(&parent, name).unwrap_or(false) {
             swept += 1;
         }
@@ -259,8 +258,8 @@ fn sweep_one(parent: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
             }
             empty(&folder)?;
         }
-        // Its owner died before it locked, or at the very end of its clean-up, or is about to lock and then makes
-        // another: so it is empty, or not ours.
+        // The owner died before it locked the folder or at the very end of its clean-up, or it is about to lock and
+        // will then make another folder. So the folder is empty, or it is not ours.
         Err(Errno::NOENT) => {}
         Err(error) => return Err(error),
     }
@@ -268,23 +267,23 @@ fn sweep_one(parent: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
     Ok(true)
 }
 
-/// The lock goes last, so that a clean-up that is cut short can be finished by a sweep.
+/// The lock is removed last, so that a sweep can finish an interrupted clean-up.
 fn empty(folder: &OwnedFd) -> rustix::io::Result<()> {
-    // What was too deep comes up, and is a pass of its own.
+    // Each pass moves folders that are too deep to the top; the next pass removes them.
     while remove_content(folder, Place { folder, depth: 0 })? {}
     absent_is_fine(rustix::fs::unlinkat(folder, LOCK, AtFlags::empty()))
 }
 
-/// Where a removal is: below which folder, and how far.
+/// The position of a removal: the top folder, and the depth below it.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     folder: &'a OwnedFd,
     depth: usize,
 }
 
-/// Somebody else (a server that is ending, its watchdog) may be removing the same files. Says whether folders
-/// were too deep to go into, and lie at the top now: a server's functions may have nested them, or closed them
-/// to us, so that they stay.
+/// Another process (a server that is ending, its watchdog) may remove the same files at the same time. Returns
+/// whether folders were too deep and were moved to the top: a server's functions may have nested folders, or removed
+/// our permissions, so that we cannot remove them.
 fn remove_content(folder: &OwnedFd, place: Place<'_>) -> rustix::io::Result<bool> {
     let mut came_up = false;
     for name in entries(folder)? {
@@ -292,7 +291,7 @@ fn remove_content(folder: &OwnedFd, place: Place<'_>) -> rustix::io::Result<bool
             continue;
         }
         let removed = match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
-            // Whose folder this is, may open it.
+            // The owner of a folder may give itself access.
             Err(Errno::ACCESS) => rustix::fs::fchmod(folder, Mode::RWXU)
                 .and_then(|()| rustix::fs::unlinkat(folder, &name, AtFlags::empty())),
             removed => removed,
@@ -388,7 +387,7 @@ mod tests {
         let error = within(Duration::from_millis(30), temp.path(), waits).await.unwrap_err();
         assert_eq!(error.code(), Code::Enoent);
         assert!(error.message().contains("has not answered"), "{error}");
-        // What it makes after all is removed again.
+        // A folder that it makes later is removed again.
         drop(alive);
         let folder = answering(temp.path(), PrivateFolder::create).await.unwrap();
         assert!(folder.path().exists());
@@ -437,7 +436,7 @@ mod tests {
             rustix::fs::mkdirat(&inner, "n", Mode::RWXU).unwrap();
             inner = open_folder(&inner, "n").unwrap();
         }
-        // Nothing is closed to root, as whom this may run.
+        // Root can enter every folder; this test may run as root.
         let closed = folder.path().join("closed");
         fs::create_dir(&closed).unwrap();
         fs::write(closed.join("file"), "x").unwrap();

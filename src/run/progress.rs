@@ -1,5 +1,4 @@
-//! What a run says while it runs, to whoever watches. The data path tells an [`Observer`]; it
-//! never prints.
+//! The messages of a run while it runs. The data path reports to an [`Observer`]; it never prints.
 
 mod counters;
 mod event;
@@ -10,38 +9,38 @@ pub use event::{Event, Progress};
 pub use log::LogLine;
 pub use terminal::TerminalLine;
 
-/// Told by the stages as bytes pass, from any thread, often: every method is cheap, none blocks.
+/// The stages call it often, from any thread: every method is cheap and none blocks.
 pub trait Observer: Send + Sync {
-    /// What has happened. Bytes and tables are told by the methods below, which cost less.
+    /// Something has happened. Bytes and tables use the methods below, which cost less.
     fn event(&self, _event: &Event) {}
 
-    /// What is being done now, for people: `reading the database`.
+    /// The current phase, for people: `reading the database`.
     fn phase(&self, name: &str) {
         self.event(&Event::Phase { name: name.to_owned() });
     }
 
-    /// About how many bytes will be read, when something is known of it.
+    /// About how many bytes will be read, if that is known.
     fn estimate(&self, _bytes: u64) {}
 
-    /// So many bytes more have come from the database, before compression.
+    /// `more` bytes were read from the database, before compression.
     fn bytes_read(&self, _more: u64) {}
 
-    /// The table whose rows come now.
+    /// The table whose rows are being read.
     fn table(&self, _name: &str) {}
 
-    /// So many bytes more are in the store, after compression.
+    /// `more` bytes were stored, after compression.
     fn bytes_stored(&self, _more: u64) {}
 
-    /// How far the run is, where the observer counts.
+    /// How far the run is, if the observer counts.
     fn progress(&self) -> Option<Progress> {
         None
     }
 
-    /// The run is over, well or not. Safe to repeat; dropping the observer does it too.
+    /// The run has ended, with or without an error. It may be called again; dropping the observer calls it too.
     fn finish(&self) {}
 }
 
-/// Nobody watches.
+/// An observer that does nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Silent;
 

@@ -1,6 +1,6 @@
-//! A file gets its name when it is whole: it is written under a temporary name in the same folder, reaches the disk
-//! and is renamed, and then the folder reaches the disk too. A reader sees nothing, the former file or all of the new
-//! one, after a power cut as well. Everything here blocks.
+//! A file gets its final name only when it is complete. It is written under a temporary name in the same folder,
+//! synced, and renamed; then the folder is synced. So a reader sees no file, the former file, or the whole new file,
+//! even after a power failure. Everything here blocks.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -18,20 +18,20 @@ use super::files::{io_error, parent, sync_handle};
 use crate::error::Error;
 
 const SUFFIX: &str = ".pgstow-tmp";
-/// Of the final name, this much is kept in a temporary one: a file name has 255 bytes at most.
+/// A temporary name keeps this many bytes of the final name: a file name has at most 255 bytes.
 const NAME_KEPT: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publish {
     Replace,
-    /// Only where no file has the final name, atomically among all processes.
+    /// Only if no file has the final name; atomic among all processes.
     IfAbsent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
     Done,
-    /// Another file has the final name. Ours has its temporary one still.
+    /// Another file has the final name. Our file still has its temporary name.
     Exists,
 }
 
@@ -40,7 +40,7 @@ pub enum Published {
 pub struct Unpublished {
     pub step: Step,
     pub error: io::Error,
-    /// Whether the file has its temporary name again, where it had got its final one.
+    /// Whether the file got its temporary name back after it had its final one.
     pub undone: io::Result<()>,
 }
 
@@ -51,28 +51,28 @@ pub enum Step {
 }
 
 impl Unpublished {
-    /// `what` is the verb of "cannot … <target>", of a rename that failed.
+    /// `what` is the verb in "cannot … <target>", for a rename that failed.
     pub fn told(self, what: &str, target: &Path) -> Error {
         let error = match self.step {
             Step::Rename => io_error(what, target, self.error),
             Step::SyncFolder => io_error("sync the folder", parent(target), self.error),
         };
         let undone = self.undone;
-        error.with_clean_up(undone.map_err(|error| io_error("take the name back from", target, error)))
+        error.with_clean_up(undone.map_err(|error| io_error("undo the rename to", target, error)))
     }
 }
 
-/// Who may do what with a new file.
+/// The permissions of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Exactly(u32),
-    /// Less where the process's umask says so.
+    /// This mode, minus the process's umask.
     AtMost(u32),
 }
 
-/// Gives a file whose bytes are on the disk its final name. A failure leaves it its temporary name, and where nothing
-/// had the final name before, nothing has it after. A file that was replaced cannot be had back: so the new one keeps
-/// the final name if only the folder did not reach the disk, though a power cut may undo that.
+/// Gives a synced file its final name. If this fails, the file keeps its temporary name, and the final name does not
+/// exist if it did not exist before. There is one exception: a replaced file cannot be restored, so if only the sync
+/// of the folder failed, the new file keeps the final name, though a power failure may undo that.
 pub fn give_name(
     folder: impl AsFd,
     temporary: &OsStr,
@@ -95,7 +95,7 @@ pub fn give_name(
             });
         }
     }
-    // Without this, a power cut may take the name back that the caller is about to report.
+    // Without this, a power failure may remove the name that the caller is about to report.
     sync_handle(folder).map_err(|error| Unpublished {
         step: Step::SyncFolder,
         error,
@@ -109,7 +109,7 @@ pub fn give_name(
 
 fn rename_if_absent(folder: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> rustix::io::Result<()> {
     match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
-        // Some file systems do not know the flag; a hard link refuses an existing name as well.
+        // Some file systems lack the flag; a hard link also refuses an existing name.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             rustix::fs::linkat(folder, from, folder, to, AtFlags::empty())?;
             rustix::fs::unlinkat(folder, from, AtFlags::empty())
@@ -118,7 +118,7 @@ fn rename_if_absent(folder: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> rustix:
     }
 }
 
-/// All of a small file, from its bytes to its name. Without success nothing of it stays.
+/// Writes and publishes a small file. If this fails, it leaves nothing.
 pub fn publish(path: &Path, bytes: &[u8], access: Access, how: Publish) -> io::Result<Published> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let folder = File::open(parent(path))?;
@@ -133,7 +133,7 @@ pub fn publish(path: &Path, bytes: &[u8], access: Access, how: Publish) -> io::R
     };
     let published = permitted
         .and_then(|()| file.write_all(bytes))
-        // The bytes reach the disk before the name does. Closing reports nothing that this does not.
+        // The bytes are on the disk before the name is. Close reports no error that sync does not.
         .and_then(|()| file.sync_all())
         .and_then(|()| give_name(&folder, &temporary, name, how).map_err(|unpublished| unpublished.error));
     if !matches!(published, Ok(Published::Done)) {
@@ -142,26 +142,25 @@ pub fn publish(path: &Path, bytes: &[u8], access: Access, how: Publish) -> io::R
     published
 }
 
-/// For a file that shall have this name. [`final_name`] reads it.
+/// A temporary name for a file with this final name. [`final_name`] reads it.
 pub fn temporary_name(name: &OsStr) -> OsString {
     let name = name.to_string_lossy();
     format!(".{}.{}{SUFFIX}", kept(&name), random()).into()
 }
 
-/// As much of a name as has room in a temporary one.
+/// As much of a name as a temporary name can hold.
 pub fn kept(name: &str) -> &str {
     let end = (0..=NAME_KEPT.min(name.len())).rfind(|end| name.is_char_boundary(*end));
     &name[..end.unwrap_or(0)]
 }
 
-/// Whether a file of this name is a temporary one, and of which final name (its beginning, where
-/// that is very long).
+/// The final name in a temporary one (only its beginning if it is very long); `None` for other names.
 pub fn final_name(name: &str) -> Option<&str> {
     let (name, random) = name.strip_prefix('.')?.strip_suffix(SUFFIX)?.rsplit_once('.')?;
     (!name.is_empty() && !random.is_empty()).then_some(name)
 }
 
-/// Unlikely to be met twice, which is all that it is for.
+/// A random text that is unlikely to occur twice; it is not secret.
 pub fn random() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }

@@ -1,4 +1,4 @@
-//! The wish that a run end early and in good order, from whoever has it to whoever must obey.
+//! A request to stop cleanly, passed from a face to the jobs.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Code, Error, Result, Signal};
 
-/// Why a run is to end early.
+/// Why a run must stop early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     Signal(Signal),
-    /// The task's time is about to run out; so much was left when the run was told.
+    /// The task's time is about to run out; `left` is the time that remained at the request.
     Deadline {
         left: Duration,
     },
@@ -39,15 +39,15 @@ impl From<Reason> for Error {
     }
 }
 
-/// How long the clean-up may take after a signal: container runtimes and service managers kill what has
-/// not ended after 10 s or more.
+/// How long the clean-up may take after a signal: container runtimes and service managers kill a process that has not
+/// ended after 10 s or more.
 const AFTER_A_SIGNAL: Duration = Duration::from_secs(7);
-/// And how long telling people may take then.
+/// And how long the message to people may take then.
 const TELLING: Duration = Duration::from_secs(2);
 
 impl Reason {
-    /// For the clean-up, from the wish on. At a deadline two fifths are kept, for handing over and for
-    /// telling people.
+    /// The time for the clean-up, from the request on. At a deadline, two fifths are kept for the handover and for
+    /// the message to people.
     fn for_cleaning_up(self) -> Duration {
         match self {
             Reason::Signal(_) => AFTER_A_SIGNAL,
@@ -58,7 +58,7 @@ impl Reason {
     fn in_all(self) -> Duration {
         match self {
             Reason::Signal(_) => AFTER_A_SIGNAL + TELLING,
-            // The last moments are for the answer.
+            // The remaining time is for the answer.
             Reason::Deadline { left } => left * 19 / 20,
         }
     }
@@ -70,12 +70,12 @@ struct Wish {
     at: Instant,
 }
 
-/// Shared by the face, which requests, and the jobs, which select on [`Stop::requested`]. The
-/// clean-up that follows is not to be stopped, but must be over in time: [`Stop::in_time`].
+/// Shared by the face, which requests a stop, and the jobs, which select on [`Stop::requested`]. The clean-up
+/// afterwards is not stopped, but must end in time: [`Stop::in_time`].
 #[derive(Debug, Clone)]
 pub struct Stop {
     wish: watch::Sender<Option<Wish>>,
-    /// When a stop will be requested at the latest, where that is known beforehand.
+    /// When a stop will be requested at the latest, if that is known beforehand.
     deadline: Option<Timestamp>,
 }
 
@@ -94,8 +94,7 @@ impl Stop {
         }
     }
 
-    /// For a run that somebody will request to stop at `deadline`: a job that can tell that it needs
-    /// longer need not begin.
+    /// For a run that will be stopped at `deadline`: a job that needs longer should not start.
     pub fn before(deadline: Timestamp) -> Self {
         Self {
             deadline: Some(deadline),
@@ -108,7 +107,7 @@ impl Stop {
         self.deadline
     }
 
-    /// The first reason stays; says whether this one was it.
+    /// Only the first request counts; returns whether this was the first.
     pub fn request(&self, reason: Reason) -> bool {
         self.wish.send_if_modified(|current| {
             let first = current.is_none();
@@ -120,12 +119,12 @@ impl Stop {
         })
     }
 
-    /// Without waiting: whether a stop has been requested.
+    /// The reason of a requested stop, without waiting.
     pub fn reason(&self) -> Option<Reason> {
         self.wish.borrow().map(|wish| wish.reason)
     }
 
-    /// Waits until a stop is requested; at once if it was.
+    /// Waits until a stop is requested; returns at once if it was already.
     pub async fn requested(&self) -> Reason {
         self.wished().await.reason
     }
@@ -136,14 +135,14 @@ impl Stop {
             if let Some(wish) = *receiver.borrow_and_update() {
                 return wish;
             }
-            // `self` holds a sender, so the channel cannot close while we wait.
+            // `self` holds a sender, so the channel cannot close during this wait.
             if receiver.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// `work`, or the reason's error as soon as a stop is requested; `work` is dropped then.
+    /// Does `work`, or returns the reason's error as soon as a stop is requested; `work` is then dropped.
     pub async fn or_stop<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
@@ -152,9 +151,8 @@ impl Stop {
         }
     }
 
-    /// `work` that cleans up. Until a stop is requested it has all the time that it takes; from then on it
-    /// must come to its end with the rest of the clean-up, and is dropped where it does not: what it would
-    /// have removed, the next run does.
+    /// Does `work` that cleans up. Until a stop is requested, its time is not limited. From then on it must end
+    /// together with the rest of the clean-up; otherwise it is dropped, and the next run removes what is left.
     pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -169,7 +167,7 @@ impl Stop {
         done.unwrap_or_else(|| Err(self.given_up(what)))
     }
 
-    /// The same for what people are told after the clean-up.
+    /// The same for messages to people after the clean-up.
     pub async fn or_leave<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
@@ -178,7 +176,7 @@ impl Stop {
         }
     }
 
-    /// What a clean-up says that was given up.
+    /// The error of a clean-up that was given up.
     pub fn given_up(&self, what: &str) -> Error {
         let reason = self.reason().map(Error::from);
         let why = reason
@@ -187,18 +185,18 @@ impl Stop {
         let code = reason.map_or(Code::Deadline, |reason| reason.code());
         Error::new(
             code,
-            format!("{why}{what} took longer than there was time for, and was given up"),
+            format!("{why}{what} took longer than the time that was left, and was given up"),
         )
     }
 
-    /// When the time is over that a stop leaves.
+    /// Waits until the time after a stop is over.
     async fn over(&self, time: fn(Reason) -> Duration) {
         let wish = self.wished().await;
         sleep_until(wish.at + time(wish.reason)).await;
     }
 
-    /// As [`Stop::or_stop`], for work that leaves something behind when it comes to its end: it gets
-    /// `grace` for that, and what it leaves is undone.
+    /// As [`Stop::or_stop`], for work that leaves something behind when it completes: after a stop it gets `grace` to
+    /// complete, and its result is then undone.
     pub async fn or_undo<T>(
         &self,
         grace: Duration,
@@ -217,8 +215,8 @@ impl Stop {
         Err(reason.into())
     }
 
-    /// As [`Stop::or_stop`], for work whose effect goes on when it is dropped, as a write into a
-    /// folder does: it gets `grace` to come to its end, so that the clean-up comes after it.
+    /// As [`Stop::or_stop`], for work that continues when it is dropped, as a write into a folder does: it gets
+    /// `grace` to complete, so that the clean-up starts after it.
     pub async fn or_stop_after<T>(&self, grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
         if let Some(reason) = self.reason() {
             return Err(reason.into());
@@ -229,7 +227,7 @@ impl Stop {
             reason = self.requested() => reason,
             result = &mut work => return result,
         };
-        // What became of it makes no difference any more.
+        // Its result no longer matters.
         let _ = tokio::time::timeout(grace, work).await;
         Err(reason.into())
     }

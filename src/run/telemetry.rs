@@ -1,5 +1,5 @@
-//! Logs: lines of text or of JSON, always to stderr. Every module logs through `tracing`; here
-//! is decided what of it is seen, and how.
+//! Logs: lines of text or JSON, always on stderr. Every module logs through `tracing`; this module decides what is
+//! shown, and in which format.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The same, with what it means for the modules that it does not name.
+    /// The filter, completed for the modules that it does not name.
     pub fn directives(&self) -> String {
         log_directives(&self.filter)
     }
@@ -38,11 +38,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the AWS SDK warns of it also gives back as an error, which is told in our words; its own are Rust's
-/// debugging output.
+/// The AWS SDK also returns as errors what it warns about; pgstow reports these in its own words. The SDK's are
+/// Rust's debugging output.
 const SDK: &str = "aws_config=off,aws_runtime=off,aws_smithy_runtime=off";
 
-/// The directives for tracing's filter. A level alone means our own modules: hyper and rustls stay at
+/// The directives for tracing's filter. A single level is for our own modules only: hyper and rustls stay at
 /// warnings, and the AWS SDK is silent, unless a directive names them.
 pub fn log_directives(filter: &str) -> String {
     if filter.contains(['=', ',', '[']) {
@@ -58,9 +58,9 @@ fn filter(log: &Log) -> Result<EnvFilter> {
         .map_err(|error| Error::config("RUST_LOG is not understood").source(error))
 }
 
-/// Where a log line may come from. Others' `trace` holds bytes from the wire, and so secrets:
-/// nobody can turn that on. Lambda's runtime repeats each failure that the face has logged, which
-/// would count every alarm twice.
+/// Which log lines are possible at all. `trace` of other crates contains bytes from the wire, and so secrets: no
+/// setting turns it on. Lambda's runtime repeats each failure that the face has logged, which would count every alarm
+/// twice.
 fn allowed(metadata: &tracing::Metadata<'_>) -> bool {
     let target = metadata.target();
     target.starts_with("pgstow") || (*metadata.level() <= Level::DEBUG && target != "lambda_runtime::layers::panic")
@@ -89,7 +89,7 @@ where
     Ok(())
 }
 
-/// When, for people.
+/// A time for people, in whole seconds.
 struct Seconds;
 
 impl FormatTime for Seconds {
@@ -98,7 +98,7 @@ impl FormatTime for Seconds {
     }
 }
 
-/// Makes each line one line that cannot steer what shows it: names and servers' messages are in it.
+/// Makes each entry one line that cannot steer a terminal: it contains names and servers' messages.
 struct Plainly<W> {
     writer: W,
     format: LogFormat,
@@ -143,8 +143,8 @@ pub fn stderr() -> impl Write {
     io::stderr()
 }
 
-/// One JSON object per line: time, level, message, target, the spans' fields (`request_id`) and
-/// the event's own, all at the top, so that a log query needs no path.
+/// One JSON object per line: time, level, message, target, the spans' fields (`request_id`) and the event's own
+/// fields, all at the top level, so that a log query needs no path.
 struct JsonLines;
 
 impl<S> FormatEvent<S, JsonFields> for JsonLines

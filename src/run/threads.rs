@@ -1,5 +1,5 @@
-//! Threads for what blocks for long. The runtime's own pool lets work wait in silence for a thread that the system refuses,
-//! and whoever holds the last one may wait for just that work.
+//! Threads for long blocking work. If the system refuses a new thread, work in the runtime's own pool waits silently
+//! for a free one, and the task that holds the last one may be waiting for that very work.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 
 use crate::error::{Code, Error, Result};
 
-/// Does it in a thread of its own, from now on; what comes of it can be waited for.
+/// Starts `work` in a new thread at once; the future returns its result.
 pub fn apart<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     name: &str,
     work: W,
 ) -> impl Future<Output = Result<T>> + Send + use<T, W> {
     let (done, result) = oneshot::channel();
-    // It may start the runtime's tasks.
+    // The work may start tasks of the runtime.
     let runtime = Handle::try_current();
     let started = builder(name).spawn(move || {
         let _entered = runtime.as_ref().map(Handle::enter);
@@ -32,9 +32,9 @@ pub fn builder(name: &str) -> std::thread::Builder {
     std::thread::Builder::new().name(name.to_owned())
 }
 
-/// What it means that the system starts no thread.
+/// The error if the system starts no thread.
 pub fn refused(error: io::Error) -> Error {
     Error::new(Code::Config, "the system lets this process start no further thread")
         .source(error)
-        .hint("raise what the task may have: processes (ulimit -u, a limit on pids), or memory (ulimit -v)")
+        .hint("raise the task's limit on processes (ulimit -u, a limit on pids) or on memory (ulimit -v)")
 }

@@ -1,7 +1,6 @@
-//! Files beneath a folder store's root, reached from an open folder to the next by one name at a
-//! time, so that nothing that lies in a store leads out of it. The root itself may be a link; no
-//! link beneath it is followed, and nothing but a regular file is opened: a FIFO would keep its
-//! reader for ever, and opening a device does things to it. Everything here blocks.
+//! Files below a folder store's root. Each folder is opened from its open parent by one name, so that no entry of a
+//! store can lead out of it. The root itself may be a link; links below it are not followed, and only regular files
+//! are opened: a FIFO would block its reader for ever, and opening a device can have effects. Everything here blocks.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -15,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Code, Error, Result};
 use crate::run::files::{io_error, sync_handle};
 
-/// Keys and their parts have been looked at before; here nothing may come that leads anywhere else.
+/// Keys and their parts were checked before; here no name may lead anywhere else.
 fn one_name(name: &str) -> Result<()> {
     let hostile = matches!(name, "" | "." | "..") || name.contains(['/', '\0']);
     if hostile {
@@ -24,14 +23,14 @@ fn one_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// An open folder: the root, or one beneath it.
+/// An open folder: the root, or one below it.
 pub struct Folder {
     handle: OwnedFd,
-    /// For messages alone.
+    /// For messages only.
     path: PathBuf,
 }
 
-/// What lies in a folder, looked at without following it.
+/// An entry of a folder; a link is not followed.
 pub struct Found {
     pub name: String,
     pub stat: Stat,
@@ -47,9 +46,9 @@ fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Of a folder that its group may read: `1750`, where the group puts nothing, or `1770`. The sticky bit says that this is
-/// meant: it does nothing in a folder to which its owner alone writes, so no folder has it by chance. With it, who
-/// puts files into a folder can take away or replace none but those.
+/// The mode of a folder that its group may read: `1750` if the group may not write, else `1770`. The sticky bit shows
+/// that this is intended: in a folder that only its owner can write to, it has no other effect, so no folder has it
+/// by chance. With it, a member of the group can remove or replace only their own files.
 const SHARED: Mode = Mode::SVTX.union(Mode::RWXU).union(Mode::RGRP).union(Mode::XGRP);
 
 fn is_shared(stat: &Stat) -> bool {
@@ -57,7 +56,7 @@ fn is_shared(stat: &Stat) -> bool {
     mode.contains(Mode::SVTX | Mode::RGRP | Mode::XGRP) && !mode.intersects(Mode::RWXO)
 }
 
-/// As people call what should have been a file.
+/// What an entry is that should have been a file.
 fn name_of(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a file",
@@ -71,7 +70,7 @@ fn name_of(kind: FileType) -> &'static str {
 }
 
 impl Folder {
-    /// The root of a store, or the folder around it. `None` when it is not there.
+    /// The root of a store, or its parent folder. `None` if it does not exist.
     pub fn root(path: &Path) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -104,8 +103,8 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// The folder of this name. `None` when there is none; a link is an error, because an empty
-    /// answer would pass for a store without backups.
+    /// The folder with this name. `None` if there is none; a link is an error, because with an empty answer the store
+    /// would look like one without backups.
     pub fn folder(&self, name: &str) -> Result<Option<Self>> {
         one_name(name)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -123,7 +122,7 @@ impl Folder {
         }
     }
 
-    /// The same, made where there is none; the second says whether it was.
+    /// The same, created if there is none; the second value says whether it was created.
     pub fn make_folder(&self, name: &str) -> Result<(Self, bool)> {
         if let Some(there) = self.folder(name)? {
             return Ok((there, false));
@@ -146,19 +145,19 @@ impl Folder {
                 }
                 Ok((folder, made))
             }
-            // A file has the name, or another process took the folder away again.
+            // A file has this name, or another process removed the folder again.
             None => Err(failed(if made { Errno::NOENT } else { Errno::EXIST })),
         }
     }
 
-    /// A regular file, for reading. `None` when there is no such file, or when it is a folder;
-    /// `INTEGRITY` when it is neither.
+    /// A regular file, for reading. `None` if there is no such entry, or if it is a folder; `INTEGRITY` if it is
+    /// anything else.
     pub fn open(&self, name: &str) -> Result<Option<(File, u64)>> {
         one_name(name)?;
         let Some(there) = self.look(name)? else {
             return Ok(None);
         };
-        // Looked at before, because opening alone does something to a device; and again after.
+        // Checked before the open, because opening a device can have effects; and again afterwards.
         match kind(&there) {
             FileType::RegularFile => {}
             FileType::Directory => return Ok(None),
@@ -179,7 +178,7 @@ impl Folder {
         }
     }
 
-    /// A file that was not there before; never one that somebody put there for us to write into.
+    /// Creates a new file; an existing one is an error, since others may have placed it there for us to write into.
     pub fn create_new(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.handle, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -188,8 +187,8 @@ impl Folder {
         Ok(File::from(file))
     }
 
-    /// What is made in a folder that its group may read, the group may read too. Where that cannot be had it is its
-    /// owner's alone, and a reader who is kept out is told so.
+    /// In a folder that its group may read, new files and folders are readable for the group too. If that is not
+    /// possible, only the owner can read them, and a reader gets an error.
     fn share(&self, made: BorrowedFd<'_>, mode: Mode) {
         let (Ok(around), Ok(new)) = (rustix::fs::fstat(&self.handle), rustix::fs::fstat(made)) else {
             return;
@@ -197,23 +196,23 @@ impl Folder {
         if !is_shared(&around) {
             return;
         }
-        // Never to another group than the one that reads here.
+        // Never give access to another group than this folder's.
         let group = Some(Gid::from_raw(around.st_gid));
         if new.st_gid == around.st_gid || rustix::fs::fchown(made, None, group).is_ok() {
             let _ = rustix::fs::fchmod(made, mode);
         }
     }
 
-    /// Lets the group of a shared folder put files into this one, beside those that are there.
+    /// Lets the group of a shared folder add files to this folder.
     pub fn admit(&self) {
         let shared = rustix::fs::fstat(&self.handle).is_ok_and(|stat| is_shared(&stat));
         if shared && let Err(error) = rustix::fs::fchmod(&self.handle, SHARED | Mode::WGRP) {
-            tracing::warn!("{} cannot be opened to its group: {error}", self.path.display());
+            tracing::warn!("{} cannot be made writable for its group: {error}", self.path.display());
         }
     }
 
-    /// What root makes in another user's folder is that user's: a backup that is made as root once must not
-    /// shut out the user who makes the others.
+    /// Gives files that root creates in another user's folder to that user: a backup made once as root must not lock
+    /// out the user who makes the other backups.
     pub fn give(&self, made: impl AsFd) -> io::Result<()> {
         if !rustix::process::geteuid().is_root() {
             return Ok(());
@@ -223,12 +222,13 @@ impl Folder {
             return Ok(());
         }
         let (user, group) = (Uid::from_raw(around.st_uid), Gid::from_raw(around.st_gid));
-        // A file system may have no owners, or let root of this machine change none: root's backup is made all the same.
+        // A failure is ignored, so that root's backup is made all the same: some file systems have no owners, or do
+        // not let root of this machine change them.
         let _ = rustix::fs::fchown(made, Some(user), Some(group));
         Ok(())
     }
 
-    /// What has this name, without following it.
+    /// The entry with this name; a link is not followed.
     pub fn look(&self, name: &str) -> Result<Option<Stat>> {
         match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -237,7 +237,7 @@ impl Folder {
         }
     }
 
-    /// Everything in it whose name is UTF-8: nothing else is ours.
+    /// All entries with names in UTF-8: pgstow uses no other names.
     pub fn entries(&self) -> Result<Vec<Found>> {
         let failed = |error: Errno| io_error("list", &self.path, error.into());
         let mut found = Vec::new();
@@ -247,7 +247,7 @@ impl Folder {
             if matches!(name.as_str(), "." | "..") {
                 continue;
             }
-            // Gone in the meantime, perhaps.
+            // The entry may have been removed in the meantime.
             if let Some(stat) = self.look(&name)? {
                 found.push(Found { name, stat });
             }
@@ -255,7 +255,7 @@ impl Folder {
         Ok(found)
     }
 
-    /// Removes a file, or a link itself. A missing one is no error.
+    /// Removes a file, or a link itself. A missing one is not an error.
     pub fn remove_file(&self, name: &str) -> Result<()> {
         one_name(name)?;
         match rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()) {
@@ -264,17 +264,17 @@ impl Folder {
         }
     }
 
-    /// Whether an empty folder of this name was there and is gone.
+    /// Removes an empty folder, and returns whether it existed and is removed.
     pub fn remove_folder(&self, name: &str) -> bool {
         rustix::fs::unlinkat(&self.handle, name, AtFlags::REMOVEDIR).is_ok()
     }
 
-    /// Names that were given or taken in it reach the disk.
+    /// Writes added and removed names to the disk.
     pub fn sync(&self) -> Result<()> {
         sync_handle(&self.handle).map_err(|error| io_error("sync the folder", &self.path, error))
     }
 
-    /// A handle of its own, for a lock that ends with it.
+    /// A separate handle, for a lock that ends with it.
     pub fn for_lock(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&self.handle, ".", flags, Mode::empty())?))
@@ -284,13 +284,9 @@ impl Folder {
 fn no_file(path: &Path, kind: FileType) -> Error {
     Error::new(
         Code::Integrity,
-        format!(
-            "{} is {}, and not a file: it was not read",
-            path.display(),
-            name_of(kind)
-        ),
+        format!("{} is {}, not a file: it was not read", path.display(), name_of(kind)),
     )
-    .hint("find out who put it there, then remove it: pgstow stores regular files and nothing else")
+    .hint("find out who put it there, then remove it: pgstow stores only regular files")
 }
 
 pub fn linked(path: &Path) -> Error {
@@ -310,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// Tells nothing where the tests do not run as root.
+    /// Without root, this test checks nothing.
     #[test]
     fn what_root_makes_in_another_users_folder_is_that_users() {
         if !rustix::process::geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! Requests on one bucket, as the S3 store, its uploads and its lifecycle make them.
+//! Requests on one bucket, for the S3 store, its uploads and its lifecycle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,7 +41,7 @@ pub struct Bucket {
     pub settings: settings::S3,
     pub patience: Patience,
     pub tagging: Tagging,
-    /// It has answered that it knows no conditions.
+    /// The store has answered that it has no conditional writes.
     pub refuses_conditions: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ pub struct Whole<'a> {
     pub condition: Option<&'a Condition>,
 }
 
-/// A body's digests, in the forms in which requests carry them.
+/// A body's digests, as requests contain them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digests {
     pub sha256: [u8; 32],
@@ -63,8 +63,8 @@ pub struct Digests {
 
 impl Digests {
     pub fn of<'a>(segments: impl Iterator<Item = &'a [u8]>, checksums: Checksums) -> Self {
-        // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Not every one
-        // compares the body with the SHA-256 of the signature.
+        // An endpoint without the newer checksums knows the oldest, `Content-MD5`. Some do not compare the body with
+        // the signature's SHA-256.
         let mut md5 = (checksums == Checksums::WhenRequired).then(Md5::new);
         let mut sha256 = Sha256::new();
         for bytes in segments {
@@ -83,23 +83,23 @@ impl Digests {
         BASE64.encode(self.sha256)
     }
 
-    /// The checksum header's value, where the endpoint is to get one.
+    /// The checksum header's value, if the endpoint should get one.
     pub fn checksum(&self) -> Option<String> {
         self.md5.is_none().then(|| self.sha256_base64())
     }
 
-    /// The value of `Content-MD5`, where that stands in for the checksum.
+    /// The value of `Content-MD5`, if that replaces the checksum.
     pub fn content_md5(&self) -> Option<String> {
         self.md5.map(|md5| BASE64.encode(md5))
     }
 
-    /// For the signature, which would otherwise be computed over the body once more.
+    /// For the signature, so that it does not compute the digest again.
     pub fn signed(&self) -> PayloadHash {
         PayloadHash(hex::encode(self.sha256))
     }
 }
 
-/// Gives the signer the body's digest, which we have already.
+/// Gives the signer the body's digest, which is known already.
 #[derive(Debug)]
 pub struct PayloadHash(String);
 
@@ -121,7 +121,7 @@ impl Intercept for PayloadHash {
     }
 }
 
-/// Counts how often a request was really sent.
+/// Counts the attempts of a request that were sent.
 #[derive(Debug, Clone, Default)]
 pub struct Attempts(Arc<AtomicU32>);
 
@@ -161,7 +161,7 @@ impl Bucket {
         self.error_of(&format!("cannot {what} in {}", self.url), error)
     }
 
-    /// As [`Bucket::error`], where `what` is the whole sentence.
+    /// As [`Bucket::error`], but `what` is the whole sentence.
     pub fn error_of<E: Needs + 'static>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error {
         let resource = match E::SCOPE {
             Scope::Bucket => format!("arn:aws:s3:::{}", self.name),
@@ -179,12 +179,12 @@ impl Bucket {
         }
     }
 
-    /// The settings of one request whose one attempt may take `attempt`.
+    /// The client settings for a request of which one attempt may take `attempt`.
     pub fn within(&self, attempt: Duration) -> aws_sdk_s3::config::Builder {
         aws_sdk_s3::Config::builder().timeout_config(self.patience.timeouts(attempt))
     }
 
-    /// The settings of a request that cleans up.
+    /// The client settings for a request that cleans up.
     pub fn briefly(&self) -> aws_sdk_s3::config::Builder {
         self.within(self.patience.answer)
             .retry_config(self.patience.brief_retries())
@@ -284,7 +284,7 @@ impl Bucket {
         }
     }
 
-    /// Whether the store shows an object of this key, asked once: no answer is none.
+    /// Whether the store shows an object with this key, asked once: no answer counts as none.
     pub async fn glance(&self, key: &str) -> bool {
         let request = self.client.head_object().bucket(&self.name).key(self.key(key));
         let once = self.within(self.patience.answer).retry_config(RetryConfig::disabled());
@@ -302,7 +302,7 @@ impl Bucket {
         }
     }
 
-    /// Uploads in progress of keys that start with `prefix`, all pages.
+    /// Uploads in progress for keys that start with `prefix`, from all pages.
     pub async fn uploads(&self, prefix: &str) -> Result<Vec<MultipartUpload>> {
         let mut uploads = Vec::new();
         let (mut key_marker, mut id_marker) = (None, None);
@@ -326,8 +326,8 @@ impl Bucket {
         }
     }
 
-    /// Aborts a multipart upload and waits until none of its parts is left: one that was still
-    /// being received when the abort came would stay, and cost, without being seen.
+    /// Aborts a multipart upload and waits until none of its parts is left: a part that was still being received at
+    /// the abort would stay, invisible, and cost money.
     pub async fn abort(&self, key: &str, upload_id: &str) -> Result<()> {
         for round in 0..6 {
             if round > 0 {
@@ -357,7 +357,7 @@ impl Bucket {
                 .config_override(self.briefly());
             match left.send().await {
                 Ok(left) if !left.parts().is_empty() => {}
-                // Not being allowed to look is no reason to doubt the abort.
+                // If we may not list parts, the abort still counts as done.
                 Ok(_) | Err(_) => return Ok(()),
             }
         }
@@ -372,7 +372,7 @@ impl Bucket {
     }
 }
 
-/// The builders of the SDK's types fail only on a missing field, which would be our mistake.
+/// The builders of the SDK's types fail only if a field is missing, which would be a bug of ours.
 pub fn build<T>(built: Result<T, aws_smithy_types::error::operation::BuildError>) -> Result<T> {
     built.map_err(|error| Error::internal("a request to S3 could not be built").source(error))
 }

@@ -1,5 +1,5 @@
-//! Stores with and without conditional writes. The primary needs them: by them alone it is decided which run holds a
-//! lease. A copy does without them: what would be put under a condition is looked at first.
+//! Stores with and without conditional writes. The primary needs them: they alone decide which run holds a lease. A
+//! copy works without them: pgstow looks at the existing object before it writes.
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ pub fn are_known(store: &dyn Store) -> bool {
     store.conditional().is_some_and(|conditional| !conditional.refused())
 }
 
-/// The store's conditional writes, for what cannot do without them.
+/// The store's conditional writes, for callers that need them.
 pub fn of(store: &dyn Store) -> Result<&dyn Conditional> {
     store.conditional().ok_or_else(|| {
         let what = format!("{} has no conditional writes", store.url());
@@ -20,8 +20,8 @@ pub fn of(store: &dyn Store) -> Result<&dyn Conditional> {
     })
 }
 
-/// Puts an object under a condition, as [`Conditional::put_if`] does. Where the store has no conditional writes, looks
-/// whether the condition holds, and then writes: what another run writes between the two is lost.
+/// Puts an object under a condition, as [`Conditional::put_if`] does. If the store has no conditional writes, it
+/// checks the condition and then writes: what another run writes in between is lost.
 pub async fn put_where(
     store: &dyn Store,
     key: &str,
@@ -41,7 +41,7 @@ pub async fn put_where(
         Condition::Unchanged(version) => there.as_ref().is_some_and(|there| there.version == version),
     };
     match there {
-        // An earlier try of the same put.
+        // An earlier attempt of the same put wrote it.
         Some(there) if !holds && there.body == body => Ok(Put::Done(there.version)),
         _ if !holds => Ok(Put::Refused),
         _ => Ok(Put::Done(store.put(key, body, object).await?)),
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(error.code(), Code::Store);
         assert!(error.message().contains("memory://test"), "{error}");
         assert!(
-            error.hint_text().contains("for the first --store use a store"),
+            error.hint_text().contains("name a store with conditional writes"),
             "{error}"
         );
     }

@@ -1,4 +1,4 @@
-//! One object on its way into a folder store.
+//! An upload into a folder store.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,10 +14,10 @@ use crate::error::{Code, Error, Result};
 use crate::run::files::{blocking, io_error};
 use crate::run::publication::{Publish, Published};
 
-/// Written at once. Twice this is what an upload holds in memory.
+/// The bytes of one write. An upload holds at most twice this in memory.
 const CHUNK: usize = 1 << 20;
 
-/// Dropped without an end, it leaves its temporary file.
+/// Dropped before its end, it leaves its temporary file.
 pub struct FileUpload {
     temporary: Temporary,
     how: Publish,
@@ -41,7 +41,7 @@ impl FileUpload {
         }
     }
 
-    /// Waits for the write before, then starts the next: one is in flight at most.
+    /// Waits for the previous write, then starts the next: at most one is in progress.
     async fn flush(&mut self) -> Result<()> {
         self.settle().await?;
         if !self.waiting.is_empty() {
@@ -60,7 +60,7 @@ impl FileUpload {
             None => Ok(()),
             Some(writing) => match writing.await {
                 Ok(written) => written.map_err(|error| io_error("write", self.temporary.target(), error)),
-                Err(error) => Err(Error::internal("a write into the store's folder was cut off").source(error)),
+                Err(error) => Err(Error::internal("the thread that writes into the store's folder died").source(error)),
             },
         }
     }
@@ -115,13 +115,13 @@ impl Upload for FileUpload {
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
-        // Its error was reported by `write`, or does not matter any more.
+        // `write` has reported its error, or it no longer matters.
         let _ = self.settle().await;
         blocking(move || self.temporary.remove()).await
     }
 }
 
-/// The file keeps its place on the disk when it gets its name.
+/// Device and inode stay the same when the file gets its final name.
 pub(super) fn mark_of(file: &File) -> Mark {
     match rustix::fs::fstat(file) {
         Ok(stat) => Mark(format!("{}:{}", stat.st_dev, stat.st_ino)),

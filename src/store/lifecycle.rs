@@ -1,4 +1,4 @@
-//! The bucket's own expiry: tags, and the rules that go by them.
+//! The bucket's own expiry: tags, and rules that use them.
 
 mod terms;
 
@@ -57,7 +57,7 @@ impl Lifecycle for S3 {
         let mut rules: Vec<LifecycleRule> = installed
             .rules
             .iter()
-            // A rule with one of our new ids cannot stay beside it, whatever it filters by.
+            // A rule with one of our new ids cannot stay beside the new one, whatever it filters by.
             .filter(|rule| !self.is_ours(rule) && !ours.iter().any(|new| rule.id() == Some(&new.id)))
             .cloned()
             .collect();
@@ -67,7 +67,7 @@ impl Lifecycle for S3 {
         }
         const FAILED: &str = "install lifecycle rules";
         self.configure(rules, installed.minimum_size.clone(), FAILED).await?;
-        // A store that takes rules and makes others of them would let backups pile up, or go.
+        // If a store changed the rules that it accepted, backups would pile up or be lost.
         let former = all_from_sdk(&installed.rules);
         let url = &self.bucket.url;
         match self
@@ -78,7 +78,7 @@ impl Lifecycle for S3 {
             Shown::Others(others) => Err(self.put_back(installed, &altered(ours, &stay, &others), &others).await),
             Shown::Former => {
                 let text = format!(
-                    "{url} took the lifecycle rules, and after {} s still shows the former ones",
+                    "{url} accepted the lifecycle rules, but still shows the former ones after {} s",
                     SETTLING.as_secs()
                 );
                 Err(Error::new(Code::Store, text).hint(
@@ -87,7 +87,7 @@ impl Lifecycle for S3 {
             }
             Shown::Unread(error) => {
                 let text = format!(
-                    "{url} took the lifecycle rules, which could not be read again: {}",
+                    "{url} accepted the lifecycle rules, but they could not be read again: {}",
                     error.message()
                 );
                 let hint = "nothing was undone: run `pgstow retention apply` again, which compares them again";
@@ -101,29 +101,29 @@ impl Lifecycle for S3 {
     }
 }
 
-/// How long a store may show the rules that were there before.
+/// How long a store may still show the former rules.
 const SETTLING: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a store shows when rules have been put.
+/// The rules that a store shows after a change.
 enum Shown {
     AsWanted,
-    /// Those that were there before, for all of the time: they may be old.
+    /// The former rules, for the whole time: the answers may be outdated.
     Former,
-    /// Neither these nor those.
+    /// Neither the former rules nor the new ones.
     Others(Vec<Rule>),
-    /// The last answer was an error, which says nothing of the rules.
+    /// The last answer was an error, which says nothing about the rules.
     Unread(Error),
 }
 
-/// A rule of which a store has made another.
+/// A rule that a store has changed into another.
 struct Altered {
     id: String,
     what: String,
 }
 
-/// What a store has made of rules that it took.
+/// The rules that a store has changed or dropped.
 fn altered(ours: &[Rule], stay: &[Rule], shown: &[Rule]) -> Vec<Altered> {
     let tells = |wanted: &Rule| {
         let what = match shown.iter().find(|rule| rule.id == wanted.id) {
@@ -143,7 +143,7 @@ fn altered(ours: &[Rule], stay: &[Rule], shown: &[Rule]) -> Vec<Altered> {
     ours.iter().chain(stay.iter().filter(named)).filter_map(tells).collect()
 }
 
-/// In whatever order.
+/// Compares the rules in any order.
 fn are_the_same(some: &[Rule], others: &[Rule]) -> bool {
     some.len() == others.len() && some.iter().all(|rule| others.contains(rule))
 }
@@ -158,7 +158,7 @@ struct Installed {
 }
 
 impl S3 {
-    /// Makes these the bucket's rules, all of them.
+    /// Replaces all rules of the bucket by these.
     async fn configure(
         &self,
         rules: Vec<LifecycleRule>,
@@ -167,7 +167,7 @@ impl S3 {
     ) -> Result<()> {
         let bucket = &self.bucket;
         if rules.is_empty() {
-            // A configuration without rules is refused; having none is its own request.
+            // S3 refuses a configuration without rules; removing all of them is another request.
             let delete = bucket.client.delete_bucket_lifecycle().bucket(&bucket.name);
             delete.send().await.map_err(|error| bucket.error(failed, &error))?;
             return Ok(());
@@ -178,7 +178,7 @@ impl S3 {
             .put_bucket_lifecycle_configuration()
             .bucket(&bucket.name)
             .lifecycle_configuration(configuration)
-            // Left out, it would go back to the default for the foreign rules too.
+            // If it were left out, the default would apply to the foreign rules too.
             .set_transition_default_minimum_object_size(minimum_size)
             .customize()
             .interceptor(bucket.checksum_that_is_known())
@@ -188,8 +188,8 @@ impl S3 {
         Ok(())
     }
 
-    /// What the store shows. It may answer as before for a while, also in turns: so only what is neither the former
-    /// set nor the wanted one, twice in a row, is judged before the time is over.
+    /// The rules that the store shows. For a while it may also show the former rules, alternately. So before the time
+    /// is over, only a set that is neither the former nor the wanted one, twice in a row, counts as a result.
     async fn shown(&self, former: &[Rule], is_wanted: impl Fn(&[Rule]) -> bool) -> Shown {
         let deadline = Instant::now() + SETTLING;
         let mut pause = FIRST_PAUSE;
@@ -225,14 +225,15 @@ impl S3 {
         }
     }
 
-    /// The rules as they were, and the error that tells why. `shown` is what the store made of ours.
+    /// Installs the former rules again, and returns the error that gives the reason. `shown` is what the store made
+    /// of ours.
     async fn put_back(&self, before: Installed, made: &[Altered], shown: &[Rule]) -> Error {
         let were = all_from_sdk(&before.rules);
         let back = self.configure(before.rules, before.minimum_size, "put back the former lifecycle rules");
         let url = &self.bucket.url;
         let told: Vec<&str> = made.iter().map(|rule| rule.what.as_str()).collect();
         let what = format!(
-            "{url} took the lifecycle rules and made others of them: {}",
+            "{url} accepted the lifecycle rules, but changed them: {}",
             told.join("; ")
         );
         let (now, taken) = match back.await {
@@ -250,14 +251,14 @@ impl S3 {
         ids.sort();
         ids.dedup();
         let text = if taken && matches!(now, Shown::Unread(_)) {
-            format!("{what}; the former rules were put back, and whether they are in force could not be read")
+            format!("{what}; the former rules were installed again, but could not be read to check them")
         } else {
-            format!("{what}; THE FORMER RULES ARE NOT BACK: what the store shows is in force")
+            format!("{what}; THE FORMER RULES ARE NOT BACK: the rules that the store shows are in force")
         };
         let error = Error::new(Code::Store, text).hint(format!(
-            "look at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}; correct or take out the rules \
-             {ids}, and give back all the others with them: aws s3api put-bucket-lifecycle-configuration --bucket {name} \
-             --lifecycle-configuration file://…",
+            "check the rules at once: aws s3api get-bucket-lifecycle-configuration --bucket {name}; correct or \
+             remove the rules {ids}, and keep all the others: aws s3api put-bucket-lifecycle-configuration \
+             --bucket {name} --lifecycle-configuration file://…",
             name = self.bucket.name,
             ids = ids.join(", ")
         ));
@@ -267,7 +268,8 @@ impl S3 {
         }
     }
 
-    /// The former rules are in force again. A run before this one may have left such as expire everything among them.
+    /// The error after the former rules are in force again. An earlier run may have left rules among them that expire
+    /// everything.
     fn back_again(&self, what: &str, were: &[Rule]) -> Error {
         const INSTEAD: &str = "this store cannot keep such rules: apply the retention there with `pgstow prune \
                                --allow-delete` after the backups";
@@ -291,9 +293,9 @@ impl S3 {
             told.join("; ")
         );
         Error::new(Code::Store, text).hint(format!(
-            "take {ids} out at once, and give back all the other rules: aws s3api get-bucket-lifecycle-configuration --bucket \
-             {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} --lifecycle-configuration file://…; \
-             {INSTEAD}",
+            "remove {ids} at once, and keep all the other rules: aws s3api get-bucket-lifecycle-configuration \
+             --bucket {name}, then aws s3api put-bucket-lifecycle-configuration --bucket {name} \
+             --lifecycle-configuration file://…; {INSTEAD}",
             ids = ids.join(", "),
             name = self.bucket.name
         ))
@@ -315,13 +317,13 @@ impl S3 {
         }
     }
 
-    /// Ours by name and by prefix: another store in the same bucket keeps its own rules.
+    /// Ours by name and by prefix: the rules of another store in the same bucket are not ours.
     fn is_ours(&self, rule: &LifecycleRule) -> bool {
         is_ours(rule.id().unwrap_or_default()) && filter_prefix(rule) == self.bucket.prefix
     }
 }
 
-/// What helps where the store knows no rules at all: it says so, or cannot read a request that bears none.
+/// Adds a hint if the store has no lifecycle rules at all: it says so, or cannot read a request without rules.
 fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let unknown = matches!(
@@ -337,19 +339,19 @@ fn without_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, tol
     told
 }
 
-/// What helps where the store does not take the rules that a request bears: it may know none, or not such ones.
+/// Adds a hint if the store refuses the rules in a request: it may have none, or not such rules.
 fn refused_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, told: Error) -> Error {
     if is_about_rules(error) {
         return told.hint(
-            "the store says above why it takes none of these rules; `pgstow retention show` prints those of pgstow, which S3 \
-             takes: if this store knows no rules that go by a tag, apply the retention there with \
-             `pgstow prune --allow-delete` after the backups",
+            "change the retention as the store's answer demands (`pgstow retention show` prints the rules, which \
+             S3 accepts); if this store has no rules that go by a tag, apply the retention there with `pgstow \
+             prune --allow-delete` after the backups",
         );
     }
     without_rules(error, told)
 }
 
-/// A request that could not be read, and by its words not for another reason than the rules that it is about.
+/// Whether the request could not be read, and the answer gives no other reason than the rules.
 fn is_about_rules<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let code = aws::service_code(error);

@@ -1,26 +1,25 @@
-//! How long an object may be that is read whole, by what it is for: whoever can write to a store
-//! must not decide how much memory a reader takes. Archives and scripts are never read whole.
+//! The size limits of objects that are read whole, by kind: a person who can write to a store must not decide how
+//! much memory a reader uses. Archives and scripts are never read whole.
 
 use crate::error::{Code, Error, Result};
 
-/// A manifest tells of each table in about 340 bytes: this is nearly 400,000 of them.
+/// A manifest has about 340 bytes per table: this is nearly 400,000 tables.
 pub const MANIFEST: u64 = 128 << 20;
-/// The archive's head: three entries of the table of contents for most tables, longer ones for
-/// functions and views.
+/// The archive's head: three entries of the table of contents for most tables, and longer ones for functions and
+/// views.
 pub const TOC: u64 = 512 << 20;
 /// A role takes about 200 bytes.
 pub const GLOBALS: u64 = 64 << 20;
 pub const SYSTEM_INFO: u64 = 16 << 20;
-/// A failed drill names its differences, a bounded number of them.
+/// A failed drill lists a limited number of differences.
 pub const VERIFICATION: u64 = 8 << 20;
-/// A line for each of a handful of files.
+/// One line for each of a few files.
 pub const SUMS: u64 = 1 << 20;
 pub const LEASE: u64 = 64 << 10;
 /// For names that this version does not know.
 const OTHER: u64 = 16 << 20;
 
-/// The most bytes that an object with this key may have to be read whole. The names are those that
-/// `docs/FORMAT.md` gives.
+/// The largest size of an object with this key that is read whole. The names are those of `docs/FORMAT.md`.
 pub fn most(key: &str) -> u64 {
     let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
     match name {
@@ -35,7 +34,7 @@ pub fn most(key: &str) -> u64 {
     }
 }
 
-/// Whether an object that is about to be written can be read again.
+/// Refuses to write an object that would be too long to be read again.
 pub fn fits(key: &str, bytes: u64) -> Result<()> {
     let most = most(key);
     if bytes <= most {
@@ -43,7 +42,7 @@ pub fn fits(key: &str, bytes: u64) -> Result<()> {
     }
     Err(Error::new(
         Code::PgDumpErr,
-        format!("{key} would have {bytes} bytes, and may have {most} at most to be read again: no backup was made"),
+        format!("{key} would have {bytes} bytes, but only {most} can be read again: no backup was made"),
     )
     .hint(
         "the database has more definitions, or longer ones, than pgstow can keep: look for functions or comments of many \
@@ -51,13 +50,13 @@ pub fn fits(key: &str, bytes: u64) -> Result<()> {
     ))
 }
 
-/// `name` says which object it is, and where.
+/// `name` is the object's name and place.
 pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
     Error::new(
         Code::Integrity,
-        format!("{name} has {bytes} bytes or more, and may have {most} at most: it was not read"),
+        format!("{name} has at least {bytes} bytes, more than the limit of {most}: it was not read"),
     )
-    .hint("this version writes none of that length: find out who put it there")
+    .hint("find out who put it there: this version of pgstow writes no object of that length")
 }
 
 #[cfg(test)]

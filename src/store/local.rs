@@ -1,6 +1,6 @@
-//! The folder store: objects are files, published atomically and durably. Folders are 0700 and
-//! files 0600, because a backup holds everything that the database does; in a store whose own folder
-//! is 1750 its group may read, and put results beside a backup.
+//! The folder store: objects are files, published atomically and durably. Folders are 0700 and files 0600, because a
+//! backup contains the whole database. If the store's own folder is 1750, its group may read, and may put results
+//! beside a backup.
 
 mod file;
 mod listing;
@@ -40,13 +40,12 @@ pub struct Local {
     url: String,
     create: StoreCreate,
     remembered: mounts::Remembered,
-    /// It was there when it was written into: gone since, it is not made anew.
+    /// The folder existed when this run wrote into it: if it is missing later, it is not created again.
     begun: Arc<AtomicBool>,
 }
 
 impl Local {
-    /// Nothing is touched until the first request. The folder is made by the first write, where
-    /// its parent exists.
+    /// Does nothing until the first request. The first write creates the folder if its parent exists.
     pub fn new(root: PathBuf) -> Self {
         let url = root.display().to_string();
         Self {
@@ -58,8 +57,8 @@ impl Local {
         }
     }
 
-    /// Whether a backup may begin in a folder that has none yet. Where stores are mounted is remembered in the
-    /// folder `state`.
+    /// Sets whether a backup may start in a folder that has none yet. The folder `state` remembers where stores are
+    /// mounted.
     pub fn created(self, create: StoreCreate, state: Option<&Path>) -> Self {
         let remembered = mounts::Remembered::in_folder(state);
         Self {
@@ -69,30 +68,27 @@ impl Local {
         }
     }
 
-    /// Work that may make the folder, once.
+    /// Does work that may create the folder, but only once.
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let begun = Arc::clone(&self.begun);
         self.work(move |root| {
             let exists = root.exists();
             if begun.load(Ordering::Relaxed) && !exists {
-                let what = format!(
-                    "the store's folder {} is gone, and was there a moment ago",
-                    root.display()
-                );
+                let what = format!("the store's folder {} has disappeared during the run", root.display());
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
-            // What this work makes, it may also take away again: that it was there counts from the next one on, or from
-            // the first object that is seen in it.
+            // This work may create the folder and remove it again. So the folder counts as existing from the next
+            // work on, or once an object was seen in it.
             begun.store(exists, Ordering::Relaxed);
             work(root)
         })
         .await
     }
 
-    /// A small file, put there as a whole.
+    /// Writes a small file as a whole.
     async fn place(&self, key: &str, body: Bytes, condition: Option<Condition>) -> Result<Put> {
         let names = segments(key)?;
-        // A store has a backup from its first manifest on.
+        // A store has a backup once it has a manifest.
         let remembered = key.ends_with("/manifest.json").then(|| self.remembered.clone());
         let begun = Arc::clone(&self.begun);
         self.write(move |root| {
@@ -108,7 +104,7 @@ impl Local {
         .await
     }
 
-    /// Work on small things, for which no folder that is alive takes long.
+    /// Does work on small files, for which no working disk takes long.
     async fn work<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let root = self.root.clone();
         within(PATIENCE, &self.root, move || work(&root)).await
@@ -131,12 +127,12 @@ impl Store for Local {
                 Ok(_) => {
                     return Err(Error::new(Code::Enoent, format!("{} is not a folder", root.display())));
                 }
-                // It will be made; whether that can be done is its parent's business.
+                // The first write creates it, if its parent exists.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let parent = files::parent(root);
                     if !parent.is_dir() {
                         let what = format!(
-                            "the store's folder {} does not exist, nor does the folder around it",
+                            "the store's folder {} does not exist, nor does its parent folder",
                             root.display()
                         );
                         return Err(Error::new(Code::Enoent, what));
@@ -258,7 +254,7 @@ impl Store for Local {
             let Some(folder) = Folder::root(root)? else {
                 return Ok(Vec::new());
             };
-            // A database's, perhaps, from a time when such links were followed, or from another disk.
+            // Perhaps a database's folder, from an older version that followed such links, or from another disk.
             let links = folder
                 .entries()?
                 .into_iter()
@@ -322,7 +318,7 @@ impl Store for Local {
             let way = way(root, &names)?;
             if let Some(folder) = way.last() {
                 folder.remove_file(&file)?;
-                // What is taken away first (a manifest) must not come back after what went later.
+                // A file that is removed first (a manifest) must not come back after files that are removed later.
                 folder.sync()?;
                 remove_folders(&way, &names);
             }
@@ -343,7 +339,7 @@ impl Store for Local {
 
     async fn space(&self) -> Result<Option<Space>> {
         self.work(|root| {
-            // Before the first backup there is only the folder around it.
+            // Before the first backup, only the parent folder exists.
             let folder = if root.exists() { root } else { files::parent(root) };
             let disk = statvfs(folder).map_err(|error| io_error("measure the disk of", folder, error.into()))?;
             Ok(Some(Space {
@@ -371,8 +367,8 @@ impl Conditional for Local {
 }
 
 impl Local {
-    /// Everything but folders whose path below the root starts with `prefix`, temporary files too, in
-    /// byte order. What is no regular file is among them, so that whoever looks for it is told.
+    /// Everything but folders whose path below the root starts with `prefix`, with temporary files, in byte order.
+    /// Entries that are not regular files are included, so that reading them gives an error.
     async fn files(&self, prefix: &str) -> Result<Vec<(String, Stat)>> {
         let names = folders_of(prefix)?;
         let prefix = prefix.to_owned();
@@ -389,7 +385,7 @@ impl Local {
     }
 }
 
-/// A link whose disk is not mounted would pass for a folder that is yet to be made.
+/// A link whose disk is not mounted must not pass for a folder that does not exist yet.
 fn leads_somewhere(root: &Path) -> Result<()> {
     let Ok(target) = fs::read_link(root) else {
         return Ok(());
@@ -403,7 +399,7 @@ fn leads_somewhere(root: &Path) -> Result<()> {
                 target.display()
             ),
         )
-        .hint("mount the disk that it leads to, or make the folder there, or correct the link")),
+        .hint("mount the disk that it leads to, or create the folder there, or correct the link")),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! A store in memory for unit tests: strict about what it is asked, scriptable in how it fails.
+//! A store in memory for unit tests: it refuses wrong requests, and its failures can be scripted.
 
 mod upload;
 
@@ -40,9 +40,9 @@ pub(crate) enum Op {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Does nothing and fails.
+    /// Fails without doing anything.
     Reject,
-    /// Does it, and fails all the same: the answer was lost.
+    /// Does the work and then fails: the answer was lost.
     LoseAnswer,
 }
 
@@ -63,9 +63,9 @@ struct State {
     versions: u64,
     /// Operation and key, in order.
     calls: Vec<(Op, String)>,
-    /// Operation, the number of the call (from 1, counted per operation), what happens there.
+    /// Operation, number of the call (from 1, counted per operation), and the fault there.
     faults: Vec<(Op, usize, Fault)>,
-    /// A put under a condition was refused, because conditions are not known.
+    /// A put was refused because the store knows no conditions.
     refused: bool,
 }
 
@@ -73,13 +73,13 @@ struct State {
 enum Conditions {
     Known,
     None,
-    /// It says so when it is asked, as an S3 store does.
+    /// It refuses them, as some S3 stores do.
     Refused,
-    /// It takes every put, whatever the condition says.
+    /// It accepts every put and ignores the condition.
     Overlooked,
 }
 
-/// Cloning gives another handle of the same store.
+/// A clone is another handle of the same store.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryStore {
     state: Arc<Mutex<State>>,
@@ -88,7 +88,7 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// As S3 is: with tags and rules.
+    /// Like S3, with tags and rules.
     pub(crate) fn with_lifecycle() -> Self {
         Self {
             state: Arc::default(),
@@ -97,7 +97,7 @@ impl MemoryStore {
         }
     }
 
-    /// As a folder is.
+    /// Like a folder.
     pub(crate) fn without_lifecycle() -> Self {
         Self {
             lifecycle: false,
@@ -126,7 +126,7 @@ impl MemoryStore {
         }
     }
 
-    /// Scripts what happens at the `nth` call (from 1, counted from now) of an operation.
+    /// Scripts the fault of the `nth` call (from 1, counted from now) of an operation.
     pub(crate) fn fault(&self, op: Op, nth: usize, fault: Fault) {
         let mut state = self.state();
         let done = state.calls.iter().filter(|(called, _)| *called == op).count();
@@ -145,7 +145,7 @@ impl MemoryStore {
         self.state().calls.len()
     }
 
-    /// Puts an object there without a call being counted.
+    /// Adds an object without counting a call.
     pub(crate) fn plant(&self, key: &str, body: impl Into<Bytes>, tags: &[(&str, &str)]) {
         let tags = tags
             .iter()
@@ -178,7 +178,7 @@ impl MemoryStore {
         self.state().objects[key].metadata.clone()
     }
 
-    /// The value of one tag of an object, which must be there.
+    /// The value of one tag of an object; the object must exist.
     pub(crate) fn tag(&self, key: &str, tag: &str) -> Option<String> {
         let state = self.state();
         let held = state.objects.get(key).unwrap_or_else(|| panic!("no object {key}"));
@@ -190,9 +190,9 @@ impl MemoryStore {
         self.state.lock().unwrap()
     }
 
-    /// Does `work`, unless the script says otherwise.
+    /// Does `work`, unless a fault is scripted.
     async fn call<T>(&self, op: Op, key: &str, work: impl FnOnce(&mut State) -> Result<T> + Send) -> Result<T> {
-        // As over a network, others get their turn between any two requests.
+        // As over a network, other tasks run between any two requests.
         tokio::task::yield_now().await;
         let mut state = self.state();
         state.calls.push((op, key.to_owned()));

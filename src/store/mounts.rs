@@ -1,5 +1,5 @@
-//! Whether a store's folder is what it was: where its disk is not mounted, an empty folder of the same name
-//! is there, and a backup would begin anew on another disk.
+//! Checks that a store's folder is the same as before: if its disk is not mounted, there is an empty folder with the
+//! same name, and a backup would start anew on another disk.
 
 use std::fs;
 use std::io::{self, Read};
@@ -12,21 +12,21 @@ use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, database_of_folder, lease_key};
 use crate::run::publication::{Access, Publish, publish};
 
-/// The folders in which backups were made, in a file of this machine. Without a file nothing is remembered.
+/// The folders in which backups were made, in a file on this machine. Without a file, nothing is remembered.
 #[derive(Debug, Clone, Default)]
 pub struct Remembered(Option<PathBuf>);
 
-/// The oldest are forgotten: whoever makes a folder for each run would fill the file.
+/// The oldest entries are dropped, so that a new folder for each run does not fill the file.
 const MOST: usize = 100;
 const LONGEST: u64 = 1 << 20;
 
-/// A folder as it was when a backup was made in it.
+/// A folder's state when a backup was made in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     root: PathBuf,
-    /// The mount point that it is at or below.
+    /// The mount point at or above it.
     mount: PathBuf,
-    /// Device and inode: a folder that was emptied is the same one, that beneath a mount is another.
+    /// Device and inode: an emptied folder keeps them; the folder below an unmounted disk has others.
     identity: (u64, u64),
 }
 
@@ -73,7 +73,7 @@ impl Remembered {
         Self(state.map(|folder| folder.join("stores")))
     }
 
-    /// That a backup is in this folder now. A file that cannot be written is no failure of the backup.
+    /// Records that this folder holds a backup. A file that cannot be written does not fail the backup.
     pub fn note(&self, root: &Path) {
         let (Some(file), Some(now)) = (&self.0, Known::now(root)) else {
             return;
@@ -94,7 +94,7 @@ impl Remembered {
     fn all(&self) -> Vec<Known> {
         let Some(file) = &self.0 else { return Vec::new() };
         let mut text = Vec::new();
-        // A pipe or a link in its place is not waited for, nor followed.
+        // A pipe in its place must not block, and a link is not followed.
         let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
         let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(file);
         if let Ok(opened) = opened
@@ -105,7 +105,7 @@ impl Remembered {
         lines(&text).filter_map(Known::parse).collect()
     }
 
-    /// Whether backups were made in a folder of this name, and the one that is there now is another.
+    /// Whether backups were made in a folder of this name, and the present folder is another one.
     fn other_folder(&self, here: &Path) -> bool {
         let now = identity(here);
         let mut all = self.all().into_iter();
@@ -117,7 +117,7 @@ impl Remembered {
     }
 }
 
-/// The folder is made when it is needed, and is its user's alone. A reader sees the old file or the new one.
+/// Creates the folder if necessary, for its user only. A reader sees the old file or the new one.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -125,7 +125,7 @@ fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// `ENOENT` where a backup must not begin in this folder.
+/// `ENOENT` if a backup must not start in this folder.
 pub fn check(root: &Path, create: StoreCreate, remembered: &Remembered) -> Result<()> {
     if create == StoreCreate::Always || holds_any(root) {
         return Ok(());
@@ -145,11 +145,11 @@ pub fn check(root: &Path, create: StoreCreate, remembered: &Remembered) -> Resul
             missing.display()
         );
         return Err(Error::new(Code::Enoent, what)
-            .hint("mount it; to make backups beneath it all the same, set BACKUP_STORE_CREATE=always"));
+            .hint("mount it; to store backups there without the mount, set BACKUP_STORE_CREATE=always"));
     }
     if create == StoreCreate::Never {
         let what = format!(
-            "the store's folder {} holds nothing of pgstow's, and BACKUP_STORE_CREATE=never forbids to begin there",
+            "the store's folder {} holds nothing of pgstow's, and BACKUP_STORE_CREATE=never forbids a first backup there",
             root.display()
         );
         return Err(Error::new(Code::Enoent, what)
@@ -157,7 +157,7 @@ pub fn check(root: &Path, create: StoreCreate, remembered: &Remembered) -> Resul
     }
     if remembered.other_folder(&here) {
         let what = format!(
-            "the store's folder {} had backups, and the folder that is there now is another and has none",
+            "the store's folder {} held backups, but the present folder is another one and holds none",
             root.display()
         );
         return Err(Error::new(Code::Enoent, what)
@@ -170,13 +170,13 @@ fn read(path: &str) -> Vec<u8> {
     fs::read(path).unwrap_or_default()
 }
 
-/// A link leads to the disk that counts. Of a folder that is not there yet, its parent's.
+/// The real path: a link leads to the disk that counts. For a folder that does not exist yet, its parent's path.
 fn real(root: &Path) -> PathBuf {
     let here = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     fs::canonicalize(&here).unwrap_or(here)
 }
 
-/// Whether a run was ever at work in it.
+/// Whether a run has ever written into it.
 fn holds_any(root: &Path) -> bool {
     let names = |folder: &Path| -> Vec<String> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -197,7 +197,7 @@ fn holds_any(root: &Path) -> bool {
 fn fstab_points(fstab: &[u8]) -> Vec<PathBuf> {
     lines(fstab)
         .filter(|line| !line.trim_ascii_start().starts_with(b"#"))
-        // Mounted by hand, when somebody wants it.
+        // Mounted by hand only.
         .filter(|line| !field(line, 3).is_some_and(|options| has_option(&options, "noauto")))
         .filter_map(|line| field(line, 1))
         .filter(|point| point.is_absolute())
@@ -208,10 +208,10 @@ fn mounted(mountinfo: &[u8]) -> Vec<PathBuf> {
     lines(mountinfo).filter_map(|line| field(line, 4)).collect()
 }
 
-/// The innermost of these mount points that this path is at or below, if nothing is mounted there.
+/// The innermost of these mount points at or above this path, if nothing is mounted there.
 fn missing_mount(path: &Path, points: Vec<PathBuf>, mountinfo: &[u8]) -> Option<PathBuf> {
     let mounted = mounted(mountinfo);
-    // Nothing is known where there is no /proc.
+    // Without /proc nothing is known.
     if mounted.is_empty() {
         return None;
     }
@@ -244,7 +244,7 @@ fn escaped(point: &Path) -> Vec<u8> {
     point.as_os_str().as_bytes().iter().flat_map(byte).collect()
 }
 
-/// All these files write spaces and their like as a backslash and three octal digits.
+/// All these files write spaces and similar characters as a backslash and three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,5 +1,5 @@
-//! `Content-MD5` in the place of newer checksums, for endpoints that do not know these: the SDK puts one of its own to
-//! each request that S3 takes only with some checksum (tags, lifecycle rules).
+//! `Content-MD5` instead of newer checksums, for endpoints that do not know these: the SDK adds a newer one to each
+//! request that S3 accepts only with a checksum (tags, lifecycle rules).
 
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;

@@ -1,5 +1,5 @@
-//! How long each part of a multipart upload is. A pure function of the part's number, so that
-//! memory is known beforehand and no upload ends because it ran out of part numbers.
+//! The length of each part of a multipart upload. It depends only on the part's number, so that memory is known
+//! beforehand and no upload runs out of part numbers.
 
 use super::settings;
 
@@ -7,7 +7,7 @@ const MIB: u64 = 1 << 20;
 /// S3's own limits for a part; the last one may be shorter.
 const SMALLEST: u64 = 5 * MIB;
 const LARGEST: u64 = 5 << 30;
-/// What must fit when nobody could say how long the object becomes.
+/// The size that must fit if the object's size is unknown.
 const ANY_OBJECT: u64 = 5 << 40;
 
 /// Parts start at `base`, keep it for the first `flat` parts, and then double every `step` parts
@@ -45,12 +45,12 @@ impl Schedule {
             ceiling: base,
             max_parts,
         };
-        // The lowest ceiling that lets everything fit: parts that grow further only cost memory.
+        // The lowest ceiling with which everything fits: longer parts would only cost memory.
         while schedule.capacity() < ANY_OBJECT && schedule.ceiling < LARGEST {
             schedule.ceiling = (schedule.ceiling * 2).min(LARGEST);
         }
-        // A thousand parts cannot hold that much even so. They grow sooner then, until they hold
-        // half of what they could if all were as long as S3 allows.
+        // A thousand parts cannot hold that much even so. Then parts grow sooner, until together they hold half of
+        // what parts of S3's largest size would.
         let possible = u64::from(max_parts) * LARGEST / 2;
         while schedule.capacity() < ANY_OBJECT.min(possible) && schedule.step > 1 {
             schedule.step = schedule.step * 3 / 4;
@@ -58,8 +58,7 @@ impl Schedule {
         schedule
     }
 
-    /// The length of part `number` (from 1), unless it is the last; `None` when there may be no
-    /// such part.
+    /// The length of part `number` (from 1), unless it is the last; `None` if there is no such part.
     pub fn length(&self, number: u32) -> Option<u64> {
         if number == 0 || number > self.max_parts {
             return None;
@@ -68,7 +67,7 @@ impl Schedule {
         Some((self.base << doublings).min(self.ceiling))
     }
 
-    /// How much fits in all.
+    /// The size of the largest object that fits.
     pub fn capacity(&self) -> u64 {
         (1..=self.max_parts).filter_map(|number| self.length(number)).sum()
     }

@@ -1,5 +1,5 @@
-//! What each request to S3 needs to be allowed, so that a refusal can say which statement is
-//! lacking in the policy.
+//! The permission that each request to S3 needs, so that the error of a refusal can name the statement that the
+//! policy lacks.
 
 use aws_sdk_s3::operation::abort_multipart_upload::AbortMultipartUploadError;
 use aws_sdk_s3::operation::complete_multipart_upload::CompleteMultipartUploadError;
@@ -18,16 +18,16 @@ use aws_sdk_s3::operation::put_object_tagging::PutObjectTaggingError;
 use aws_sdk_s3::operation::upload_part::UploadPartError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// What a statement is about.
+/// The resource of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Bucket,
     Objects,
 }
 
-/// The failure of a request, which knows what the request needs.
+/// The error of a request, with the permission that the request needs.
 pub trait Needs: ProvideErrorMetadata + std::error::Error {
-    /// As IAM names it; the names differ from those of the requests.
+    /// IAM's name, which differs from the request's.
     const ACTION: &'static str;
     const SCOPE: Scope;
 }

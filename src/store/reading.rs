@@ -1,6 +1,5 @@
-//! Reading a long stretch of an object: several ranged requests at once, their answers in order.
-//! One request alone seldom fills a line to S3, and would have to begin anew wherever it breaks
-//! off.
+//! Reads a long range of an object with several ranged requests at once, and returns their answers in order. A single
+//! request seldom fills a line to S3, and would have to start again whenever it breaks off.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,25 +13,24 @@ use tokio::task::JoinHandle;
 use super::Store;
 use crate::error::{Code, Error, Result};
 
-/// What one request asks for.
+/// The bytes of one request.
 pub const SLICE: u64 = 4 << 20;
-/// Requests at once; also the most slices that are held before they are taken.
+/// The number of requests at once, and the most slices that wait to be taken.
 pub const AHEAD: usize = 4;
 
-/// A range of an object, in order, fetched by several ranged requests at once: memory is bounded
-/// by [`SLICE`] × [`AHEAD`]. Within a request, the store asks again by its own patience. Dropping
-/// it ends the requests.
+/// A range of an object, in order, fetched by several ranged requests at once. It needs at most [`SLICE`] × [`AHEAD`]
+/// of memory. The store retries each request within its own limits. Dropping it ends the requests.
 pub struct Reading {
     store: Arc<dyn Store>,
     key: String,
-    /// What no request has been made for yet.
+    /// The range that was not requested yet.
     ahead: Range<u64>,
-    /// What has not been given out yet.
+    /// The bytes that were not returned yet.
     left: u64,
     slices: VecDeque<Slice>,
 }
 
-/// One request on its way, in a task of its own, so that it goes on while nobody waits for it.
+/// One request in its own task, so that it continues while the caller does something else.
 struct Slice {
     length: u64,
     answer: JoinHandle<Result<Option<Bytes>>>,
@@ -45,7 +43,7 @@ impl Drop for Slice {
 }
 
 impl Reading {
-    /// Begins at once, so within a tokio runtime.
+    /// Starts the first requests at once, so it must be called within a tokio runtime.
     pub fn start(store: Arc<dyn Store>, key: String, range: Range<u64>) -> Self {
         let mut reading = Self {
             store,
@@ -58,9 +56,8 @@ impl Reading {
         reading
     }
 
-    /// The next bytes; `None` when the range has been given out. An object that is missing, or
-    /// ends before the range does, is `INTEGRITY`: the range came from a manifest. Safe to drop
-    /// while it waits.
+    /// The next bytes; `None` at the end of the range. An object that is missing or ends too early is `INTEGRITY`,
+    /// since the range came from a manifest. Safe to drop while it waits.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let Some(slice) = self.slices.front_mut() else {
             return Ok(None);
@@ -68,7 +65,7 @@ impl Reading {
         let length = slice.length;
         let answer = (&mut slice.answer).await;
         self.slices.pop_front();
-        let answer = answer.map_err(|error| Error::internal("a request to the store was cut off").source(error));
+        let answer = answer.map_err(|error| Error::internal("the task of a request to the store died").source(error));
         match answer.flatten() {
             Ok(Some(bytes)) if bytes.len() as u64 == length => {
                 self.left -= length;
@@ -84,7 +81,7 @@ impl Reading {
         }
     }
 
-    /// The same for a thread of its own, fed by a task of this runtime.
+    /// The same for a blocking thread; a task of this runtime feeds it.
     pub fn into_blocking(mut self) -> BlockingReading {
         let left = self.left;
         let (slices, taken) = mpsc::channel(1);
@@ -104,7 +101,7 @@ impl Reading {
         }
     }
 
-    /// Keeps as many requests on their way as may be.
+    /// Starts requests until as many run as allowed.
     fn ask(&mut self) {
         while self.slices.len() < AHEAD && self.ahead.start < self.ahead.end {
             let offset = self.ahead.start;
@@ -122,12 +119,12 @@ impl Reading {
     }
 }
 
-/// A [`Reading`] for code that blocks, on a thread outside of the runtime. Dropping it ends the
-/// requests. What fails comes as an [`io::Error`] with our error inside: see [`our_error`].
+/// A [`Reading`] for blocking code, on a thread outside of the runtime. Dropping it ends the requests. An error comes
+/// as an [`io::Error`] with our error inside: see [`our_error`].
 pub struct BlockingReading {
     slices: mpsc::Receiver<Result<Bytes>>,
     current: Bytes,
-    /// What has not come yet. A channel that closes before is a failure, not the end.
+    /// The bytes that have not arrived. If the channel closes earlier, that is an error and not the end.
     left: u64,
     feeding: JoinHandle<()>,
 }
@@ -144,7 +141,7 @@ impl io::Read for BlockingReading {
             let slice = self
                 .slices
                 .blocking_recv()
-                .unwrap_or_else(|| Err(Error::internal("reading from the store was cut off")));
+                .unwrap_or_else(|| Err(Error::internal("the task that reads from the store died")));
             self.current = slice.map_err(io::Error::other)?;
             self.left -= self.current.len() as u64;
         }
@@ -154,8 +151,7 @@ impl io::Read for BlockingReading {
     }
 }
 
-/// The error of ours that an [`io::Error`] carries, with its code; or the [`io::Error`] itself,
-/// which then came from elsewhere.
+/// Our error inside an [`io::Error`], with its code; or the [`io::Error`] itself if it came from elsewhere.
 pub fn our_error(error: io::Error) -> Result<Error, io::Error> {
     error.downcast::<Error>()
 }
@@ -196,7 +192,7 @@ mod tests {
     }
 
     async fn refused(store: Arc<dyn Store>, range: Range<u64>) -> Error {
-        // The bytes themselves are nothing to print.
+        // The bytes themselves are not printed.
         read(store, range).await.map(|bytes| bytes.len()).unwrap_err()
     }
 
@@ -304,7 +300,7 @@ mod tests {
         let reading = Reading::start(Arc::clone(&store), KEY.to_owned(), 0..body.len() as u64).into_blocking();
         tokio::task::yield_now().await;
         drop(reading);
-        // The memory store itself, this test's handle, and nobody else's.
+        // Only the memory store itself and this test's handle.
         while Arc::strong_count(&store) > 1 {
             tokio::task::yield_now().await;
         }

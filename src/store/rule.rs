@@ -1,41 +1,42 @@
-//! A lifecycle rule, and by which names and tags pgstow knows its own.
+//! A lifecycle rule, and the names and tags by which pgstow recognises its own.
 
 use sha2::{Digest, Sha256};
 
-/// One lifecycle rule, in the terms that every S3 provider has.
+/// One lifecycle rule, in terms that every S3 provider has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub id: String,
     pub enabled: bool,
     pub prefix: String,
-    /// The tag that an object must bear; `None` for the rule on unfinished uploads.
+    /// The tag that an object must have; `None` for the rule on unfinished uploads.
     pub tag: Option<(String, String)>,
-    /// What else an object must be, in words, as `larger than 1000 bytes`. Ours have none.
+    /// Other conditions on an object, in words, such as `larger than 1000 bytes`. Our rules have none.
     pub limits: Vec<String>,
     pub expire_days: Option<u32>,
-    /// The day from which all expires, of a rule that counts no days. Ours have none.
+    /// For a rule with a date instead of days: the day on which all objects expire. Our rules have none.
     pub expire_date: Option<String>,
-    /// Days after which a replaced or expired version goes, in a versioned bucket.
+    /// Days after which a replaced or expired version is removed, in a versioned bucket.
     pub noncurrent_days: Option<u32>,
     pub abort_uploads_days: Option<u32>,
-    /// Where it moves objects so that they cannot be read at once, as `to GLACIER after 1 day`. Ours move none.
+    /// The transition after which objects cannot be read at once, such as `to GLACIER after 1 day`. Our rules have
+    /// none.
     pub archive: Option<String>,
 }
 
 /// The object tag that lifecycle rules match.
 pub const TIER_TAG: &str = "pgstow-tier";
-/// Its value while no manifest claims the object.
+/// The tag's value while no manifest names the object.
 pub const PENDING: &str = "pending";
-/// The rule that ends unfinished uploads.
+/// The purpose of the rule that ends unfinished uploads.
 pub const UPLOADS: &str = "uploads";
 
 const ID_START: &str = "pgstow-";
-/// What pgstow's rules are for: the tags that expire, and uploads.
+/// The purposes of pgstow's rules: tags that expire, and uploads.
 const PURPOSES: [&str; 6] = ["daily", "weekly", "monthly", "yearly", PENDING, UPLOADS];
 
-/// Whether a rule with this id is one that `retention apply` installs and may replace, given that
-/// it filters by the store's own prefix: other stores in the bucket keep theirs. Exact, since a
-/// user may well call a rule of their own `pgstow-to-glacier`.
+/// Whether `retention apply` installed a rule with this id and may replace it, if the rule also filters by the
+/// store's own prefix: rules of other stores in the bucket stay. The match is exact, since a user may call a rule of
+/// their own `pgstow-to-glacier`.
 pub fn is_ours(id: &str) -> bool {
     id.strip_prefix(ID_START)
         .and_then(|rest| rest.rsplit('-').next())

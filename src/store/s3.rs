@@ -1,4 +1,4 @@
-//! The S3 store: AWS and whatever speaks its protocol.
+//! The S3 store: AWS and other services with its protocol.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::{
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
 
-/// How often a body that breaks off is read again, and a conflict of conditional puts repeated.
+/// How often pgstow reads a body again that broke off, and repeats a conflicting conditional put.
 const TRIES: u32 = 5;
 
 pub struct S3 {
@@ -56,9 +56,8 @@ impl S3 {
         }
     }
 
-    /// The whole object or a range of it, of `most` bytes at most: by the length that the answer
-    /// gives, and by the bytes that come. The SDK retries a request, but not a body that breaks off
-    /// while it is read.
+    /// The whole object or a range of it, with a limit of `most` bytes: on the length in the answer, and on the bytes
+    /// that arrive. The SDK retries a request, but not a body that breaks off during reading.
     async fn fetch(&self, key: &str, range: Option<String>, most: u64) -> Result<Option<(GetObjectOutput, Bytes)>> {
         let bucket = &self.bucket;
         let mut tries = 1;
@@ -129,7 +128,7 @@ impl S3 {
                     }
                     verdict => return Err(untrusted(bucket, key, verdict, "the object")),
                 },
-                // Damaged on the way: the store has not taken it.
+                // Damaged in transfer: the store has not accepted it.
                 Err(error) if corrupted(&error) && !damaged => {
                     damaged = true;
                     continue;
@@ -138,14 +137,14 @@ impl S3 {
             };
             match aws::service_code(&error) {
                 Some("PreconditionFailed") if conditional => {
-                    // Gone again in the meantime: with another try, the condition may hold.
+                    // The object was removed in the meantime: in another attempt the condition may hold.
                     match self.settle(key, body).await? {
                         Some(put) => return Ok(put),
                         None if condition == Some(&Condition::Absent) && tries < TRIES => {}
                         None => return Ok(Put::Refused),
                     }
                 }
-                // Somebody else writes the same key at this moment, and may yet fail.
+                // Another run is writing the same key now, and may still fail.
                 Some("ConditionalRequestConflict" | "OperationAborted") if conditional => {
                     if tries >= TRIES {
                         return match self.settle(key, body).await? {
@@ -166,7 +165,7 @@ impl S3 {
         unreachable!("the loop ends by returning")
     }
 
-    /// What a failed condition means: a repeated put finds its own bytes, which is success.
+    /// Explains a failed condition: a repeated put finds its own bytes, which is success.
     async fn settle(&self, key: &str, body: &Bytes) -> Result<Option<Put>> {
         Ok(self.get(key).await?.map(|current| {
             if current.body == *body {
@@ -178,7 +177,7 @@ impl S3 {
     }
 }
 
-/// The body's bytes; `None` where more than `most` come.
+/// The body's bytes; `None` if more than `most` arrive.
 async fn collect(mut body: ByteStream, said: Option<u64>, most: u64) -> Result<Option<Bytes>, ByteStreamError> {
     let mut bytes = Vec::with_capacity(said.and_then(|said| usize::try_from(said).ok()).unwrap_or(0));
     while let Some(more) = body.try_next().await? {
@@ -190,7 +189,7 @@ async fn collect(mut body: ByteStream, said: Option<u64>, most: u64) -> Result<O
     Ok(Some(Bytes::from(bytes)))
 }
 
-/// Longer each time, and never twice the same, so that those who were in each other's way do not meet again.
+/// Longer each time, and random, so that conflicting clients do not meet again.
 async fn pause(tries: u32) {
     let most = 100_u64 << tries.min(5);
     let random = RandomState::new().build_hasher().finish() % (most / 2 + 1);
@@ -203,8 +202,8 @@ impl Store for S3 {
         &self.bucket.url
     }
 
-    /// A listing of one key: unlike HEAD on the bucket, its refusal says why, and a policy that
-    /// lets in by prefix alone allows it.
+    /// Lists one key: unlike HEAD on the bucket, its refusal gives a reason, and a policy that allows only the prefix
+    /// allows it.
     async fn reach(&self) -> Result<()> {
         let bucket = &self.bucket;
         let listing = bucket
@@ -215,8 +214,8 @@ impl Store for S3 {
             .max_keys(1);
         let briefly = listing.clone().customize().config_override(bucket.briefly());
         let reached = match briefly.send().await {
-            // A store that answers, but with errors, may be over it soon. One that does not answer
-            // at all is more likely another than ours.
+            // A store that answers with errors may recover soon. If it does not answer at all, the endpoint is more
+            // likely wrong.
             Err(error)
                 if error
                     .raw_response()
@@ -254,7 +253,7 @@ impl Store for S3 {
         let Some(beyond_first) = length.checked_sub(1) else {
             return Ok(self.head(key).await?.map(|_| Bytes::new()));
         };
-        // Servers read a range as signed numbers.
+        // Servers read the numbers of a range as signed ones.
         let last = offset.saturating_add(beyond_first).min(i64::MAX as u64);
         match self.fetch(key, Some(format!("bytes={offset}-{last}")), length).await {
             Ok(Some((object, bytes))) => {
@@ -273,7 +272,7 @@ impl Store for S3 {
                 Ok(Some(bytes))
             }
             Ok(None) => Ok(None),
-            // Beyond the end there is nothing to give, and S3 calls that an error.
+            // A range beyond the end is an error in S3.
             Err(error) => match self.head(key).await {
                 Ok(Some(head)) if head.bytes <= offset => Ok(Some(Bytes::new())),
                 _ => Err(error),
@@ -305,7 +304,7 @@ impl Store for S3 {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| bucket.error(&listing(prefix), &error))?;
             for object in page.contents() {
-                // Some consoles write an object for a folder.
+                // Some consoles create an object for a folder.
                 let key = object.key().and_then(|key| key.strip_prefix(&bucket.prefix));
                 if let Some(key) = key.filter(|key| !key.is_empty() && !key.ends_with('/')) {
                     entries.push(Entry {
@@ -385,7 +384,7 @@ impl Conditional for S3 {
         self.write(key, &body, object, Some(&condition)).await
     }
 
-    /// Found out by the requests that are made anyhow.
+    /// Known from the requests of the run.
     fn refused(&self) -> bool {
         self.bucket.refuses_conditions.load(Ordering::Relaxed)
     }
@@ -395,7 +394,7 @@ fn version(e_tag: Option<String>) -> Version {
     Version(e_tag.unwrap_or_default())
 }
 
-/// As errors say what could not be done.
+/// The action, as errors name it.
 fn listing(prefix: &str) -> String {
     match prefix {
         "" => "list the objects".to_owned(),

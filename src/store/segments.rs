@@ -1,5 +1,4 @@
-//! The bytes of a part as they came: a list of buffers, none of them copied on the way to the
-//! socket.
+//! The bytes of a part as a list of buffers; they are not copied on the way to the socket.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,13 +8,13 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
-/// What is shorter is copied together: a buffer costs more than its bytes then.
+/// Shorter buffers are copied together, since each buffer costs more than so few bytes.
 const SHORT: usize = 4 << 10;
 
 #[derive(Debug, Clone, Default)]
 pub struct Segments {
     whole: VecDeque<Bytes>,
-    /// Short ones, which follow them.
+    /// Short ones, which come after the others.
     short: BytesMut,
     length: usize,
 }
@@ -45,7 +44,7 @@ impl Segments {
         }
     }
 
-    /// As it is sent, and as often as it has to be: from the same buffers each time.
+    /// The body to send; each retry reads the same buffers.
     pub fn body(mut self) -> ByteStream {
         self.close();
         ByteStream::new(SdkBody::retryable(move || SdkBody::from_body_1_x(self.clone())))

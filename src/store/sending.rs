@@ -1,4 +1,4 @@
-//! One part, or one small object, on its way to S3, and whether the store has it as we have it.
+//! Sends one part, or one small object, to S3, and checks that the store has the same bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,16 +20,16 @@ pub struct SentPart {
     pub bytes: u64,
     pub digests: Digests,
     pub e_tag: Option<String>,
-    /// From its first byte to the store's word for it, retries included.
+    /// From its first byte to the store's answer, including retries.
     pub time: Duration,
 }
 
 pub async fn digest(body: Segments, checksums: Checksums) -> Result<Digests> {
     let digested = tokio::task::spawn_blocking(move || Digests::of(body.iter(), checksums)).await;
-    digested.map_err(|error| Error::internal("a checksum was cut off").source(error))
+    digested.map_err(|error| Error::internal("the thread that computes a checksum died").source(error))
 }
 
-/// Sends one part until the store has it as we have it: once more when it got damaged on the way.
+/// Sends one part until the store has the same bytes: once more if it was damaged in transfer.
 pub async fn send(bucket: Arc<Bucket>, key: String, id: String, number: u32, body: Segments) -> Result<SentPart> {
     let digests = digest(body.clone(), bucket.settings.checksums).await?;
     let always = bucket.always_checksums();
@@ -82,7 +82,7 @@ pub fn judge(theirs: Option<&str>, ours: &Digests, required: bool) -> Verdict {
     match theirs {
         Some(theirs) if theirs == ours.sha256_base64() => Verdict::Same,
         Some(_) => Verdict::Different,
-        // `Content-MD5` and the signature's SHA-256 cover the body then.
+        // In that case `Content-MD5` and the signature's SHA-256 cover the body.
         None if !required => Verdict::Same,
         None => Verdict::Missing,
     }
@@ -92,7 +92,7 @@ pub fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Erro
     let why = if verdict == Verdict::Missing {
         "no checksum"
     } else {
-        "another checksum than ours"
+        "a checksum that differs from ours"
     };
     let what = format!("cannot trust {} with {key}: it reports {why} for {of}", bucket.url);
     Error::new(Code::Store, what).hint(if verdict == Verdict::Missing {
@@ -102,7 +102,7 @@ pub fn untrusted(bucket: &Bucket, key: &str, verdict: Verdict, of: &str) -> Erro
     })
 }
 
-/// The store found that the bytes are not those that we signed.
+/// Whether the store found other bytes than we signed.
 pub fn corrupted<E: aws_sdk_s3::error::ProvideErrorMetadata>(
     error: &aws_sdk_s3::error::SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
 ) -> bool {

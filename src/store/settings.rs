@@ -1,28 +1,28 @@
-//! What a user can say of stores.
+//! The settings for stores.
 
 use std::time::Duration;
 
 pub use crate::outside::aws::settings::Checksums;
 
-/// What a backup does where a folder store has nothing yet, which may be a disk that is not mounted.
+/// What a backup does if a folder store is still empty, which may be a disk that is not mounted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StoreCreate {
-    /// Begins there, unless something says that backups were there before.
+    /// Starts there, unless there are signs that the folder held backups before.
     #[default]
     Auto,
     Always,
     Never,
 }
 
-/// How objects are kept in S3.
+/// How objects are stored in S3.
 #[derive(Debug, Clone)]
 pub struct S3 {
     /// 10,000 unless the provider allows fewer.
     pub max_parts: u32,
     pub part_size: u64,
-    /// Bytes that one upload's parts may take in memory.
+    /// The bytes of memory for the parts of one upload.
     pub memory: u64,
-    /// How long a store that keeps failing is asked again.
+    /// How long requests to a failing store are retried.
     pub retry: Duration,
     pub checksums: Checksums,
     pub tagging: Tagging,
@@ -32,10 +32,10 @@ pub struct S3 {
     pub path_style: Option<bool>,
 }
 
-/// Whether objects get tags, which lifecycle rules go by.
+/// Whether objects get tags, which lifecycle rules use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tagging {
-    /// Where the store knows them.
+    /// If the store knows them.
     Auto,
     /// A store that refuses them is an error.
     On,
@@ -44,7 +44,7 @@ pub enum Tagging {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encryption {
-    /// What the bucket does by default.
+    /// The bucket's default.
     Bucket,
     SseS3,
     SseKms {

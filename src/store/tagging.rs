@@ -1,5 +1,5 @@
-//! Whether a store keeps object tags, which expiry goes by. Not every provider does: some refuse
-//! them, others take them and forget. Found out on the way, by the requests that are made anyhow.
+//! Whether a store keeps object tags, on which expiry depends. Some providers refuse them, others accept them and
+//! lose them. The requests of a run show which; no extra ones are made.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -14,15 +14,15 @@ use super::{ObjectInfo, TagKeeping};
 use crate::error::Result;
 use crate::outside::aws;
 
-/// What is found holds for the store's other requests in the same run.
+/// The result is used for the store's other requests in the same run.
 pub struct Tagging {
     mode: settings::Tagging,
     found: AtomicU8,
-    /// Whether tags that were set have been looked for.
+    /// Whether tags were read back after they were set.
     pub(super) looked: AtomicBool,
-    /// Whether an object was put with tags: what it bears must be set right before a commit.
+    /// Whether an object was put with tags: then its tags must be set correctly before a commit.
     taken: AtomicBool,
-    /// The store takes no tags along with an object, and keeps those that are set afterwards.
+    /// The store accepts no tags with a new object, but keeps tags that are set afterwards.
     afterwards: AtomicBool,
 }
 
@@ -33,7 +33,7 @@ const FOUND: [TagKeeping; 4] = [
     TagKeeping::Forgotten,
 ];
 
-/// A request can be wrong in these ways with and without tags.
+/// Errors that a request can have with and without tags.
 const OTHER_REASONS: [&str; 13] = [
     "BadDigest",
     "InvalidDigest",
@@ -74,19 +74,19 @@ impl Tagging {
             .store(u8::try_from(place).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    /// The tags that go along with an object.
+    /// The tags to send with an object.
     pub fn header(&self, object: &ObjectInfo) -> Option<String> {
         let goes_along = !self.keeping().is_lost() && !self.afterwards.load(Ordering::Relaxed);
         tagging(object).filter(|_| goes_along)
     }
 
-    /// The store has taken an object with tags.
+    /// The store has accepted an object with tags.
     pub fn took(&self) {
         self.taken.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it may be the tags of an object that a store does not know. It says so, and has never taken one: else what
-    /// was put before would keep the tag by which it expires.
+    /// Whether the store may have refused an object because of its tags: it says so, and has never accepted tags
+    /// before. Otherwise the objects put before would keep the tag by which they expire.
     pub fn header_may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         !self.taken.load(Ordering::Relaxed)
             && self.mode == settings::Tagging::Auto
@@ -94,13 +94,13 @@ impl Tagging {
             && (status(error) != Some(400) || names(error, &["tag"]))
     }
 
-    /// Whether it may be tags that a store does not know, in a request about them. Also where another request has found
-    /// out meanwhile: those of all files are on their way at once.
+    /// Whether the store may have refused a request about tags because it has none. Also true if another request has
+    /// found that out meanwhile, since the requests for all files run at once.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         self.mode == settings::Tagging::Auto && self.keeping() != TagKeeping::Kept && says_so(error)
     }
 
-    /// What the same request says without tags decides. True where it was the tags.
+    /// The result of the same request without tags decides. Returns true if the tags were the reason.
     pub fn were_refused<O, E: ProvideErrorMetadata>(
         &self,
         with: &SdkError<E, HttpResponse>,
@@ -108,7 +108,8 @@ impl Tagging {
     ) -> bool {
         let refused = match without {
             Ok(_) => true,
-            // It got further than before: it named the tags first, and names something else now, as a condition.
+            // The store got further than before: it complained about the tags first, and now about something else,
+            // such as a condition.
             Err(error) => {
                 let code = aws::service_code(error);
                 let by_code = code != aws::service_code(with)

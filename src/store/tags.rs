@@ -1,4 +1,5 @@
-//! The tags of objects in a bucket: read, set, and set so that the bucket expires what no backup claims.
+//! The tags of objects in a bucket: reads them, sets them, and marks objects that no backup claims, so that the
+//! bucket expires them.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use super::{Deleted, PENDING, TIER_TAG, TagKeeping};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
 
-const ONLY_ALONG: &str = "set BACKUP_S3_TAGGING=off: this endpoint takes tags along with an object, and cannot change them; then \
+const ONLY_ALONG: &str = "set BACKUP_S3_TAGGING=off: this endpoint accepts tags with a new object, but cannot change them; then \
                           apply the retention with `pgstow prune --allow-delete` after the backups";
 
 impl Bucket {
@@ -36,7 +37,7 @@ impl Bucket {
                     return Ok(Some(Vec::new()));
                 }
                 let is_there = self.head(key).await?.is_some();
-                // A delete marker is answered like a request that the store does not know.
+                // A delete marker gives the same answer as a request that the store does not know.
                 if is_there || status(&error) != Some(405) {
                     self.tagging.learn(TagKeeping::Refused);
                 }
@@ -47,7 +48,7 @@ impl Bucket {
         }
     }
 
-    /// False when there is no such object.
+    /// Returns false if there is no such object.
     pub async fn set_tags(&self, key: &str, tags: &[(String, String)]) -> Result<bool> {
         if self.tagging.keeping().is_lost() {
             return Ok(true);
@@ -56,8 +57,8 @@ impl Bucket {
             self.look_for_tags(key).await;
             return Ok(true);
         };
-        // Tags that the object bears already, and that cannot be changed, would be `pending`: it would
-        // expire, and so must not pass for an object without.
+        // The object may have tags that cannot be changed, such as `pending`: it would expire, so it must not pass
+        // for an object without tags.
         if self.tagging.may_be_refused(&error) && self.tags(key).await? == Some(Vec::new()) {
             self.tagging.learn(TagKeeping::Refused);
             return Ok(true);
@@ -72,7 +73,7 @@ impl Bucket {
         })
     }
 
-    /// Once in a run, right after tags were set: a store may take them and keep none.
+    /// Once in a run, right after tags were set: a store may accept tags and not keep them.
     async fn look_for_tags(&self, key: &str) {
         if self.tagging.keeping() == TagKeeping::Unknown
             && !self.tagging.looked.swap(true, Ordering::Relaxed)
@@ -106,8 +107,8 @@ impl Bucket {
             .await)
     }
 
-    /// Tags an object for the bucket to expire, keeping its other tags. Where the store keeps no tags,
-    /// nothing would ever take it away, so it is deleted, if the key may.
+    /// Tags an object so that the bucket expires it, and keeps its other tags. If the store keeps no tags, the object
+    /// would never expire, so it is deleted, if the key may.
     pub async fn discard(&self, key: &str) -> Result<()> {
         let Some(mut tags) = self.tags(key).await? else {
             return Ok(());
@@ -121,7 +122,7 @@ impl Bucket {
             return Ok(());
         }
         let what = format!(
-            "{} keeps no tags and does not let this key delete {key}: it stays, and belongs to no backup",
+            "{} keeps no tags and does not let this key delete {key}: the object stays, but belongs to no backup",
             self.url
         );
         Err(Error::new(Code::Store, what).hint("`pgstow prune --allow-delete` with a key that may delete removes it"))

@@ -1,6 +1,6 @@
-//! A file on its way into a folder store. It is written under a temporary name beside its final
-//! one and published by one rename, so that readers see nothing or all of it, after a crash too.
-//! Everything here blocks, and so runs within [`blocking`].
+//! An upload into a folder store. The file is written under a temporary name beside its final one and published by
+//! one rename, so that readers see no file or the whole file, even after a crash. Everything here blocks, so call it
+//! within [`blocking`].
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
@@ -15,12 +15,12 @@ use crate::error::{Code, Error, Result};
 use crate::run::files::{blocking, io_error, parent, sync_folder};
 use crate::run::publication::{Publish, Published, give_name, temporary_name};
 
-/// How long a folder may take to answer anything but the writing of an archive. A network file system
-/// whose server is gone keeps its callers for ever.
+/// How long a folder may take for anything but the writing of an archive. On a network file system whose server is
+/// gone, calls never return.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs what blocks as [`blocking`] does, and gives it up when it takes longer than `patience`: its thread stays, and does not keep
-/// the process. `folder` is for the message.
+/// Runs blocking work as [`blocking`] does, and gives up when it takes longer than `patience`: its thread stays, and
+/// does not keep the process alive. `folder` is for the message.
 pub async fn within<T: Send + 'static>(
     patience: Duration,
     folder: &Path,
@@ -31,28 +31,27 @@ pub async fn within<T: Send + 'static>(
         Err(_) => {
             let (path, seconds) = (folder.display(), patience.as_secs());
             let what = format!("the store's folder {path} has not answered for {seconds} s");
-            Err(Error::new(Code::Store, what)
-                .hint("see whether its disk, or the server that it is mounted from, is alive"))
+            Err(Error::new(Code::Store, what).hint("check its disk, or the server that it is mounted from"))
         }
     }
 }
 
-/// Dropped without [`Temporary::publish`] or [`Temporary::remove`], it stays as a left-over.
+/// Dropped without [`Temporary::publish`] or [`Temporary::remove`], it leaves a left-over.
 pub struct Temporary {
-    /// The folder that the file is in, and stays in, whatever becomes of the names that lead there.
+    /// The open folder of the file. It stays the same even if folders above it are renamed.
     folder: Folder,
     name: String,
-    /// The final name, and where that is, for messages.
+    /// The final name, and its full path for messages.
     final_name: String,
     target: PathBuf,
     file: Arc<File>,
-    /// Folders that did not exist before, outermost first: where they are, and their names.
+    /// Folders that were created for the file, outermost first: their parents and names.
     made: Vec<(Folder, String)>,
 }
 
 impl Temporary {
-    /// Makes the folders that lead from `root` to the last of `segments`, which is the file's final
-    /// name, and the file. `root` itself is made where its parent exists.
+    /// Creates the file, and the folders from `root` to the last of `segments`, which is the file's final name. It
+    /// creates `root` itself only if its parent exists.
     pub fn create(root: &Path, segments: &[String]) -> Result<Self> {
         let (name, folders) = match segments.split_last() {
             Some((name, folders)) => (name.as_str(), folders),
@@ -62,7 +61,7 @@ impl Temporary {
         for tries in 0.. {
             let folder = match make_folders(root, folders, &mut made) {
                 Ok(folder) => folder,
-                // Another process may clean up empty folders, one of these among them.
+                // Another process may have removed an empty folder on the way.
                 Err(error) if error.code() == Code::Enoent && tries < 3 => continue,
                 Err(error) => {
                     remove_made(&made);
@@ -81,7 +80,7 @@ impl Temporary {
                         made,
                     });
                 }
-                // The same; and a name that is taken already is not ours, whoever put it there.
+                // The same; and an existing file with this name is not ours.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) && tries < 3 => {}
                 Err(error) => {
@@ -116,8 +115,8 @@ impl Temporary {
             .map_err(|error| io_error("write", &self.target, error))
     }
 
-    /// The bytes reach the disk before the name does. Closing reports nothing that the sync did
-    /// not, on network file systems neither.
+    /// The bytes are on the disk before the name is. Close reports no error that sync does not, not even on network
+    /// file systems.
     pub fn sync(&self) -> Result<()> {
         self.file
             .sync_all()
@@ -129,7 +128,7 @@ impl Temporary {
         Ok(metadata.map_err(|error| io_error("read", &self.target, error))?.len())
     }
 
-    /// Gives the synced file its final name, as [`give_name`] does. Where it does not get it, our file is gone.
+    /// Gives the synced file its final name, as [`give_name`] does. If that fails, our file is removed.
     pub fn publish(self, how: Publish) -> Result<Published> {
         let (name, final_name) = (OsStr::new(&self.name), OsStr::new(&self.final_name));
         match give_name(self.folder.handle(), name, final_name, how) {
@@ -145,7 +144,7 @@ impl Temporary {
         }
     }
 
-    /// Removes the file, and the folders that were made for it when nothing else is in them.
+    /// Removes the file, and the folders that were created for it if they are empty.
     pub fn remove(self) -> Result<()> {
         self.folder.remove_file(&self.name)?;
         remove_made(&self.made);
@@ -153,7 +152,7 @@ impl Temporary {
     }
 }
 
-/// Removes the folders that were made for one file, as far as nothing else is in them.
+/// Removes the folders that were created for one file, if they are empty.
 fn remove_made(made: &[(Folder, String)]) {
     let _ = made.iter().rev().all(|(around, name)| around.remove_folder(name));
 }
@@ -208,7 +207,7 @@ mod tests {
         assert!(!root.path().join("shop/20260102T030405Z-full").exists());
     }
 
-    /// In a thread of its own, to which the kernel says from then on that its disk has failed to sync.
+    /// Runs in a separate thread, for which every sync of the disk fails from then on.
     #[allow(unsafe_code)]
     fn where_no_sync_succeeds<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let word = |code: u32, k: u32, jf: u8| libc::sock_filter {

@@ -1,4 +1,4 @@
-//! What to do about a store's refusal that is no matter of permissions: which setting or command helps.
+//! Hints for refusals of a store that are not about permissions: which setting or command helps.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -7,43 +7,42 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use crate::error::Error;
 use crate::outside::aws;
 
-const ROOM: &str = "the store is full, or a quota is reached: raise it, or make room with `pgstow prune --allow-delete` and a \
-                    shorter --retention";
-const PARTS: &str = "set BACKUP_S3_MAX_PARTS to as many parts as the provider allows (1000 at some), or BACKUP_S3_PART_SIZE to \
-                     larger ones";
-const LIKE_PARTS: &str = "this provider wants all parts of one length: set BACKUP_S3_PART_SIZE so large that a tenth of the \
-                          parts (BACKUP_S3_MAX_PARTS) holds the whole backup";
-const TOO_LARGE: &str = "this provider takes less in one request: set BACKUP_S3_PART_SIZE to a smaller size";
-const CLASS: &str =
-    "the store does not know the class of BACKUP_S3_STORAGE_CLASS: give one that it has, or take the setting out";
-const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not take SHA-256 checksums";
-const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not take object tags";
-pub(super) const CONDITIONS: &str = "leases need conditional writes (If-None-Match, If-Match): for the first --store use a store, \
-                                     or a version of it, that knows them; this one can hold copies. If it does know them, \
-                                     try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
-const FEATURE: &str = "the endpoint does not take something in the request: try BACKUP_S3_CHECKSUMS=when_required (checksums), \
-                       BACKUP_S3_TAGGING=off (object tags), and without BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS";
+const ROOM: &str = "free space in the store with `pgstow prune --allow-delete` and a shorter --retention, or raise \
+                    its quota: it is full";
+const PARTS: &str = "set BACKUP_S3_MAX_PARTS to the number of parts that the provider allows (1000 at some), or \
+                     raise BACKUP_S3_PART_SIZE";
+const LIKE_PARTS: &str = "set BACKUP_S3_PART_SIZE so large that a tenth of the parts (BACKUP_S3_MAX_PARTS) holds \
+                          the whole backup: this provider wants all parts of one length";
+const TOO_LARGE: &str = "set BACKUP_S3_PART_SIZE to a smaller size: this provider accepts less in one request";
+const CLASS: &str = "set BACKUP_S3_STORAGE_CLASS to a class that this store has, or remove the setting";
+const CHECKSUMS: &str = "set BACKUP_S3_CHECKSUMS=when_required: this endpoint does not accept SHA-256 checksums";
+const TAGS: &str = "set BACKUP_S3_TAGGING=off: this endpoint does not accept object tags";
+pub(super) const CONDITIONS: &str = "name a store with conditional writes (If-None-Match, If-Match) first, or use \
+                                     a newer version of this one: leases need them, copies do not. If this store \
+                                     has them, try BACKUP_S3_CHECKSUMS=when_required and BACKUP_S3_TAGGING=off";
+const FEATURE: &str = "try BACKUP_S3_CHECKSUMS=when_required (checksums), BACKUP_S3_TAGGING=off (object tags), and \
+                       no BACKUP_S3_SSE and BACKUP_S3_STORAGE_CLASS: the endpoint refuses a part of the request";
 
-/// Words by which stores name what they do not know.
+/// Words that stores use for a feature that they do not have.
 const OF_CONDITIONS: [&str; 3] = ["if-none-match", "if-match", "conditional"];
 pub(super) const OF_TAGS: [&str; 2] = ["tagging", "tags"];
 
 const ARCHIVED: &str = "the object is in an archive class (Glacier):";
 
-/// Whether it is an object in an archive class, which can be fetched back: the store answers as it should.
+/// Whether the error is about an object in an archive class, which can be fetched back: the store works as it should.
 pub fn is_archived(error: &Error) -> bool {
     error.hint_text().starts_with(ARCHIVED)
 }
 
-/// Whether it is the condition of a request that the store does not know. One that is answered 501 says so without
-/// naming it.
+/// Whether the store refuses the condition of a request because it does not know conditions. With the answer 501 it
+/// need not name the condition.
 pub(super) fn refuses_conditions<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     matches!(aws::service_code(error), Some("NotImplemented" | "MethodNotAllowed"))
         || (matches!(status, Some(400 | 405 | 501)) && names(error, &OF_CONDITIONS))
 }
 
-/// Whether a refusal names one of these, in its code or its words.
+/// Whether a refusal contains one of these words, in its code or its message.
 pub(super) fn names<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, words: &[&str]) -> bool {
     let said = error.as_service_error().map(ProvideErrorMetadata::meta);
     let told = said.into_iter().flat_map(|said| [said.code(), said.message()]);
@@ -53,9 +52,9 @@ pub(super) fn names<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, 
     })
 }
 
-/// Where a refused request went.
+/// The target of a refused request.
 pub(super) struct Place<'a> {
-    /// The bucket's.
+    /// The bucket's name.
     pub name: &'a str,
     pub prefix: &'a str,
     pub url: &'a str,
@@ -66,7 +65,7 @@ impl Place<'_> {
         format!("{}{key}", self.prefix)
     }
 
-    /// `what` is the sentence that goes before the reason, and names the key.
+    /// `what` is the sentence before the reason; it names the key.
     pub(super) fn remedy<E: ProvideErrorMetadata>(
         &self,
         what: &str,
@@ -88,7 +87,7 @@ impl Place<'_> {
         let key = key.map_or_else(|| "KEY".to_owned(), |key| self.key(key));
         if key.ends_with("/.lease") {
             return format!(
-                "{ARCHIVED} with `aws s3 rm s3://{}/{key}`, remove it when no run is at work, for the next backup makes \
+                "{ARCHIVED} with `aws s3 rm s3://{}/{key}`, remove it while no run is active; the next backup makes \
                  another; and let no lifecycle rule put objects there",
                 self.name
             );
@@ -132,7 +131,7 @@ fn remedy(code: Option<&str>, status: Option<u16>, message: &str) -> Option<&'st
     if code != "NotImplemented" && !matches!(status, Some(400 | 405 | 501)) {
         return None;
     }
-    // Bytes that were damaged on the way have a remedy of their own.
+    // Bytes that were damaged in transfer have a hint of their own.
     if code.contains("Digest") || code.contains("Mismatch") {
         return None;
     }

@@ -1,5 +1,4 @@
-//! One object on its way to S3: in one request when it is small, else in parts, of which a
-//! bounded number is in flight.
+//! An upload to S3: in one request if the object is small, else in parts, of which a limited number is in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +31,12 @@ pub struct S3Upload {
     key: String,
     object: ObjectInfo,
     schedule: Schedule,
-    /// The part being filled.
+    /// The part that is being filled.
     filling: Segments,
     /// Its number, from 1.
     number: u32,
     window: Window,
-    /// `None` until the first part is full and more comes.
+    /// `None` until the first part is full and more bytes come.
     multipart: Option<Multipart>,
     in_flight: JoinSet<Result<SentPart>>,
     sent: Vec<SentPart>,
@@ -45,18 +44,19 @@ pub struct S3Upload {
 
 struct Multipart {
     id: String,
-    /// Whether its creation was sent more than once: then there may be another upload, whose
-    /// creation was answered to nobody.
+    /// Whether its creation was sent more than once: then there may be a second upload, whose id was lost with the
+    /// answer.
     may_have_twin: bool,
 }
 
-/// For one completion or put while another of the same key is on its way.
+/// Attempts of a completion or put while another request on the same key is in progress.
 const CONFLICTS: u32 = 3;
 
 impl S3Upload {
     pub fn new(bucket: Arc<Bucket>, key: &str, object: &ObjectInfo) -> Self {
         let mut object = object.clone();
-        // So that nobody else's object is taken for ours, be it of the same backup id and length.
+        // A random word, so that no object of another upload is taken for ours, even with the same backup id and
+        // length.
         object.metadata.push((UPLOAD.to_owned(), random()));
         Self {
             schedule: Schedule::new(&bucket.settings, object.size_estimate),
@@ -72,7 +72,7 @@ impl S3Upload {
         }
     }
 
-    /// Sends the part that has been filled, as soon as there is room for one more in flight.
+    /// Sends the filled part, as soon as one more may be in flight.
     async fn send_part(&mut self) -> Result<()> {
         let id = match &self.multipart {
             Some(multipart) => multipart.id.clone(),
@@ -80,7 +80,7 @@ impl S3Upload {
         };
         let body = std::mem::take(&mut self.filling);
         let memory = parts_in_flight(self.bucket.settings.memory, body.len() as u64);
-        // What has come back already was not waited for.
+        // Parts that have finished already did not make this one wait.
         while let Some(joined) = self.in_flight.try_join_next() {
             self.sent_one(joined, false, memory)?;
         }
@@ -173,8 +173,8 @@ impl S3Upload {
             .await
     }
 
-    /// Aborts whatever else is in progress under our key. Best effort: what stays is found by the
-    /// next run, and by the lifecycle rule on unfinished uploads.
+    /// Aborts all other uploads of our key. If that fails, the next run finds what is left, and the lifecycle rule on
+    /// unfinished uploads removes it.
     async fn sweep(&self) {
         let ours = self.multipart.as_ref().map(|multipart| multipart.id.as_str());
         let key = self.bucket.key(&self.key);
@@ -191,7 +191,7 @@ impl S3Upload {
         }
     }
 
-    /// The whole object in one request: it is not longer than its first part.
+    /// Puts the whole object in one request: it is not longer than its first part.
     async fn put_whole(&mut self, expected: &Expected) -> Result<Stored> {
         let bucket = Arc::clone(&self.bucket);
         let body = std::mem::take(&mut self.filling);
@@ -219,12 +219,12 @@ impl S3Upload {
                     }
                 },
                 Err(error) if corrupted(&error) && !repeated => repeated = true,
-                // Somebody else writes it at this moment, and may yet fail.
+                // Another run is writing this key now, and may still fail.
                 Err(error) if in_conflict(&error) && conflicts < CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(Duration::from_millis(200 << conflicts)).await;
                 }
-                // It does not know the condition: what it shows has to do.
+                // The store does not know the condition: check what it shows instead.
                 Err(error) if condition.is_some() && refuses_conditions(&error) => {
                     if bucket.glance(&self.key).await {
                         return Err(self.taken());
@@ -234,7 +234,7 @@ impl S3Upload {
                 Err(error) => break bucket.error(&format!("write {}", self.key), &error),
             }
         };
-        // It may have succeeded without our being told.
+        // It may have succeeded although the answer was lost.
         match bucket.head(&self.key).await {
             Ok(Some(head)) if self.is_ours(&head, expected.bytes, &digests.sha256_base64()) => {
                 Ok(self.whole(expected, head.checksum_sha256()))
@@ -256,7 +256,7 @@ impl S3Upload {
         }
     }
 
-    /// Sends the last part, reviews all of them, and makes the object visible.
+    /// Sends the last part, compares all of them, and makes the object visible.
     async fn finish(&mut self, id: &str, expected: &Expected) -> Result<Stored> {
         self.settle().await?;
         self.sent.sort_by_key(|part| part.number);
@@ -266,8 +266,8 @@ impl S3Upload {
             return Err(self.not_as_expected(total, expected));
         }
         let composite = composite(&self.sent);
-        // The request itself forbids to replace what is there; not every store knows that. An ill store is
-        // not waited for twice.
+        // The request itself forbids replacing an existing object, but not every store obeys that. A failing store is
+        // asked only once.
         if !self.object.replace && self.bucket.glance(&self.key).await {
             return Err(self.taken());
         }
@@ -282,7 +282,7 @@ impl S3Upload {
         }
         let head = match self.bucket.head(&self.key).await {
             Ok(Some(head)) if self.agrees(&head, expected.bytes, &composite) => head,
-            // Put over ours, in a store that does not hold to conditions: it is not ours to give up.
+            // Another run replaced our object, in a store that ignores conditions: it is not ours to give up.
             Ok(Some(head)) if self.is_anothers(&head) => return Err(self.taken()),
             Ok(head) => {
                 let found = head.map_or("nothing".to_owned(), |head| {
@@ -310,7 +310,7 @@ impl S3Upload {
                 .build()
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect()));
-        // The store puts the parts together; 10,000 of them take a while in some.
+        // The store joins the parts; with 10,000 of them that takes a while in some stores.
         let patience =
             bucket.patience.complete + Duration::from_millis(50) * u32::try_from(self.sent.len()).unwrap_or(0);
         let request = bucket
@@ -332,7 +332,7 @@ impl S3Upload {
                 .await;
             match sent {
                 Ok(answer) => return Ok(answer),
-                // It does not know the condition: what it showed before has to do.
+                // The store does not know the condition: what it showed before must do.
                 Err(error) if condition.is_some() && refuses_conditions(&error) => {
                     condition = None;
                 }
@@ -345,9 +345,9 @@ impl S3Upload {
         }
     }
 
-    /// A completion can succeed although its answer was lost. What the store shows decides; when
-    /// it does not show our object, the upload is aborted, and looked for once more, because the
-    /// completion may have won against the abort.
+    /// A completion can succeed although its answer was lost. The object that the store shows decides. If it does not
+    /// show ours, the upload is aborted, and pgstow looks once more, because the completion may have been faster than
+    /// the abort.
     async fn perhaps_completed(&self, id: &str, expected: &Expected, composite: &str, failed: Error) -> Result<Stored> {
         let mut failed = failed;
         for aborted in [false, true] {
@@ -355,7 +355,7 @@ impl S3Upload {
                 Ok(Some(head)) if self.is_ours(&head, expected.bytes, composite) => {
                     return Ok(self.composed(expected, head.checksum_sha256()));
                 }
-                // Ours is aborted by whoever called.
+                // The caller aborts our upload.
                 Ok(Some(head)) if self.is_anothers(&head) => return Err(self.taken()),
                 Ok(_) => {}
                 Err(second) => failed = failed.also(second),
@@ -387,8 +387,8 @@ impl S3Upload {
         }
     }
 
-    /// Whether what the store shows agrees with what we wrote: in its checksum where the store
-    /// tells one, in its length and in the metadata, which names this backup.
+    /// Whether the store's object equals what we wrote: its checksum if the store reports one, its length, and its
+    /// metadata, which names this backup.
     fn agrees(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
         let metadata = |name: &str| head.metadata().and_then(|metadata| metadata.get(name));
         head.content_length().and_then(|length| u64::try_from(length).ok()) == Some(bytes)
@@ -400,15 +400,14 @@ impl S3Upload {
                 .all(|(name, value)| metadata(name) == Some(value))
     }
 
-    /// Whether it is ours beyond doubt, though the store never confirmed that it took it: the
-    /// length alone could be that of an older object.
+    /// Whether the object is certainly ours, though the store never confirmed the upload: an older object could have
+    /// the same length.
     fn is_ours(&self, head: &HeadObjectOutput, bytes: u64, checksum: &str) -> bool {
         let identified = head.checksum_sha256().is_some() || !self.object.metadata.is_empty();
         identified && self.agrees(head, bytes, checksum)
     }
 
-    /// Whether it is another upload's, by the word that each of ours bears; and so one that was not to
-    /// be replaced.
+    /// Whether it has another upload's word, and so is an object that must not be replaced.
     fn is_anothers(&self, head: &HeadObjectOutput) -> bool {
         let told = head.metadata().and_then(|metadata| metadata.get(UPLOAD));
         let ours = self.object.metadata.iter().find(|(name, _)| name == UPLOAD);
@@ -419,16 +418,16 @@ impl S3Upload {
         taken(&self.key, &self.bucket.url)
     }
 
-    /// The object can be seen, and must not be taken for a good one. There is no taking it back
-    /// without a delete permission, so it is tagged for expiry, and the error says so.
+    /// The object is visible but must not count as good. Without a permission to delete, pgstow cannot remove it; so
+    /// it is tagged to expire, and the error says so.
     async fn visible_but_wrong(&self, error: Error) -> Error {
         let what = format!("{} is visible, and was given up", self.key);
         let note = match self.bucket.discard(&self.key).await {
             Ok(()) if self.bucket.tagging.keeping().is_lost() => {
-                Error::new(Code::Store, format!("{what}: it is deleted again"))
+                Error::new(Code::Store, format!("{what}: it was deleted"))
             }
-            Ok(()) => Error::new(Code::Store, format!("{what}: it is tagged to expire")),
-            Err(second) => Error::new(Code::Store, format!("{what}, but could not be taken away")).also(second),
+            Ok(()) => Error::new(Code::Store, format!("{what}: it was tagged to expire")),
+            Err(second) => Error::new(Code::Store, format!("{what}, but could not be removed")).also(second),
         };
         error.also(note)
     }
@@ -448,7 +447,7 @@ impl S3Upload {
         untrusted(&self.bucket, &self.key, verdict, of)
     }
 
-    /// Ends what is in flight, then the upload.
+    /// Ends the parts in flight, then the upload.
     async fn give_up(&mut self) -> Result<()> {
         let patience = self.bucket.patience.abort;
         let settled = async { while self.in_flight.join_next().await.is_some() {} };
@@ -486,8 +485,7 @@ impl Upload for S3Upload {
                     .hint("raise BACKUP_S3_PART_SIZE, or BACKUP_S3_MAX_PARTS where the provider allows more"));
             };
             let length = usize::try_from(length).unwrap_or(usize::MAX);
-            // A part goes only when more comes after it, so that what fits in one part is known
-            // to be the whole object.
+            // A part is sent only when more bytes follow, so that an object that fits in one part is recognised.
             if self.filling.len() >= length {
                 self.send_part().await?;
                 continue;
@@ -500,7 +498,7 @@ impl Upload for S3Upload {
 
     async fn settle(&mut self) -> Result<()> {
         if self.multipart.is_none() {
-            // It goes in one request, which makes it visible.
+            // The object is sent in one request, which also makes it visible.
             return Ok(());
         }
         if !self.filling.is_empty() {
@@ -523,7 +521,7 @@ impl Upload for S3Upload {
                 }
                 Ok(stored)
             }
-            // Aborting twice does no harm, and a completed upload cannot be aborted any more.
+            // A second abort does no harm, and a completed upload cannot be aborted any more.
             Err(error) => Err(error.with_clean_up(self.give_up().await)),
         }
     }
@@ -533,7 +531,7 @@ impl Upload for S3Upload {
     }
 }
 
-/// Another request on the same key is on its way.
+/// Another request on the same key is in progress.
 fn in_conflict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     matches!(
         aws::service_code(error),
@@ -541,9 +539,8 @@ fn in_conflict<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bo
     )
 }
 
-/// Of the bytes that parts may take in memory, one part is being filled; the others may be in
-/// flight. One is, however long it is. So the worst case is `memory`, or two parts if they are
-/// longer.
+/// How many parts may be in flight within `memory`, beside the part that is being filled; at least one, however long
+/// it is. So the largest use is `memory`, or two parts if they are longer.
 fn parts_in_flight(memory: u64, length: u64) -> usize {
     let parts = (memory + length / 2) / length.max(1);
     usize::try_from(parts.saturating_sub(1)).unwrap_or(usize::MAX).max(1)

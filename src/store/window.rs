@@ -1,17 +1,17 @@
-//! How many parts are in flight at once, by what they tell of the line.
+//! How many parts are in flight at once, computed from the times of finished parts.
 //!
-//! A part's time is the line's latency and the time that its bytes take. As long as one more in
-//! flight does not make each of them slower, the line is idle while it waits for answers, and one
-//! more is worth its memory. When all get slower in the same measure, the line or the store is full:
-//! more in flight only wait in another queue. That is how TCP Vegas finds its window.
+//! A part's time is the line's latency plus the transfer time of its bytes. As long as one more part in flight does
+//! not slow the others down, the line is idle part of the time, and one more is worth its memory. When all slow down
+//! alike, the line or the store is saturated: more parts would only wait in another queue. TCP Vegas finds its window
+//! in the same way.
 
 use std::time::Duration;
 
-/// In flight at first, where there is memory for them.
+/// Parts in flight at the start, if there is memory for them.
 const FIRST: usize = 4;
-/// Slower than the quickest part by this much, and no more are added.
+/// If a part is slower than the quickest by this factor, no more are added.
 const FULL: f64 = 1.6;
-/// Slower by this much, and one fewer is enough.
+/// If it is slower by this factor, one fewer is used.
 const OVERFULL: f64 = 4.0;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Window {
     size: usize,
     /// Seconds per byte of the quickest part so far.
     quickest: Option<f64>,
-    /// Parts that have come back since the size changed: what was sent before it says nothing of it.
+    /// Parts that were finished since the size changed: parts sent before the change say nothing about the new size.
     settled: usize,
 }
 
@@ -34,12 +34,12 @@ impl Default for Window {
 }
 
 impl Window {
-    /// How many parts may be in flight, of those that there is memory for: at least one.
+    /// How many parts may be in flight, at most as many as `memory` holds and at least one.
     pub fn size(&self, memory: usize) -> usize {
         self.size.min(memory).max(1)
     }
 
-    /// A part has been taken. `waited`: the next one was ready and had no place.
+    /// The store has accepted a part. `waited`: the next part was ready and had to wait.
     pub fn took(&mut self, bytes: u64, time: Duration, waited: bool, memory: usize) {
         let pace = time.as_secs_f64() / bytes.max(1) as f64;
         let quickest = self.quickest.map_or(pace, |quickest| quickest.min(pace));

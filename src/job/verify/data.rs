@@ -268,7 +268,7 @@ struct Slices {
 impl Read for Slices {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() && self.left > 0 && !buffer.is_empty() {
-            let cut = || Error::new(Code::Internal, "reading from the store was cut off");
+            let cut = || Error::new(Code::Internal, "the task that reads from the store died");
             self.current = self.slices.blocking_recv().ok_or_else(|| io::Error::other(cut()))?;
             self.left -= self.current.len() as u64;
         }

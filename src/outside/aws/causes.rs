@@ -1,4 +1,4 @@
-//! What lies below an error of the SDK, in words for a person.
+//! The causes of an SDK error, in words for a person.
 
 use std::error::Error as StdError;
 
@@ -6,8 +6,8 @@ use aws_smithy_types::error::ErrorMetadata;
 
 use super::proxy;
 
-/// What lies below an error, outermost first, as a person reads it: the SDK's own texts are Rust's debugging
-/// output in places.
+/// The causes of an error, outermost first, as a person can read them: some of the SDK's own texts are Rust's
+/// debugging output.
 pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
     let mut told = Vec::new();
     let mut next = cause;
@@ -20,7 +20,7 @@ pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
             None => error.to_string(),
         };
         let text = text.trim();
-        // The way, and no cause.
+        // This names the proxy on the way, and no cause.
         let is_way = error.is::<proxy::Through>();
         if !text.is_empty() && !is_way && !is_debugging_output(text) {
             told.push(text.to_owned());
@@ -30,7 +30,7 @@ pub(super) fn causes(cause: Option<&(dyn StdError + 'static)>) -> Vec<String> {
     told
 }
 
-/// As `Type { field: value }` and `Type(Type(...))` are printed.
+/// Whether the text looks like `Type { field: value }` or `Type(Type(...))`.
 fn is_debugging_output(text: &str) -> bool {
     let named = |at: usize| text[..at].trim_end().ends_with(|c: char| c.is_ascii_alphanumeric());
     let fields = text.match_indices(" { ").any(|(at, _)| named(at));

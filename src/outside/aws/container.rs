@@ -1,5 +1,5 @@
-//! The credentials of a container: those of an ECS task, and of EKS's pod identity. The SDK does not say which variable led
-//! to what failed.
+//! The credentials of a container: of an ECS task, or of EKS pod identity. The SDK does not say which variable led to
+//! the failure.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -23,7 +23,7 @@ pub(super) struct Container(pub EcsCredentialsProvider);
 impl Container {
     async fn ask(&self) -> provider::Result {
         self.0.provide_credentials().await.map_err(|error| match error {
-            // The next in the chain is asked.
+            // The chain asks the next provider.
             CredentialsError::CredentialsNotLoaded(_) => error,
             error => OfContainer::of(&Env::real(), error),
         })
@@ -39,7 +39,7 @@ impl ProvideCredentials for Container {
     }
 }
 
-/// What a variable of the container's names, and why it gave nothing.
+/// The value of a variable of the container, and why it gave no credentials.
 #[derive(Debug)]
 pub(super) struct OfContainer {
     variable: &'static str,
@@ -54,7 +54,7 @@ enum Why {
 }
 
 impl OfContainer {
-    /// The error with the variable that leads to it, where one is set.
+    /// The error, with the variable that leads to it if one is set.
     fn of(env: &Env, error: CredentialsError) -> CredentialsError {
         let given = |variable: &'static str| {
             let value = env.get(variable).ok().filter(|value| !value.is_empty())?;
@@ -101,10 +101,10 @@ impl StdError for OfContainer {
     }
 }
 
-const TOKEN: &str = "name the file that the platform mounts (EKS pod identity does so itself, by its association with the service \
-                     account), or take the variable away";
-const ADDRESS: &str = "the platform's agent answers there (ECS, EKS pod identity): look whether it runs, and whether this \
-                       container reaches it; where credentials come from elsewhere, take the variable away";
+const TOKEN: &str = "name the file that the platform mounts (EKS pod identity does that itself, by its association \
+                     with the service account), or remove the variable";
+const ADDRESS: &str = "check that the platform's agent (ECS, EKS pod identity) runs at that address, and that this \
+                       container reaches it; if credentials come from elsewhere, remove the variable";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
-//! AWS credentials out of the SDK's own chain, which are asked for again when they expire, when the service says
-//! that they have, and when somebody has put new ones into the profile's file in the meantime.
+//! AWS credentials from the SDK's own chain. pgstow asks for them again when they expire, when a service says that
+//! they have expired, and when the profile's file has changed.
 //!
-//! The SDK's chain reads a profile once, and keeps what it has found in it; so the chain is built anew.
+//! The SDK's chain reads a profile once and caches its content; so pgstow builds the chain again each time.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -31,13 +31,13 @@ use aws_types::os_shim_internal::{Env, Fs};
 use super::container::{Container, OfContainer};
 use super::process::{self, Process, ProcessFailure};
 
-/// New ones are asked for so long before the old ones expire.
+/// pgstow asks for new credentials this long before the old ones expire.
 const AHEAD: Duration = Duration::from_secs(300);
-/// How often a service may say that credentials have expired before it is believed.
+/// The shortest time between two requests for new credentials because a service calls them expired.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Of a body, this much is looked at.
+/// Only this much of a body is read.
 const LOOKED_AT: usize = 4096;
-/// What the services call it, and what they say of a key that was deleted when another took its place.
+/// The services' codes for expired credentials, and for a key that was deleted when another replaced it.
 const EXPIRED: [&str; 8] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -49,14 +49,14 @@ const EXPIRED: [&str; 8] = [
     "UnrecognizedClientException",
 ];
 
-/// Our credentials, as all clients share them.
+/// The credentials that all clients share.
 #[derive(Clone)]
 pub(super) struct Renewed(Arc<Shared>);
 
 struct Shared {
     http: SharedHttpClient,
     region: Option<Region>,
-    /// One asks for all.
+    /// One task asks on behalf of all.
     asking: tokio::sync::Mutex<()>,
     held: Mutex<Held>,
 }
@@ -65,9 +65,9 @@ struct Shared {
 struct Held {
     credentials: Option<Credentials>,
     asked: Option<Instant>,
-    /// A service has refused them, and they have not been asked for since.
+    /// A service has refused them, and pgstow has not asked for new ones since.
     refused: bool,
-    /// When they were asked for because of that, and whether others came.
+    /// When pgstow asked again because of a refusal, and whether it got other credentials.
     asked_again: Option<(Instant, bool)>,
 }
 
@@ -81,7 +81,7 @@ impl Renewed {
         }))
     }
 
-    /// For a client: repeats what was refused because of old credentials.
+    /// For a client: repeats requests that were refused because of old credentials.
     pub fn classifier(&self) -> impl ClassifyRetry + 'static {
         Expired(self.clone())
     }
@@ -95,7 +95,7 @@ impl Renewed {
             return Ok(credentials);
         }
         let _asking = self.0.asking.lock().await;
-        // Another has asked while we waited.
+        // Another task has asked in the meantime.
         if let Some(credentials) = self.held().usable() {
             return Ok(credentials);
         }
@@ -117,7 +117,7 @@ impl Renewed {
                 Ok(credentials)
             }
             Err(error) => {
-                // Until they expire, the old ones are better than none.
+                // The old ones can be used until they expire.
                 held.credentials
                     .clone()
                     .filter(|old| !expires_within(old, Duration::ZERO))
@@ -128,7 +128,7 @@ impl Renewed {
 }
 
 impl Shared {
-    /// The SDK's own default chain, with two links of ours.
+    /// The SDK's own default chain, with two providers of ours.
     async fn chain(&self) -> CredentialsProviderChain {
         let config = ProviderConfig::without_region()
             .with_region(self.region.clone())
@@ -154,7 +154,7 @@ impl Shared {
 impl Held {
     fn usable(&self) -> Option<Credentials> {
         let credentials = self.credentials.as_ref().filter(|_| !self.refused)?;
-        // Some services give nothing newer until shortly before the end.
+        // Some services give no newer credentials until shortly before the old ones expire.
         let lately = self.asked.is_some_and(|asked| asked.elapsed() < PAUSE);
         let ahead = if lately { Duration::ZERO } else { AHEAD };
         (!expires_within(credentials, ahead)).then(|| credentials.clone())
@@ -197,9 +197,9 @@ impl ClassifyRetry for Expired {
         }
         let mut held = self.0.held();
         match held.asked_again.filter(|(asked, _)| asked.elapsed() < PAUSE) {
-            // There are no others.
+            // The last request gave the same credentials.
             Some((_, false)) if !held.refused => return RetryAction::NoActionIndicated,
-            // What came then is newer than what was refused.
+            // The last request gave newer credentials than the refused ones.
             Some(_) => {}
             None => held.refused = true,
         }
@@ -209,7 +209,7 @@ impl ClassifyRetry for Expired {
 
 fn says_expired(response: &HttpResponse) -> bool {
     let body = response.body().bytes().unwrap_or_default();
-    // An answer to HEAD has no body, and S3's status for this is 400.
+    // An answer to HEAD has no body; S3's status for expired credentials is 400.
     if body.is_empty() {
         return response.status().as_u16() == 400;
     }
@@ -217,11 +217,11 @@ fn says_expired(response: &HttpResponse) -> bool {
     EXPIRED.iter().any(|code| body.contains(code))
 }
 
-/// The file of a web identity's token that cannot be read. The SDK does not say which.
+/// A web identity's token file that cannot be read. The SDK does not say which file.
 #[derive(Debug)]
 struct NoToken {
     file: String,
-    /// What names it.
+    /// The variable or key that names it.
     by: &'static str,
     source: io::Error,
 }
@@ -265,7 +265,7 @@ async fn naming_the_token(error: CredentialsError) -> CredentialsError {
     error
 }
 
-/// Of a file that could not be read, where that is what failed.
+/// The kind of a file error, if reading a file is what failed.
 fn kind_of_file_error(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -277,7 +277,7 @@ fn kind_of_file_error(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind>
     None
 }
 
-/// Why there are no credentials, and what to do: in our words where they are, and with the provider's own.
+/// Why there are no credentials, and what to do: in our own words if we have them, and with the provider's message.
 pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
     let why = match error {
         CredentialsError::CredentialsNotLoaded(_) => "no credentials were found",
@@ -299,7 +299,7 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
         };
     }
     let told = super::causes::causes(source);
-    // Of all the kinds that a profile may have, the SDK is built without this one.
+    // The SDK is built without support for this one kind of profile.
     if told.iter().any(|cause| cause.contains("credentials-login")) {
         return (
             format!("{why}: the profile has a login_session (of `aws login`), which pgstow does not read"),
@@ -339,8 +339,8 @@ pub fn credentials_error(error: &CredentialsError) -> (String, &'static str) {
     }
 }
 
-/// Of a list of all places that were looked at, what is wrong with the profile: that others have none is no
-/// news.
+/// From the list of all places that the SDK tried, the problem with the profile. That the other places hold nothing
+/// is expected.
 fn attempts(told: &str) -> &str {
     if !told.contains("Attempted:") {
         return told;
@@ -352,13 +352,14 @@ fn attempts(told: &str) -> &str {
 
 pub(super) const NO_CREDENTIALS: &str = "give credentials: the task's role, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or \
                                          AWS_PROFILE in the environment itself (not in .env)";
-const PROFILE: &str = "look at the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials";
+const PROFILE: &str = "check the profile that AWS_PROFILE names, in ~/.aws/config and ~/.aws/credentials";
 const SSO_SESSION: &str = "add the section [sso-session NAME], with the name that the profile has in sso_session, to ~/.aws/config \
                            (`aws configure sso` writes it)";
-const LOGIN: &str = "let the AWS CLI give them: a profile with `credential_process = aws configure export-credentials --profile \
-                     NAME --format process`; or an access key, a role, or a profile of `aws sso login`";
-const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or take the \
-                     setting away";
+const LOGIN: &str = "let the AWS CLI provide them, with `credential_process = aws configure export-credentials \
+                     --profile NAME --format process` in a profile; or use an access key, a role, or a profile of \
+                     `aws sso login`";
+const TOKEN: &str = "name the file that the platform mounts (on EKS by the annotation of the service account), or \
+                     remove the setting";
 
 #[cfg(test)]
 mod tests {
@@ -386,7 +387,7 @@ mod tests {
             (None, long_ago, true, false),
             (Some(3600), long_ago, false, true),
             (Some(200), long_ago, false, false),
-            // Nothing newer is to be had.
+            // No newer credentials are available.
             (Some(200), Duration::ZERO, false, true),
             (Some(-1), Duration::ZERO, false, false),
         ] {

@@ -1,4 +1,4 @@
-//! The SDK's errors in our words.
+//! The SDK's errors as errors of pgstow.
 
 use std::error::Error as StdError;
 
@@ -13,8 +13,8 @@ use super::proxy::{self, BEHIND_PROXY};
 use super::slow_down;
 use crate::error::{Code, Error};
 
-/// The service's own code for a failure (`NoSuchBucket`), or one made of the bare status where an
-/// answer has no body, as to every HEAD request.
+/// The service's own code for a failure (`NoSuchBucket`), or one derived from the status if the answer has no body,
+/// as for HEAD requests.
 pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     let SdkError::ServiceError(service) = error else {
         return None;
@@ -37,8 +37,8 @@ pub fn service_code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) 
     }
 }
 
-/// Our error for a failed request. `what` says what was being done, without a colon at its end:
-/// `cannot write shop.dump to s3://bucket`.
+/// Our error for a failed request. `what` says what pgstow tried to do, without a colon at its end: `cannot write
+/// shop.dump to s3://bucket`.
 pub fn error<E>(code: Code, what: &str, error: &SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + 'static,
@@ -66,7 +66,7 @@ where
                 "the answer could not be understood (HTTP {})",
                 response.raw().status().as_u16()
             ),
-            Some("check that the endpoint is the one of the service: AWS_ENDPOINT_URL and its kin"),
+            Some("check that the endpoint (AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 and so on) is that of the service"),
         ),
         _ => ("the request failed".to_owned(), None),
     };
@@ -77,11 +77,12 @@ where
     }
 }
 
-const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 and its kin), DNS, and the network path: a private subnet needs a NAT or a VPC endpoint";
+const UNREACHABLE: &str = "check the endpoint (AWS_ENDPOINT_URL_S3 or another AWS_ENDPOINT_URL), DNS, and the \
+                           network path: a private subnet needs a NAT or a VPC endpoint";
 pub const BYTES_CHANGE: &str =
-    "bytes change between here and the store: look for a proxy or faulty memory on the way, then run again";
+    "look for a faulty proxy or faulty memory on the way to the store, then run again: bytes change in transfer";
 
-/// Codes by which services refuse an action to this role or key.
+/// Codes that services use to refuse an action to this role or key.
 pub(super) const REFUSALS: [&str; 7] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -99,31 +100,32 @@ fn service_hint(name: &str) -> Option<&'static str> {
             "allow the action to this role or key: in its own policy, and in the policy of the bucket, secret, topic or KMS key"
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "UnrecognizedClientException" => {
-            "the access key id is not known there: check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint"
+            "check AWS_ACCESS_KEY_ID, AWS_SESSION_TOKEN and the endpoint: the service does not know this access \
+             key id"
         }
         "SignatureDoesNotMatch" | "InvalidSignatureException" => {
             "check AWS_SECRET_ACCESS_KEY: it does not belong to this access key id"
         }
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
-            "the session's credentials have expired: get new ones, or let the task use its role"
+            "get new credentials, or let the task use its role: the session's credentials have expired"
         }
         "InvalidToken" => {
-            "the session token is none of this access key's, or of another partition or region: give key, secret and token \
-             (AWS_SESSION_TOKEN) as they were given together"
+            "give access key, secret and token (AWS_SESSION_TOKEN) of one session: this token belongs to another \
+             key, partition or region"
         }
-        "RequestTimeTooSkewed" | "RequestExpired" => "set this machine's clock",
+        "RequestTimeTooSkewed" | "RequestExpired" => "correct this machine's clock",
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-            "the bucket is in another region: set AWS_REGION to it"
+            "set AWS_REGION to the bucket's region"
         }
         name if matches!(name, "InternalError" | "InternalFailure" | "ServiceUnavailable")
             || slow_down::CODES.contains(&name) =>
         {
-            "the service kept failing after all retries: look at its health, then run again"
+            "check the service's health, then run again: it kept failing after all retries"
         }
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" => BYTES_CHANGE,
         "NotImplemented" => {
-            "the endpoint does not know this feature of S3: BACKUP_S3_CHECKSUMS=when_required helps where it is the \
-             checksums, BACKUP_S3_TAGGING=off where it is the object tags"
+            "set BACKUP_S3_CHECKSUMS=when_required if the endpoint does not support the checksums, or \
+             BACKUP_S3_TAGGING=off if it does not support object tags"
         }
         "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
             "check the KMS key and the role's kms:GenerateDataKey and kms:Decrypt on it"
@@ -132,7 +134,7 @@ fn service_hint(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether a request was never made, since there were no credentials to sign it with.
+/// Whether a request was not sent because there were no credentials to sign it with.
 pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -144,7 +146,7 @@ pub fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// Why a request never reached the service, from the chain of causes below it.
+/// Why a request did not reach the service, from the error's chain of causes.
 fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) -> (String, Option<&'static str>) {
     let mut next = cause;
     while let Some(error) = next {
@@ -155,7 +157,7 @@ fn transport(cause: Option<&(dyn StdError + 'static)>, timeout: bool, io: bool) 
         next = error.source();
     }
     let causes = causes(cause);
-    // The innermost cause is the one that a reader can act on ("Connection refused").
+    // A reader can act on the innermost cause ("Connection refused").
     let innermost = causes.last().map_or("", String::as_str).trim();
     let why = if causes.iter().any(|cause| cause.contains("dns error")) {
         format!("the endpoint's name cannot be resolved: {innermost}")

@@ -1,5 +1,5 @@
-//! How AWS's services are reached: through the proxy that the environment names, and by the certificate
-//! authorities that AWS's own tools would trust.
+//! The HTTP client for AWS's services: it uses the proxy that the environment names, and the certificate authorities
+//! that AWS's own tools would use.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use super::settings;
 use crate::error::{Error, Result};
 use crate::run::named_file;
 
-/// All authorities of the world have 300 KiB.
+/// The public certificate authorities together have about 300 KiB.
 const LONGEST: u64 = 16 << 20;
 
-/// HTTPS_PROXY, HTTP_PROXY and NO_PROXY count as for curl.
+/// HTTPS_PROXY, HTTP_PROXY and NO_PROXY work as in curl.
 pub(super) async fn client(settings: &settings::Aws) -> Result<SharedHttpClient> {
     let context = match bundle(settings).await {
         Some(Bundle { path, name }) => trusting(&path, name)?,
@@ -49,15 +49,15 @@ fn by(context: TlsContext, proxy: fn() -> ProxyConfig) -> SharedHttpClient {
         }
         builder
             .proxy_config(proxy())
-            // The provider is named: a process-wide default could be anything that a dependency set.
+            // Named explicitly: a dependency could have set any process-wide default.
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .tls_context(context.clone())
             .build()
     })
 }
 
-/// The machine's and the task's own metadata are asked straight: a proxy does not reach them, and would learn the
-/// token that credentials are asked for with.
+/// Requests for the machine's and the task's metadata use no proxy: a proxy does not reach them, and would see the
+/// token that is used to ask for credentials.
 #[derive(Debug)]
 struct Ways<T> {
     straight: T,
@@ -95,7 +95,7 @@ impl HttpConnector for Ways<SharedHttpConnector> {
     }
 }
 
-/// 169.254.169.254 (EC2), 169.254.170.2 (ECS), 169.254.170.23 (EKS), and the same by IPv6: fd00:ec2::….
+/// 169.254.169.254 (EC2), 169.254.170.2 (ECS), 169.254.170.23 (EKS), and their IPv6 addresses, fd00:ec2::….
 fn is_metadata(uri: &str) -> bool {
     match proxy::host(uri).parse() {
         Ok(IpAddr::V4(address)) => address.is_link_local(),
@@ -104,13 +104,13 @@ fn is_metadata(uri: &str) -> bool {
     }
 }
 
-/// A file of authorities, and what names it.
+/// A file of certificate authorities, and the setting that names it.
 struct Bundle {
     path: PathBuf,
     name: &'static str,
 }
 
-/// The setting's, or else the profile's `ca_bundle`.
+/// The file of the setting, or else of the profile's `ca_bundle`.
 async fn bundle(settings: &settings::Aws) -> Option<Bundle> {
     if let Some(path) = &settings.ca_bundle {
         return Some(Bundle {
@@ -118,7 +118,7 @@ async fn bundle(settings: &settings::Aws) -> Option<Bundle> {
             name: "AWS_CA_BUNDLE",
         });
     }
-    // What is wrong with the profile's files is told by whoever needs more of them.
+    // Errors in the profile's files are reported by the code that needs the credentials.
     let profile = aws_config::profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await;
     let path = profile
         .ok()?

@@ -1,33 +1,32 @@
-//! How long services are waited for.
+//! How long pgstow waits for services.
 
 use std::time::Duration;
 
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 
-/// How long a store is waited for, and how often it is asked again.
+/// How long pgstow waits for a store, and how often it retries.
 ///
-/// The back-off is random between nothing and a ceiling that doubles from `first_backoff` to
-/// `longest_backoff`. Many attempts with a low ceiling make the sum of the pauses nearly the same
-/// each time: about 36 s by default (`BACKUP_S3_RETRY_SECONDS`), so a store that is ill for 25 s is
-/// outlived, and one that answers 500 for ever is given up in less than a minute.
+/// The back-off is random between zero and a ceiling that doubles from `first_backoff` to `longest_backoff`. With
+/// many attempts and a low ceiling, the sum of the pauses is nearly the same each time: about 36 s by default
+/// (`BACKUP_S3_RETRY_SECONDS`). So a run survives a store that fails for 25 s, and gives up in less than a minute if
+/// the store always answers 500.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Patience {
     pub connect: Duration,
-    /// For one attempt of a request that moves little data.
+    /// Limit for one attempt of a request with little data.
     pub answer: Duration,
-    /// For one attempt to complete an upload, where the store has to put many parts together.
+    /// Limit for one attempt to complete an upload; the store has to join many parts.
     pub complete: Duration,
-    /// No byte of a body moves for this long: the connection is dead.
+    /// If no byte of a body moves for this long, the connection is dead.
     pub stalled: Duration,
-    /// The slowest network that is still worth waiting for, in bytes per second: it sets how
-    /// long one attempt to move a part may take.
+    /// The slowest network that is supported, in bytes per second: it limits the time for one attempt to move a part.
     pub slowest: u64,
     pub attempts: u32,
     pub first_backoff: Duration,
     pub longest_backoff: Duration,
-    /// How long parts in flight may go on when an upload is given up. A part that ends after the
-    /// abort would stay in the store, so they are waited for, but not for ever.
+    /// How long parts in flight may take when an upload is given up. A part that ends after the abort would stay in
+    /// the store, so pgstow waits for it, but not for ever.
     pub abort: Duration,
 }
 
@@ -48,7 +47,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// As by default, but with so many attempts that the pauses between them last about this long.
+    /// The default, but with as many attempts as make the pauses last about this long.
     pub fn lasting(pauses: Duration) -> Self {
         let mut patience = Self {
             attempts: 2,
@@ -60,7 +59,7 @@ impl Patience {
         patience
     }
 
-    /// The sum of the back-off's ceilings; the pauses are half of it on average.
+    /// The sum of the back-off's ceilings; on average the pauses last half of it.
     fn longest_pauses(&self) -> Duration {
         let ceilings = (0..self.attempts.saturating_sub(1)).map(|n| {
             self.first_backoff
@@ -70,18 +69,18 @@ impl Patience {
         ceilings.sum()
     }
 
-    /// How long to wait, on average, before a service that is overwhelmed is asked again: all attempts
-    /// take as long together as with the back-off.
+    /// The average wait before the next request to an overloaded service: all attempts together take as long as with
+    /// the back-off.
     pub(super) fn slow_down(&self) -> Duration {
         self.longest_pauses() / 2 / self.attempts.saturating_sub(1).max(1)
     }
 
-    /// The limits for a request whose one attempt may take `attempt`. The whole operation gets
-    /// three attempts' time, or that of the pauses if they are longer: fast refusals are retried
-    /// often, silence is not waited for 22 times.
+    /// The limits for a request of which one attempt may take `attempt`. The whole operation gets the time of three
+    /// attempts, or the time of the pauses if that is longer: quick refusals are retried often, but pgstow does not
+    /// wait 22 times for a silent store.
     pub fn timeouts(&self, attempt: Duration) -> TimeoutConfig {
-        // No read timeout: it would be part of the connection pool's key, and the attempt's limit
-        // covers it.
+        // No read timeout: it would be part of the connection pool's key, and the limit of the attempt already covers
+        // it.
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
             .operation_attempt_timeout(attempt)
@@ -89,7 +88,7 @@ impl Patience {
             .build()
     }
 
-    /// One attempt to move `bytes` of body.
+    /// The limit for one attempt to move `bytes` of body.
     pub fn transfer(&self, bytes: u64) -> Duration {
         self.answer + Duration::from_secs(bytes / self.slowest.max(1))
     }
@@ -99,13 +98,13 @@ impl Patience {
             .with_max_attempts(self.attempts)
             .with_initial_backoff(self.first_backoff)
             .with_max_backoff(self.longest_backoff)
-            // The SDK's newer schedule starts at 50 ms for anything but throttling, and would be
-            // through with its attempts while a burst of 500s still lasts.
+            // The SDK's newer schedule starts at 50 ms for all errors but throttling: it would use up its attempts
+            // during a burst of 500s.
             .with_retry_spec(aws_smithy_types::retry::RetrySpec::v2_0())
     }
 
-    /// For clean-up after a failure, whose reason may be the store: its illness must not be sat
-    /// through twice. And for a first look, where a wrong name is likelier than an illness.
+    /// For the clean-up after a failure, which may be the store's: it should not wait as long a second time. Also for
+    /// the first request to a store, where a wrong name is more likely than an outage.
     pub fn brief_retries(&self) -> RetryConfig {
         self.retries().with_max_attempts(self.attempts.min(6))
     }

@@ -1,5 +1,5 @@
-//! The program that a profile names in `credential_process`. The SDK would let one that hangs outlive us, and would run
-//! the next one beside it; ours ends with the request that waits for it.
+//! The program that a profile names in `credential_process`. With the SDK, a program that hangs would outlive pgstow,
+//! and the next one would run beside it; ours ends with the request that waits for it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,10 +14,10 @@ use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-/// Less than one attempt of any request, so that the program is named and not the service.
+/// Shorter than one attempt of any request, so that the error names the program and not the service.
 const LIMIT: Duration = Duration::from_secs(14);
 const KEY: &str = "credential_process";
-/// What goes before it in a profile.
+/// Keys of a profile that take precedence over it.
 const STRONGER: [&str; 6] = [
     "credential_source",
     "web_identity_token_file",
@@ -34,19 +34,19 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// What the SDK calls it.
+    /// Its name for the SDK.
     pub const SOURCE: &'static str = "pgstow";
 
-    /// The one that the selected profile leads to, by way of the profiles that it takes its roles from.
+    /// The program that the selected profile leads to, through the profiles of its `source_profile` chain.
     pub fn of(profiles: &ProfileSet) -> Option<Self> {
         let mut name = profiles.selected_profile();
-        // More steps than any chain has.
+        // No real chain has so many steps.
         for step in 0..10 {
             let profile = profiles.get_profile(name)?;
             let has_keys = profile.get("aws_access_key_id").is_some();
             match profile.get("role_arn").and(profile.get("source_profile")) {
                 Some(source) if source != name && !(step > 0 && has_keys) => name = source,
-                // The SDK does not let us in here.
+                // The SDK offers no way to provide this kind.
                 Some(_) => return None,
                 None if profile.get("role_arn").is_some() || (step > 0 && has_keys) => return None,
                 None => {
@@ -63,7 +63,7 @@ impl Process {
         None
     }
 
-    /// The files of profiles, where this one's credentials come from us.
+    /// The profile files, changed so that this profile takes its credentials from us.
     pub fn files(&self) -> EnvConfigFiles {
         let section = match self.profile.as_str() {
             "default" => "[default]".to_owned(),
@@ -93,7 +93,7 @@ impl Process {
         credentials(&output.stdout).map_err(|why| failed(format!("printed no credentials: {why}")))
     }
 
-    /// With a group of its own, and nothing to read: a question to a person would never be answered.
+    /// Runs in its own process group, without stdin: a question to a person would get no answer.
     async fn run(&self) -> std::io::Result<Output> {
         let mut group = Group(None);
         let child = tokio::process::Command::new("sh")
@@ -107,7 +107,7 @@ impl Process {
         let leader = child.id().and_then(|id| i32::try_from(id).ok());
         group.0 = leader.and_then(Pid::from_raw);
         let output = child.wait_with_output().await;
-        // Its leader has been reaped, and the number may be another's.
+        // Its leader has been reaped, so the number may belong to another process now.
         group.0 = None;
         output
     }
@@ -120,22 +120,23 @@ impl Process {
     }
 }
 
-/// Ended when it is dropped.
+/// Killed on drop.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // Failure means that they are gone already.
+            // It fails if the processes have ended already.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
 
-/// Documentation: "Sourcing credentials with an external process in the AWS CLI". Names are taken in any case, as the SDK does.
+/// Documentation: "Sourcing credentials with an external process in the AWS CLI". Field names are case-insensitive,
+/// as in the SDK.
 fn credentials(printed: &[u8]) -> Result<Credentials, String> {
     let printed: Value = serde_json::from_slice(printed).map_err(|_| "it is not JSON".to_owned())?;
-    let fields = printed.as_object().ok_or("it is no JSON object")?;
+    let fields = printed.as_object().ok_or("it is not a JSON object")?;
     let field = |name: &str| {
         let found = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value)
@@ -148,8 +149,10 @@ fn credentials(printed: &[u8]) -> Result<Credentials, String> {
     let secret = text("SecretAccessKey").ok_or("it lacks SecretAccessKey")?;
     let expiry = match text("Expiration") {
         Some(time) => {
-            let time: jiff::Timestamp = time.parse().map_err(|_| "its Expiration is no time of RFC 3339")?;
-            // Before 1970 is as good as expired.
+            let time: jiff::Timestamp = time
+                .parse()
+                .map_err(|_| "its Expiration is not a time in RFC 3339 format")?;
+            // A time before 1970 counts as expired.
             let seconds = u64::try_from(time.as_second()).unwrap_or_default();
             Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
         }
@@ -173,7 +176,7 @@ impl ProvideCredentials for Process {
     }
 }
 
-/// The command may hold a secret.
+/// Does not print the command, which may hold a secret.
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process")
@@ -197,7 +200,7 @@ impl fmt::Display for ProcessFailure {
 
 impl StdError for ProcessFailure {}
 
-pub(super) const HINT: &str = "run that command by hand: it must print the credentials within 14 s, and ask nobody anything; \
+pub(super) const HINT: &str = "run that command by hand: it must print the credentials within 14 s, without asking questions; \
                                pgstow ends one that takes longer";
 
 #[cfg(test)]
@@ -216,7 +219,7 @@ mod tests {
         assert!(read.expiry().is_some());
         for (printed, why) in [
             ("no ticket", "not JSON"),
-            ("[]", "no JSON object"),
+            ("[]", "not a JSON object"),
             ("{}", "Version"),
             (r#"{"Version": 2}"#, "Version"),
             (r#"{"Version": 1, "AccessKeyId": "x"}"#, "SecretAccessKey"),

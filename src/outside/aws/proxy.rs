@@ -1,4 +1,4 @@
-//! The proxies that the environment names: which of them a request goes through, and what is said where that fails.
+//! The proxies that the environment names: which one a request uses, and how errors name it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
-pub(super) const BEHIND_PROXY: &str = "check the proxy, which that variable names; or name the endpoint's host in NO_PROXY, for \
-                                       it to be reached straight";
+pub(super) const BEHIND_PROXY: &str = "check the proxy that this variable names; or add the endpoint's host to \
+                                       NO_PROXY, to reach it directly";
 
 /// A proxy, without the password that its URL may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// As the SDK's connector reads them: of two names in a row the first that is there counts, and an empty one is none.
+/// Read as the SDK's connector reads them: of two names, the first that is set counts; an empty value means no proxy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Proxies {
     http: Option<Proxy>,
@@ -33,7 +33,7 @@ pub(super) struct Proxies {
 
 impl Proxies {
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
-        // Then HTTP_PROXY is a header of the request that a server is answering.
+        // In a CGI program, HTTP_PROXY is a header of the request.
         if variable("REQUEST_METHOD").is_some() {
             return Self::default();
         }
@@ -57,7 +57,7 @@ impl Proxies {
         }
     }
 
-    /// `NO_PROXY=*`. The connector takes that for names alone, and not for addresses.
+    /// `NO_PROXY=*`. The connector applies it to names only, not to addresses.
     pub fn are_for_nobody(&self) -> bool {
         self.not_for.iter().any(|part| part == "*")
     }
@@ -76,7 +76,7 @@ impl Proxies {
 /// Host and port of a URL.
 fn place(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    // A password may hold a slash that nobody has encoded.
+    // A password may contain a slash that is not encoded.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
@@ -92,7 +92,7 @@ pub(super) fn host(uri: &str) -> &str {
     host.unwrap_or_default()
 }
 
-/// Whether a part of `NO_PROXY` means this host: a domain with all below it, an address, or a network.
+/// Whether a part of `NO_PROXY` matches this host: a domain with its subdomains, an address, or a network.
 fn covers(part: &str, host: &str) -> bool {
     if part == "*" {
         return true;
@@ -118,11 +118,11 @@ fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
         _ => return false,
     };
     let rest = bits - length.min(bits);
-    // Nothing is left of them where the network is all there is.
+    // No host bits are left to compare if the prefix is the whole address.
     one.checked_shr(rest) == other.checked_shr(rest)
 }
 
-/// What failed on the way through a proxy.
+/// A failure on the way through a proxy.
 #[derive(Debug)]
 pub(super) struct Through {
     pub proxy: Proxy,
@@ -141,7 +141,7 @@ impl StdError for Through {
     }
 }
 
-/// The same failure, of the same kind, that says which proxy was on the way.
+/// The same failure, of the same kind, with the name of the proxy.
 pub(super) fn through(proxy: Proxy, error: ConnectorError) -> ConnectorError {
     let (timeout, io, user, kind) = (error.is_timeout(), error.is_io(), error.is_user(), error.as_other());
     let connection = error.connection_metadata().cloned();

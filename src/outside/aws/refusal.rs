@@ -1,4 +1,4 @@
-//! Requests that AWS refuses to a role or key: which statement its policy lacks.
+//! Requests that AWS refuses to a role or key: finds the statement that the policy lacks.
 
 use std::error::Error as StdError;
 
@@ -20,8 +20,8 @@ pub fn statement(action: &str, resource: &str) -> String {
     format!(r#"{{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#)
 }
 
-/// As [`super::error`], where the request needs one permission: a refusal's hint is the statement to add.
-/// What AWS itself says is lacking (it may be the key's permission) goes before what we asked for.
+/// As [`super::error`], for a request that needs one permission: if AWS refuses it, the hint is the statement to add.
+/// The permission that AWS names (it may be one of the KMS key) takes precedence over the one that we asked for.
 pub fn error_needing<E>(
     code: Code,
     what: &str,
@@ -41,13 +41,13 @@ where
         .and_then(|service| lacking(service.message()?));
     let (action, resource) = told.unwrap_or((action, resource));
     ours.hint(format!(
-        "allow the action to this role or key: {}; and see that no policy of the bucket, secret, topic or KMS key denies it",
+        "allow the action to this role or key: {}; and check that no policy of the bucket, secret, topic or KMS key denies it",
         statement(action, resource)
     ))
 }
 
-/// What a refusal of AWS says is lacking: `… is not authorized to perform: s3:PutObject on
-/// resource: "arn:aws:s3:::…" because …`.
+/// The action and resource that AWS's refusal names: `… is not authorized to perform: s3:PutObject on resource:
+/// "arn:aws:s3:::…" because …`.
 fn lacking(message: &str) -> Option<(&str, &str)> {
     let (_, rest) = message.split_once("not authorized to perform: ")?;
     let (action, rest) = rest.split_once(" on resource: ")?;

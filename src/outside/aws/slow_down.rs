@@ -1,5 +1,5 @@
-//! Services that say that they are asked too much, in whichever of the ways that there are. The SDK knows
-//! AWS's own words alone, and would ask again within milliseconds.
+//! Recognises the answers of overloaded services, in all their forms. The SDK knows only AWS's own codes, and would
+//! retry other answers within milliseconds.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority};
 use aws_smithy_types::retry::ErrorKind;
 
-/// Such answers whatever they say: Too Many Requests, and a provider's own for it.
+/// Statuses that always mean this: Too Many Requests, and the own statuses of some providers.
 const STATUSES: [u16; 3] = [429, 509, 529];
-/// Such answers whatever their status.
+/// Codes that mean this with any status.
 pub(super) const CODES: [&str; 19] = [
     "BandwidthLimitExceeded",
     "Busy",
@@ -33,9 +33,9 @@ pub(super) const CODES: [&str; 19] = [
     "TooManyRequestsException",
     "TransactionInProgressException",
 ];
-/// Of a body, this much is looked at.
+/// Only this much of a body is read.
 const LOOKED_AT: usize = 4096;
-/// What a service may ask us to wait.
+/// The longest wait that a service may ask for, in seconds.
 const LONGEST: u64 = 60;
 
 #[derive(Debug)]
@@ -44,12 +44,12 @@ pub(super) struct SlowDown {
 }
 
 impl SlowDown {
-    /// Asks again after about so long.
+    /// Retries after about this long.
     pub(super) fn every(pause: Duration) -> Self {
         Self { pause }
     }
 
-    /// Between half of it and half more, so that those who were refused together do not come again together.
+    /// Between half the pause and one and a half, so that clients that were refused together do not return together.
     fn pause(&self) -> Duration {
         let random = RandomState::new().build_hasher().finish() % 1_000;
         self.pause.mul_f64(0.5 + random as f64 / 1_000.0)
@@ -57,7 +57,7 @@ impl SlowDown {
 }
 
 impl ClassifyRetry for SlowDown {
-    /// After the SDK's own, who know some of these and would ask again within milliseconds.
+    /// Runs after the SDK's own classifiers, which know some of these answers and would retry within milliseconds.
     fn priority(&self) -> RetryClassifierPriority {
         RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
     }
@@ -82,7 +82,7 @@ fn asks_too_much(response: &HttpResponse) -> bool {
     if STATUSES.contains(&response.status().as_u16()) {
         return true;
     }
-    // It has been read already, since the SDK has made an error of it.
+    // The body is in memory already, since the SDK has made an error from it.
     let body = response.body().bytes().unwrap_or_default();
     let body = String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]);
     body.split_once("<Code>")

@@ -1,5 +1,5 @@
-//! CloudWatch's embedded metric format: one line of JSON, of which CloudWatch Logs makes metrics.
-//! The line has to be the whole log event, so nothing may stand before or after it.
+//! CloudWatch's embedded metric format: one line of JSON, from which CloudWatch Logs makes metrics. The line must be
+//! the whole log event, with nothing before or after it.
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Backup, End, LastGood, Observation, Run, Verification};
 use crate::printable;
 
-/// A dimension's value is ASCII, not blank, and does not start with a colon. What a database's
-/// name may have beyond that is escaped, and so is the sign that escapes.
+/// A dimension's value is ASCII, not blank, and does not start with a colon. Other characters of a database's name
+/// are escaped, and so is the escape character.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%').add(b' ').add(b':');
 
 struct Metric {
@@ -17,7 +17,7 @@ struct Metric {
     value: Value,
 }
 
-/// With its line break.
+/// The line, with its line break.
 pub(super) fn line(observation: &Observation, namespace: &str, service: &str) -> String {
     let mut metrics = match &observation.run {
         Run::Backup(backup) => of_backup(backup, observation),
@@ -122,7 +122,7 @@ fn of_verification(verification: &Verification) -> Vec<Metric> {
     metrics
 }
 
-/// What a search among the lines wants to know besides; no metric is made of it.
+/// Fields for searches in the log; they are not metrics.
 fn about(run: &Run) -> Vec<(String, Value)> {
     let (command, backup, code) = match run {
         Run::Backup(backup) => match &backup.end {

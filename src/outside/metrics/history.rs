@@ -1,4 +1,4 @@
-//! What the store says of a database's backups, so that a run's numbers can be compared.
+//! What the store knows about a database's earlier backups, to compare a run with them.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::repository::manifest::Figures;
 use crate::repository::signature::Trust;
 use crate::store::Store;
 
-/// Good backups whose median is the measure.
+/// The number of good backups whose median is compared.
 const COMPARED: usize = 7;
-/// Fewer say nothing about what is usual.
+/// With fewer than this there is no usual size.
 const FEWEST: usize = 3;
-/// Newest backups that are looked at, some of which may not be good.
+/// How many of the newest backups are read; some of them may not be good.
 const LOOKED_AT: usize = 10;
 
-/// When the newest good backup began: what is newer than that is in no backup.
+/// When the newest good backup began: changes after that are in no backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastGood {
     Began(Timestamp),
-    /// The store holds none.
+    /// The store holds no good backup.
     Never,
     /// The store was not asked, or did not answer.
     Unknown,
@@ -43,8 +43,8 @@ impl History {
         }
     }
 
-    /// Asks the stores in their order until one answers, at the cost of some listings and of one
-    /// or two requests for each of the newest backups. `but` is left out: the run's own.
+    /// Asks the stores in order until one answers, with some listings and one or two requests for each of the newest
+    /// backups. It ignores `but`, the run's own backup.
     pub async fn look(stores: &[Arc<dyn Store>], database: &str, but: Option<&BackupId>, trust: &Trust) -> Self {
         for store in stores {
             match seen_in(store.as_ref(), database, but, trust).await {
@@ -55,8 +55,8 @@ impl History {
         Self::unknown()
     }
 
-    /// By what factor a size differs from the median of the last good backups of the same kind, in
-    /// either direction: 1 is just the median. `None` where there are too few of them.
+    /// The factor by which a size differs from the median of the last good backups of the same kind, in either
+    /// direction: 1 is exactly the median. `None` if there are too few backups.
     pub fn deviation(&self, kind: Kind, bytes: u64) -> Option<f64> {
         let same = self.sizes.iter().filter(|(of, _)| *of == kind);
         let mut sizes: Vec<u64> = same.map(|(_, bytes)| *bytes).take(COMPARED).collect();
@@ -77,7 +77,7 @@ impl History {
 async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>, trust: &Trust) -> Result<History> {
     let mut listed = catalog::reachable_folders(store, Some(database)).await?;
     let now = Timestamp::now();
-    // One from the future would hide how old the real ones have become.
+    // A backup dated in the future would hide how old the real ones are.
     listed.retain(|one| one.has_manifest && Some(&one.id) != but && !one.id.is_ahead(now));
     let more = listed.len() > LOOKED_AT;
     listed.truncate(LOOKED_AT);
@@ -85,7 +85,7 @@ async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>, trus
     Ok(sum_up(&overviews, more))
 }
 
-/// `overviews` are newest first; `more`: there are others, which were not looked at.
+/// `overviews` are newest first; `more`: there are older backups that were not read.
 fn sum_up(overviews: &[Overview], more: bool) -> History {
     let good: Vec<&Figures> = overviews
         .iter()
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(usual.deviation(Kind::Full, 300), Some(3.0));
         assert_eq!(usual.deviation(Kind::Full, 25), Some(4.0));
         assert_eq!(of(&[10, 20, 30, 40]).deviation(Kind::Full, 50), Some(2.0));
-        // Empty backups are a strange thing, and no reason to divide by nothing.
+        // A median of zero cannot be a divisor.
         assert_eq!(of(&[0, 0, 0]).deviation(Kind::Full, 5), Some(5.0));
     }
 
@@ -173,7 +173,7 @@ mod tests {
         }
         let history = seen_in(&store, "shop", None, &Trust::default()).await.unwrap();
         assert_eq!((history.sizes.len(), store.calls(Op::Get).len()), (10, 10));
-        // If none of them is good, an older one may be.
+        // If none of these is good, an older one may be.
         assert_eq!(sum_up(&[], true).last_good, LastGood::Unknown);
     }
 

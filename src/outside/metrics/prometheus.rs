@@ -1,8 +1,8 @@
-//! Prometheus's text format. All metrics are gauges that say how the last runs ended; moments are
-//! seconds since 1970, so that a rule can tell how long ago they were.
+//! Prometheus's text format. All metrics are gauges about the last runs; times are seconds since 1970, so that a rule
+//! can compute how long ago they were.
 //!
-//! The file holds what earlier runs said, of other databases too: what is read back is what
-//! [`Samples::render`] writes, and nothing else.
+//! The file also holds samples of earlier runs and other databases. The parser accepts only what [`Samples::render`]
+//! writes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,14 +13,14 @@ use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
 use crate::error::DEGRADED;
 use crate::printable;
 
-/// The first line: by it we know that the file is ours to replace.
+/// The first line, which marks a file that pgstow may replace.
 const MARK: &str = "# Written by pgstow after each run; what it says of other databases is kept.";
 
 /// Name and help. The order is the file's.
 const FAMILIES: &[(&str, &str)] = &[
     (
         "pgstow_backup_last_run_timestamp_seconds",
-        "When the last run ended, well or not.",
+        "When the last run ended, with or without an error.",
     ),
     (
         "pgstow_backup_last_run_success",
@@ -32,12 +32,12 @@ const FAMILIES: &[(&str, &str)] = &[
     ),
     (
         "pgstow_backup_last_run_exit_code",
-        "The exit code that it ended with; 0: all is well, 3: a copy failed.",
+        "The exit code of the last run; 0: no error, 3: a copy failed.",
     ),
-    ("pgstow_backup_last_run_duration_seconds", "How long it took."),
+    ("pgstow_backup_last_run_duration_seconds", "How long the last run took."),
     (
         "pgstow_backup_last_run_notifications_failed",
-        "Messages about it that could not be sent.",
+        "Messages about the last run that could not be sent.",
     ),
     (
         "pgstow_backup_last_success_timestamp_seconds",
@@ -52,11 +52,11 @@ const FAMILIES: &[(&str, &str)] = &[
     ("pgstow_backup_rows", "The rows in them."),
     (
         "pgstow_backup_read_bytes_per_second",
-        "How fast it was read from the database.",
+        "Bytes per second that were read from the database.",
     ),
     (
         "pgstow_backup_size_deviation_ratio",
-        "By what factor its size differs from the median of those before it, in either direction.",
+        "The factor by which its size differs from the median of earlier backups, in either direction.",
     ),
     (
         "pgstow_verify_last_run_timestamp_seconds",
@@ -68,7 +68,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ),
     (
         "pgstow_verify_last_success_timestamp_seconds",
-        "When a verification last found all well.",
+        "When a verification last found no difference.",
     ),
     (
         "pgstow_verify_duration_seconds",
@@ -77,7 +77,7 @@ const FAMILIES: &[(&str, &str)] = &[
     ("pgstow_drill_last_run_timestamp_seconds", "When the last drill ended."),
     (
         "pgstow_drill_last_run_success",
-        "1 if it restored to what it was made from, else 0.",
+        "1 if the restored database was equal to the source, else 0.",
     ),
     (
         "pgstow_drill_last_success_timestamp_seconds",
@@ -88,17 +88,17 @@ const FAMILIES: &[(&str, &str)] = &[
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
     service: String,
-    /// Empty where the run failed before it was known: to Prometheus that is no label at all.
+    /// Empty if the run failed before it was known: to Prometheus an empty label is no label.
     database: String,
 }
 
-/// What a file says: each sample by its place among the families, and by its labels.
+/// The samples of a file, by their position among the families and by their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Samples(BTreeMap<(usize, Labels), f64>);
 
 impl Samples {
-    /// Lays what a run says over what earlier runs said. What it does not speak of stays: after a
-    /// failure, the backup that was made before.
+    /// Adds a run's samples and replaces those of earlier runs. Samples that the run does not have stay: after a
+    /// failure, those of the backup before.
     pub(super) fn observe(&mut self, service: &str, observation: &Observation) {
         let labels = Labels {
             service: service.to_owned(),
@@ -111,8 +111,8 @@ impl Samples {
         for (name, value) in said {
             let Some(family) = family(name) else { continue };
             if !labels.database.is_empty() {
-                // A run that failed before its database was known has been followed by one that
-                // knows it: nothing else would ever take that failure back.
+                // An earlier run may have failed before its database was known. This run knows it, so it removes that
+                // failure; nothing else would.
                 let nameless = Labels {
                     database: String::new(),
                     ..labels.clone()
@@ -143,8 +143,8 @@ impl Samples {
         text
     }
 
-    /// Reads what [`Samples::render`] has written, by this version or another: families that this
-    /// one does not know are left out. `Err` is the first line that is none of ours.
+    /// Reads what [`Samples::render`] has written, in this version or another; unknown families are left out. `Err`
+    /// is the number of the first line that pgstow did not write.
     pub(super) fn parse(text: &str) -> Result<Self, usize> {
         let mut samples = Self::default();
         let mut lines = text.lines().enumerate();
@@ -169,7 +169,7 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f
     let mut said = Vec::new();
     if let Some(began) = match backup.last_good {
         LastGood::Began(began) => Some(began.as_second() as f64),
-        // Not an absent sample: a rule on its age would fall silent.
+        // Not an absent sample: then a rule on its age would not fire.
         LastGood::Never => Some(0.0),
         LastGood::Unknown => None,
     } {
@@ -237,7 +237,7 @@ fn moment(at: Timestamp) -> f64 {
     at.as_second() as f64
 }
 
-/// A line break is escaped; nothing else that could steer whoever looks at the file has a place in it.
+/// A line break is escaped; other characters that could steer a terminal are replaced.
 fn plain_label(name: &str) -> String {
     name.split('\n').map(printable::line).collect::<Vec<_>>().join("\n")
 }
@@ -262,7 +262,7 @@ fn sample(line: &str) -> Option<(&str, Labels, f64)> {
     Some((name, Labels { service, database }, value))
 }
 
-/// The value up to the closing quotation mark, and what follows that.
+/// The value up to the closing quotation mark, and the rest of the text.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();

@@ -1,20 +1,20 @@
-//! What a user can say of a run's numbers.
+//! The settings for a run's metrics.
 
 use std::path::PathBuf;
 
-/// Where the numbers of a run go.
+/// Where the metrics of a run are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
     pub lines: MetricLines,
-    /// CloudWatch's.
+    /// The namespace in CloudWatch.
     pub namespace: String,
-    /// What tells this installation's numbers from those of others.
+    /// Distinguishes the metrics of this installation from those of others.
     pub service: String,
-    /// For Prometheus, by way of node exporter's textfile collector.
+    /// The file for Prometheus, read by node exporter's textfile collector.
     pub file: Option<PathBuf>,
 }
 
-/// What is written among the log lines.
+/// The format that is written among the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricLines {
     /// CloudWatch's embedded metric format.

@@ -376,7 +376,7 @@ async fn a_file_is_made_replaced_and_read_back() {
     both.observe("nightly", &success("news"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), both.render());
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-    // Nothing else lies there.
+    // The folder holds no other file.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 

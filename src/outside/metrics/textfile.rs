@@ -1,5 +1,5 @@
-//! The file that node exporter's textfile collector reads. It is replaced as a whole, so that the
-//! collector sees the old one or the new one; several runs may share it.
+//! The file that node exporter's textfile collector reads. It is replaced as a whole, so that the collector sees the
+//! old file or the new one; several runs may share it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -11,19 +11,19 @@ use crate::error::{Error, Result};
 use crate::run::files::{lock_folder, parent};
 use crate::run::publication::{Access, Publish, publish};
 
-/// A larger file is none of ours: a database takes about 3 kB.
+/// pgstow never writes a larger file: a database takes about 3 kB.
 const LARGEST: u64 = 16 << 20;
 /// The collector runs as another user.
 const MODE: u32 = 0o644;
 
-/// Lays what was observed over what the file says of other databases and earlier runs. The code of
-/// an error never ends a run: the caller makes a warning of it.
+/// Adds the observations to the file, and keeps its samples of other databases and earlier runs. The error's code
+/// never ends a run: the caller turns it into a warning.
 pub(super) fn update(path: &Path, service: &str, observations: &[Observation]) -> Result<()> {
     let failed =
         |error: io::Error| Error::config(format!("the metrics were not written to {}", path.display())).source(error);
     let path = target(path).map_err(failed)?;
-    // Two runs that read the same file and write it one after the other would lose what the first
-    // has said. The lock goes with the handle.
+    // If two runs read the file and then wrote it one after the other, the first run's samples would be lost. The
+    // lock is released with the handle.
     let folder = File::open(parent(&path)).map_err(failed)?;
     lock_folder(&folder).map_err(failed)?;
 
@@ -31,14 +31,14 @@ pub(super) fn update(path: &Path, service: &str, observations: &[Observation]) -
     for observation in observations {
         samples.observe(service, observation);
     }
-    // The collector passes a temporary file by, should one be left behind: its name does not end in .prom.
+    // The collector ignores a temporary file that may be left behind: its name does not end in .prom.
     let text = samples.render();
     publish(&path, text.as_bytes(), Access::Exactly(MODE), Publish::Replace).map_err(failed)?;
     Ok(())
 }
 
-/// Where a link leads to, so that the link stays. What is no file is left alone: a rename would
-/// put one in the place of a device.
+/// The target of a link, so that the link itself stays. Anything but a file is refused: a rename would replace a
+/// device with a file.
 fn target(path: &Path) -> io::Result<PathBuf> {
     match fs::metadata(path) {
         Ok(there) if there.is_file() => fs::canonicalize(path),
@@ -56,7 +56,7 @@ fn read(path: &Path) -> io::Result<Samples> {
     };
     match fs::metadata(path) {
         Ok(there) if there.len() > LARGEST => return Err(foreign("pgstow did not write it")),
-        // As `mktemp` and `touch` leave it.
+        // Empty, as `mktemp` and `touch` make it.
         Ok(there) if there.len() == 0 => return Ok(Samples::default()),
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Samples::default()),

@@ -1,22 +1,22 @@
-//! A notice as text within the limits of the services that carry it.
+//! A notice as text, within the limits of the services that deliver it.
 
 use serde_json::{Map, Value, json};
 
 use super::{Notice, Status};
 use crate::printable;
 
-/// SNS wants fewer than 100 characters of ASCII, the first of them no space.
+/// SNS takes fewer than 100 ASCII characters; the first must not be a space.
 const SUBJECT_CHARS: usize = 99;
-/// SNS and SQS take 256 KiB with all attributes, whose room is kept free.
+/// SNS and SQS take 256 KiB including all attributes; this leaves room for those.
 pub(super) const BODY_BYTES: usize = 252 * 1024;
-/// Elements that a list may keep when the report is too long, tried in this order.
+/// If the report is too long, each list keeps only this many elements; tried in this order.
 const LIST_LENGTHS: [usize; 4] = [200, 50, 10, 0];
-/// Bytes that a text may keep then.
+/// The bytes that a text keeps in this case.
 const TEXT_BYTES: usize = 2_000;
 const NOTE: &str = "shortened to fit a message; the backup's manifest.json and the log have everything";
 
-/// `pgstow <database> backup SUCCEEDED|DEGRADED|FAILED`, or `verify` or `drill`, in ASCII. Where it is too long, the database's
-/// name is cut: the outcome is what matters.
+/// `pgstow <database> backup SUCCEEDED|DEGRADED|FAILED`, or `verify` or `drill`, in ASCII. If it is too long, the
+/// database's name is cut, because the result matters most.
 pub(super) fn subject(notice: &Notice) -> String {
     let outcome = match notice.status {
         Status::Succeeded => "SUCCEEDED",
@@ -55,7 +55,7 @@ pub(super) fn body(notice: &Notice, limit: usize) -> String {
             return text;
         }
     }
-    // A report of thousands of fields: keep what every report has at its top.
+    // A report with thousands of fields: keep only the fields that every report has.
     let mut fields: Map<String, Value> = Map::new();
     fields.insert("status".to_owned(), json!(notice.status.word()));
     if let Some(code) = notice.status.code() {
@@ -95,7 +95,7 @@ fn cut(text: &mut String, bytes: usize) {
     }
 }
 
-/// Without the characters for which SNS or SQS refuse a whole message.
+/// Removes the characters that make SNS or SQS refuse the whole message.
 fn printable(text: &str, controls: &[char]) -> String {
     let allowed =
         |char: char| controls.contains(&char) || !(printable::steers(char) || matches!(char, '\u{fffe}' | '\u{ffff}'));
@@ -104,8 +104,7 @@ fn printable(text: &str, controls: &[char]) -> String {
         .collect()
 }
 
-/// What a filter policy can match. A value that would be empty is left out: SNS refuses the whole
-/// message otherwise.
+/// The attributes that a filter policy can match. Empty values are left out: with one, SNS refuses the whole message.
 pub(super) fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
     let code = notice.status.code().map(str::to_owned);
     [

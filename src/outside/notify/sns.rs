@@ -53,7 +53,7 @@ impl Notifier for Sns {
             .topic_arn(&self.topic_arn)
             .subject(subject(notice));
         if self.topic_arn.ends_with(".fifo") {
-            // Such a topic wants an order and a name for each message. A database's name may have
+            // A FIFO topic needs a group and a deduplication id for each message. A database's name may have
             // characters that neither allows; digests have none.
             let database = notice.database.as_deref().unwrap_or_default();
             publish = publish
@@ -69,7 +69,7 @@ impl Notifier for Sns {
             publish = publish.message_attributes(name, attribute);
         }
         publish.message(body).send().await.map_err(|error| {
-            // The code never ends a run: the caller makes a warning of this.
+            // This code never becomes a run's exit code: the caller turns the error into a warning.
             let what = format!("cannot notify {}", self.topic_arn);
             aws::error_needing(Code::Config, &what, &error, "sns:Publish", &self.topic_arn)
         })?;

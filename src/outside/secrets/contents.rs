@@ -1,11 +1,11 @@
-//! The text of a secret, read.
+//! Reads the text of a secret.
 
 use serde_json::{Map, Value};
 
 use crate::postgres::{ConnectionInfo, Files};
 
-/// What a secret says, in any of its forms: JSON with the parts, JSON that holds a URL, a URL. The error says why not, quoting nothing but
-/// names of fields that are ours.
+/// The connection in a secret, in any form: JSON with the parts, JSON that holds a URL, or a URL. Errors quote only
+/// the names of fields that pgstow knows.
 pub(super) fn parse(text: &str) -> Result<ConnectionInfo, String> {
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.is_empty() {
@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str) -> Result<ConnectionInfo, String> {
         Ok(Value::Object(fields)) => parse_fields(&fields),
         Ok(Value::String(url)) => parse_url(&url),
         Ok(_) => Err("its JSON is not an object".into()),
-        // serde's message is left out: it may quote the text.
+        // Without serde's message, which may quote the text.
         Err(_) if text.starts_with('{') => Err("it looks like JSON, but is broken".into()),
         Err(_) => parse_url(text),
     }
@@ -45,7 +45,7 @@ fn is_url(text: &str) -> bool {
         .any(|scheme| text.starts_with(scheme))
 }
 
-/// A connection URL among the fields, under whatever name: systems that write one have no common name for it.
+/// A connection URL in any of the fields: systems that write one use different names for it.
 fn url_among(fields: &Map<String, Value>) -> Result<Option<ConnectionInfo>, String> {
     let texts = fields.values().filter_map(Value::as_str);
     let mut urls: Vec<&str> = texts.filter(|text| is_url(text)).collect();
@@ -58,7 +58,7 @@ fn url_among(fields: &Map<String, Value>) -> Result<Option<ConnectionInfo>, Stri
     }
 }
 
-/// The names that RDS uses, and the usual others, for libpq's own.
+/// The names that RDS and other systems use for libpq's parts.
 const FIELDS: &[(&str, &[&str])] = &[
     ("host", &["host"]),
     ("port", &["port"]),
@@ -67,7 +67,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("dbname", &["dbname", "database"]),
 ];
 
-/// Parameters of the connection that a secret may carry too.
+/// Parameters of the connection that a secret may have too.
 const PARAMETERS: [&str; 9] = [
     "sslmode",
     "require_auth",
@@ -81,8 +81,8 @@ const PARAMETERS: [&str; 9] = [
 ];
 
 fn parse_fields(fields: &Map<String, Value>) -> Result<ConnectionInfo, String> {
-    // Beside a host, a URL is another connection's. Whoever rotates a password changes its field: so fields
-    // count more.
+    // A URL beside a host belongs to another connection. A rotation changes the password's field, so the fields take
+    // precedence over the URL.
     let mut info = match text_of(fields, "host")? {
         Some(_) => ConnectionInfo::default(),
         None => url_among(fields)?.unwrap_or_default(),
@@ -90,7 +90,7 @@ fn parse_fields(fields: &Map<String, Value>) -> Result<ConnectionInfo, String> {
     for (name, aliases) in FIELDS {
         for alias in *aliases {
             if let Some(value) = text_of(fields, alias)? {
-                // The parameter's own message quotes no value.
+                // The message does not quote the value.
                 info.set(name, &value).map_err(|error| error.message())?;
                 break;
             }

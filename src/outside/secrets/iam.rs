@@ -1,6 +1,6 @@
-//! RDS's IAM login: in the password's place stands a token, which is a request for `rds-db:connect`, signed
-//! with AWS credentials (SigV4, in the query) and written without its scheme. It holds for fifteen minutes,
-//! so each connection gets its own.
+//! RDS's IAM login: instead of a password, a token, which is a request for `rds-db:connect`, signed with AWS
+//! credentials (SigV4, in the query) and written without its scheme. A token is valid for fifteen minutes, so each
+//! connection gets its own.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,21 +17,21 @@ use crate::error::{Code, Error, Result};
 use crate::outside::aws;
 use crate::postgres::{ConnectionInfo, Login, Provider};
 
-/// RDS takes no longer ones.
+/// The longest life that RDS accepts.
 const LIFE: Duration = Duration::from_secs(900);
 
-/// What SigV4 leaves as it is.
+/// The characters that SigV4 escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub(super) const REFUSED: &str = "GRANT rds_iam to the role; turn IAM authentication on for the instance; allow rds-db:connect \
                                   on arn:aws:rds-db:<region>:<account>:dbuser:<resource id>/<role> to the task's role; and \
                                   connect by the endpoint's own name, not by an alias";
 
-/// Makes tokens out of AWS credentials, which are asked for each time too.
+/// Makes tokens from AWS credentials, which it asks for each time too.
 #[derive(Debug)]
 pub struct IamLogin {
     credentials: SharedCredentialsProvider,
-    /// Where the host's name does not tell it.
+    /// Used if the host's name does not contain the region.
     region: Option<Region>,
 }
 
@@ -78,19 +78,19 @@ impl<'a> Place<'a> {
     fn of(info: &'a ConnectionInfo) -> Result<Self> {
         if info.is_socket() {
             return Err(
-                Error::config("IAM login needs TLS, which a local socket has not").hint("give the endpoint's name")
+                Error::config("IAM login needs TLS, and a local socket has none").hint("give the endpoint's name")
             );
         }
         match (&info.host, info.port, &info.user) {
             (Some(host), Some(port), Some(user)) => Ok(Self { host, port, user }),
             _ => Err(Error::internal(
-                "a token is asked for before host, port and user are known",
+                "a token was requested before host, port and user were known",
             )),
         }
     }
 }
 
-/// As an endpoint of RDS names it: `shop.abc123.eu-west-1.rds.amazonaws.com`.
+/// The region in an RDS endpoint: `shop.abc123.eu-west-1.rds.amazonaws.com`.
 fn region_of(host: &str) -> Option<String> {
     let host = host.to_ascii_lowercase();
     let labels: Vec<&str> = host.split('.').collect();
@@ -137,8 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// The signature is what Python's botocore 1.43 gives for the same place, moment and keys
-    /// (`generate_db_auth_token`).
+    /// Python's botocore 1.43 gives the same signature for the same place, time and keys (`generate_db_auth_token`).
     #[test]
     fn a_token_is_what_the_documentation_says() {
         let place = Place {

@@ -1,18 +1,18 @@
-//! Which system calls a confined program may make: a program for the kernel (seccomp), which holds for
-//! all of its children as well.
+//! Decides which system calls a confined program may make: a filter program for the kernel (seccomp), which holds for
+//! all child processes too.
 //!
-//! It names what is refused. What PostgreSQL and the modules of extensions need is not known in full,
-//! and a drill that fails for our sake would be a false alarm; what they do not need, and what a program
-//! could get out by, is.
+//! The filter lists the calls that it refuses. It is not fully known which calls PostgreSQL and extensions' modules
+//! need, and a drill that fails because of the filter would be a false alarm. So it refuses the calls that they do
+//! not need and that a program could use to break out.
 
 use super::Program;
 
-/// Whether a confined program may talk with other processes through sockets.
+/// How a confined program may use sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sockets {
-    /// It is talked to, on sockets of this machine; it calls nobody.
+    /// It accepts connections on local sockets, and makes none.
     Answers,
-    /// It may call a server on this machine, as psql does.
+    /// It may connect to a server on this machine, as psql does.
     Calls,
 }
 
@@ -21,11 +21,11 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// Calls are numbered in the order in which the kernel got them; those after this one (`removexattrat`) are
-/// not known here, and so not there for a confined program.
+/// Calls are numbered in the order in which the kernel got them. Calls after this one (`removexattrat`) are unknown
+/// here, and refused as if they did not exist.
 const LAST_KNOWN: u32 = 466;
 
-/// Namespaces, in the flags of `clone`.
+/// The flags of `clone` that make namespaces.
 const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -34,8 +34,8 @@ const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u32;
 
-/// What no program of PostgreSQL's needs: to look into other processes, to change the kernel, the machine,
-/// its mounts, namespaces and keys, and interfaces that have been ways out before.
+/// Calls that no program of PostgreSQL needs: they read other processes, change the kernel, the machine, its mounts,
+/// namespaces and keys, or have been used to break out before.
 const REFUSED: &[libc::c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -98,7 +98,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
     libc::SYS_execveat,
-    // What files are, rather than what is in them: Landlock has no word for it.
+    // Changes to a file's owner and attributes, which Landlock cannot refuse.
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_setxattr,
@@ -108,7 +108,8 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
     libc::SYS_utimensat,
-    // Signals with words of the sender's. (Of System V, the server needs a small piece of shared memory.)
+    // Signals with data of the sender, and System V message queues. (Of System V IPC, the server needs a small piece
+    // of shared memory.)
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_msgget,
@@ -117,10 +118,10 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_msgrcv,
 ];
 
-/// Of the same kind, and newer than the C library's names: `fchmodat2`, `setxattrat`, `removexattrat`.
+/// Calls of the same kind that are newer than the C library's names: `fchmodat2`, `setxattrat`, `removexattrat`.
 const REFUSED_LATELY: &[libc::c_long] = &[452, 463, 466];
 
-/// The one mode that a server gives: to its socket.
+/// The only mode that a server sets: that of its socket.
 const ITS_OWN_ALONE: u32 = 0o700;
 
 #[cfg(target_arch = "x86_64")]
@@ -141,9 +142,9 @@ const REFUSED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
 
-/// The filter. Where `only` is given, that program is started, once, as it is told to us: all that it starts
-/// itself is refused. It is known by where its path, arguments and environment lie in our memory: a program
-/// after us does not know where that was, and has something else there.
+/// Builds the filter. If `only` is given, the process may execute that program, exactly as it is prepared here, and
+/// no other. The filter recognises it by the addresses of its path, arguments and environment in our memory: a later
+/// program does not know these addresses, and has other data there.
 pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_filter> {
     let mut filter = Filter::default();
     filter.only_our_architecture();
@@ -154,7 +155,7 @@ pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_
     for call in REFUSED_LATELY {
         filter.call(*call, vec![answer(libc::ENOSYS)]);
     }
-    // Its flags lie in memory, where a filter cannot look; the C library then takes `clone`.
+    // Its flags are in memory, which a filter cannot read; after this refusal the C library uses `clone`.
     filter.call(libc::SYS_clone3, vec![answer(libc::ENOSYS)]);
     let namespaces = [vec![load_low(0)], unless_any(NEW_NAMESPACES, libc::EPERM)].concat();
     filter.call(libc::SYS_clone, namespaces);
@@ -162,13 +163,13 @@ pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_
     filter.call(libc::SYS_socket, local);
     if sockets == Sockets::Answers {
         filter.call(libc::SYS_connect, vec![answer(libc::EACCES)]);
-        // They may name whom they send to.
+        // These calls can name a receiver.
         filter.call(libc::SYS_sendmsg, vec![answer(libc::EPERM)]);
         filter.call(libc::SYS_sendmmsg, vec![answer(libc::EPERM)]);
         let addressed = [zero_or(4, libc::EPERM), vec![ALLOW]].concat();
         filter.call(libc::SYS_sendto, addressed);
     }
-    // Text into the terminal, as if it were typed there.
+    // Inserts text into the terminal as if it were typed.
     let typing = [
         vec![load_low(1)],
         refuse_value(libc::TIOCSTI as u32, libc::EPERM),
@@ -179,7 +180,7 @@ pub(super) fn build(sockets: Sockets, only: Option<&Program>) -> Vec<libc::sock_
     // The limits of another process.
     let own_limits = [vec![load_low(0)], only_value(0, libc::EPERM)].concat();
     filter.call(libc::SYS_prlimit64, own_limits);
-    // To everybody that it may send one to.
+    // A signal to all processes that it may send one to.
     let signals = [vec![load_low(0)], refuse_value(u32::MAX, libc::EPERM), vec![ALLOW]];
     filter.call(libc::SYS_kill, signals.concat());
     if let Some(program) = only {
@@ -231,8 +232,8 @@ const fn load(offset: u32) -> libc::sock_filter {
 
 const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 
-/// The lower half of an argument: all that the kernel takes of an `int`. (Both of our architectures have it
-/// first.)
+/// The lower half of an argument: the kernel reads no more of an `int`. (It comes first on both of our
+/// architectures.)
 const fn load_low(argument: u32) -> libc::sock_filter {
     load(ARGUMENTS + 8 * argument)
 }
@@ -241,12 +242,12 @@ const fn load_high(argument: u32) -> libc::sock_filter {
     load(ARGUMENTS + 8 * argument + 4)
 }
 
-/// Allows this value of what was loaded, and nothing else.
+/// Allows this value of the loaded argument, and no other.
 fn only_value(value: u32, error: i32) -> Vec<libc::sock_filter> {
     vec![jump(EQUAL, value, 0, 1), ALLOW, answer(error)]
 }
 
-/// Goes on with any other value.
+/// Refuses this value, and continues with any other.
 fn refuse_value(value: u32, error: i32) -> Vec<libc::sock_filter> {
     vec![jump(EQUAL, value, 0, 1), answer(error)]
 }
@@ -260,7 +261,7 @@ fn zero_or(argument: u32, error: i32) -> Vec<libc::sock_filter> {
     exactly(argument, 0, error)
 }
 
-/// Goes on with this value of the whole argument alone.
+/// Continues only with this value of the whole argument.
 fn exactly(argument: u32, value: u64, error: i32) -> Vec<libc::sock_filter> {
     vec![
         load_low(argument),
@@ -276,22 +277,22 @@ fn exactly(argument: u32, value: u64, error: i32) -> Vec<libc::sock_filter> {
 struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
-    /// The numbers below are those of one architecture. A program that calls in another way does not go on.
+    /// The numbers below are those of one architecture. A program that uses another interface is killed.
     fn only_our_architecture(&mut self) {
         let end = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS);
         self.0
             .extend([load(ARCH), jump(EQUAL, ARCHITECTURE, 1, 0), end, load(NUMBER)]);
     }
 
-    /// That holds for the second set of numbers of x86 as well, which are far above.
+    /// This also refuses the second set of numbers of x86 (x32), which are much higher.
     fn refuse_newer(&mut self) {
         let above = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
         self.0.extend([jump(above, LAST_KNOWN, 0, 1), answer(libc::ENOSYS)]);
     }
 
-    /// What becomes of one call; `body` says so in every case, since the number is then no longer loaded.
+    /// The decision on one call; `body` must decide every case, since the number is no longer loaded afterwards.
     fn call(&mut self, number: libc::c_long, body: Vec<libc::sock_filter>) {
-        // Few and short: no body comes near to 256.
+        // Every body is much shorter than 256.
         let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
         self.0.push(jump(EQUAL, number as u32, 0, length));
         self.0.extend(body);

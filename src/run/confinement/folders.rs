@@ -1,4 +1,4 @@
-//! What of the file system a confined program may touch, said to the kernel (Landlock).
+//! The parts of the file system that a confined program may use, enforced by the kernel (Landlock).
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_FOLDER: u64 = 1 << 3;
 const TRUNCATE: u64 = 1 << 14;
-/// Devices, which nobody here makes.
+/// To make devices, which no confined program needs.
 const MAKE_DEVICES: u64 = 1 << 6 | 1 << 11;
 
 const READ: u64 = EXECUTE | READ_FILE | READ_FOLDER;
-/// Of a file that is no folder, no more can be said.
+/// The rights that can be given for a file that is not a folder.
 const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE;
 
-/// Where programs and libraries are, and what they are told of the machine: nothing that is private
-/// anywhere. What is not there is passed over.
+/// Programs, libraries, and files that describe the machine; none of them is private on any system. Paths that do not
+/// exist are skipped.
 const READABLE: [&str; 25] = [
     "/usr",
     "/lib",
@@ -48,25 +48,25 @@ const READABLE: [&str; 25] = [
     "/sys/devices/system/cpu/online",
 ];
 
-/// Read and written.
+/// Devices that may be read and written.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/zero"];
 
-/// Sockets without a place in the file system.
+/// Connections to sockets without a path in the file system.
 const ABSTRACT_SOCKETS: u64 = 1;
-/// To processes outside.
+/// Signals to processes outside.
 const SIGNALS: u64 = 1 << 1;
 
-/// What the kernel's Landlock can.
+/// The kernel's abilities in Landlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Landlock {
-    /// Of its interface.
+    /// The version of its interface.
     pub version: u32,
-    /// What of that it can be told to refuse beside files and TCP.
+    /// The scopes that it can restrict, beside files and TCP.
     pub scopes: u64,
 }
 
 impl Landlock {
-    /// Each as it is tried: a distribution's kernel may say a version without all that belongs to it.
+    /// Finds the abilities by trying: a distribution's kernel may report a version without all its features.
     pub(super) fn here() -> Option<Landlock> {
         let version = kernel::landlock_version()?;
         let scopes = match version {
@@ -80,7 +80,7 @@ impl Landlock {
         candidates.into_iter().find(|landlock| landlock.ruleset().is_ok())
     }
 
-    /// Whether it refuses to cut files short, as all else that changes what is in them.
+    /// Whether it refuses to truncate files, as it refuses all other changes of content.
     pub(super) fn keeps_changes(self) -> bool {
         self.version >= 3
     }
@@ -93,7 +93,7 @@ impl Landlock {
     fn ruleset(self) -> std::io::Result<OwnedFd> {
         let handled = Handled {
             files: files_of(self.version),
-            // To take and to make connections by TCP.
+            // To accept and to make TCP connections.
             network: 0b11,
             scopes: self.scopes,
         };
@@ -103,12 +103,12 @@ impl Landlock {
             _ => 24,
         };
         let ruleset = kernel::landlock_ruleset(&handled, bytes)?;
-        // SAFETY: it was just made, and belongs to nobody else.
+        // SAFETY: the descriptor was just made, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(ruleset) })
     }
 }
 
-/// What the version of the kernel's interface can refuse.
+/// The file rights that this version of the interface can refuse.
 fn files_of(version: u32) -> u64 {
     let bits = match version {
         1 => 13,
@@ -119,14 +119,15 @@ fn files_of(version: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// A wall: all is refused but what is said.
+/// A wall: everything is refused unless it is allowed here.
 #[derive(Debug)]
 pub(super) struct Folders {
     ruleset: OwnedFd,
 }
 
 impl Folders {
-    /// `writable`: folders where it may do all but make devices. `readable`: more than every program needs.
+    /// `writable`: folders where the program may do everything but make devices and execute. `readable`: files beside
+    /// those that every program needs.
     pub fn wall(landlock: Landlock, writable: &[PathBuf], readable: &[PathBuf]) -> std::io::Result<Folders> {
         let files = files_of(landlock.version);
         let folders = Folders {

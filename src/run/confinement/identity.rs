@@ -1,5 +1,5 @@
-//! As whom a confined program runs. As root we take a user that is nobody else: whoever breaks out of the
-//! program then owns nothing on this machine.
+//! The user of a confined program. As root, pgstow takes a user that nothing else uses: a program that breaks out
+//! then owns nothing on this machine.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,19 +13,19 @@ pub(crate) struct Identity {
     pub gid: u32,
 }
 
-/// Numbers that neither systemd nor a distribution nor a container's range gives to anybody.
+/// Numbers that neither systemd, nor distributions, nor containers' ranges use.
 const UNUSED: std::ops::Range<u32> = 1_879_048_192..2_147_352_576;
-/// Below are the system's own users.
+/// Lower numbers belong to the system's own users.
 const ORDINARY: u32 = 1000;
 const TRIES: usize = 200;
 
-/// The user that a machine has for nothing in particular; it owns no files.
+/// The user for no particular purpose; it owns no files.
 const NOBODY: &str = "nobody";
-/// Whoever owns the machine's own clusters: nothing of a backup's runs under this name.
+/// The owner of this machine's own clusters: no code of a backup runs as this user.
 const NEVER: &str = "postgres";
 
-/// A user and group of this number that no file of users names and no process runs as. `None`: we may not
-/// become one.
+/// A user and a group with the same number, which is not in `/etc/passwd` or `/etc/group`, and which no process has.
+/// `None` if we may not become one.
 pub(super) fn unused() -> Option<Identity> {
     let uids = mapped("/proc/self/uid_map")?;
     let gids = mapped("/proc/self/gid_map")?;
@@ -47,7 +47,7 @@ pub(super) fn unused() -> Option<Identity> {
     })
 }
 
-/// The numbers that there are in this user namespace.
+/// The numbers that this user namespace maps.
 fn mapped(path: &str) -> Option<Vec<std::ops::Range<u32>>> {
     let text = std::fs::read_to_string(path).ok()?;
     let ranges = text.lines().filter_map(|line| {
@@ -59,11 +59,11 @@ fn mapped(path: &str) -> Option<Vec<std::ops::Range<u32>>> {
     Some(ranges.collect())
 }
 
-/// The upper half of the largest range, for a container that has no more.
+/// The upper half of the largest range, for a container that maps no others.
 fn ordinary(mapped: &[std::ops::Range<u32>]) -> Option<std::ops::Range<u32>> {
     let largest = mapped.iter().max_by_key(|range| range.end - range.start)?;
     let start = (largest.start + (largest.end - largest.start) / 2).max(ORDINARY);
-    // The last number means "none" to the kernel.
+    // To the kernel, the last number means "none".
     let end = largest.end.min(u32::MAX - 1);
     (start < end).then_some(start..end)
 }
@@ -92,12 +92,12 @@ fn runs(uid: u32) -> bool {
         .any(|entry| entry.metadata().is_ok_and(|process| process.uid() == uid))
 }
 
-/// Whether this machine's file of users knows the number. (A directory service may know it all the same.)
+/// Whether `/etc/passwd` has the number. (A directory service may have it all the same.)
 pub(super) fn is_known(uid: u32) -> bool {
     names(&std::fs::read_to_string(PASSWD).unwrap_or_default(), 2, uid)
 }
 
-/// Any user that the machine knows by name, but neither root nor its `postgres`.
+/// Any user in `/etc/passwd` except root and `postgres`.
 pub(super) fn known() -> Option<u32> {
     known_in(&std::fs::read_to_string(PASSWD).unwrap_or_default())
 }

@@ -1,7 +1,7 @@
-//! The process between us and a confined program: it waits for the program's end, passes on what it is
-//! told, and sees to it that nothing outlives it.
+//! The process between pgstow and a confined program: it waits for the program's end, passes signals on, and ends all
+//! processes that the program leaves.
 //!
-//! It is a copy of us that was made while other threads ran: nothing here allocates or takes a lock.
+//! It was forked while other threads ran: nothing here may allocate or take a lock.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -11,31 +11,31 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir};
 
 use super::kernel;
 
-/// What we, or the kernel in our place, ask a program to end with.
+/// The signals by which pgstow, or the kernel after its death, asks a program to end.
 const ASKED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
 pub(super) const HELD: [c_int; 5] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGCHLD];
 
-/// How long a program that was asked to end may take over it: whoever ignores it gets no more.
+/// How long a program may take to end after such a signal; then it is killed.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long those it left behind are looked for.
+/// How long to search for processes that it left.
 const SEARCH: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Who ends with the program.
+/// The processes that end with the program.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Flock {
-    /// All processes of its namespace, by the kernel.
+    /// All processes of its namespace; the kernel ends them.
     Namespace,
-    /// All processes of its user, who is nobody else.
+    /// All processes of its user, which nothing else uses.
     User(u32, u32),
-    /// Its descendants, who become ours when their parents die.
+    /// Its descendants; they become our children when their parents die.
     Descendants,
 }
 
-/// Until the program is gone; ends as it did.
+/// Waits until the program has ended, then ends with the same status.
 pub(super) fn keep(program: libc::pid_t, flock: Flock) -> ! {
     if kernel::close_from(0, false).is_err() {
-        // An older kernel.
+        // Older kernels lack the call.
         (0..4096).for_each(kernel::close);
     }
     let mut last: Option<Instant> = None;
@@ -65,12 +65,12 @@ fn clear(flock: Flock) {
     let until = Instant::now() + SEARCH;
     while Instant::now() < until {
         match flock {
-            // They were gone before the program was.
+            // The kernel ended them before the program was reaped.
             Flock::Namespace => return,
             Flock::User(uid, gid) => all_of_user(uid, gid),
             Flock::Descendants => {}
         }
-        // With a user of its own too: a program may have given its children to others.
+        // Also with a user of its own: a program may have handed its children to other processes.
         our_children(|child| {
             let _ = kernel::kill(child, libc::SIGKILL);
         });
@@ -78,7 +78,7 @@ fn clear(flock: Flock) {
             match kernel::reap(-1, false) {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                // There are none.
+                // There are no children.
                 Err(_) => return,
             }
         }
@@ -86,7 +86,7 @@ fn clear(flock: Flock) {
     }
 }
 
-/// In one call, so that none can fork away from it.
+/// Kills all of them in one call, so that no process can escape by a fork.
 fn all_of_user(uid: u32, gid: u32) {
     match kernel::fork() {
         Ok(0) => {
@@ -120,7 +120,7 @@ fn our_children(mut each: impl FnMut(libc::pid_t)) {
     }
 }
 
-/// As `/proc/<pid>/stat` says it: after the name in brackets, which may hold anything, and the state.
+/// The parent in `/proc/<pid>/stat`: it follows the name in brackets, which may contain anything, and the state.
 fn parent(processes: impl std::os::fd::AsFd, pid: &[u8]) -> Option<i32> {
     const STAT: &[u8] = b"/stat\0";
     let mut path = [0; 32];
@@ -145,7 +145,7 @@ fn number(digits: &[u8]) -> Option<i32> {
     })
 }
 
-/// Whoever waits for us sees what became of the program.
+/// Ends in the same way as the program, so that our parent sees its status.
 fn end_as(status: c_int) -> ! {
     if libc::WIFSIGNALED(status) {
         let signal = libc::WTERMSIG(status);

@@ -1,5 +1,4 @@
-//! The system calls that walls are made of. Each may be made between fork and exec: none allocates
-//! or takes a lock.
+//! The system calls for the walls. All may be made between fork and exec: none allocates or takes a lock.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_ulong};
 use std::io::{Error, Result};
@@ -14,7 +13,7 @@ fn checked(result: c_long) -> Result<c_long> {
 
 #[allow(unsafe_code)]
 pub(super) fn prctl(option: c_int, value: c_ulong) -> Result<()> {
-    // SAFETY: the options that we use take numbers alone; those after the first must be zero.
+    // SAFETY: the options that we use take only numbers; those after the first must be zero.
     checked(unsafe { libc::prctl(option, value, 0 as c_ulong, 0 as c_ulong, 0 as c_ulong) }.into()).map(|_| ())
 }
 
@@ -32,17 +31,17 @@ fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: c_ulo
     checked(done.into()).map(|_| ())
 }
 
-/// What is mounted from now on is seen by nobody outside of our namespace of mounts.
+/// Makes later mounts invisible outside our namespace of mounts.
 pub(super) fn mount_for_us_alone() -> Result<()> {
     mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE)
 }
 
-/// The same folder, as a mount of its own.
+/// Mounts the folder on itself, so that it is a separate mount.
 pub(super) fn mount_upon_itself(folder: &CStr) -> Result<()> {
     mount(Some(folder), folder, None, libc::MS_BIND | libc::MS_REC)
 }
 
-/// A new /proc, of our namespace for processes.
+/// Mounts a new /proc for our namespace of processes.
 pub(super) fn mount_processes() -> Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
     mount(Some(c"proc"), c"/proc", Some(c"proc"), flags)
@@ -57,8 +56,8 @@ unsafe extern "C" {
 /// Writes zeros over the values of these variables of the environment, where the kernel shows them.
 #[allow(unsafe_code)]
 pub(super) fn erase(is_one: impl Fn(&[u8]) -> bool) {
-    // SAFETY: each text of the list ends with a zero, lies in memory of ours, and is neither moved nor freed: nobody
-    // here changes the environment. A thread that looked one up at this moment would find it cut short.
+    // SAFETY: each text of the list ends with a zero, is in our memory, and is neither moved nor freed, since no code
+    // here changes the environment. A thread that reads a variable at this moment would find it shorter.
     unsafe {
         let mut next = environ;
         while !next.is_null() && !(*next).is_null() {
@@ -87,7 +86,7 @@ struct MountAttributes {
 const READ_ONLY: u64 = 1;
 const NO_OTHER_USER: u64 = 1 << 1;
 
-/// Linux 5.12 and newer.
+/// Needs Linux 5.12 or newer.
 #[allow(unsafe_code)]
 fn mount_attributes(target: &CStr, set: u64, clear: u64, flags: c_int) -> Result<()> {
     let attributes = MountAttributes {
@@ -110,22 +109,20 @@ fn mount_attributes(target: &CStr, set: u64, clear: u64, flags: c_int) -> Result
     checked(done).map(|_| ())
 }
 
-/// All there are.
+/// Makes all mounts read-only.
 pub(super) fn mounts_read_only() -> Result<()> {
     mount_attributes(c"/", READ_ONLY | NO_OTHER_USER, 0, libc::AT_RECURSIVE)
 }
 
-/// This one.
+/// Makes this mount writable.
 pub(super) fn mount_writable(folder: &CStr) -> Result<()> {
     mount_attributes(folder, 0, READ_ONLY, 0)
 }
 
-/// As this user and group alone, for good: without the groups that we have.
+/// Becomes this user and group for ever, without our other groups.
 #[allow(unsafe_code)]
 pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
-    // The system calls themselves: the C library's functions change every thread of the process,
-    // for which they wait.
-    // SAFETY: they take numbers, and no list where its length is zero.
+    // Direct system calls: the C library's functions change every thread of the process, and wait for them.
     unsafe {
         checked(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()))?;
         checked(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
@@ -134,7 +131,7 @@ pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Writes the whole of a small text to a file of /proc, which takes it in one piece.
+/// Writes a small text to a file of /proc, which accepts it only in one piece.
 #[allow(unsafe_code)]
 pub(super) fn write_to(path: &CStr, text: &[u8]) -> Result<()> {
     // SAFETY: the path ends with a zero, and the buffer is as long as is said; both outlive the calls.
@@ -146,20 +143,20 @@ pub(super) fn write_to(path: &CStr, text: &[u8]) -> Result<()> {
     }
 }
 
-/// The child gets 0.
+/// Returns 0 in the child.
 ///
-/// Only a process with one thread may go on as it likes in the child; one with more has nothing but
-/// the calls of this module.
+/// Only in a process with one thread may the child do anything; in a process with more threads, the child may only
+/// make the calls of this module.
 #[allow(unsafe_code)]
 pub(super) fn fork() -> Result<libc::pid_t> {
-    // SAFETY: what the child may do is said above, and kept by those who call it.
+    // SAFETY: the rule for the child is above, and the callers keep it.
     let pid = unsafe { libc::fork() };
     checked(pid.into()).map(|_| pid)
 }
 
 #[allow(unsafe_code)]
 pub(super) fn exit(code: c_int) -> ! {
-    // SAFETY: it ends the process, and runs nothing of ours.
+    // SAFETY: it ends the process, and runs no code of ours.
     unsafe { libc::_exit(code) }
 }
 
@@ -169,14 +166,14 @@ pub(super) fn kill(pid: libc::pid_t, signal: c_int) -> Result<()> {
     checked(unsafe { libc::kill(pid, signal) }.into()).map(|_| ())
 }
 
-/// As if nobody had ever asked to be told of it.
+/// Sets the signal's default action.
 #[allow(unsafe_code)]
 pub(super) fn forget_handler(signal: c_int) {
-    // SAFETY: no handler is set, so none of ours can run.
+    // SAFETY: it sets no handler, so no code of ours can run.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
-/// A child that has ended, and how; `None`: those there are live on. An error: there are none.
+/// A child that has ended, with its status; `None` if all children still run; an error if there are none.
 #[allow(unsafe_code)]
 pub(super) fn reap(pid: libc::pid_t, wait: bool) -> Result<Option<(libc::pid_t, c_int)>> {
     let mut status = 0;
@@ -194,7 +191,7 @@ pub(super) fn reap(pid: libc::pid_t, wait: bool) -> Result<Option<(libc::pid_t, 
 
 #[allow(unsafe_code)]
 fn set_of(signals: &[c_int]) -> libc::sigset_t {
-    // SAFETY: an all-zero set is a set, and is emptied as the standard wants it.
+    // SAFETY: an all-zero set is valid, and is emptied as the standard requires.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -205,7 +202,7 @@ fn set_of(signals: &[c_int]) -> libc::sigset_t {
     }
 }
 
-/// Holds these signals back until they are asked for; all others come as before.
+/// Blocks exactly these signals until they are asked for.
 #[allow(unsafe_code)]
 pub(super) fn hold_back(signals: &[c_int]) -> Result<()> {
     let set = set_of(signals);
@@ -213,7 +210,7 @@ pub(super) fn hold_back(signals: &[c_int]) -> Result<()> {
     checked(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into()).map(|_| ())
 }
 
-/// The next of the signals that are held back, if one comes in time.
+/// The next blocked signal, if one arrives in time.
 #[allow(unsafe_code)]
 pub(super) fn next_signal(signals: &[c_int], limit: std::time::Duration) -> Option<c_int> {
     let set = set_of(signals);
@@ -226,11 +223,11 @@ pub(super) fn next_signal(signals: &[c_int], limit: std::time::Duration) -> Opti
     (signal > 0).then_some(signal)
 }
 
-/// Every descriptor from this one on is closed at an exec, or at once.
+/// Closes every descriptor from this one on, at exec or at once.
 #[allow(unsafe_code)]
 pub(super) fn close_from(first: u32, at_exec: bool) -> Result<()> {
     let flags = if at_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: it takes numbers. Whoever uses a descriptor afterwards gets an error.
+    // SAFETY: it takes numbers. Later use of a closed descriptor is an error.
     checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(|_| ())
 }
 
@@ -259,8 +256,7 @@ pub(super) fn set_filter(filter: &[libc::sock_filter]) -> Result<()> {
             .map_err(|_| Error::other("the filter is too long"))?,
         filter: filter.as_ptr().cast_mut(),
     };
-    // By its older name: some systems that filter calls themselves know only that one.
-    // SAFETY: the kernel copies the program, which outlives the call, and does not change it.
+    // Uses the older call: some systems that filter calls themselves allow only that one.
     let set = unsafe {
         let mode: c_ulong = libc::SECCOMP_MODE_FILTER.into();
         libc::prctl(
@@ -274,11 +270,11 @@ pub(super) fn set_filter(filter: &[libc::sock_filter]) -> Result<()> {
     checked(set.into()).map(|_| ())
 }
 
-/// What the kernel's Landlock can: the number of its interface, or that there is none.
+/// The version of the kernel's Landlock interface, or `None` if there is none.
 #[allow(unsafe_code)]
 pub(super) fn landlock_version() -> Option<u32> {
     const VERSION: u32 = 1;
-    // SAFETY: with this flag it takes no attributes.
+    // SAFETY: with this flag it reads no attributes.
     let version = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -306,7 +302,7 @@ struct Beneath {
 
 #[allow(unsafe_code)]
 pub(super) fn landlock_ruleset(handled: &Handled, bytes: usize) -> Result<RawFd> {
-    // SAFETY: the kernel reads so many bytes of it at most, and it is at least as long.
+    // SAFETY: the kernel reads at most this many bytes, and the structure is at least as long.
     let made = unsafe {
         let bytes = bytes.min(size_of::<Handled>());
         libc::syscall(
@@ -323,7 +319,7 @@ pub(super) fn landlock_ruleset(handled: &Handled, bytes: usize) -> Result<RawFd>
 pub(super) fn landlock_allow(ruleset: RawFd, parent: RawFd, allowed: u64) -> Result<()> {
     const PATH_BENEATH: u32 = 1;
     let rule = Beneath { allowed, parent };
-    // SAFETY: the rule is what the kernel expects of this kind, and outlives the call.
+    // SAFETY: the rule has the form that the kernel expects for this type, and outlives the call.
     checked(unsafe {
         libc::syscall(
             libc::SYS_landlock_add_rule,
@@ -346,8 +342,8 @@ pub(super) fn landlock_enforce(ruleset: RawFd) -> Result<()> {
 #[allow(unsafe_code)]
 pub(super) fn execute(program: &super::Program) -> Error {
     let (path, arguments, environment) = program.addresses();
-    // SAFETY: the path ends with a zero, both lists with a null, and each of their members with a
-    // zero; all live as long as the program does.
+    // SAFETY: the path ends with a zero, both lists end with a null, and each of their texts ends with a zero; all
+    // live as long as the program.
     unsafe {
         libc::execve(path, arguments, environment);
     }

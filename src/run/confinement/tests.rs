@@ -42,7 +42,7 @@ fn files_are_kept_where_every_change_and_every_signal_is() {
     }
 }
 
-/// As `doctor` tells it.
+/// The line that `doctor` prints.
 #[test]
 fn each_wall_is_named_and_what_follows_from_those_that_are_lacking() {
     let landlock = Some(Landlock {
@@ -78,7 +78,7 @@ fn each_wall_is_named_and_what_follows_from_those_that_are_lacking() {
         "its roles: no superuser; user: ours, who is not root; system call filter: no; namespaces: none; \
          files (Landlock): no; functions in C and other untrusted languages are not proved"
     );
-    // Without a filter there is no drill unless somebody says so; the others may be lacking.
+    // Without a filter there is no drill unless the settings allow it; the other walls may be missing.
     assert!(none.missing().is_some_and(|missing| missing.contains("seccomp")));
     let filtered = Walls { filter: true, ..none };
     assert_eq!((filtered.missing(), filtered.keep_files()), (None, false));

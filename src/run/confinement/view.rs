@@ -1,5 +1,5 @@
-//! A program's own view of the files, in a namespace of mounts: whoever it runs as, it changes nothing but its own folders,
-//! and sees no processes but its own where the kernel lets it.
+//! A program's own view of the files, in a namespace of mounts: whatever its user, the program can change only its
+//! own folders, and sees only its own processes if the kernel allows that.
 
 use std::ffi::CString;
 use std::io::{Error, Result};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::kernel;
 
-/// What it changes, ready to be entered between fork and exec.
+/// The folders that it may change, prepared for use between fork and exec.
 #[derive(Debug, Default)]
 pub(super) struct View {
     writable: Vec<CString>,
@@ -24,12 +24,12 @@ impl View {
         Ok(View { writable: folders })
     }
 
-    /// As root, in a namespace of users or out of one, and as the first in a namespace for processes. Before Landlock, behind
-    /// which nothing is mounted.
+    /// To be called as root, inside or outside a user namespace, as the first process in a namespace of processes,
+    /// and before Landlock, which forbids mounts.
     pub fn enter(&self) -> Result<()> {
         kernel::unshare(libc::CLONE_NEWNS)?;
         kernel::mount_for_us_alone()?;
-        // A mount of its own can be written to where all others cannot.
+        // A separate mount can stay writable when all others become read-only.
         for folder in &self.writable {
             kernel::mount_upon_itself(folder)?;
         }
@@ -37,7 +37,7 @@ impl View {
         for folder in &self.writable {
             kernel::mount_writable(folder)?;
         }
-        // Refused where a part of the old one is covered, as in containers: that one stays then.
+        // The kernel refuses this if a part of the old /proc is covered, as in containers: then the old one stays.
         let _ = kernel::mount_processes();
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! A pipe to which nobody writes. Whoever holds its writing end lives; the reading end tells when
-//! the last of them is gone, however they went.
+//! A pipe to which nothing is written. Each living process holds its writing end; the reading end reports when the
+//! last of them has ended, in whatever way.
 
 use std::io::pipe;
 use std::os::fd::OwnedFd;
@@ -11,9 +11,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const SHELL: &str = "/bin/sh";
-/// `read` returns at the pipe's end. Whoever asks the group of processes to end asks us: we end in
-/// order, and the watchdog with us. A server that is ending may still write where something was just
-/// removed.
+/// `read` returns at the end of the pipe. The script ignores signals, which go to the whole process group: pgstow
+/// ends cleanly, and the watchdog with it. `rm` is repeated because a server that is ending may still write files.
 const SCRIPT: &str = "trap '' HUP INT TERM; read -r nothing; \
     for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- \"$@\" && exit; sleep 0.3; done; exit 1";
 
@@ -32,7 +31,7 @@ impl Tether {
         })
     }
 
-    /// The writing end, for a child to keep.
+    /// The writing end, for a child process.
     pub fn end(&self) -> std::io::Result<OwnedFd> {
         match &self.held {
             Some(held) => held.try_clone(),
@@ -45,11 +44,11 @@ impl Tether {
         self.held = None;
     }
 
-    /// Waits until nobody holds the writing end, and says whether that came true. Blocks.
+    /// Waits until no process holds the writing end, and returns whether that happened within `limit`. Blocks.
     pub fn all_gone(&self, limit: Duration) -> bool {
         let limit = Timespec::try_from(limit).ok();
         let mut end = [PollFd::new(&self.seen, PollFlags::empty())];
-        // Nothing is ever written: the only event is the end.
+        // Nothing is ever written, so the only event is the end.
         loop {
             match poll(&mut end, limit.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -58,9 +57,9 @@ impl Tether {
         }
     }
 
-    /// A tiny process that removes the folders when all who hold the tether are gone: we are one of
-    /// them, so it does when we are killed. Without a shell there is none; then the next run's
-    /// sweep removes them.
+    /// A small process that removes the folders when all holders of the tether are gone. We are one of them, so it
+    /// also does that when we are killed. Without a shell there is no watchdog; then the next run's sweep removes
+    /// them.
     pub fn watchdog(&self, folders: &[&Path]) -> Option<Watchdog> {
         let mut command = Command::new(SHELL);
         command
@@ -77,19 +76,19 @@ impl Tether {
     }
 }
 
-/// Dropped, it is gone, and has removed nothing if somebody still held the tether.
+/// Dropping it kills the process; it has removed nothing if the tether was still held.
 #[derive(Debug)]
 pub(crate) struct Watchdog(Child);
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // Not waited for yet, so the pid is still its own.
+        // It was not reaped yet, so the pid is still its own.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Out of reach for signals to our terminal and to our group.
+/// Puts it out of reach of signals to our terminal and our group.
 #[allow(unsafe_code)]
 fn own_session(command: &mut Command) {
     // SAFETY: between fork and exec only async-signal-safe work is allowed: this is one plain

@@ -1,4 +1,4 @@
-//! What has passed so far, and how it is put in words.
+//! Counts bytes and writes them as text.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,14 +24,14 @@ struct Words {
     table: String,
 }
 
-/// The counters at one moment.
+/// The values of the counters at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     pub phase: String,
     pub table: String,
     pub read: u64,
     pub stored: u64,
-    /// 0 when nothing is known.
+    /// 0 if unknown.
     pub estimate: u64,
 }
 
@@ -76,12 +76,12 @@ impl Counters {
     }
 
     fn words(&self) -> MutexGuard<'_, Words> {
-        // The words are whole at every moment, so a panic elsewhere has not spoilt them.
+        // The words are never half written, so a panic in another thread has not damaged them.
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A name that cannot steer a terminal and does not fill the line: a table may be called anything.
+/// A name that cannot steer a terminal and is short enough for the line: table names may hold any character.
 pub fn printable(name: &str) -> String {
     const LONGEST: usize = 48;
     let mut chars = name.chars().map(|c| if printable::steers(c) { '\u{fffd}' } else { c });
@@ -92,14 +92,14 @@ pub fn printable(name: &str) -> String {
     safe
 }
 
-/// Bytes per second over the last few seconds, so that the line follows what happens now.
+/// Bytes per second over the last few seconds, so that the line shows the current speed.
 #[derive(Debug, Default)]
 pub struct Rate(VecDeque<(Instant, u64)>);
 
 impl Rate {
     const WINDOW: Duration = Duration::from_secs(10);
 
-    /// Takes in the count at `now` and says the rate, once there is one.
+    /// Adds the count at `now` and returns the rate, once there is one.
     pub fn at(&mut self, now: Instant, bytes: u64) -> Option<f64> {
         self.0.push_back((now, bytes));
         while self.0.len() > 2 && now.duration_since(self.0[1].0) >= Self::WINDOW {
@@ -112,7 +112,7 @@ impl Rate {
 }
 
 impl Snapshot {
-    /// For what is no line of text.
+    /// The same as a record.
     pub fn progress(&self, rate: Option<f64>) -> Progress {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());
         Progress {
@@ -126,7 +126,7 @@ impl Snapshot {
         }
     }
 
-    /// More than was estimated: nothing is said, rather than something wrong.
+    /// `None` once more bytes were read than estimated.
     fn seconds_left(&self, rate: Option<f64>) -> Option<f64> {
         let rate = rate.filter(|rate| *rate >= 1.0)?;
         let left = self.estimate.checked_sub(self.read).filter(|left| *left > 0)?;

@@ -1,23 +1,22 @@
-//! What happens in a run, in one vocabulary for all that follow it: the progress line, the log, the lease's body, and
-//! whatever streams it.
+//! The events of a run, the same for the progress line, the log, the lease's body and the HTTP stream.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 
-/// Names in it were chosen by others: what shows them takes out what could steer it.
+/// The names in it come from the database. Code that prints them must replace steering characters.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The backup that the run makes has its id. What lies in the store under that id is no backup yet.
+    /// The run has chosen the backup's id. The files in the store under that id are no backup yet.
     Begun { id: String },
-    /// The run does something else from now on: `reading the database`.
+    /// The run enters a new phase: `reading the database`.
     Phase { name: String },
-    /// How far the run is. Nothing depends on how many of these come.
+    /// How far the run is. The number of these events has no meaning.
     Progress(Progress),
-    /// The run goes on, and a person should look at this.
+    /// The run continues, but a person should look at this.
     Warned { message: String },
-    /// The backup exists from now on.
+    /// The backup is committed.
     Committed { id: String },
     /// The last event of a run that ends with an error.
     Failed { error: ErrorReport },
@@ -28,7 +27,7 @@ pub enum Event {
 pub struct Progress {
     /// What is being done now, as in [`Event::Phase`].
     pub phase: String,
-    /// The table whose rows come now.
+    /// The table whose rows are being read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
     /// Before compression.
@@ -38,7 +37,7 @@ pub struct Progress {
     /// About how many bytes will be read in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<u64>,
-    /// Bytes per second that were read lately.
+    /// Bytes per second that were read recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u64>,
     /// How long the rest takes at this rate.

@@ -1,5 +1,5 @@
-//! Where there is no terminal: a log line every half minute, at `info`. So a pipe is quiet (the
-//! CLI logs warnings), and a function's or a container's log shows that the run moves.
+//! Without a terminal: a log line every 30 s, at `info`. So a pipe stays quiet (the CLI logs only warnings), and the
+//! log of a function or a container shows that the run makes progress.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ pub struct LogLine {
 }
 
 impl LogLine {
-    /// Lines belong to the span that is current now (a function's request id).
+    /// The lines belong to the span that is current at this call (a function's request id).
     pub fn start() -> Self {
         Self::every(EVERY)
     }
@@ -51,7 +51,7 @@ impl LogLine {
                 });
             }
         };
-        // Without the thread the run is as good, only less talkative.
+        // Without the thread the run works as well; only these lines are missing.
         let spawned = thread::Builder::new().name("progress".into()).spawn(tell).is_ok();
         Self {
             counters,
@@ -66,7 +66,7 @@ impl Observer for LogLine {
         match event {
             Event::Begun { id } => tracing::debug!(%id, "begun"),
             Event::Committed { id } => tracing::debug!(%id, "committed"),
-            // Phases and progress come every half minute; warnings and the error have lines of their own.
+            // Phases and progress are logged every 30 s; warnings and errors have their own lines.
             Event::Phase { .. } | Event::Progress(_) | Event::Warned { .. } | Event::Failed { .. } => {}
         }
     }

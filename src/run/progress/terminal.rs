@@ -1,4 +1,4 @@
-//! One line on a terminal, redrawn a few times a second by a thread of its own.
+//! One line on a terminal; a thread redraws it a few times a second.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ impl TerminalLine {
         Self { counters, bar }
     }
 
-    /// For log lines: written between two drawings of the line, not into it.
+    /// For log lines: they are written between two redraws of the line.
     pub fn log_writer(&self) -> impl Fn() -> AboveTheLine + Send + Sync + 'static {
         let bar = self.bar.clone();
         move || AboveTheLine { bar: bar.clone() }

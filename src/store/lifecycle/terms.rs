@@ -1,4 +1,4 @@
-//! A rule in S3's terms and in ours.
+//! Converts rules between S3's form and ours.
 
 use aws_sdk_s3::types::{
     AbortIncompleteMultipartUpload, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleAndOperator,
@@ -116,7 +116,7 @@ pub(super) fn from_sdk(rule: &LifecycleRule) -> Rule {
     }
 }
 
-/// Where a transition leads, if what lies there cannot be read at once.
+/// The target of a transition, if objects there cannot be read at once.
 fn archive(transition: &Transition) -> Option<String> {
     let class = transition.storage_class()?;
     if !matches!(

@@ -1,4 +1,4 @@
-//! One small file of a folder store: how it is read, what tells its states apart, and how another takes its place.
+//! One small file of a folder store: how it is read, how its versions are distinguished, and how it is replaced.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,12 +19,12 @@ use crate::store::limits::{self, too_long};
 use crate::store::temporary::Temporary;
 use crate::store::{Condition, Object, Put, Version};
 
-/// Up to this length a file's version is the digest of its bytes; above, where reading it all
-/// would cost too much, what its inode says. Whatever is replaced under a condition is small.
+/// Up to this length, a file's version is the digest of its bytes. For longer files that would cost too much, so it
+/// is made from inode data. Files that are replaced under a condition are small.
 const DIGEST_LIMIT: u64 = 16 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// A file of the store, open; with its folder, its name and its length.
+/// An open file of the store, with its folder, name and length.
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) bytes: u64,
@@ -50,8 +50,8 @@ fn open_in(folder: &Folder, name: &str) -> Result<Option<Opened>> {
     }))
 }
 
-/// The whole file, where it has no more than `most` bytes: by what the file system says, and by what
-/// comes, since a file may grow while it is read.
+/// The whole file, if it has at most `most` bytes: by its reported length and by the bytes read, since a file may
+/// grow meanwhile.
 pub(super) fn read(opened: &Opened, most: u64) -> Result<Object> {
     let Opened { file, bytes, path } = opened;
     if *bytes > most {
@@ -72,7 +72,7 @@ pub(super) fn read(opened: &Opened, most: u64) -> Result<Object> {
     })
 }
 
-/// At most one byte more than `most`, into room for `expected`.
+/// Reads at most one byte more than `most`; `expected` is the initial capacity.
 fn take(file: &File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
     let room = usize::try_from(expected.saturating_add(1)).unwrap_or(0);
     let mut body = Vec::with_capacity(room);
@@ -88,7 +88,7 @@ pub(super) fn version(opened: &Opened) -> Result<Version> {
     let Opened { file, bytes, path } = opened;
     let failed = |error: io::Error| io_error("read", path, error);
     if *bytes > DIGEST_LIMIT {
-        // A new version is always a new file: it has another inode, or another time.
+        // A new version is always a new file, with another inode or another time.
         let metadata = file.metadata().map_err(failed)?;
         return Ok(Version(format!(
             "{}-{}-{}.{}",
@@ -108,17 +108,17 @@ pub(super) fn put(root: &Path, names: &[String], body: &[u8], condition: Option<
         return Err(error.with_clean_up(temporary.remove()));
     }
     let name = names.last().map_or("", String::as_str);
-    // Held from the look at the old version to the rename, so that two processes cannot both find
-    // the version unchanged. Let go when it is dropped.
+    // Held from reading the old version to the rename, so that two processes cannot both find the version unchanged.
+    // Dropping it releases the lock.
     let lock = match lock(temporary.folder()) {
         Ok(lock) => Some(lock),
         Err(error) if matches!(condition, Some(Condition::Unchanged(_))) => {
             return Err(error.with_clean_up(temporary.remove()));
         }
-        // The other two are atomic by themselves where a file system has no locks.
+        // If the file system has no locks, the other two cases are atomic without one.
         Err(_) => None,
     };
-    // What has the name may be larger than anything that is put: then it is not what was expected.
+    // The existing file may be larger than any that pgstow puts: then it is not the expected one.
     let current = |folder: &Folder| match open_in(folder, name)? {
         Some(opened) => read(&opened, limits::most(name).max(body.len() as u64)).map(Some),
         None => Ok(None),
@@ -138,7 +138,7 @@ pub(super) fn put(root: &Path, names: &[String], body: &[u8], condition: Option<
             Err(error) => return Err(error.with_clean_up(temporary.remove())),
         },
     };
-    // Not before: until then, a manifest could be put in the place of ours.
+    // Only now: before, another member of the group could put a manifest in the place of ours.
     if published == Published::Done && name == MANIFEST {
         folder.admit();
     }
@@ -149,7 +149,7 @@ pub(super) fn put(root: &Path, names: &[String], body: &[u8], condition: Option<
             Put::Done(version(&Opened { file, bytes, path })?)
         }
         Published::Done => Put::Done(digest_version(body)),
-        // The same bytes are there already: the put is a repeated one.
+        // It has the same bytes already: this put is a repeated one.
         Published::Exists => match current(&folder)? {
             Some(current) if current.body == body => Put::Done(current.version),
             _ => Put::Refused,

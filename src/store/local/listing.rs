@@ -1,4 +1,4 @@
-//! What lies in a folder store, and what the file system says of it.
+//! Lists a folder store, with the file system's metadata.
 
 use rustix::fs::{FileType, Stat};
 
@@ -6,12 +6,12 @@ use crate::error::{Code, Result};
 use crate::run::publication::final_name;
 use crate::store::beneath::Folder;
 
-/// Folders within each other that are looked into.
+/// The greatest depth of folders that are read.
 const DEEPEST: usize = 16;
-/// How deep a backup's own folder is.
+/// The depth of a backup's own folder.
 const OF_A_BACKUP: usize = 2;
 
-/// `key` is `folder`'s path below the root, with a slash at its end.
+/// `key` is the path of `folder` below the root, with a slash at its end.
 pub(super) fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(String, Stat)>) -> Result<()> {
     let in_root = key.is_empty();
     for entry in folder.entries()? {
@@ -20,9 +20,9 @@ pub(super) fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(St
         if kind == FileType::Directory {
             let folder_key = format!("{key}/");
             let on_the_way = folder_key.starts_with(prefix) || prefix.starts_with(&folder_key);
-            // A disk's own folder, closed to all but root.
+            // A folder of the file system, which only root can enter.
             let foreign = in_root && prefix.is_empty() && entry.name == "lost+found";
-            // Ours are in the third; each one on the way is kept open.
+            // Ours have depth three at most; each folder on the way is kept open.
             let too_deep = folder_key.matches('/').count() > DEEPEST;
             if on_the_way && !foreign && !too_deep {
                 let below = folder.folder(&entry.name).and_then(|inner| match inner {
@@ -30,9 +30,10 @@ pub(super) fn walk(folder: &Folder, key: &str, prefix: &str, found: &mut Vec<(St
                     None => Ok(()),
                 });
                 match below {
-                    // Who may put results beside a backup may have made and closed it, and must not end every command.
+                    // A person who may put results beside a backup may have created this folder and closed it. That
+                    // must not end every command.
                     Err(error) if error.code() == Code::Eacces && folder_key.matches('/').count() > OF_A_BACKUP => {
-                        tracing::warn!("{}, so what is in it is not looked at", error.message());
+                        tracing::warn!("{}, so its content is ignored", error.message());
                     }
                     below => below?,
                 }

@@ -1,4 +1,4 @@
-//! From a key to the folders that lead to its file.
+//! Finds the folders that lead from the root to a key's file.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::run::publication::final_name;
 use crate::store::beneath::Folder;
 
-/// The names that lead to the file of a key. Keys have been encoded by the catalog; one that could
-/// leave the root, or that names a temporary file, is a bug there and must not become a path here.
+/// The names that lead to a key's file. The catalog has encoded the key; one that could leave the root, or that names
+/// a temporary file, is a bug there and must not become a path here.
 pub(super) fn segments(key: &str) -> Result<Vec<String>> {
     let hostile =
         |segment: &str| matches!(segment, "" | "." | "..") || segment.contains('\0') || final_name(segment).is_some();
@@ -17,7 +17,7 @@ pub(super) fn segments(key: &str) -> Result<Vec<String>> {
     Ok(key.split('/').map(str::to_owned).collect())
 }
 
-/// The folders in which all keys with this prefix are.
+/// The folders that contain all keys with this prefix.
 pub(super) fn folders_of(prefix: &str) -> Result<Vec<String>> {
     match prefix.rsplit_once('/') {
         Some((folder, _)) => segments(folder),
@@ -25,12 +25,12 @@ pub(super) fn folders_of(prefix: &str) -> Result<Vec<String>> {
     }
 }
 
-/// The folder that these names lead to; `None` where one of them is not there.
+/// The folder that these names lead to; `None` if one of them does not exist.
 pub(super) fn descend(root: &Path, names: &[String]) -> Result<Option<Folder>> {
     Ok(way(root, names)?.pop())
 }
 
-/// The root and each folder on the way, or none where one of them is not there.
+/// The root and each folder on the way; empty if one of them does not exist.
 pub(super) fn way(root: &Path, names: &[String]) -> Result<Vec<Folder>> {
     let Some(root) = Folder::root(root)? else {
         return Ok(Vec::new());
@@ -45,8 +45,8 @@ pub(super) fn way(root: &Path, names: &[String]) -> Result<Vec<Folder>> {
     Ok(way)
 }
 
-/// Takes a name away from the end of a way, and then the folders on it that are empty, but not the
-/// root. Not being able to is no failure: an empty folder is no object.
+/// Removes the folders at the end of a way that are empty, but not the root. If that fails, no error follows: an
+/// empty folder is not an object.
 pub(super) fn remove_folders(way: &[Folder], names: &[String]) {
     let _ = way
         .iter()

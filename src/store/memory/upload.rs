@@ -1,4 +1,4 @@
-//! An object on its way into the store in memory.
+//! An upload into the store in memory.
 
 use async_trait::async_trait;
 use bytes::Bytes;

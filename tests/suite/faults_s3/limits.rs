@@ -205,7 +205,11 @@ async fn rules_that_a_store_cannot_read_are_told_in_its_words_with_the_command_t
     let refused = scene.tell(&["retention", "apply", "--json"]).json();
     let (message, hint) = (error(&refused, "message"), error(&refused, "hint"));
     assert!(message.contains("not well-formed"), "{refused}");
-    for words in ["the store says above", "retention show", "prune --allow-delete"] {
+    for words in [
+        "as the store's answer demands",
+        "retention show",
+        "prune --allow-delete",
+    ] {
         assert!(hint.contains(words), "{refused}");
     }
     // Where the request bears no rules, none of them can be what is wrong.

@@ -65,7 +65,7 @@ async fn a_store_that_reports_other_checksums_than_ours_is_not_believed() {
         .fault(On::op(Op::UploadPart).target("partNumber=2"), Fault::WrongChecksum);
     scene
         .run()
-        .store_failed("another checksum than ours for part 2", "bytes change");
+        .store_failed("a checksum that differs from ours for part 2", "bytes change");
     scene.assert_no_trace().await;
 }
 
@@ -75,7 +75,9 @@ async fn a_lie_about_a_whole_object_is_told_and_the_object_given_up() {
     scene
         .proxy
         .fault(On::op(Op::PutObject).target(".dump"), Fault::WrongChecksum);
-    scene.run().store_failed("another checksum than ours", "bytes change");
+    scene
+        .run()
+        .store_failed("a checksum that differs from ours", "bytes change");
     scene.assert_only_given_up().await;
     assert_eq!(scene.primary.tiers().await.len(), 1);
 }

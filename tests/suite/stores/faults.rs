@@ -174,7 +174,7 @@ async fn a_part_with_another_checksum_than_ours_is_sent_again_once() {
     let error = upload(&place.store, KEY, &bytes).await.unwrap_err();
     assert_eq!(error.code(), Code::Store);
     assert!(
-        error.message().contains("another checksum than ours for part 2"),
+        error.message().contains("a checksum that differs from ours for part 2"),
         "{error}"
     );
     assert_nothing_left(&place).await;
