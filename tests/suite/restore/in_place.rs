@@ -105,7 +105,7 @@ fn rows_are_put_back_in_place(major: u32) {
             failure.message
         );
         assert!(
-            failure.hint.contains("of one moment") && failure.hint.contains("--into"),
+            failure.hint.contains("must be from the same backup") && failure.hint.contains("--into"),
             "{}",
             failure.hint
         );
