@@ -305,7 +305,7 @@ fn tables_are_replaced_where_others_need_them(major: u32) {
         "{report:#}"
     );
     assert!(
-        left.contains("parts_c") && left.contains("could not be put back"),
+        left.contains("parts_c") && left.contains("could not be made again"),
         "{report:#}"
     );
     // It has a column more than the backup's table, so it stays by itself, with its row; and what refers to it
