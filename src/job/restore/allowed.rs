@@ -85,8 +85,8 @@ pub(super) async fn settle(
     for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
         if is_foreign(item) || (of_member(item) && !foreign.extensions.is_empty()) {
             warnings.push(format!(
-                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds with \
-                 the right to grant it is given, and nothing is revoked",
+                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds \
+                 with the right to grant it is given, and nothing is revoked",
                 item.entry.tag
             ));
         }
@@ -125,8 +125,8 @@ pub(super) async fn given_of_new(target: &Target, request: &RestoreRequest) -> R
     let given = target.session.given_of_new().await?;
     Ok((!given.is_empty()).then(|| {
         format!(
-            "the target's default privileges apply to the new objects, besides the backup's grants ({}); with --clean they have the \
-             backup's grants only",
+            "the target's default privileges apply to the new objects, besides the backup's grants ({}); with --clean \
+             they have the backup's grants only",
             given.join("; ")
         )
     }))
@@ -175,8 +175,8 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
             return refused(
                 &[item],
                 "may not make a subscription without a password in its connection",
-                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand with a \
-                 password; or restore as a superuser",
+                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand \
+                 with a password; or restore as a superuser",
             );
         }
     }
@@ -232,8 +232,8 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         }
         let hint = match request.create {
             true => {
-                "make the database yourself, let a superuser make the extension in it, and restore without --create; or leave it \
-                 out, with what needs it: --exclude EXTENSION:NAME"
+                "make the database yourself, let a superuser make the extension in it, and restore without --create; \
+                 or leave it out, with what needs it: --exclude EXTENSION:NAME"
             }
             false => {
                 "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
@@ -332,8 +332,8 @@ async fn subscriptions_can_go(target: &Target, items: &[Item], plan: &Plan) -> R
     );
     let name = quoting::identifier(first);
     Err(Error::new(Code::RestoreErr, what).hint(format!(
-        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} DISABLE; \
-         ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
+        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} \
+         DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
     )))
 }
 

@@ -209,8 +209,8 @@ pub(super) async fn survey(
     }
     for (heir, parent, columns) in session.inherited_columns(&tables).await? {
         let what = format!("that {heir} has these columns from {parent} alone: {columns}");
-        let why = "PostgreSQL makes them the child table's own when it is detached from its parent and attached again: if the parent loses \
-                   one, the child table keeps it until it is dropped there too";
+        let why = "PostgreSQL makes them the child table's own when it is detached from its parent and attached again: \
+                   if the parent loses one, the child table keeps it until it is dropped there too";
         lost.add("HEIR", what, why, None);
     }
     for feature in session.features_of_tables(&tables).await? {

@@ -95,8 +95,8 @@ pub(super) fn check_script(request: &RestoreRequest) -> Result<()> {
     }
     if request.check {
         return Err(Error::config(
-            "this backup is a plain script, of which --check cannot compare tables: all of its bytes are checked before \
-             they are run",
+            "this backup is a plain script, of which --check cannot compare tables: all of its bytes are checked \
+             before they are run",
         )
         .hint("leave it out; `verify --drill` compares every table of such a backup"));
     }

@@ -355,8 +355,8 @@ impl Comparison {
         };
         let what = format!("{said}: {}", some_of(&named, named.len() as u64));
         Some(Error::new(Code::RestoreErr, what).hint(
-            "look for what changes rows there: a type, domain or rule that the target had before, or sessions that write \
-             to it; the backup's bytes were right",
+            "look for what changes rows there: a type, domain or rule that the target had before, or sessions that \
+             write to it; the backup's bytes were right",
         ))
     }
 }

@@ -42,8 +42,8 @@ pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<Strin
         return Err(Error::new(
             Code::RestoreErr,
             format!(
-                "the target lacks roles that own things, have grants or are named by policies in the backup, and --globals \
-                 makes none of them: {}",
+                "the target lacks roles that own things, have grants or are named by policies in the backup, and \
+                 --globals makes none of them: {}",
                 some_of(&unknown, unknown.len() as u64)
             ),
         )
@@ -63,8 +63,8 @@ pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<Strin
     .hint(format!("ALTER ROLE {} CREATEROLE; or {WITHOUT}", identifier(user))))
 }
 
-const WITHOUT: &str = "make the roles by hand, or leave out what names them: --no-owner, --no-privileges, --exclude POLICY, \
-                       --exclude USER-MAPPING";
+const WITHOUT: &str = "make the roles by hand, or leave out what names them: --no-owner, --no-privileges, --exclude \
+                       POLICY, --exclude USER-MAPPING";
 
 /// Makes the roles. Reports what could not be done, and what was done and gives rights over the server. A role that
 /// is not a superuser can only give objects to roles that it is a member of: it joins the roles that it made, or only

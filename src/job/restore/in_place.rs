@@ -96,8 +96,8 @@ pub(super) async fn prepare(
             listed(&disabled)
         );
         return Err(Error::new(Code::RestoreErr, what).hint(format!(
-            "if their rows are valid, enable them first (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make them \
-             again afterwards (NOT VALID if their rows are not valid)",
+            "if their rows are valid, enable them first (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make \
+             them again afterwards (NOT VALID if their rows are not valid)",
             first.table
         )));
     }
@@ -153,8 +153,8 @@ async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, r
                 lacking.join(", ")
             );
             return Err(Error::new(Code::RestoreErr, what).hint(
-                "give it these columns (ALTER TABLE … ADD COLUMN); or load the rows into a copy with --into; or replace the \
-                 table as a whole with --clean and without --data-only",
+                "give it these columns (ALTER TABLE … ADD COLUMN); or load the rows into a copy with --into; or \
+                 replace the table as a whole with --clean and without --data-only",
             ));
         }
         columns.retain(|column| !known.contains(column));
@@ -418,8 +418,8 @@ async fn filled(
             let what = format!("the foreign key {} of {} would not hold", key.name, key.table);
             let to = qualified(&key.to.0, &key.to.1);
             refused(&what, refusal).hint(format!(
-                "the rows of {} and of {to} must be from the same backup: name both with --table; rows written since the backup \
-                 are then lost: to keep them, make copies with --into and copy the missing rows",
+                "the rows of {} and of {to} must be from the same backup: name both with --table; rows written since \
+                 the backup are then lost: to keep them, make copies with --into and copy the missing rows",
                 key.table
             ))
         })?;

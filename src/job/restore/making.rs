@@ -117,8 +117,8 @@ pub(super) fn explained(error: Error, target: &Target) -> Error {
     };
     let name = postgres::quoting::identifier(target.name());
     error.hint(format!(
-        "{first}; an extension that needs this name of the database, such as pg_cron, needs the old one to be renamed first: ALTER \
-         DATABASE {name} RENAME TO another; then restore with --create alone"
+        "{first}; an extension that needs this name of the database, such as pg_cron, needs the old one to be renamed \
+         first: ALTER DATABASE {name} RENAME TO another; then restore with --create alone"
     ))
 }
 

@@ -22,8 +22,9 @@ use crate::store::Store;
 
 /// Warned about before the restore: afterwards it has already happened.
 const SUPERUSER: &str = "the target's role is a superuser, and the restore evaluates functions with its rights \
-                         (checks, defaults, index expressions, materialized views): the owner of such a function in the source can do \
-                         anything to this server; if you can, restore as a role that is not a superuser";
+                         (checks, defaults, index expressions, materialized views): the owner of such a function in \
+                         the source can do anything to this server; if you can, restore as a role that is not a \
+                         superuser";
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     asked::check(request, job.settings.jobs)?;
@@ -81,7 +82,8 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         {
             let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
             let of_target = format!(
-                "; so can the owners of the target's tables that rows go into, with the code that these tables evaluate: {}",
+                "; so can the owners of the target's tables that rows go into, with the code that these tables evaluate: \
+                 {}",
                 owners.join(", ")
             );
             warning.push_str(&of_target);

@@ -194,7 +194,10 @@ impl Target {
                 "the target's server lacks extensions that the backup needs: {}",
                 some_of(&lacking, lacking.len() as u64)
             ))
-            .hint("install their packages on the server; or restore without them, and without what needs them: --keep-going"));
+            .hint(
+                "install their packages on the server; or restore without them, and without what needs them: \
+                 --keep-going",
+            ));
         }
         if !request.globals {
             let unknown: Vec<String> = plan

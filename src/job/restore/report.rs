@@ -109,8 +109,8 @@ impl RestoreReport {
         );
         Some((
             message,
-            "the report lists each with the server's error: correct the causes, then make these objects by hand, or restore \
-             again with --clean",
+            "the report lists each with the server's error: correct the causes, then make these objects by hand, or \
+             restore again with --clean",
         ))
     }
 }

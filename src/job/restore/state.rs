@@ -56,8 +56,8 @@ const NAMED: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The hint if the server refuses the role something.
-const PERMISSION: &str = "restore as a role that may do this, such as the owner of the replaced objects, or a superuser; or leave \
-                          the object out, with everything that needs it: --exclude KIND:NAME";
+const PERMISSION: &str = "restore as a role that may do this, such as the owner of the replaced objects, or a \
+                          superuser; or leave the object out, with everything that needs it: --exclude KIND:NAME";
 
 /// Finds which tables have their data after a load that failed, from the numbers of the loads that finished. One
 /// pg_restore loads several tables, each in its own transaction, so the target is asked about the others. Of a table
@@ -232,8 +232,8 @@ impl State {
             Stage::Finishing => (
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
                 Some(
-                    "correct the cause, and run it again with --clean; if the backup's own rows break a constraint, such as a foreign \
-                     key, leave it out with --exclude KIND:NAME, or continue after it with \
+                    "correct the cause, and run it again with --clean; if the backup's own rows break a constraint, \
+                     such as a foreign key, leave it out with --exclude KIND:NAME, or continue after it with \
                      --keep-going",
                 ),
             ),
@@ -295,8 +295,8 @@ impl State {
         let hint = match lacking.is_empty() || whole || error.code() != Code::RestoreErr {
             true => hint,
             false => format!(
-                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there first \
-                 with CREATE EXTENSION",
+                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there \
+                 first with CREATE EXTENSION",
                 some_of(&lacking, lacking.len() as u64)
             ),
         };

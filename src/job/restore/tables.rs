@@ -218,8 +218,8 @@ async fn fits_by_itself(
         return Err(Error::new(
             Code::RestoreErr,
             format!(
-                "{}: its rows may belong into other partitions of {root} here: the partitions use hashes that differ from \
-                 database to database",
+                "{}: its rows may belong into other partitions of {root} here: the partitions use hashes that differ \
+                 from database to database",
                 item.entry
             ),
         )

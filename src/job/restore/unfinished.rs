@@ -62,8 +62,8 @@ pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>
         let quoted = identifier(&left.name);
         if left.comment.as_deref() == Some(&*finished) {
             notes.push(format!(
-                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of the two you \
-                 want, and rename or drop the other"
+                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of \
+                 the two you want, and rename or drop the other"
             ));
             continue;
         }
@@ -86,7 +86,8 @@ pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>
         notes.push(match why {
             None => format!("removed the database {quoted}, which an earlier restore had left unfinished"),
             Some(why) => format!(
-                "an earlier restore left the database {quoted} unfinished, and it was not removed ({why}): run DROP DATABASE {quoted}"
+                "an earlier restore left the database {quoted} unfinished, and it was not removed ({why}): run DROP \
+                 DATABASE {quoted}"
             ),
         });
         session.let_go(&left.name).await?;

@@ -30,8 +30,8 @@ pub(super) async fn carry_out(
             return error;
         };
         let hint = format!(
-            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT TRIGGER {} \
-             DISABLE); otherwise {}",
+            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT \
+             TRIGGER {} DISABLE); otherwise {}",
             watching.join(", "),
             identifier(first),
             match error.has_own_hint() {

@@ -137,12 +137,12 @@ fn refused(target: &Target, (schema, holder): (&str, &str), owners: &[String], a
     let database = identifier(target.name());
     let hint = match (schema, all) {
         ("public", [owner]) => format!(
-            "make the database yourself, CREATE DATABASE {database} OWNER {owner}, and restore without --create; or use \
-             --no-owner"
+            "make the database yourself, CREATE DATABASE {database} OWNER {owner}, and restore without --create; or \
+             use --no-owner"
         ),
         ("public", all) => format!(
-            "make the database yourself, CREATE DATABASE {database}; in it GRANT CREATE ON SCHEMA public TO {}; and restore \
-             without --create; or use --no-owner",
+            "make the database yourself, CREATE DATABASE {database}; in it GRANT CREATE ON SCHEMA public TO {}; and \
+             restore without --create; or use --no-owner",
             all.join(", ")
         ),
         _ => "use --no-owner; or --keep-going, which leaves these objects to the role that restores".to_owned(),

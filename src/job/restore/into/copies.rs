@@ -317,8 +317,8 @@ impl<'a> Source<'a> {
             self.leave(
                 format!("the rights to rows of {shown}"),
                 format!(
-                    "the table has row-level security, and so has the copy, without policies: only {} and roles that bypass it \
-                     read the copy",
+                    "the table has row-level security, and so has the copy, without policies: only {} and roles that \
+                     bypass it read the copy",
                     self.owner
                 ),
             );

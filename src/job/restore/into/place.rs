@@ -16,8 +16,8 @@ impl Place {
     pub fn parse(text: &str) -> Result<Self> {
         let refused = |why: &str| {
             Error::config(format!("--into: {text:?} {why}")).hint(
-                "give a schema (--into SCHEMA), or for one table also a name (--into SCHEMA.NAME); write a name with a dot or \
-                 a quote in double quotes, as in SQL",
+                "give a schema (--into SCHEMA), or for one table also a name (--into SCHEMA.NAME); write a name with a \
+                 dot or a quote in double quotes, as in SQL",
             )
         };
         let (schema, rest) = part(text).map_err(refused)?;

@@ -13,12 +13,12 @@ use crate::units::{count, human_bytes};
 /// takes as many.
 const LOCKS_PER_DEFINITION: u64 = 3;
 
-pub(super) const HINT: &str = "raise max_locks_per_transaction on the target, which takes a restart; or restore fewer tables at \
-                               once; or restore without one transaction: leave --single-transaction out, and give --jobs 2 if \
-                               --clean replaces a whole database";
-pub(super) const DISK: &str = "until the commit the old rows and the new ones take space at the same time: free some on the \
-                               server; or, if --clean replaces a whole database, give --jobs 2, which removes the old \
-                               tables before the rows come";
+pub(super) const HINT: &str = "raise max_locks_per_transaction on the target, which takes a restart; or restore fewer \
+                               tables at once; or restore without one transaction: leave --single-transaction out, and \
+                               give --jobs 2 if --clean replaces a whole database";
+pub(super) const DISK: &str = "until the commit the old rows and the new ones take space at the same time: free some \
+                               on the server; or, if --clean replaces a whole database, give --jobs 2, which removes \
+                               the old tables before the rows come";
 
 /// The whole restore is one transaction if the user asked for it, if single tables are replaced, or if one job
 /// replaces everything that the backup has. The last two need room on the server; without it they are not one
@@ -108,7 +108,7 @@ fn lacking_disk(plan: &Plan, target: &Target, manifest: &Manifest, request: &Res
         human_bytes(needed)
     );
     Some(Error::new(Code::RestoreErr, what).hint(
-        "free space on the server, or leave --single-transaction out and give --jobs 2: the old tables are then removed \
-         before the rows come",
+        "free space on the server, or leave --single-transaction out and give --jobs 2: the old tables are then \
+         removed before the rows come",
     ))
 }
