@@ -248,7 +248,7 @@ pub struct Choice {
 pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -> bool) -> Result<Choice> {
     let by_id = by_id(items);
     let mut entries = relations.clone();
-    // Repeats, because an entry that belongs to the tables can have its own: an index has a comment.
+    // Repeats until nothing is added: an index belongs to a table, and a comment belongs to the index.
     loop {
         let before = entries.len();
         for item in items {

@@ -479,7 +479,7 @@ async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -
     }
     wire.execute(b"SAVEPOINT unlocked").await?;
     match wire.execute(lock("SHARE ROW EXCLUSIVE").as_bytes()).await {
-        // A role that may only insert takes a weaker lock: others may insert too.
+        // A role that may only insert cannot take this lock: then others may insert too.
         Err(refusal) if refusal.is(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             wire.execute(b"ROLLBACK TO SAVEPOINT unlocked").await
         }
