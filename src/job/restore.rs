@@ -1,6 +1,5 @@
-//! `restore`: a backup, or some of its tables, from the store into a database, without a disk in
-//! between. Read [`run`] as its table of contents: everything that can be known is found out
-//! before anything is changed.
+//! Restores a backup, or some of its tables, from the store into a database, without a disk in between. [`run`] lists
+//! the steps in order: it finds out everything that can be known before it changes anything.
 
 mod allowed;
 mod around;
@@ -67,10 +66,10 @@ pub use request::RestoreRequest;
 /// What a restore works with.
 pub struct Job<'a> {
     pub settings: &'a Settings,
-    /// Into the database that is to be filled.
+    /// The database to restore into.
     pub target: &'a Credentials,
     pub stores: &'a [Arc<dyn Store>],
-    /// Whose `latest` is meant, where something names it.
+    /// The database whose `latest` backup is meant, if a setting names one.
     pub database: Option<&'a str>,
     pub trust: &'a Trust,
     pub clock: Clock,
@@ -78,7 +77,7 @@ pub struct Job<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// Restores what was asked for. An error says in what state the target was left.
+/// Restores what the request asks for. An error says in what state the target was left.
 pub async fn run(job: &Job<'_>, request: &RestoreRequest) -> Result<RestoreReport> {
     let begun = Instant::now();
     let state = State::default();

@@ -1,5 +1,5 @@
-//! What a role that is no superuser may not do, found before anything is changed. Managed services let their master users
-//! do some of it all the same, so what can be tried without a trace is tried.
+//! Finds what a role that is not a superuser may not do, before anything is changed. Managed services allow their
+//! master users some of it all the same, so rights that can be tried without leaving a trace are tried.
 
 mod beyond;
 mod hidden;
@@ -15,8 +15,8 @@ use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Deed, quoting};
 
-/// Takes out of the plan what only another may do and nothing else needs, and says so; what the role may not do beside is
-/// an error.
+/// Takes out of the plan what only another role may do and nothing else needs, and warns of it. Anything else that
+/// the role may not do is an error.
 pub(super) async fn settle(
     target: &Target,
     items: &[Item],
@@ -47,7 +47,7 @@ pub(super) async fn settle(
         .filter(|item| planned.contains(&item.entry.dump_id))
         .collect();
     refuse(target, items, &planned, request).await?;
-    // A new database has nothing of others'.
+    // A new database has no objects of other roles.
     if request.create {
         return Ok(warnings);
     }
@@ -76,7 +76,7 @@ pub(super) async fn settle(
         }
         warnings.push("the owner of the schema public was left as it is: it belongs to another role".to_owned());
     }
-    // A member of an extension is no entry of its own, so that nothing stands for what the grants are on.
+    // A member of an extension has no entry of its own, so no entry makes the object that the grants are on.
     let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
     let of_member = |item: &Item| {
         let needs = &item.details.dependencies;
@@ -85,8 +85,8 @@ pub(super) async fn settle(
     for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
         if is_foreign(item) || (of_member(item) && !foreign.extensions.is_empty()) {
             warnings.push(format!(
-                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds with \
-                 the right to grant it is given, and nothing is revoked",
+                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds \
+                 with the right to grant it is given, and nothing is revoked",
                 item.entry.tag
             ));
         }
@@ -94,7 +94,7 @@ pub(super) async fn settle(
     Ok(warnings)
 }
 
-/// Extensions of other roles stay. That is settled before it is asked which schemas are empty.
+/// Extensions of other roles stay. This is decided before empty schemas are looked for.
 pub(super) async fn keep_extensions(target: &Target, items: &[Item], plan: &mut Plan) -> Result<()> {
     if target.found.is_superuser || plan.drops.is_empty() {
         return Ok(());
@@ -109,14 +109,14 @@ pub(super) async fn keep_extensions(target: &Target, items: &[Item], plan: &mut 
             plan.drops.retain(|statement| statement != drop);
             plan.left_out.push(LeftOut {
                 what: format!("DROP EXTENSION {}", item.entry.tag),
-                why: "it is another role's, and stays as it is".into(),
+                why: "it belongs to another role, and stays as it is".into(),
             });
         }
     }
     Ok(())
 }
 
-/// Of a restore that leaves it to the target what others may do with new things.
+/// For a restore that keeps the target's default privileges for new objects: a warning.
 pub(super) async fn given_of_new(target: &Target, request: &RestoreRequest) -> Result<Option<String>> {
     let is_exact = request.clean || request.create || request.no_privileges || request.data_only;
     if is_exact || !request.tables.is_empty() {
@@ -125,8 +125,8 @@ pub(super) async fn given_of_new(target: &Target, request: &RestoreRequest) -> R
     let given = target.session.given_of_new().await?;
     Ok((!given.is_empty()).then(|| {
         format!(
-            "the target's default privileges hold for what is made, beside the backup's grants ({}); with --clean it has the \
-             backup's grants alone",
+            "the target's default privileges apply to the new objects, besides the backup's grants ({}); with --clean \
+             they have the backup's grants only",
             given.join("; ")
         )
     }))
@@ -160,7 +160,7 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     let mut asks = false;
     if !subscriptions.is_empty() {
         asks = target.session.may(SUBSCRIBE).await?;
-        // In a database that it makes, the role has the other right that it takes.
+        // In a database that it makes, the role has the other right that it needs.
         let may = asks || (request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?);
         if !may {
             return refused(
@@ -175,8 +175,8 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
             return refused(
                 &[item],
                 "may not make a subscription without a password in its connection",
-                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand with a \
-                 password; or restore as a superuser",
+                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand \
+                 with a password; or restore as a superuser",
             );
         }
     }
@@ -189,7 +189,7 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         );
     }
     beyond::check(target, planned).await?;
-    // What goes on past failures makes them, and tells which could not be filled.
+    // With `--keep-going` the restore makes them and reports those that could not be filled.
     if !request.keep_going {
         hidden::check(target, planned).await?;
     }
@@ -232,8 +232,8 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         }
         let hint = match request.create {
             true => {
-                "make the database yourself, let a superuser make the extension in it, and restore without --create; or leave it \
-                 out, with what needs it: --exclude EXTENSION:NAME"
+                "make the database yourself, let a superuser make the extension in it, and restore without --create; \
+                 or leave it out, with what needs it: --exclude EXTENSION:NAME"
             }
             false => {
                 "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
@@ -249,10 +249,11 @@ const SUBSCRIBE: Deed<'static> = Deed::Subscribe {
     password_required: true,
 };
 
-/// Whose members make subscriptions, since 16.
+/// Members of this role may make subscriptions, since PostgreSQL 16.
 const SUBSCRIBERS: &str = "pg_create_subscription";
 
-/// As its connection is: a role that is no superuser needs one with a password. `asks`: the server can say it here.
+/// It depends on the connection: a role that is not a superuser needs one with a password. `asks`: the server can say
+/// it here.
 async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool> {
     let Some(subscription) = grants::of_subscription(&item.details.definition) else {
         return Ok(true);
@@ -268,7 +269,7 @@ async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool>
     target.session.may(deed).await
 }
 
-/// Where the archive's extension was made.
+/// The schema that the archive's extension was made in.
 pub(super) fn schema_of_extension(item: &Item) -> String {
     let definition = item.details.definition.trim_end().trim_end_matches(';');
     let schema = definition.rsplit_once(" WITH SCHEMA ");
@@ -283,7 +284,7 @@ async fn may_extend(target: &Target, item: &Item, request: &RestoreRequest) -> R
     Ok(target.session.may(deed).await? || (request.create && !target.session.is_for_superusers(name).await?))
 }
 
-/// What comes with the server belongs to a superuser, also where that is another database's.
+/// Objects that come with the server belong to a superuser, also if the database belongs to another role.
 fn without_grants_on_the_servers_own(items: &[Item], plan: &mut Plan) -> Vec<String> {
     const OWN: [&str; 2] = ["pg_catalog", "information_schema"];
     let is_own = |item: &Item| {
@@ -308,13 +309,13 @@ fn without_grants_on_the_servers_own(items: &[Item], plan: &mut Plan) -> Vec<Str
     match names.is_empty() {
         true => Vec::new(),
         false => vec![format!(
-            "the grants on what comes with the server were left out, since only a superuser gives them: {}",
+            "the grants on objects that come with the server were left out, since only a superuser can make them: {}",
             some_of(&names, names.len() as u64)
         )],
     }
 }
 
-/// No transaction drops a subscription with a slot, which is on another server.
+/// A transaction cannot drop a subscription with a slot, because the slot is on another server.
 async fn subscriptions_can_go(target: &Target, items: &[Item], plan: &Plan) -> Result<()> {
     let goes = |item: &&Item| {
         item.entry.desc == "SUBSCRIPTION" && plan.drops.iter().any(|drop| drop == item.details.drop_statement.trim())
@@ -326,17 +327,17 @@ async fn subscriptions_can_go(target: &Target, items: &[Item], plan: &Plan) -> R
     let bound = target.session.with_slots(&names).await?;
     let Some(first) = bound.first() else { return Ok(()) };
     let what = format!(
-        "the target's subscriptions have slots on their publishers, and cannot be replaced with all else: {}",
+        "the target's subscriptions have slots on their publishers, and cannot be replaced in the same transaction: {}",
         some_of(&bound, bound.len() as u64)
     );
     let name = quoting::identifier(first);
     Err(Error::new(Code::RestoreErr, what).hint(format!(
-        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} DISABLE; \
-         ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
+        "keep them as they are with --no-subscriptions; or part each from its slot first: ALTER SUBSCRIPTION {name} \
+         DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"
     )))
 }
 
-/// What is made in schemas that are there needs a right in these alone.
+/// To make objects in existing schemas, the role needs rights only on these.
 async fn may_make_all(target: &Target, planned: &[&Item]) -> Result<()> {
     const OF_DATABASE: [&str; 2] = ["SCHEMA", "PUBLICATION"];
     let user = &target.session.server().user;

@@ -1,5 +1,5 @@
-//! What points from outside at tables that are replaced: loosened before they are removed, and tied to the new ones
-//! when those are there. What cannot be tied again is told.
+//! Objects outside that point at replaced tables. They are detached before the removal and attached to the new tables
+//! afterwards. What cannot be attached again is reported.
 
 mod lost;
 mod members;
@@ -18,20 +18,20 @@ use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{Around, Named, Refusal, Wire, is_presence};
 
-/// Objects that an error names.
+/// How many objects an error lists.
 const NAMED: usize = 5;
 
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
-    /// Schema and name of what is replaced.
+    /// Schema and name of the replaced tables.
     pub tables: Vec<(String, String)>,
-    /// Of what refers to it, and of what it refers to.
+    /// Schema and name of the tables that refer to them, and of those that they refer to.
     pub beside: Vec<(String, String)>,
-    /// Statements that come before the removal, in its transaction.
+    /// Statements that run before the removal, in its transaction.
     pub loosen: Vec<String>,
     /// What is made again at the end.
     pub ties: Vec<Tie>,
-    /// What goes with the old tables, and the backup does not have.
+    /// What is lost with the old tables, because the backup does not have it.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Surroundings {
 pub(super) struct Tie {
     pub what: String,
     pub statement: String,
-    /// Of a partition or heir, it and the table above it.
+    /// For a partition or child table: itself and the table above it.
     pub joined: Option<(String, String)>,
 }
 
@@ -58,11 +58,11 @@ impl Tie {
     fn lost(&self, why: &str) -> LeftOut {
         LeftOut {
             what: self.what.clone(),
-            why: format!("it could not be put back ({why}): {}", self.statement),
+            why: format!("it could not be made again ({why}): {}", self.statement),
         }
     }
 
-    /// Says why it cannot be made again; the transaction goes on without it.
+    /// Returns the reason if it cannot be made again; the transaction continues without it.
     async fn again(&self, wire: &mut Wire) -> Result<Option<String>> {
         execute(wire, "SAVEPOINT tie").await?;
         let (state, error) = match wire.execute(self.statement.as_bytes()).await {
@@ -76,7 +76,8 @@ impl Tie {
         execute(wire, "ROLLBACK TO SAVEPOINT tie; RELEASE SAVEPOINT tie").await?;
         let is_there = is_presence(&state)
             || match &self.joined {
-                // The server says the same of a partition that is attached and of a table that takes none.
+                // The server reports the same error for a partition that is attached already and for a table that
+                // takes none.
                 Some(pair) => wire.is_joined(pair).await.map_err(Refusal::into_error)?,
                 None => false,
             };
@@ -84,7 +85,7 @@ impl Tie {
     }
 }
 
-/// Objects whose owners, grants and comments go with them, beside those of relations.
+/// Objects whose owners, grants and comments are lost with them, besides relations.
 const WITH_GRANTS: [&str; 9] = [
     "SCHEMA",
     "FUNCTION",
@@ -97,8 +98,8 @@ const WITH_GRANTS: [&str; 9] = [
     "SERVER",
 ];
 
-/// Of the relations that the target has and that are made anew. What needs one that was named stays, and so stands in
-/// its way.
+/// Looks at the relations that the target has and that are made anew. An object that needs a table named by the user
+/// is not replaced, so it prevents the removal.
 pub(super) async fn survey(
     target: &Target,
     items: &[Item],
@@ -141,8 +142,8 @@ pub(super) async fn survey(
             keys.push(Tie::new(what, key.making()));
             continue;
         }
-        // The archive makes the root's. A partition that stays gets its own before it is attached; one that is made anew
-        // has the root's name, whatever it had before.
+        // The archive makes the key of the root. A partition that stays gets its own key before it is attached; one
+        // that is made anew has the name of the root's key, whatever it had before.
         for copy in &key.copies {
             let (schema, table) = &copy.of;
             let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
@@ -208,8 +209,8 @@ pub(super) async fn survey(
     }
     for (heir, parent, columns) in session.inherited_columns(&tables).await? {
         let what = format!("that {heir} has these columns from {parent} alone: {columns}");
-        let why = "PostgreSQL makes them the heir's own when it is taken off its parent and put back: where the parent loses \
-                   one, the heir keeps it until it is dropped there too";
+        let why = "PostgreSQL makes them the child table's own when it is detached from its parent and attached again: \
+                   if the parent loses one, the child table keeps it until it is dropped there too";
         lost.add("HEIR", what, why, None);
     }
     for feature in session.features_of_tables(&tables).await? {
@@ -225,13 +226,14 @@ pub(super) async fn survey(
         brought.without_grant_on_member(grant, &mut lost);
     }
     found.left_out = lost.told();
-    // They are taken off first and put back last, since they hold partitions that are taken off too.
+    // They are detached first and attached last, since they contain partitions that are detached too.
     found.ties.extend(keys);
     found.tables = tables;
     Ok(found)
 }
 
-/// Whether an entry's object is made anew: of a whole restore all but what is left out, else those of the plan.
+/// Whether an entry's object is made anew: in a whole restore everything that is not left out, otherwise the entries
+/// of the plan.
 fn replaces(plan: &Plan, single: bool, item: &Item) -> bool {
     let id = &item.entry.dump_id;
     if plan.kept.contains(id) {
@@ -248,7 +250,7 @@ fn comes(replaced: &[&Item], kind: &str, schema: &str, tag: &str) -> bool {
     replaced.iter().any(same)
 }
 
-/// Whether the archive makes the same table a member of the same publication with all columns and rows.
+/// Whether the archive adds the same table to the same publication with all columns and rows.
 fn is_narrower(statement: &str, item: &Item) -> bool {
     let definition = item.details.definition.trim().trim_end_matches(';');
     let rest = statement.strip_prefix(definition);
@@ -265,12 +267,12 @@ fn needed(dependents: &[String]) -> Error {
     Error::new(
         Code::RestoreErr,
         format!(
-            "the target has what needs these tables as they are: {}",
+            "objects of the target need these tables as they are: {}",
             shown.join(", ")
         ),
     )
     .hint(
-        "put back the rows alone with --data-only --clean; or name views of the backup with --table too; or remove \
+        "put back only the rows with --data-only --clean; or name views of the backup with --table too; or remove \
          the others first, and make them again afterwards",
     )
 }
@@ -280,7 +282,7 @@ impl Surroundings {
         self.loosen.extend(around.loosen);
         match (around.tie, around.policy) {
             (Some(statement), _) => {
-                // The archive's own comes first, and then the table is a member already.
+                // The archive's own runs first, and then the table is a member already.
                 if replaced.iter().any(|item| is_narrower(&statement, item)) {
                     self.left_out.push(LeftOut {
                         what: format!("the columns or rows of the {}", around.what),
@@ -301,8 +303,8 @@ impl Surroundings {
         }
     }
 
-    /// Says what could not be tied again. The data is there: that is told, and no more. A lock is waited for as
-    /// long as `wait`.
+    /// Makes the ties again, and returns those that could not be made. The data is committed, so failures are only
+    /// reported. Waits for a lock for at most `wait`.
     pub async fn tie(&self, target: &Target, wait: Duration) -> Vec<LeftOut> {
         let session = &target.session;
         let mut open: Vec<&Tie> = self.ties.iter().collect();
@@ -322,7 +324,7 @@ impl Surroundings {
                     }
                 }
             }
-            // One may have waited for another.
+            // One may need another.
             if refused.is_empty() || refused.len() == tried {
                 return lost;
             }
@@ -330,7 +332,7 @@ impl Surroundings {
         }
     }
 
-    /// The same in a transaction that is open: it comes with the new tables, or not at all.
+    /// The same in an open transaction: the ties are committed with the new tables, or not at all.
     pub async fn tie_within(&self, wire: &mut Wire) -> Result<Vec<LeftOut>> {
         let mut open: Vec<&Tie> = self.ties.iter().collect();
         loop {
@@ -348,12 +350,12 @@ impl Surroundings {
         }
     }
 
-    /// For an error after the removal: what a person has to put back when the tables are there.
+    /// For an error after the removal: what the user must make again after the tables exist.
     pub fn reminder(&self) -> Option<String> {
         let statements: Vec<&str> = self.ties.iter().map(|tie| tie.statement.as_str()).collect();
         (!statements.is_empty()).then(|| {
             format!(
-                "what pointed at the tables was taken off; when they are there, put it back: {}",
+                "objects that pointed at the tables were detached; after the tables exist, run: {}",
                 statements.join("; ")
             )
         })

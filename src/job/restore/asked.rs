@@ -1,4 +1,5 @@
-//! What is asked for, held against itself: options that contradict each other, or ask for what would not be done.
+//! Checks the options against each other: refuses options that contradict each other and options that would have no
+//! effect.
 
 use super::into;
 use crate::error::{Error, Result};
@@ -10,57 +11,57 @@ pub(super) fn check(request: &RestoreRequest, jobs: usize) -> Result<()> {
     }
     if request.data_only && request.tables.is_empty() {
         return Err(
-            Error::config("--data-only loads rows into tables that are there: it needs --table")
+            Error::config("--data-only loads rows into existing tables: it needs --table")
                 .hint("name each table with --table SCHEMA.TABLE, or leave --data-only out"),
         );
     }
     if request.check && request.no_check {
         return Err(
-            Error::config("--check compares the rows with the backup, and --no-check does not")
+            Error::config("--check compares the rows with the backup, but --no-check forbids it")
                 .hint("leave one of the two out"),
         );
     }
     if request.globals_privileged && !request.globals {
         return Err(
-            Error::config("--globals-privileged says how roles are made, and without --globals none are")
+            Error::config("--globals-privileged says how roles are made, but without --globals none are made")
                 .hint("give --globals too, or leave --globals-privileged out"),
         );
     }
     if request.create && (!request.tables.is_empty() || request.data_only) {
         return Err(
-            Error::config("--create makes a whole database, --table restores single tables")
+            Error::config("--create makes a whole database, but --table restores single tables")
                 .hint("make the database first, or restore everything into it"),
         );
     }
     has_effect(request)
 }
 
-/// All or nothing, over one session.
+/// `--single-transaction`: all or nothing, over one session.
 fn one_transaction(request: &RestoreRequest, jobs: usize) -> Result<()> {
     if jobs > 1 {
-        let what = format!("--single-transaction is one session, and --jobs (BACKUP_JOBS) asks for {jobs}");
+        let what = format!("--single-transaction uses one session, but --jobs (BACKUP_JOBS) asks for {jobs}");
         return Err(Error::config(what).hint("give --jobs 1, or leave --single-transaction out"));
     }
     if request.keep_going {
         return Err(Error::config(
-            "--single-transaction restores all or nothing, and --keep-going goes on past what fails",
+            "--single-transaction restores all or nothing, but --keep-going continues after failures",
         )
         .hint("leave one of the two out"));
     }
     if request.create {
         return Err(Error::config(
-            "--single-transaction: no database is made in a transaction, and --create makes one",
+            "--single-transaction excludes --create: PostgreSQL cannot create a database in a transaction",
         )
         .hint("make the database first, or leave one of the two out"));
     }
     Ok(())
 }
 
-/// Who asks for something expects it: what would not be done is refused. What waives something (`--no-check`) is true
-/// where that is not done anyway.
+/// Refuses an option that would have no effect, since the user expects one. An option that only waives something
+/// (`--no-check`) is allowed where that would not be done anyway.
 fn has_effect(request: &RestoreRequest) -> Result<()> {
     if request.force && !(request.create && request.clean) {
-        let what = "--force ends the sessions in a database that is replaced, and none is";
+        let what = "--force ends the sessions in a database that is replaced, but no database is replaced";
         return Err(
             Error::config(what).hint("give --create --clean --force to replace the database, or leave --force out")
         );
@@ -68,7 +69,7 @@ fn has_effect(request: &RestoreRequest) -> Result<()> {
     Ok(())
 }
 
-/// Options that shape what is made, and not the rows.
+/// Options that change the definitions that are made, but not the rows.
 pub(super) fn of_definitions(request: &RestoreRequest) -> [(bool, &'static str); 6] {
     [
         (request.no_owner, "--no-owner"),
@@ -80,7 +81,7 @@ pub(super) fn of_definitions(request: &RestoreRequest) -> [(bool, &'static str);
     ]
 }
 
-/// A script is one transaction, which is all there is to say of it.
+/// A plain script always runs in one transaction. Options that do not fit this are refused.
 pub(super) fn check_script(request: &RestoreRequest) -> Result<()> {
     if request.into.is_some() {
         return Err(into::of_script());
@@ -88,14 +89,14 @@ pub(super) fn check_script(request: &RestoreRequest) -> Result<()> {
     let hint = "leave it out; or make backups with --format custom, which can be restored so";
     if request.keep_going {
         return Err(Error::config(
-            "this backup is a plain script, which runs in one transaction: --keep-going has nothing to go on to",
+            "this backup is a plain script, which runs in one transaction: --keep-going cannot continue after an error",
         )
         .hint(hint));
     }
     if request.check {
         return Err(Error::config(
-            "this backup is a plain script, of which --check cannot compare tables: all of its bytes are checked before \
-             they are run",
+            "this backup is a plain script, of which --check cannot compare tables: all of its bytes are checked \
+             before they are run",
         )
         .hint("leave it out; `verify --drill` compares every table of such a backup"));
     }

@@ -1,6 +1,6 @@
-//! Whether the target holds the rows of the backup: every table is read again when all is made, and compared with the
-//! digest in the manifest. Rows that come in another order than the archive's are summed, and so are the backup's, which
-//! are read once more for that. Large objects are compared one by one.
+//! Checks whether the target holds the rows of the backup: every table is read again at the end and compared with the
+//! digest in the manifest. If the rows come in another order than in the archive, sums are compared instead, and the
+//! backup's rows are read once more for that. Large objects are compared one by one.
 
 mod objects;
 
@@ -23,19 +23,19 @@ use crate::postgres::{Refusal, Session, Wire, not_locked};
 use crate::repository::manifest::Manifest;
 use crate::units::count;
 
-/// How long the server may take to count what a session has done that is idle by now: 10 s, from 15 on.
+/// How long the server may take to count the changes of a session that is idle now: 10 s, from PostgreSQL 15 on.
 const HANDED_IN: Duration = Duration::from_secs(11);
 
-/// What was found.
+/// The result.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// How many tables hold the backup's rows.
     pub equal: usize,
-    /// What is in others' place, by the block.
+    /// The tables that hold other rows, by block.
     pub different: BTreeMap<usize, String>,
-    /// Whether the large objects are among that: under the first of their blocks.
+    /// Whether the large objects differ too: they are then under the first of their blocks.
     objects_differ: bool,
-    /// Whether they are among what is not proved.
+    /// Whether the large objects are among those that could not be compared.
     objects_unproved: bool,
     pub not_proved: Vec<LeftOut>,
 }
@@ -46,7 +46,8 @@ enum Verdict {
     NotProved(String),
 }
 
-/// All tables that were loaded, but for the entries in `lost`, as many at once as there are jobs; then the large objects.
+/// Compares all tables that were loaded, except the entries in `lost`, as many at once as there are jobs; then the
+/// large objects.
 pub(super) async fn run(
     job: &Job<'_>,
     archive: &Archive,
@@ -57,7 +58,7 @@ pub(super) async fn run(
 ) -> Result<Comparison> {
     let backup = archive.backup(loader.store);
     let is_lost = |copy: &Copy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
-    // All together whose rows go through one root.
+    // All blocks whose rows go through one root are compared together.
     let mut places: BTreeMap<Vec<u8>, Vec<Copy>> = BTreeMap::new();
     let mut comparison = Comparison::default();
     for copy in rows::copies(backup)? {
@@ -104,11 +105,11 @@ struct Comparing<'a> {
     backup: Backup<'a>,
     target: &'a Target,
     source_major: u32,
-    /// Partitions that the backup does not know were put back.
+    /// Partitions that the backup does not have were attached again.
     beside: bool,
     open: Mutex<VecDeque<Vec<Copy>>>,
     found: Mutex<Comparison>,
-    /// For what others' sessions have done to be counted, which is done once.
+    /// Waits once until the server has counted the changes of other sessions.
     has_waited: OnceCell<()>,
 }
 
@@ -203,11 +204,11 @@ impl Comparing<'_> {
             return Ok(Verdict::NotProved(why.into()));
         }
         if copies.len() > 1 && self.beside {
-            let why = "partitions that the backup does not know were put back, and hold rows too";
+            let why = "partitions that the backup does not have were attached again, and hold rows too";
             return Ok(Verdict::NotProved(why.into()));
         }
         if self.others_have_written(wire, first, ours).await {
-            let why = "others have written to it since it was loaded";
+            let why = "other sessions have written to it since it was loaded";
             return Ok(Verdict::NotProved(why.into()));
         }
         if there != ours {
@@ -219,7 +220,7 @@ impl Comparing<'_> {
         let major = self.target.session.server().major;
         if major != self.source_major {
             return Ok(Verdict::NotProved(format!(
-                "it holds as many rows as the backup, which PostgreSQL {} printed otherwise than {major} does",
+                "it holds as many rows as the backup, but PostgreSQL {} printed them differently from {major}",
                 self.source_major
             )));
         }
@@ -228,7 +229,7 @@ impl Comparing<'_> {
         ))
     }
 
-    /// Others have it, and do not give it back in time.
+    /// Other sessions hold it and do not release it in time.
     async fn locked(&self, first: &Copy, copies: &[Copy]) -> Verdict {
         let stored = self.backup.stored;
         let own = copies.iter().filter_map(|copy| stored.tables[copy.index].clone());
@@ -259,8 +260,8 @@ impl Comparing<'_> {
         copies.iter().any(|copy| of_extensions.contains(&id(copy)))
     }
 
-    /// By what the server has counted of a table that this run has made: a query would be planned over the table, which
-    /// computes what stands in its indexes.
+    /// Uses the server's statistics of a table that this run has made. A query would be planned over the table, and
+    /// planning evaluates the expressions in its indexes.
     async fn others_have_written(&self, wire: &mut Wire, copy: &Copy, ours: u64) -> bool {
         let Some(table) = copy.place.strip_prefix(b"ONLY ") else {
             return false;
@@ -271,13 +272,14 @@ impl Comparing<'_> {
         if !has_company(wire).await {
             return false;
         }
-        // Whoever comes meanwhile waits for the same.
+        // Other tasks that need this meanwhile wait for the same.
         self.has_waited.get_or_init(|| tokio::time::sleep(HANDED_IN)).await;
         has_more_writes(wire, table, ours).await
     }
 }
 
-/// Whether the database has sessions of others, who may not have handed in yet what they did. One that ends does.
+/// Whether the database has sessions of others that may not have reported their statistics yet. A session that ends
+/// reports them.
 async fn has_company(wire: &mut Wire) -> bool {
     let question = b"SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity \
         WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
@@ -287,8 +289,8 @@ async fn has_company(wire: &mut Wire) -> bool {
     counted.first().and_then(|row| row.number::<u64>(0)).unwrap_or_default() > 0
 }
 
-/// Whether more has happened to a table than that so many rows came. Rows that were refused and tried again are counted
-/// as inserted too, and not as living.
+/// Whether more happened to a table than that these rows were loaded. Rows that were refused and tried again are
+/// counted as inserted too, but not as live.
 async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
     let question = [
         b"SELECT pg_catalog.pg_stat_get_tuples_inserted(t), pg_catalog.pg_stat_get_tuples_updated(t), \
@@ -297,7 +299,7 @@ async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
         b"::pg_catalog.oid)) AS counted (t)",
     ]
     .concat();
-    // What cannot be seen is not judged.
+    // Statistics that cannot be read are not judged.
     let counted = wire.query(&question).await.unwrap_or_default();
     let number = |column| {
         let number: Option<u64> = counted.first().and_then(|row| row.number(column));
@@ -306,7 +308,7 @@ async fn has_more_writes(wire: &mut Wire, table: &[u8], rows: u64) -> bool {
     (number(0) > rows && number(3) > rows) || number(1) + number(2) > 0
 }
 
-/// What it means that a table cannot be read again.
+/// The verdict on a table that cannot be read again.
 fn unread(refusal: Refusal) -> Result<Verdict> {
     let Refusal::Server { state, error, .. } = refusal else {
         return Err(refusal.into_error());
@@ -328,7 +330,7 @@ fn unread(refusal: Refusal) -> Result<Verdict> {
 }
 
 impl Comparison {
-    /// Named in an error; `None` where nothing differs.
+    /// An error that names the differences; `None` if there are none.
     pub fn error(&self, name: impl Fn(usize) -> String) -> Option<Error> {
         if self.different.is_empty() {
             return None;
@@ -353,8 +355,8 @@ impl Comparison {
         };
         let what = format!("{said}: {}", some_of(&named, named.len() as u64));
         Some(Error::new(Code::RestoreErr, what).hint(
-            "look for what changes rows there: a type, domain or rule that the target had before, or sessions that write \
-             to it; the backup's bytes were right",
+            "look for what changes rows there: a type, domain or rule that the target had before, or sessions that \
+             write to it; the backup's bytes were right",
         ))
     }
 }

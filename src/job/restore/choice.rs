@@ -1,5 +1,5 @@
-//! One table out of an archive: which of its entries belong to it, and what they need that the
-//! target may lack. A pure function; what the target has is told to it.
+//! Chooses the entries of an archive that belong to a table, and those that the table needs and the target may lack.
+//! A pure function: the caller says which objects the target has.
 
 pub mod older;
 mod spelling;
@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, leading_names};
 use crate::repository::stored_archive::StoredArchive;
 
-/// What comes along with a table when it depends on it.
+/// Kinds of entries that come along with a table that they depend on.
 const BELONGS: &[&str] = &[
     "TABLE DATA",
     "MATERIALIZED VIEW DATA",
@@ -38,7 +38,7 @@ const BELONGS: &[&str] = &[
     "SEQUENCE OWNED BY",
     "SEQUENCE SET",
 ];
-/// What may stay behind when the target lacks what it refers to.
+/// Kinds of entries that may be left out if the target lacks an object that they refer to.
 const DISPENSABLE: &[&str] = &[
     "FK CONSTRAINT",
     "TABLE ATTACH",
@@ -47,7 +47,7 @@ const DISPENSABLE: &[&str] = &[
     "RULE",
     "POLICY",
 ];
-/// What belongs to a prerequisite, and so comes along with one that is made.
+/// Kinds of entries that belong to a prerequisite, and come along when it is made.
 const OF_PREREQUISITES: &[&str] = &[
     "ACL",
     "ACL LANGUAGE",
@@ -60,13 +60,13 @@ const OF_PREREQUISITES: &[&str] = &[
 ];
 pub(super) const RELATIONS: &[&str] = &["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"];
 
-/// The entries that hold relations of these names; partitions come with their table.
+/// The entries of the relations with these names. Partitions come with their table.
 pub fn relations(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<HashSet<i64>> {
     let named = named(archive, items, names)?;
     Ok(with_partitions(items, named.into_iter().map(|(_, id)| id).collect()))
 }
 
-/// Those alone, with their names, in their order.
+/// Only those entries, with their names, in the order in which they were named.
 pub fn named(archive: &StoredArchive, items: &[Item], names: &[String]) -> Result<Vec<Named>> {
     let mut named = relation_names(archive, items);
     named.sort();
@@ -86,7 +86,7 @@ pub fn named(archive: &StoredArchive, items: &[Item], names: &[String]) -> Resul
     Ok(chosen.into_iter().collect())
 }
 
-/// A partitioned table's rows are in its partitions.
+/// Adds the partitions of the chosen tables: a partitioned table's rows are in its partitions.
 pub fn with_partitions(items: &[Item], mut chosen: HashSet<i64>) -> HashSet<i64> {
     let by_id = by_id(items);
     loop {
@@ -106,9 +106,9 @@ pub fn with_partitions(items: &[Item], mut chosen: HashSet<i64>) -> HashSet<i64>
 /// Schema and name, and the entry's dump id.
 pub type Named = ((String, String), i64);
 
-/// Of all relations.
+/// The names of all relations.
 pub fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
-    // The manifest has the names as they are; the archive's bytes are in the database's encoding.
+    // The manifest has the names in UTF-8; the archive's bytes are in the database's encoding.
     let with_data: HashMap<i64, &(String, String)> = archive
         .head
         .data
@@ -133,10 +133,11 @@ pub fn relation_names(archive: &StoredArchive, items: &[Item]) -> Vec<Named> {
         .collect()
 }
 
-/// Partitions whose table is not chosen and so is in the target already: the entries that attach
-/// them, and those that attach their indexes. The server attaches a partition's indexes with it if
-/// they are there and valid, and makes them if they are not: so it is attached last, and they need
-/// nothing. An index of a level in between is valid when those below it are attached: that comes first.
+/// For partitions whose table is not chosen, since the target has it already: the entries that attach the partitions,
+/// and those that attach their indexes. When the server attaches a partition, it also attaches the partition's
+/// indexes if they exist and are valid, and makes those that are missing. So the partition is attached last, and its
+/// indexes need nothing. An index of a level in between is valid only after those below it are attached, so these
+/// come first.
 pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (Vec<i64>, HashSet<i64>) {
     let here = |item: &&Item| entries.contains(&item.entry.dump_id);
     let by_id = by_id(items);
@@ -156,8 +157,8 @@ pub fn joins(items: &[Item], chosen: &HashSet<i64>, entries: &HashSet<i64>) -> (
     (tables, indexes)
 }
 
-/// What an entry that attaches an index needs: that index, the one right above it, and their tables. pg_dump also names
-/// the constraints of all levels above.
+/// What an entry that attaches an index needs: that index, the index directly above it, and the tables of both.
+/// pg_dump also names the constraints of all levels above; they are not needed.
 fn attach_needs(attach: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     let needs = &attach.details.dependencies;
     let Some(pair) = attached_indexes(attach, by_id) else {
@@ -175,8 +176,8 @@ fn attach_needs(attach: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     needed.copied().collect()
 }
 
-/// Of an entry that attaches an index, that index and the one right above it, each by its own entry or by that of its
-/// constraint.
+/// The two indexes that an entry attaches to each other: the own index and the one directly above it. Each is given
+/// by its own entry or by that of its constraint.
 fn attached_indexes(attach: &Item, by_id: &HashMap<i64, &Item>) -> Option<[i64; 2]> {
     let rest = attach.definition().strip_prefix(b"ALTER INDEX ")?;
     let (above, rest) = leading_names(rest)?;
@@ -195,7 +196,7 @@ fn is_index(item: &Item, path: &[Vec<u8>], by_id: &HashMap<i64, &Item>) -> bool 
     let [of, tag] = item.entry.path();
     let is_named = match item.entry.desc.as_str() {
         "INDEX" => tag == *name,
-        // It is tagged with its table's name in front.
+        // Its tag begins with the name of its table.
         "CONSTRAINT" => {
             let tables = item.details.dependencies.iter().filter_map(|id| by_id.get(id));
             let mut tables = tables.filter(|other| RELATIONS.contains(&other.entry.desc.as_str()));
@@ -214,7 +215,7 @@ pub(super) fn by_id(items: &[Item]) -> HashMap<i64, &Item> {
     items.iter().map(|item| (item.entry.dump_id, item)).collect()
 }
 
-/// Of an entry that attaches a partition, the partition, if its table is chosen.
+/// The partition that this entry attaches, if its table is chosen.
 pub(super) fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &HashSet<i64>) -> Option<i64> {
     let tables: Vec<&Item> = attach
         .details
@@ -230,23 +231,24 @@ pub(super) fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &Has
     chosen.contains(&parent.entry.dump_id).then_some(partition)
 }
 
-/// What is to be restored for the chosen relations.
+/// What is restored for the chosen relations.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// The tables with all that belongs to them.
+    /// The tables, with everything that belongs to them.
     pub entries: HashSet<i64>,
-    /// What they need and the target lacks: schemas, types, functions; with what belongs to these.
+    /// Objects that the tables need and the target lacks (schemas, types, functions), with everything that belongs to
+    /// these.
     pub prerequisites: HashSet<i64>,
-    /// What they need and the target has: it stays as it is.
+    /// Objects that the tables need and the target has. They stay unchanged.
     pub there: HashSet<i64>,
     pub left_out: Vec<LeftOut>,
 }
 
-/// `exists` says of an entry whether the target has its object already.
+/// `exists` says whether the target already has the object of an entry.
 pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -> bool) -> Result<Choice> {
     let by_id = by_id(items);
     let mut entries = relations.clone();
-    // What belongs to them, and what belongs to that: an index's comment.
+    // Repeats until nothing is added: an index belongs to a table, and a comment belongs to the index.
     loop {
         let before = entries.len();
         for item in items {
@@ -298,7 +300,8 @@ pub fn choose(items: &[Item], relations: &HashSet<i64>, exists: impl Fn(&Item) -
     Ok(choice)
 }
 
-/// A sequence comes with its value, a function with its revokes, a schema with its grants and comment.
+/// Adds the entries that come with others: the value of a sequence, the revokes of a function, the grants and the
+/// comment of a schema.
 fn accompany(items: &[Item], choice: &mut Choice) {
     let of_kind = |kinds: &'static [&'static str]| {
         let wanted = items
@@ -306,7 +309,7 @@ fn accompany(items: &[Item], choice: &mut Choice) {
             .filter(move |item| kinds.contains(&item.entry.desc.as_str()));
         wanted.filter(|item| !item.is_of_database())
     };
-    // The rows of an extension's own table name no table of the archive.
+    // The rows of an extension's own table depend on no table entry in the archive.
     let tables: HashSet<i64> = of_kind(RELATIONS).map(|item| item.entry.dump_id).collect();
     let belongs = |item: &&Item| {
         let needs = &item.details.dependencies;
@@ -318,16 +321,16 @@ fn accompany(items: &[Item], choice: &mut Choice) {
         .collect();
     let servers = of_kind(&["SERVER"]).filter(|item| choice.prerequisites.contains(&item.entry.dump_id));
     let ends: Vec<String> = servers.map(|item| format!(" SERVER {}", item.entry.tag)).collect();
-    // The archive says no dependency of them.
+    // The archive records no dependency for user mappings.
     let mappings = of_kind(&["USER MAPPING"]).filter(|item| ends.iter().any(|end| item.entry.tag.ends_with(end)));
     more.extend(mappings.map(|item| item.entry.dump_id));
     choice.prerequisites.extend(more);
 }
 
-/// An entry that depends on a chosen table *and* belongs to another one stays with that other: a
-/// foreign key that points here, a trigger's function that reads here.
+/// Whether the entry belongs to a chosen table. An entry that depends on a chosen table *and* belongs to another one
+/// stays with the other: a foreign key of another table that points here, a trigger whose function reads this table.
 pub(super) fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> bool {
-    // `FK CONSTRAINT`, `TRIGGER` and the like are tagged with the name of their table in front.
+    // The tags of `FK CONSTRAINT`, `TRIGGER` and similar kinds begin with the name of their table.
     let tables = item
         .details
         .dependencies
@@ -348,7 +351,7 @@ pub(super) fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &It
             Some(owner) => entries.contains(&owner.entry.dump_id),
             None => true,
         },
-        // A partition's needs the one above it too, which is another table's.
+        // The index of a partition also needs the index above it, which belongs to another table.
         "INDEX" => {
             let needs = &item.details.dependencies;
             let is_table = |id: &&i64| {
@@ -364,8 +367,8 @@ pub(super) fn owns(item: &Item, entries: &HashSet<i64>, by_id: &HashMap<i64, &It
     }
 }
 
-/// What an entry needs beyond what is chosen, all the way down: what the target lacks, and what it has. Or the relation
-/// that is lacking.
+/// What an entry needs beyond the chosen entries, followed to the end: what the target lacks, and what it has. The
+/// error is the relation that the target lacks.
 fn need<'a>(
     item: &Item,
     by_id: &HashMap<i64, &'a Item>,
@@ -393,7 +396,7 @@ fn need<'a>(
             continue;
         }
         if RELATIONS.contains(&other.entry.desc.as_str()) || BELONGS.contains(&other.entry.desc.as_str()) {
-            // A constraint or index of another relation: it is that relation that is lacking.
+            // For a constraint or an index of another relation, the relation is what the target lacks.
             if other.entry.desc != "SEQUENCE" {
                 return Err(other);
             }
@@ -405,8 +408,8 @@ fn need<'a>(
     Ok((needed, there))
 }
 
-/// The tables whose partitions are chosen without them. A partition is defined as a table of its own, and attached
-/// afterwards: it needs nothing of them.
+/// Tables that are not chosen but have chosen partitions. A partition is defined as a table of its own and attached
+/// afterwards, so it needs nothing from them.
 struct Above(HashSet<i64>);
 
 impl Above {
@@ -420,7 +423,8 @@ impl Above {
         Above(parents.copied().filter(|id| !relations.contains(id)).collect())
     }
 
-    /// Whether this is such a table, or an index or constraint of it, that the item names for being like it.
+    /// Whether `other` is such a table, or an index or constraint of it, that the item names only because it
+    /// resembles it.
     fn is_of_it(&self, item: &Item, other: &Item) -> bool {
         let is_table = self.0.contains(&other.entry.dump_id);
         match item.entry.desc.as_str() {
@@ -434,13 +438,13 @@ impl Above {
     }
 }
 
-/// Whether it is a sequence that is made without the table that owns it: of a partition's default that is, as of its
-/// root's, the root.
+/// Whether the item is a sequence that can be made without the table that owns it. A partition's default can use the
+/// sequence of its root table, and the root owns that sequence.
 pub(super) fn stands_alone(item: &Item) -> bool {
     item.entry.desc == "SEQUENCE" && item.details.definition.trim_start().starts_with("CREATE ")
 }
 
-/// What belonged to an entry that was left out (its comment) stays behind too.
+/// An entry that belongs to an entry that was left out (its comment) is left out too.
 fn drop_orphans(items: &[Item], choice: &mut Choice, relations: &HashSet<i64>) {
     let left: BTreeSet<i64> = loop {
         let here = |id: &i64| choice.entries.contains(id);

@@ -1,4 +1,4 @@
-//! The database itself: how the archive says it was made and set up, for one of another name.
+//! The database itself: how the archive says it was made and set up, written for a database of another name.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,8 +7,9 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::postgres::quoting::{identifier, literal, unquoted};
 
-/// The statement that makes it, with the encoding and locale that it had. Written anew, of what the archive's own says:
-/// that is a text like others in the store, and whoever makes a database may do more than that.
+/// The statement that makes the database, with the encoding and locale that it had. It is written anew from the
+/// archive's values. The archive's own statement is not run: it is a text in the store that can be changed, and a
+/// role that creates databases may do more than that.
 pub(crate) fn creation(items: &[Item], name: &str) -> Result<String> {
     let Some(database) = items.iter().find(|item| item.entry.desc == "DATABASE") else {
         return Ok(format!(
@@ -22,8 +23,8 @@ pub(crate) fn creation(items: &[Item], name: &str) -> Result<String> {
             "the archive's statement that makes the database is not one that pg_dump writes, so it was not run",
         )
         .hint(
-            "somebody may have changed the archive: compare it with another copy, and sign backups (BACKUP_SIGN_KEY); or \
-             restore into a database that is there, without --create",
+            "the archive may have been changed: compare it with another copy, and sign backups (BACKUP_SIGN_KEY); or \
+             restore into an existing database, without --create",
         )
     })
 }
@@ -90,7 +91,7 @@ fn text_length(text: &str) -> Option<usize> {
     text.starts_with('\'').then(|| quoted_length(text, '\''))?
 }
 
-/// With both quotes; `None` if it is not closed.
+/// The length with both quotes; `None` if the text is not closed.
 fn quoted_length(text: &str, quote: char) -> Option<usize> {
     let mut chars = text.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
@@ -101,14 +102,14 @@ fn quoted_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// Another name, for the time until the database can have its own.
+/// A temporary name, until the database can have its own.
 pub(super) fn beside(name: &str) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos() as u32;
     format!("{}{now:08x}", beginning(name))
 }
 
-/// What all such names of a database begin with; eight hex digits follow.
+/// The beginning of all such names of a database; eight hex digits follow.
 pub(super) fn beginning(name: &str) -> String {
     // PostgreSQL takes 63 bytes.
     let mut end = name.len().min(40);
@@ -118,7 +119,7 @@ pub(super) fn beginning(name: &str) -> String {
     format!("{}_pgstow_", &name[..end])
 }
 
-/// The same for a server that has no tablespaces but its own.
+/// The same for a server that has only its own tablespaces.
 pub(crate) fn without_tablespace(creation: &str) -> String {
     match creation.rfind(" TABLESPACE = ") {
         Some(at) => creation[..at].to_owned(),
@@ -126,14 +127,13 @@ pub(crate) fn without_tablespace(creation: &str) -> String {
     }
 }
 
-/// Its owner, where the archive names one.
+/// Its owner, if the archive names one.
 pub(super) fn owner(items: &[Item]) -> Option<&str> {
     let database = items.iter().find(|item| item.entry.desc == "DATABASE")?;
     Some(database.details.owner.as_str()).filter(|owner| !owner.is_empty())
 }
 
-/// Settings that would stand in the way of the data, or let it come otherwise than it is in the backup. They are set when
-/// it is there.
+/// Settings that could make the load of data fail or change what is loaded. They are set after the data.
 const OBSTACLES: [&str; 18] = [
     "array_nulls",
     "default_transaction_deferrable",
@@ -158,9 +158,9 @@ const OBSTACLES: [&str; 18] = [
 /// What belongs to the database itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Properties {
-    /// Settings under which its data was written and its views read: for before there is any.
+    /// Settings under which its data was written and its views are read. They are set before the data.
     pub settings: Vec<String>,
-    /// For when all data is there: the settings that would stand in its way, limits, comment and grants.
+    /// Set after all data: the settings that could disturb it, limits, comment and grants.
     pub others: Vec<String>,
 }
 
@@ -177,7 +177,8 @@ pub(crate) fn properties(items: &[Item], name: &str, grants: bool) -> Properties
     Properties { settings, others }
 }
 
-/// Its grants alone: an owner of publications and schemas needs the right to make them, if no superuser gives them to it.
+/// Only its grants: an owner of publications and schemas needs the right to create them if no superuser gives them to
+/// it.
 pub(super) fn grants(items: &[Item], name: &str) -> Vec<String> {
     let grants = items.iter().filter(|item| item.is_of_database() && item.is_grant());
     let statements = grants.flat_map(|item| statements(&item.details.definition));
@@ -194,7 +195,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Not its value.
+    /// Its name and role, not its value.
     pub fn what(&self) -> String {
         match &*self.role {
             "" => format!("ALTER DATABASE … SET {}", self.name),
@@ -203,7 +204,7 @@ impl Setting {
     }
 }
 
-/// As the target is asked for them.
+/// The form in which the target is asked for them.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}={}", self.role, self.name, self.value)
@@ -275,7 +276,7 @@ pub(crate) fn statements(definition: &str) -> Vec<&str> {
 /// The same statement about a database of this name: what follows its first word `DATABASE`.
 fn renamed(statement: &str, name: &str) -> Option<String> {
     const WORD: &str = "DATABASE ";
-    // Before it stand only keywords and names of roles.
+    // Only keywords and names of roles come before it.
     let mut quote = false;
     let at = statement.char_indices().find_map(|(at, c)| {
         if c == '"' {

@@ -1,4 +1,4 @@
-//! What a restore is asked to leave out: by kind, or by kind and name.
+//! What a restore leaves out on request: by kind, or by kind and name.
 
 mod keeping;
 mod members;
@@ -14,7 +14,7 @@ use crate::job::restore::RestoreRequest;
 use crate::postgres::Session;
 use crate::postgres::quoting::qualified;
 
-/// Kinds of entries, as an archive's table of contents has them.
+/// Kinds of entries, as in an archive's table of contents.
 const KINDS: [&str; 54] = [
     "ACCESS METHOD",
     "ACL",
@@ -71,7 +71,7 @@ const KINDS: [&str; 54] = [
     "USER MAPPING",
     "VIEW",
 ];
-/// Those that the target is asked for, and that others can need.
+/// Kinds for which the target is asked, and that others can need.
 const SOUGHT: [&str; 22] = [
     "AGGREGATE",
     "CAST",
@@ -97,7 +97,7 @@ const SOUGHT: [&str; 22] = [
     "VIEW",
 ];
 const NEAREST: usize = 3;
-/// Each of so many is named in the report; of more their number is told.
+/// Up to this many are named in the report; of more only the number is given.
 const NAMED: usize = 20;
 
 /// `KIND` or `KIND:NAME`, as the user wrote it.
@@ -140,7 +140,7 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// How its user may write an entry's name.
+/// How a user may write an entry's name.
 fn names(item: &Item) -> Vec<String> {
     let tag = &item.entry.tag;
     let mut names = vec![tag.clone()];
@@ -164,15 +164,15 @@ fn nearest(wanted: &str, mut names: Vec<String>) -> String {
     names.join(", ")
 }
 
-/// What is left out, and why: the entries that were named, and what needs them.
+/// What is left out, and why: the named entries, and those that need them.
 #[derive(Debug, Default)]
 pub struct Exclusion {
     pub entries: HashSet<i64>,
     pub left_out: Vec<LeftOut>,
 }
 
-/// Held against the archive. What needs an entry that is left out stays away too, unless the target has that already.
-/// Under `--clean` the target keeps what is left out, with all that belongs to it.
+/// Compares the options with the archive. An entry that needs one that is left out is left out too, unless the target
+/// has that object already. With `--clean` the target keeps what is left out, with everything that belongs to it.
 pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Session) -> Result<Exclusion> {
     let asked = named(request, items)?;
     if asked.is_empty() {
@@ -186,7 +186,7 @@ pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Sessi
         .filter(|item| asked.contains(&item.entry.dump_id))
         .collect();
     let named: Vec<_> = excluded.iter().map(|item| super::tables::named(item)).collect();
-    // In a database that is yet to be made nothing is there.
+    // A database that does not exist yet contains nothing.
     let there = match request.create {
         true => vec![false; named.len()],
         false => session.exist(&named).await?,
@@ -210,7 +210,7 @@ async fn kept(request: &RestoreRequest, items: &[Item], session: &Session, asked
         .filter_map(|(item, is_there)| is_there.then_some(item.entry.dump_id))
         .collect();
     let mut keeping = Keeping::of(items, asked, &exist);
-    // Of single tables nothing but these is removed, and of rows nothing at all.
+    // With single tables, only these are removed; with rows alone, nothing is removed.
     if request.tables.is_empty() && !request.data_only {
         keeping.need(items, &exist)?;
     }
@@ -261,7 +261,7 @@ fn named(request: &RestoreRequest, items: &[Item]) -> Result<HashSet<i64>> {
     Ok(entries)
 }
 
-/// Whether an entry is of another, of which the archive says no dependency.
+/// Whether an entry belongs to another one without a dependency in the archive.
 fn names_it(item: &Item, other: &Item) -> bool {
     let (tag, name) = (&item.entry.tag, &other.entry.tag);
     match (item.entry.desc.as_str(), other.entry.desc.as_str()) {
@@ -271,12 +271,12 @@ fn names_it(item: &Item, other: &Item) -> bool {
     }
 }
 
-/// What was asked for, and what stays with it.
+/// The entries that the user left out, and those that stay with them.
 struct Leaving<'a> {
     request: &'a RestoreRequest,
     items: &'a [Item],
     asked: &'a HashSet<i64>,
-    /// With why.
+    /// With the reasons.
     kept: &'a BTreeMap<i64, String>,
 }
 
@@ -295,7 +295,7 @@ impl Leaving<'_> {
         Ok(self.with_dependents(there, &orphans))
     }
 
-    /// `orphans` are left out with what was asked for, though the archive says no dependency of them.
+    /// `orphans` are left out with the requested entries, although the archive records no dependency for them.
     fn with_dependents(&self, there: &HashSet<i64>, orphans: &HashSet<i64>) -> Exclusion {
         let items = self.items;
         let mut entries: HashSet<i64> = self.asked.union(orphans).copied().collect();
@@ -326,11 +326,14 @@ impl Leaving<'_> {
     fn why(&self, item: &Item) -> &str {
         let (request, id) = (self.request, &item.entry.dump_id);
         match (self.asked.contains(id), item.entry.desc.as_str()) {
-            (true, "COMMENT") if request.no_comments => "--no-comments asks for it",
-            (true, "PUBLICATION") if request.no_publications => "--no-publications asks for it",
-            (true, "SUBSCRIPTION") if request.no_subscriptions => "--no-subscriptions asks for it",
-            (true, _) => "--exclude asks for it",
-            (false, _) => self.kept.get(id).map_or("it needs what is left out", String::as_str),
+            (true, "COMMENT") if request.no_comments => "--no-comments leaves it out",
+            (true, "PUBLICATION") if request.no_publications => "--no-publications leaves it out",
+            (true, "SUBSCRIPTION") if request.no_subscriptions => "--no-subscriptions leaves it out",
+            (true, _) => "--exclude leaves it out",
+            (false, _) => self
+                .kept
+                .get(id)
+                .map_or("it needs an object that is left out", String::as_str),
         }
     }
 
@@ -463,6 +466,6 @@ mod tests {
             .iter()
             .find(|one| one.what.contains("f(s.citext)"))
             .unwrap();
-        assert_eq!(told.why, "it needs what is left out");
+        assert_eq!(told.why, "it needs an object that is left out");
     }
 }

@@ -1,5 +1,5 @@
-//! What a restore that goes on past failures could not make: each with the server's reason, and with what it went down
-//! with.
+//! What a restore that continues after failures could not make: each with the server's error, and with the failure
+//! that caused it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::Code;
 use crate::format::archive::Item;
 
-/// Something of the backup that is not in the target as it should be.
+/// An object of the backup that is missing or incomplete in the target.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Failed {
-    /// As the archive calls it: `TABLE`, `TABLE DATA`, `FK CONSTRAINT`.
+    /// The kind in the archive: `TABLE`, `TABLE DATA`, `FK CONSTRAINT`.
     pub kind: String,
-    /// With its schema, where it has one.
+    /// With its schema, if it has one.
     pub name: String,
     pub code: Code,
-    /// The server's own code, where it could be learnt.
+    /// The server's own code, if it could be found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
     pub message: String,
-    /// Of a table, the rows that are not there.
+    /// For a table: the number of rows that are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_lost: Option<u64>,
-    /// What failed before, and this one needs.
+    /// An earlier failure of something that this one needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consequence_of: Option<String>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    /// As pg_restore quotes it; what kind of failure it is says the server's code, once that is known.
+    /// As pg_restore quotes it. The server's code says what kind of failure it is, once it is known.
     pub fn quoted(message: impl Into<String>) -> Loss {
         Loss {
             code: Code::RestoreErr,
@@ -52,23 +52,23 @@ impl Loss {
 pub(super) struct Losses {
     /// By dump id.
     of: BTreeMap<i64, Loss>,
-    /// What is there, and could not be given to its owner: the server's words by dump id.
+    /// Objects that exist but could not be given to their owner: the server's messages by dump id.
     owners: BTreeMap<i64, String>,
-    /// What pg_restore said, and of which of the entries cannot be told; each once.
+    /// Messages of pg_restore whose entries are not known, each once.
     stray: BTreeSet<String>,
 }
 
-/// The kind and the name of such a one.
+/// The kind and the name of such a message.
 const STRAY: (&str, &str) = ("pg_restore", "(it names no entry)");
 
 /// The kind of an owner that was not set.
 const OWNER: &str = "OWNER";
 
-/// What needs rows, and not only the table that holds them.
+/// Kinds that need rows, and not only the table that holds them.
 const NEED_ROWS: [&str; 2] = ["FK CONSTRAINT", "MATERIALIZED VIEW DATA"];
 
 impl Losses {
-    /// The first that is told of an entry is the cause, and later ones follow from it.
+    /// The first failure of an entry is the cause; later ones follow from it.
     pub fn note(&mut self, id: i64, loss: Loss) {
         self.of.entry(id).or_insert(loss);
     }
@@ -77,7 +77,7 @@ impl Losses {
         self.owners.entry(id).or_insert_with(|| words.to_owned());
     }
 
-    /// A complaint that no entry is known to.
+    /// A complaint whose entry is not known.
     pub fn note_stray(&mut self, words: String) {
         self.stray.insert(words);
     }
@@ -90,13 +90,13 @@ impl Losses {
         self.of.keys().copied().collect()
     }
 
-    /// Those of which the server's own code is not known.
+    /// Failures for which the server's own code is not known.
     pub fn without_state(&mut self) -> impl Iterator<Item = (i64, &mut Loss)> {
         let unknown = self.of.iter_mut().filter(|(_, loss)| loss.state.is_none());
         unknown.map(|(id, loss)| (*id, loss))
     }
 
-    /// In the archive's order; then what belongs to no entry.
+    /// In the archive's order, then those that belong to no entry.
     pub fn tell(&self, items: &[Item]) -> Vec<Failed> {
         let by_id: HashMap<i64, &Item> = items.iter().map(|item| (item.entry.dump_id, item)).collect();
         let told = items.iter().filter_map(|item| {
@@ -116,7 +116,7 @@ impl Losses {
                 consequence_of: self.cause(item, &by_id).map(|cause| cause.entry.to_string()),
             })
         });
-        // What is not there has no owner either.
+        // An object that is missing has no owner either.
         let there = items.iter().filter(|item| !self.has(item.entry.dump_id));
         let owners = there.filter_map(|item| {
             let words = self.owners.get(&item.entry.dump_id)?;
@@ -144,7 +144,7 @@ impl Losses {
         told.chain(owners).chain(stray).collect()
     }
 
-    /// What failed of all that an entry needs.
+    /// The failed entry among everything that an entry needs.
     fn cause<'a>(&self, item: &Item, by_id: &HashMap<i64, &'a Item>) -> Option<&'a Item> {
         let needed = |item: &Item| -> Vec<&'a Item> {
             let needed = item.details.dependencies.iter();

@@ -24,12 +24,12 @@ pub(crate) async fn read(store: &dyn Store, manifest: &Manifest) -> Result<Bytes
     read_file(store, &manifest.id, file_of(manifest, role::GLOBALS)?).await
 }
 
-/// What would be done with it on this server: nothing is changed yet.
+/// What it would do on this server. Nothing is changed yet.
 pub(crate) async fn plan(session: &Session, sql: &[u8], powers: Powers) -> Result<GlobalsPlan> {
     session.plan_globals(&statements(sql), powers).await
 }
 
-/// Roles that something in the backup needs: they must be there, or be made.
+/// Roles that something in the backup needs: they must exist or be made.
 pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<String>) -> Result<()> {
     let lacking: Vec<String> = needed
         .iter()
@@ -42,8 +42,8 @@ pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<Strin
         return Err(Error::new(
             Code::RestoreErr,
             format!(
-                "the target lacks roles that own things, have grants or are named by policies in the backup, and --globals \
-                 makes none of them: {}",
+                "the target lacks roles that own things, have grants or are named by policies in the backup, and \
+                 --globals makes none of them: {}",
                 some_of(&unknown, unknown.len() as u64)
             ),
         )
@@ -63,12 +63,12 @@ pub(super) fn check(target: &Target, plan: &GlobalsPlan, needed: &BTreeSet<Strin
     .hint(format!("ALTER ROLE {} CREATEROLE; or {WITHOUT}", identifier(user))))
 }
 
-const WITHOUT: &str = "make the roles by hand, or leave out what names them: --no-owner, --no-privileges, --exclude POLICY, \
-                       --exclude USER-MAPPING";
+const WITHOUT: &str = "make the roles by hand, or leave out what names them: --no-owner, --no-privileges, --exclude \
+                       POLICY, --exclude USER-MAPPING";
 
-/// Makes the roles. What could not be done is told, and so is what was done and gives power. A role that is no superuser
-/// gives things to owners that it is a member of alone: it joins those that it has made, or all where it is not known who
-/// will own something.
+/// Makes the roles. Reports what could not be done, and what was done and gives rights over the server. A role that
+/// is not a superuser can only give objects to roles that it is a member of: it joins the roles that it made, or only
+/// those that will own something, if they are known.
 pub(super) async fn apply(
     target: &Target,
     plan: &GlobalsPlan,
@@ -96,13 +96,13 @@ pub(super) async fn apply(
     Ok(told)
 }
 
-/// Of the roles that are made, those that a role which is no superuser joins.
+/// The new roles that a role which is not a superuser joins.
 fn joined<'a>(made: &'a [String], owners: Option<&'a BTreeSet<String>>) -> impl Iterator<Item = &'a String> {
     made.iter()
         .filter(move |role| owners.is_none_or(|owners| owners.contains(*role)))
 }
 
-/// What would be done, in words that hold no values.
+/// The steps in words that contain no values.
 pub(super) fn steps(target: &Target, plan: &GlobalsPlan, owners: Option<&BTreeSet<String>>) -> Vec<String> {
     let is_superuser = target.found.is_superuser;
     let mut steps: Vec<String> = plan.steps(is_superuser).collect();

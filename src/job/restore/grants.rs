@@ -1,5 +1,5 @@
-//! Which roles a grant speaks of. pg_dump's statements are few and regular; what is not understood
-//! here is found out by the server.
+//! The roles that a grant names. pg_dump's statements are few and regular; the server reports what is not understood
+//! here.
 
 /// The roles that follow `TO` and `FROM` in pg_dump's GRANT and REVOKE statements, and those of
 /// `FOR ROLE` and `SET SESSION AUTHORIZATION`.
@@ -11,7 +11,7 @@ pub fn roles(definition: &str) -> Vec<String> {
         let role = match word {
             Word::Bare("TO" | "FROM") => next(1),
             Word::Bare("ROLE") if matches!(at.checked_sub(1).map(|at| &words[at]), Some(Word::Bare("FOR"))) => next(1),
-            // Not of `RESET SESSION AUTHORIZATION`.
+            // Not those of `RESET SESSION AUTHORIZATION`.
             Word::Bare("AUTHORIZATION")
                 if !matches!(at.checked_sub(2).map(|at| &words[at]), Some(Word::Bare("RESET"))) =>
             {
@@ -41,7 +41,7 @@ pub fn of_policy(definition: &str) -> Vec<String> {
     named.map(Word::text).collect()
 }
 
-/// Whose a user mapping is: `CREATE USER MAPPING FOR a SERVER b OPTIONS (…);`
+/// The role of a user mapping: `CREATE USER MAPPING FOR a SERVER b OPTIONS (…);`
 pub fn of_mapping(definition: &str) -> Option<String> {
     let words = words(definition);
     let mut named = words
@@ -54,7 +54,8 @@ pub fn of_mapping(definition: &str) -> Option<String> {
     role.map(Word::text)
 }
 
-/// What a subscription takes of its maker: `CREATE SUBSCRIPTION a CONNECTION 'b' PUBLICATION c WITH (…);`
+/// What a subscription requires of the role that makes it: `CREATE SUBSCRIPTION a CONNECTION 'b' PUBLICATION c WITH
+/// (…);`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub connection: String,
@@ -65,7 +66,7 @@ pub fn of_subscription(definition: &str) -> Option<Subscription> {
     let words = words(definition);
     let at = words.iter().position(|word| matches!(word, Word::Bare("CONNECTION")))?;
     let connection = match words.get(at + 1..)? {
-        // With a backslash in it.
+        // A string that contains a backslash.
         [Word::Bare("E"), Word::Quoted(text), ..] => text.replace("\\\\", "\\"),
         [Word::Quoted(text), ..] => text.clone(),
         _ => return None,
@@ -93,7 +94,7 @@ impl Word<'_> {
     }
 }
 
-/// Bare words, and what stands in quotes; signs between them are passed over.
+/// Bare words and quoted texts; signs between them are skipped.
 fn words(text: &str) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut rest = text;
@@ -114,7 +115,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
     words
 }
 
-/// The text up to the closing quote, a doubled one standing for itself; and what follows.
+/// The text up to the closing quote, in which a doubled quote stands for one; and what follows.
 fn quoted(text: &str, quote: char) -> (String, &str) {
     let mut name = String::new();
     let mut rest = text;

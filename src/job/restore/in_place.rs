@@ -1,9 +1,9 @@
-//! Rows put back into tables that are there: in one transaction of a session of ours, so that a failure at any
-//! point leaves the target as it was.
+//! Puts rows back into existing tables, in one transaction of a session of ours, so that a failure at any point
+//! leaves the target as it was.
 //!
-//! Foreign keys from and to the tables are dropped before, since a table that others refer to cannot be emptied,
-//! and made again after the rows are there: which proves that every reference holds. Triggers do not fire: rows
-//! arrive as they are in the backup. Before the transaction is committed, the tables are read again and compared.
+//! Foreign keys from and to the tables are dropped first, since a table that others refer to cannot be emptied. They
+//! are made again after the rows are loaded, which proves that every reference holds. Triggers do not fire: rows are
+//! loaded as they are in the backup. Before the commit, the tables are read again and compared.
 
 mod acting;
 mod each;
@@ -32,27 +32,28 @@ use crate::units::count;
 /// What will be done, known before anything is changed.
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
-    /// Quoted, with their schemas, without their heirs where `ONLY` stands before them: what is emptied first.
+    /// The tables that are emptied first: quoted, with their schemas, with `ONLY` if their child tables are not
+    /// emptied.
     emptied: Vec<String>,
     foreign_keys: Vec<ForeignKey>,
     triggers: Vec<Trigger>,
-    /// The triggers are silenced by the session and not one by one.
+    /// The session silences the triggers, not single statements.
     as_replica: bool,
     check: bool,
-    /// Past tables that are refused.
+    /// Continue after tables that are refused.
     keep_going: bool,
-    /// As whom rows are loaded.
+    /// The roles that load the rows.
     acting: Acting,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Default)]
 pub(super) struct Filled {
     /// How many tables were compared with the backup.
     pub compared: usize,
-    /// Which were refused.
+    /// The tables that were refused.
     pub losses: Losses,
-    /// How many rows went with what was emptied, where the tables are read at all.
+    /// How many rows were removed from the emptied tables, if the tables are read at all.
     pub replaced: Option<u64>,
 }
 
@@ -83,7 +84,7 @@ pub(super) async fn prepare(
     let others: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| !key.is_ours).collect();
     if !others.is_empty() {
         let what = format!(
-            "drop and make again foreign keys of others' tables: {}",
+            "drop and make again foreign keys of tables that it does not own: {}",
             listed(&others)
         );
         return Err(may_not(what).hint("restore as the owner of these tables, or as a member of that role"));
@@ -95,14 +96,14 @@ pub(super) async fn prepare(
             listed(&disabled)
         );
         return Err(Error::new(Code::RestoreErr, what).hint(format!(
-            "enable them first, where their rows hold (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make them \
-             again afterwards (NOT VALID where they do not hold)",
+            "if their rows are valid, enable them first (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make \
+             them again afterwards (NOT VALID if their rows are not valid)",
             first.table
         )));
     }
     let as_replica = triggers.iter().any(|trigger| !trigger.is_ours);
     if as_replica {
-        // In such a session those of replicas fire, and those that always do.
+        // In a replica session, triggers enabled for replicas fire, and those that always fire.
         let silent = triggers.iter().all(|trigger| trigger.state == "ENABLE") && session.may_replicate().await;
         if !silent {
             let strangers: Vec<String> = triggers
@@ -128,7 +129,7 @@ pub(super) async fn prepare(
     })
 }
 
-/// Rows have nowhere to go whose columns are not there; and a table that is emptied loses the values of columns that the
+/// Rows cannot be loaded if their columns are missing; and emptying a table loses the values of columns that the
 /// backup does not have.
 async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, request: &RestoreRequest) -> Result<()> {
     let loses = !request.no_check && !plan.emptied.is_empty();
@@ -145,15 +146,15 @@ async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, r
             .filter(|column| !columns.contains(column))
             .map(String::as_str)
             .collect();
-        // What goes on past tables that are refused goes on past this one.
+        // With `--keep-going` the restore continues after this table, as after refused ones.
         if !lacking.is_empty() && !request.keep_going {
             let what = format!(
                 "{schema}.{name} lacks columns that the backup has, or computes them: {}",
                 lacking.join(", ")
             );
             return Err(Error::new(Code::RestoreErr, what).hint(
-                "give it these columns (ALTER TABLE … ADD COLUMN); or get the rows in a copy with --into; or replace the \
-                 table as a whole with --clean and without --data-only",
+                "give it these columns (ALTER TABLE … ADD COLUMN); or load the rows into a copy with --into; or \
+                 replace the table as a whole with --clean and without --data-only",
             ));
         }
         columns.retain(|column| !known.contains(column));
@@ -163,7 +164,7 @@ async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, r
                 columns.join(", ")
             );
             return Err(Error::new(Code::RestoreErr, what).hint(
-                "restore the table into another database and copy the rows that are missing; or give --no-check to \
+                "restore the table into another database and copy the missing rows; or give --no-check to \
                  lose those values",
             ));
         }
@@ -171,7 +172,7 @@ async fn check_columns(session: &Session, stored: &StoredArchive, plan: &Plan, r
     Ok(())
 }
 
-/// The tables that rows are loaded into: of partitions that are loaded through their root, that one too.
+/// The tables that rows are loaded into, and also the root of partitions that are loaded through it.
 fn tables(stored: &StoredArchive, plan: &Plan) -> Result<Vec<(String, String)>> {
     let copies = stored.head.copy_statements().map_err(|error| broken(&error))?;
     let mut names = Vec::new();
@@ -194,12 +195,12 @@ fn broken(error: &ArchiveError) -> Error {
 }
 
 impl InPlace {
-    /// Who could have code of theirs run as this superuser.
+    /// The roles whose code may run as this superuser.
     pub fn strangers(&self) -> &BTreeSet<String> {
         &self.acting.strangers
     }
 
-    /// In words, for a dry run.
+    /// The steps in words, for a dry run.
     pub fn steps(&self, plan: &Plan) -> Vec<String> {
         let mut steps = Vec::new();
         for key in &self.foreign_keys {
@@ -210,13 +211,13 @@ impl InPlace {
         }
         if !self.emptied.is_empty() {
             steps.push(format!(
-                "empty {}: rows written since the backup go too (copies with --into leave them alone)",
+                "empty {}: rows written since the backup are lost (copies with --into keep them)",
                 self.emptied.join(", ").replace("ONLY ", "")
             ));
         }
         steps.push(format!("load {} of data", count(plan.blocks().count(), "block")));
         if !self.foreign_keys.is_empty() {
-            steps.push("make the foreign keys again, and so check every reference".to_owned());
+            steps.push("make the foreign keys again, which checks every reference".to_owned());
         }
         if self.check {
             steps.push("read the tables again and compare them with the backup".to_owned());
@@ -244,7 +245,7 @@ pub(super) async fn run(
     Ok(done)
 }
 
-/// Every table, or none.
+/// Loads every table, or none.
 async fn all(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -266,7 +267,7 @@ async fn all(
         }
     }
     let mut open: VecDeque<&rows::Copy> = copies.iter().collect();
-    // How many have been refused one after the other: they wait for what the others bring.
+    // How many in a row were refused: they wait for others to be loaded.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
         execute(wire, "SAVEPOINT one").await?;
@@ -298,13 +299,14 @@ async fn all(
 }
 
 fn not_empty(table: &str) -> Error {
-    Error::new(Code::RestoreErr, format!("{table} has rows by now")).hint("empty it first with --clean")
+    Error::new(Code::RestoreErr, format!("{table} has rows now")).hint("empty it first with --clean")
 }
 
 fn other_rows(table: &str) -> Error {
     let what = format!("{table} would not hold the rows of the backup: its columns' types, or a rule, change them");
-    Error::new(Code::RestoreErr, what)
-        .hint("restore the table under its own definition (without --data-only); or waive this with --no-check")
+    Error::new(Code::RestoreErr, what).hint(
+        "restore the table under its own definition (without --data-only); or skip the comparison with --no-check",
+    )
 }
 
 async fn filled(
@@ -319,7 +321,7 @@ async fn filled(
     let wait = job.settings.postgres.lock_wait;
     let names = tables(stored, plan)?;
     let encoding = rows::encoding(backup.items);
-    // A server that checks its clients ends the work of one that is gone; not every one can.
+    // A server that checks its clients ends the work of a lost client; not every server can.
     if let Err(refusal @ Refusal::Broken(_)) = wire.execute(b"SET client_connection_check_interval = 1000").await {
         return Err(refusal.into_error());
     }
@@ -340,7 +342,7 @@ async fn filled(
         }
         return Err(not_locked(wait, "the tables", &session.holders(&touched).await));
     }
-    // They were listed a while ago, and a trigger that has come since would fire as this role.
+    // They were listed before the lock, and a trigger that was made since would fire as this role.
     let about = (session.server().major, !work.emptied.is_empty());
     let changed = wire.changed_around(&names, &work.foreign_keys, &work.triggers, about);
     let changed = changed
@@ -361,7 +363,7 @@ async fn filled(
     for key in keys {
         let statement = key.dropping();
         if let Err(refusal) = wire.execute(statement.as_bytes()).await {
-            // A table of others that it refers to could not be locked before.
+            // A table of another role that the key refers to could not be locked before.
             if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
                 let what = format!("what {statement} needs");
                 return Err(not_locked(wait, &what, &session.holders(&touched).await));
@@ -378,7 +380,7 @@ async fn filled(
             replaced = Some(held(job, wire, &copies).await?);
             execute(wire, "SET client_encoding = 'UTF8'").await?;
         }
-        // Together, since they may refer to each other.
+        // All at once, since they may refer to each other.
         let emptied = format!("TRUNCATE TABLE {}", work.emptied.join(", "));
         execute(wire, &emptied).await?;
     }
@@ -416,8 +418,8 @@ async fn filled(
             let what = format!("the foreign key {} of {} would not hold", key.name, key.table);
             let to = qualified(&key.to.0, &key.to.1);
             refused(&what, refusal).hint(format!(
-                "the rows of {} and of {to} have to be of one moment: name both with --table; rows written since the backup \
-                 go then, and to keep them, make copies with --into and take over what is missing",
+                "the rows of {} and of {to} must be from the same backup: name both with --table; rows written since \
+                 the backup are then lost: to keep them, make copies with --into and copy the missing rows",
                 key.table
             ))
         })?;
@@ -435,7 +437,7 @@ async fn filled(
     Ok(filled)
 }
 
-/// How many rows there are in all of these tables.
+/// The number of rows in all of these tables.
 async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u64> {
     let mut places: BTreeSet<&[u8]> = BTreeSet::new();
     let mut held = 0;
@@ -448,24 +450,24 @@ async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u
     Ok(held)
 }
 
-/// What the table holds now.
+/// The sum of what the table holds now.
 async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
     let seen = rows::read_between(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))
 }
 
-/// Before anything else, and in one order: so that no two of us wait for each other.
+/// Before anything else and in a fixed order, so that two runs of pgstow do not wait for each other.
 async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -> std::result::Result<(), Refusal> {
     let mut all: Vec<&(String, String)> = names.iter().collect();
     for key in &work.foreign_keys {
         all.push(&key.of);
-        // What may not be locked so is locked when the key is dropped.
+        // A table that may not be locked in this mode is locked when its key is dropped.
         all.extend(key.to_is_ours.then_some(&key.to));
     }
     all.sort();
     all.dedup();
-    // A partitioned table is locked with partitions that the backup does not know.
+    // A partitioned table is locked together with partitions that the backup does not have.
     let spelt = |table: &(String, String)| match work.acting.is_root(table) {
         true => qualified(&table.0, &table.1),
         false => format!("ONLY {}", qualified(&table.0, &table.1)),
@@ -477,7 +479,7 @@ async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -
     }
     wire.execute(b"SAVEPOINT unlocked").await?;
     match wire.execute(lock("SHARE ROW EXCLUSIVE").as_bytes()).await {
-        // A role that may do nothing but insert: others may insert as well.
+        // A role that may only insert cannot take this lock: then others may insert too.
         Err(refusal) if refusal.is(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             wire.execute(b"ROLLBACK TO SAVEPOINT unlocked").await
         }

@@ -1,4 +1,5 @@
-//! Schemas of the backup in which the target has what is not replaced: they stay, and so does all that is in them.
+//! Schemas of the backup that contain objects of the target which are not replaced: the schemas stay, with everything
+//! in them.
 
 use std::collections::HashSet;
 
@@ -8,10 +9,10 @@ use crate::error::Result;
 use crate::format::archive::Item;
 use crate::postgres::Inhabitant;
 
-/// Kind of thing, schema and name, as [`Inhabitant`] has them.
+/// Kind, schema and name of an object, as in [`Inhabitant`].
 type Known<'a> = (&'static str, &'a str, &'a str);
 
-/// Takes them out of the plan, and says so.
+/// Takes them out of the plan and reports them.
 pub(super) async fn stay(target: &Target, items: &[Item], plan: &mut Plan) -> Result<()> {
     let dropped: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
     let going: Vec<&Item> = items
@@ -52,7 +53,7 @@ pub(super) async fn stay(target: &Target, items: &[Item], plan: &mut Plan) -> Re
         plan.left_out.push(LeftOut {
             what: schema.entry.to_string(),
             why: format!(
-                "it stays as it is, with its owner, grants and comment, since the target has in it what is not replaced: {}",
+                "it stays as it is, with its owner, grants and comment, since it contains objects that are not replaced: {}",
                 some_of(&stay, stay.len() as u64)
             ),
         });

@@ -1,8 +1,9 @@
-//! Tables of a backup beside the living ones: each as a table of another name, in the same database.
+//! Copies of a backup's tables beside the existing ones: each is a table of another name in the same database.
 //!
-//! Nothing that is there is touched. Of the archive, what defines the table is taken apart and written anew for the
-//! other name (`into/definition.rs`), and sent as single statements, so that nothing else of it can run. All of it is
-//! one transaction of a session of ours (`into/making.rs`): until it is committed, nobody sees anything.
+//! No existing table is changed. The archive's definition of the table is split into its parts and written anew for
+//! the other name (`into/definition.rs`). It is sent as single statements, so that nothing else in it can run.
+//! Everything is one transaction of a session of ours (`into/making.rs`): until it is committed, other sessions see
+//! nothing of it.
 
 mod copies;
 pub(super) mod definition;
@@ -34,7 +35,7 @@ pub(super) struct Copies {
     schema: String,
     makes_schema: bool,
     tables: Vec<Copy>,
-    /// Of the archive's text.
+    /// The encoding of the archive's text.
     encoding: String,
     check: bool,
     /// `shop/20260131T040500Z-full`
@@ -48,19 +49,19 @@ struct Copy {
     of: String,
     /// Schema and name.
     place: (String, String),
-    /// What is there, and goes.
+    /// The existing table, which is replaced.
     replaced: Option<Standing>,
     entry: i64,
     definition: Vec<u8>,
     access_method: Option<String>,
-    /// Only its owner reads it, as others could read only some rows of the table.
+    /// Only its owner can read the copy, since others could read only some rows of the table.
     is_guarded: bool,
     rows: Vec<Rows>,
     count: u64,
     finishing: Vec<Finishing>,
 }
 
-/// An index or a key, which comes when the rows are there.
+/// An index or a key, which is made after the rows are loaded.
 #[derive(Debug)]
 struct Finishing {
     entry: i64,
@@ -74,14 +75,12 @@ impl Copy {
     }
 }
 
-/// That the options fit together, and that the place is one.
+/// Checks that the options fit together, and that the place is valid.
 pub(super) fn check(request: &RestoreRequest) -> Result<()> {
     let Some(into) = &request.into else { return Ok(()) };
     if request.tables.is_empty() {
-        return Err(
-            Error::config("--into is the place for tables that are named, and none is")
-                .hint("name each with --table SCHEMA.TABLE"),
-        );
+        return Err(Error::config("--into needs tables that are named, but none is")
+            .hint("name each with --table SCHEMA.TABLE"));
     }
     for (given, option, why) in [
         (
@@ -97,15 +96,13 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
         ),
     ] {
         if given {
-            let what = format!(
-                "--into makes copies of tables in a database that is there; it does not go with {option}, {why}"
-            );
+            let what = format!("--into makes copies of tables in an existing database; it excludes {option}, {why}");
             return Err(Error::config(what).hint(format!("leave {option} out, or --into")));
         }
     }
     if request.keep_going {
         return Err(
-            Error::config("--keep-going goes on past what fails, and --into makes copies in one transaction")
+            Error::config("--keep-going continues after failures, but --into makes copies in one transaction")
                 .hint("leave --keep-going out, or --into"),
         );
     }
@@ -116,18 +113,18 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
 }
 
 fn several() -> Error {
-    Error::config("--into names one table, and --table several").hint("give a schema alone: --into SCHEMA")
+    Error::config("--into names one table, but --table several").hint("give a schema alone: --into SCHEMA")
 }
 
-/// A plain script knows all or nothing.
+/// A plain script can only be restored as a whole.
 pub(super) fn of_script() -> Error {
-    Error::config("--into: this backup is a plain SQL script, of which no table can be had by itself").hint(
-        "restore all of it into a new database with --create, and bring the table from there: pg_dump --table=… | psql; \
+    Error::config("--into: this backup is a plain SQL script, from which single tables cannot be restored").hint(
+        "restore all of it into a new database with --create, and copy the table from there: pg_dump --table=… | psql; \
          or make backups with --format custom",
     )
 }
 
-/// Looks at the target, refuses what cannot be done there, and says what will be done. Warnings come with it.
+/// Looks at the target, refuses what cannot be done there, and returns what will be done, with warnings.
 pub(super) async fn prepare(
     target: &Target,
     backup: &str,
@@ -155,7 +152,7 @@ pub(super) async fn prepare(
         let to = (place.schema.clone(), place.name.clone().unwrap_or(source.1.clone()));
         let shown = format!("{}.{}", to.0, to.1);
         if to == source {
-            return Err(Error::config(format!("--into: {shown} is the table's own place"))
+            return Err(Error::config(format!("--into: {shown} is the table itself"))
                 .hint("give another schema or name; or leave --into out to restore the table itself"));
         }
         if !places.insert(to.clone()) {
@@ -169,7 +166,7 @@ pub(super) async fn prepare(
                 taken.retain(|name| !there.indexes.contains(name));
             }
             None if room.taken.contains(&to.1) => {
-                let what = format!("the target has a type {shown}, and a table of this name would need another");
+                let what = format!("the target has a type {shown}, but a table of this name needs a type of this name");
                 return Err(Error::new(Code::RestoreErr, what).hint("choose another name"));
             }
             None => {}
@@ -247,7 +244,7 @@ fn check_room(target: &Target, place: &Place, room: &Room) -> Result<()> {
     }
 }
 
-/// Whether what bears the name may go. `is_known`: the backup has a relation of this name.
+/// Whether the existing relation of this name may be replaced. `is_known`: the backup has a relation of this name.
 fn check_replaced(
     target: &Target,
     there: &Standing,
@@ -264,16 +261,19 @@ fn check_replaced(
         }));
     }
     if !there.is_table {
-        return Err(refused(": --clean replaces tables alone").hint("choose another place, or drop it yourself"));
+        return Err(refused(": --clean replaces only tables").hint("choose another place, or drop it yourself"));
     }
     if there.is_bound {
         return Err(
-            refused(", a partition, or one with heirs or parents: it is not replaced").hint("choose another place"),
+            refused(", which is a partition or has parent or child tables: it is not replaced")
+                .hint("choose another place"),
         );
     }
     if is_known && !there.is_copy {
-        return Err(refused(", a table of the backup and no copy: it is not replaced")
-            .hint("choose another place; or drop it yourself, if it is to go"));
+        return Err(
+            refused(", which is a table of the backup and not a copy: it is not replaced")
+                .hint("choose another place; or drop it yourself, if you do not need it"),
+        );
     }
     if !there.is_ours {
         let user = &target.session.server().user;
@@ -283,7 +283,7 @@ fn check_replaced(
     Ok(())
 }
 
-/// For reports, and for what has to be read.
+/// The plan for reports, and for what has to be read.
 fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> Plan {
     let mut blocks: Vec<usize> = tables
         .iter()
@@ -306,7 +306,7 @@ fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> P
 }
 
 impl Copies {
-    /// In words, for a dry run.
+    /// The steps in words, for a dry run.
     pub fn steps(&self) -> Vec<String> {
         let mut steps = Vec::new();
         if self.makes_schema {
@@ -328,7 +328,7 @@ impl Copies {
         for finishing in self.tables.iter().flat_map(|table| &table.finishing) {
             steps.push(format!("make {}", finishing.what));
         }
-        steps.push("commit: until then nothing is to be seen".to_owned());
+        steps.push("commit: until then other sessions see nothing of it".to_owned());
         steps
     }
 

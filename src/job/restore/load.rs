@@ -11,7 +11,7 @@ pub struct Load {
     pub blocks: Vec<usize>,
     /// Dump ids, in the archive's order.
     pub list: Vec<i64>,
-    /// Of the one block, where it is loaded in parts.
+    /// Set where the load's one block is loaded in parts.
     pub part: Option<Part>,
     pub stored_bytes: u64,
 }
@@ -24,7 +24,7 @@ pub struct Part {
 }
 
 impl Load {
-    /// The stretches of the stored archive that hold the blocks: neighbours are read as one.
+    /// The ranges of the stored archive that contain the blocks. Neighbours are read as one range.
     pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
         let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
         for &index in &self.blocks {

@@ -1,5 +1,5 @@
-//! Stock pg_restore at work on a plan: definitions, data by several at once, the rest. The data
-//! comes straight from the store, each table's bytes alone.
+//! Runs stock pg_restore for a plan: definitions, data (several processes at once), the rest. The data comes straight
+//! from the store, and only the bytes of the tables that are loaded.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -31,12 +31,12 @@ use crate::settings;
 use crate::store::Store;
 use crate::store::reading::our_error;
 
-/// Frames around the content are small, the content itself goes past the buffer.
+/// For the small frames around the content. The content itself bypasses the buffer.
 const BUFFER: usize = 64 << 10;
-/// How long a pg_restore that hangs up on us may take to say why.
+/// How long a pg_restore that has closed its input may take to report its error.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// All that the steps have in common.
+/// What all steps have in common.
 pub(crate) struct Loader<'a> {
     pub store: &'a Arc<dyn Store>,
     pub archive: &'a Arc<StoredArchive>,
@@ -44,36 +44,36 @@ pub(crate) struct Loader<'a> {
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
     pub settings: &'a settings::Postgres,
-    /// For the lists of entries, and for the head, which parallel pg_restore opens by its name.
+    /// For the lists of entries, and for the head: parallel pg_restore opens it by its name.
     pub folder: &'a PrivateFolder,
     pub no_owner: bool,
     pub no_privileges: bool,
     pub no_tablespaces: bool,
     pub stop: &'a Stop,
     pub observer: &'a Arc<dyn Observer>,
-    /// What came damaged, before it is called so; a drill does that with the whole of its backup.
+    /// Read damaged data again before it is reported as damaged. A drill does that with its whole backup instead.
     pub reads_again: bool,
-    /// Where others may hold what it needs.
+    /// Reports other sessions that hold locks which pg_restore needs.
     pub watch: Option<Watch<'a>>,
-    /// Rows, by dump ids, that come in a session that is a replica.
+    /// Rows, by dump ids, that are loaded with `session_replication_role = replica`.
     pub silent: Option<&'a HashSet<i64>>,
 }
 
-/// How a pg_restore goes about its list.
+/// How a pg_restore processes its list.
 #[derive(Debug, Clone, Copy, Default)]
 struct Manner {
     jobs: usize,
     single_transaction: bool,
-    /// Past what fails.
+    /// Continue after failures.
     goes_on: bool,
     as_text: bool,
-    /// No ordinary trigger fires.
+    /// The session is a replica: ordinary triggers do not fire.
     is_replica: bool,
 }
 
 impl Loader<'_> {
-    /// Definitions: from the head alone. In one transaction, where the server has room for its
-    /// locks: then a failure leaves the target as it was.
+    /// Makes definitions, from the head alone. In one transaction, if the server has room for its locks: then a
+    /// failure leaves the target as it was.
     pub async fn definitions(&self, list: &[i64], single_transaction: bool) -> Result<()> {
         if list.is_empty() {
             return Ok(());
@@ -97,9 +97,9 @@ impl Loader<'_> {
         ended.map(drop)
     }
 
-    /// Data: as many pg_restores at once as there are jobs. The first failure ends the others.
-    /// `done` collects the numbers of those loads that are in the target for good. Where sequences stand comes after
-    /// all rows, whose checks may move them.
+    /// Loads data, with as many pg_restores at once as there are jobs. The first failure ends the others. `done`
+    /// collects the numbers of the loads that are committed in the target. The sequences are set after all rows,
+    /// because checks of the rows may advance them.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
         let mut queue = Queue::new(&plan.loads, &plan.order, jobs);
         let cancel = &CancellationToken::new();
@@ -112,7 +112,7 @@ impl Loader<'_> {
                 && running.len() < jobs
                 && let Some(next) = queue.next()
             {
-                // Where sequences stand is last of all.
+                // The sequences are set last.
                 if plan.loads[next].blocks.is_empty() {
                     self.again(std::mem::take(&mut refused), &mut number, cancel).await?;
                 }
@@ -124,7 +124,7 @@ impl Loader<'_> {
             queue.ended(ended);
             match loaded {
                 Ok(()) => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
-                // What was ended because another failed has nothing to say.
+                // A load that was ended because another failed is not reported.
                 Err(_) if first.is_some() => {}
                 Err(error) => match self
                     .past(&plan.loads[ended], &plan.order, error, &mut number, cancel)
@@ -144,7 +144,7 @@ impl Loader<'_> {
         }
     }
 
-    /// What follows in a load after a table that may be tried again; says which these are.
+    /// Loads the rest of a load after a table that may be tried again, and returns the tables that were refused.
     async fn past(
         &self,
         load: &Load,
@@ -159,7 +159,7 @@ impl Loader<'_> {
             let Some(Again { failed, rest }) = queue::again(&load, order, &error) else {
                 return Err(error);
             };
-            tracing::debug!("tried again when others are there: {}", error.message());
+            tracing::debug!("tried again after other tables are loaded: {}", error.message());
             refused.push(failed);
             let Some(rest) = rest else { return Ok(refused) };
             *number += 1;
@@ -170,7 +170,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Tables that were refused, until none comes in any more.
+    /// Loads the refused tables again, until a round loads none of them.
     async fn again(&self, mut refused: Vec<Load>, number: &mut usize, cancel: &CancellationToken) -> Result<()> {
         while !refused.is_empty() {
             let tried = refused.len();
@@ -195,7 +195,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Indexes, constraints, triggers, grants: the head in a file, so that pg_restore can make several at once.
+    /// Makes indexes, constraints, triggers and grants, from a head in a file: with a file, pg_restore can make
+    /// several at once.
     pub async fn finish(&self, step: &str, list: &[i64], jobs: usize) -> Result<()> {
         let manner = Manner {
             jobs,
@@ -204,7 +205,7 @@ impl Loader<'_> {
         self.through_file(step, list, manner).await.map(drop)
     }
 
-    /// What pg_restore would send of this list, as text in the archive's encoding.
+    /// What pg_restore would send for this list, as text in the archive's encoding.
     pub async fn text(&self, step: &str, list: &[i64]) -> Result<Vec<u8>> {
         if list.is_empty() {
             return Ok(Vec::new());
@@ -230,7 +231,7 @@ impl Loader<'_> {
         Ok(text)
     }
 
-    /// The same one after the other, past what fails, which is told.
+    /// The same one after the other. Continues after failures and reports them.
     pub async fn finish_past(&self, step: &str, list: &[i64]) -> Result<RestoreEnd> {
         let manner = Manner {
             goes_on: true,
@@ -250,13 +251,13 @@ impl Loader<'_> {
         self.to_its_end(&restoring, nothing, &CancellationToken::new()).await
     }
 
-    /// One of them. `number` is of no other.
+    /// Runs one load. No other load has this `number`.
     pub async fn load(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<()> {
         let loaded = self.load_in(number, load, cancel, Manner::default()).await;
         loaded.map(drop)
     }
 
-    /// The same past what fails, which is told.
+    /// The same, but continues after failures and reports them.
     pub async fn load_past(&self, number: usize, load: &Load, cancel: &CancellationToken) -> Result<RestoreEnd> {
         let manner = Manner {
             goes_on: true,
@@ -300,8 +301,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Waits for both the feeding and pg_restore, whichever fails first. When it returns,
-    /// pg_restore is gone.
+    /// Waits until feeding and pg_restore have ended, or one of them fails. When it returns, pg_restore has ended.
     async fn to_its_end(
         &self,
         restoring: &Restoring,
@@ -313,11 +313,11 @@ impl Loader<'_> {
                 Ok(()) => restoring.wait().await,
                 Err(error) => Err(match why(error) {
                     Some(error) => {
-                        // Its input has ended: what came before the damage it takes in still.
+                        // Its input has ended. Let it process what came before the damage.
                         let _ = tokio::time::timeout(LAST_WORDS, restoring.wait()).await;
                         error
                     }
-                    // pg_restore hung up: it knows why.
+                    // pg_restore closed its input, and its own error says why.
                     None => match tokio::time::timeout(LAST_WORDS, restoring.wait()).await {
                         Ok(Err(told)) => told,
                         _ => Error::new(Code::RestoreErr, "pg_restore ended before it had read all of its input"),
@@ -340,7 +340,7 @@ impl Loader<'_> {
         };
         restoring.stop().await;
         match restoring.wait().await {
-            // It had done its work when it was told to stop, and what it did stays.
+            // It had finished its work when it was told to stop: the work stays.
             Ok(end) => Ok(end),
             Err(_) => Err(error),
         }
@@ -373,7 +373,7 @@ impl Loader<'_> {
         .await
     }
 
-    /// A file with the head alone. It is the same for every step.
+    /// A file with the head alone. All steps use the same one.
     fn head(&self) -> Result<PathBuf> {
         const NAME: &str = "head";
         let there = self.folder.path().join(NAME);
@@ -387,7 +387,7 @@ impl Loader<'_> {
     fn list(&self, name: &str, ids: &[i64]) -> Result<PathBuf> {
         let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
         let name = format!("{name}.list");
-        // A step that had no room in one transaction is begun anew in another way.
+        // A step that had no room in one transaction is started again in another way.
         let there = self.folder.path().join(&name);
         if std::fs::read(&there).is_ok_and(|found| found == lines.as_bytes()) {
             return Ok(there);
@@ -396,7 +396,7 @@ impl Loader<'_> {
     }
 }
 
-/// Reads all that a plan will load, and holds it against the manifest: before anything is removed for it.
+/// Reads everything that a plan will load and compares it with the manifest, before anything is removed.
 pub(crate) async fn check(
     store: &Arc<dyn Store>,
     archive: &Arc<StoredArchive>,
@@ -413,7 +413,7 @@ pub(crate) async fn check(
     Ok(())
 }
 
-/// Reads a load to nowhere, and holds it against the manifest.
+/// Reads a load without writing it, and compares it with the manifest.
 fn swallow(
     store: &Arc<dyn Store>,
     archive: &Arc<StoredArchive>,
@@ -428,13 +428,12 @@ fn swallow(
             feed(&store, &archive, &load, nowhere, &observer)
         });
         read.await?
-            .map_err(|error| why(error).unwrap_or_else(|| Error::internal("what goes nowhere was not taken")))
+            .map_err(|error| why(error).unwrap_or_else(|| Error::internal("cannot write to /dev/null")))
     }
 }
 
-/// Writes the head and the load's blocks as pg_dump -Z0 would. A block's last bytes are written
-/// when its digest has been found right: pg_restore, whose input ends before, takes none of its
-/// rows.
+/// Writes the head and the load's blocks as `pg_dump -Z0` would. The last bytes of a block are written only after its
+/// digest was found right: if its input ends before, pg_restore loads none of the block's rows.
 fn feed(
     store: &Arc<dyn Store>,
     archive: &StoredArchive,
@@ -466,8 +465,8 @@ fn feed(
     sink.inner().inner().flush()
 }
 
-/// The same of some of one table's rows: their bytes are checked as they are stored, range by
-/// range, and a range's last bytes are written when it has been found right.
+/// The same for some of one table's rows. Their bytes are checked as they are stored, range by range: the last bytes
+/// of a range are written only after it was found right.
 fn feed_part(
     store: &Arc<dyn Store>,
     archive: &StoredArchive,
@@ -505,7 +504,7 @@ fn of_block(key: &str, name: &str, error: ArchiveError) -> ArchiveError {
     }
 }
 
-/// What a failed feeding means; nothing when it was pg_restore that hung up.
+/// The error that a failed feeding stands for. `None` if pg_restore closed its input.
 fn why(error: ArchiveError) -> Option<Error> {
     let ArchiveError::Io(error) = error else {
         return Some(Error::new(Code::Integrity, error.to_string()));
@@ -517,7 +516,7 @@ fn why(error: ArchiveError) -> Option<Error> {
     }
 }
 
-/// Tells the observer what comes from the store.
+/// Reports to the observer the bytes that are read from the store.
 struct Counted<'a, R> {
     inner: R,
     observer: &'a dyn Observer,

@@ -1,4 +1,4 @@
-//! The database that is made anew, and what belongs to it.
+//! Makes the new database, and what belongs to it.
 
 use super::ready::Target;
 use super::state::{Stage, State};
@@ -9,15 +9,15 @@ use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::settings;
 
-/// A database of this run's making.
+/// A database that this run makes.
 pub(super) struct New {
-    /// Its name, until it takes the place of another.
+    /// Its temporary name, if it replaces another.
     pub beside: Option<String>,
     /// What could not be set.
     pub notes: Vec<String>,
 }
 
-/// The database with the settings under which its data was written.
+/// Makes the database with the settings under which its data was written.
 pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<New> {
     let replaces = target.exists && request.clean;
     let beside = replaces.then(|| database::beside(target.name()));
@@ -28,7 +28,7 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
     }
     let mut notes = unfinished::sweep(target, replaces).await?;
     if let Some(beside) = &beside {
-        // Before it is there, so that no other run takes it for one that was left.
+        // Before the database exists, so that no other run takes it for an unfinished one.
         target.session.claim(beside).await?;
         creation = unfinished::closed(&creation);
     }
@@ -36,7 +36,7 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
         database: Some(name.to_owned()),
     });
     let created = target.session.execute(&creation).await;
-    // A server that cannot make it, for want of a locale or a tablespace, keeps the one that it has.
+    // If the server cannot make it (a locale or a tablespace is missing), the old database stays.
     if replaces && created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
         state.set(Stage::Untouched);
     }
@@ -62,11 +62,11 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
     }
 }
 
-/// Grants, settings and the owner, as far as what is made in it depends on them.
+/// Grants, settings and the owner, as far as objects in the database depend on them.
 async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name: &str) -> Result<Vec<String>> {
     if !target.found.is_superuser && !request.no_privileges {
         for grant in database::grants(items, name) {
-            // They are made once more at the end, and what fails then is told.
+            // They are made again at the end, and failures are reported then.
             drop(target.session.execute(&grant).await);
         }
     }
@@ -77,23 +77,22 @@ async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name
             done => notes.extend(note(statement, done)),
         }
     }
-    // As pg_restore does: `public` is the owner's, who may own things there. A superuser needs no such right, and a role
-    // that would lose its own say over the database gives it away at the end.
+    // As pg_restore does: `public` belongs to the database's owner, who may then own objects there. A superuser does
+    // not need that right. A role that would lose its own rights over the database gives it away at the end.
     if let Some(owner) = database::owner(items).filter(|_| !request.no_owner)
         && !target.found.is_superuser
         && target.session.stands_for(owner).await?
     {
         match target.session.execute(&giving(name, owner)).await {
             Err(error) if error.code() == Code::ConnErr => return Err(error),
-            // It is given once more at the end, and what fails then is told.
+            // It is given again at the end, and a failure is reported then.
             given => drop(given),
         }
     }
     Ok(notes)
 }
 
-/// How the new database is reached under the name that it has until it takes the other's place. Nothing where it can be
-/// logged in to under that other name alone.
+/// How the new database is reached under its temporary name. `None` if one can only log in under the final name.
 pub(super) async fn apart(
     info: &ConnectionInfo,
     beside: &str,
@@ -102,28 +101,28 @@ pub(super) async fn apart(
     let mut apart = info.clone();
     apart.dbname = Some(beside.to_owned());
     let session = Session::connect(&apart, settings).await.ok()?;
-    // No database that is in use gets another name.
+    // PostgreSQL cannot rename a database that is in use.
     session.close().await;
     Some(apart)
 }
 
-/// Some extensions can be made under one name alone.
+/// Some extensions can only be made in a database of one name.
 pub(super) fn explained(error: Error, target: &Target) -> Error {
     if error.code() != Code::RestoreErr {
         return error;
     }
     let first = match error.has_own_hint() {
         true => error.hint_text().to_owned(),
-        false => "correct the cause, and run it again: nothing stands in its way".to_owned(),
+        false => "correct the cause, and run it again".to_owned(),
     };
     let name = postgres::quoting::identifier(target.name());
     error.hint(format!(
-        "{first}; what can be made only in a database of this name, as pg_cron, needs that the old one gives it up: ALTER \
-         DATABASE {name} RENAME TO another; then restore with --create alone"
+        "{first}; an extension that needs this name of the database, such as pg_cron, needs the old one to be renamed \
+         first: ALTER DATABASE {name} RENAME TO another; then restore with --create alone"
     ))
 }
 
-/// Removes a new database that did not come to take the other's place.
+/// Removes a new database that did not replace the old one.
 pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
     let force = if target.session.server().major >= 13 {
         " WITH (FORCE)"
@@ -144,7 +143,7 @@ fn giving(database: &str, owner: &str) -> String {
     format!("ALTER DATABASE {database} OWNER TO {owner}")
 }
 
-/// Puts the new database into the place of the old one.
+/// Gives the new database the name of the old one, which is removed.
 pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
     let (session, name) = (&target.session, target.name());
     let quoted = postgres::quoting::identifier(name);
@@ -155,7 +154,7 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         discard(target, beside, state).await;
         return Err(error);
     }
-    // Who sits in the new one would keep it from the name of the old one. It is ours.
+    // A session in the new database would prevent renaming it. The database is ours, so its sessions are ended.
     let end = format!(
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
           WHERE datname OPERATOR(pg_catalog.=) {}",
@@ -176,9 +175,9 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
     let force = if request.force { " WITH (FORCE)" } else { "" };
     let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
     if let Err(error) = removed {
-        // Without an answer it may be gone, and the new one is all that there is.
+        // Without an answer the old database may be gone, and the new one may be the only one left.
         if error.code() != Code::ConnErr && session.is_whole(name).await.unwrap_or(false) {
-            // The server's own refusal.
+            // The server refused it.
             state.set(Stage::Untouched);
             discard(target, beside, state).await;
             if target.is_template {
@@ -192,11 +191,11 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         postgres::quoting::identifier(beside)
     );
     if session.execute(&renaming).await.is_err() {
-        // Somebody has come into it in between.
+        // A session has connected in between.
         let _ = session.execute(&end).await;
         session.execute(&renaming).await.map_err(|error| {
             error.hint(format!(
-                "the old database is gone, and the new one still bears the name {beside}: ALTER DATABASE … RENAME TO"
+                "the old database is removed, but the new one still has the name {beside}: run {renaming}"
             ))
         })?;
     }
@@ -204,17 +203,17 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
     Ok(())
 }
 
-/// What is told of a statement that was refused: not the value of a setting.
+/// The report of a refused statement. It does not contain the value of a setting.
 fn note(statement: String, done: Result<()>) -> Option<String> {
     let error = done.err()?;
     let told = match database::setting(&statement) {
-        Some(setting) => format!("the database's setting {setting} could not be made"),
+        Some(setting) => format!("the database's setting {setting} could not be set"),
         None => statement,
     };
     Some(format!("{told}: {}", error.message()))
 }
 
-/// What belongs to the database itself. The data is there: what fails now is told, and no more.
+/// Sets what belongs to the database itself. The data is committed, so failures are only reported.
 pub(super) async fn set_up(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<String>> {
     let name = target.name();
     let owner = database::owner(items).filter(|_| !request.no_owner);

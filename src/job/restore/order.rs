@@ -1,22 +1,22 @@
 //! In which order rows may be loaded: a pure function of the archive's table of contents.
 //!
-//! Most tables mind no order. An extension's tables may refer to each other, for which the archive has them in the
-//! right order. And a table's checks, generated columns and partition keys may call functions that look at other tables:
-//! such a table is loaded when all others are there, or in the archive's own order.
+//! For most tables the order does not matter. An extension's tables may refer to each other, and the archive has them
+//! in the right order. And a table's checks, generated columns and partition keys may call functions that look at
+//! other tables: such a table is loaded after all others, or in the archive's own order.
 
 use std::collections::{HashMap, HashSet};
 
 use super::load::Load;
 use crate::format::archive::Item;
 
-/// What an order of loading must keep, by the dump ids of the rows.
+/// The order that loading must keep, by the dump ids of the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
-    /// After all others, one after the other.
+    /// Loaded after all others, one after the other.
     pub late: HashSet<i64>,
-    /// Those of them with generated columns, which would silently get other values before.
+    /// Those of them with generated columns, which would silently get other values if they were loaded earlier.
     pub computed: HashSet<i64>,
-    /// What must be there before each.
+    /// For each, what must be loaded before it.
     pub behind: HashMap<i64, Vec<i64>>,
     /// Rows of extensions' own tables.
     pub of_extensions: HashSet<i64>,
@@ -54,7 +54,7 @@ impl Order {
             .filter(|item| rows.contains(&item.entry.dump_id))
             .filter(computed);
         let computed = computed.map(|item| item.entry.dump_id).collect();
-        // What waits for a late one is late itself; the archive has it later.
+        // What waits for a late one is late itself; it comes later in the archive.
         for item in items.iter().filter(|item| rows.contains(&item.entry.dump_id)) {
             let id = item.entry.dump_id;
             let waits = behind
@@ -91,13 +91,13 @@ fn of_extensions(items: &[Item]) -> impl Iterator<Item = i64> {
         .map(|item| item.entry.dump_id)
 }
 
-/// Tables whose rows are evaluated by functions when they come, by the dump ids of their definitions.
+/// Tables for whose rows functions are called when they are loaded, by the dump ids of their definitions.
 struct Looking {
-    /// By functions of the database's own that may look at any table.
+    /// The functions are the database's own and may look at any table.
     looking: HashSet<i64>,
     /// Such functions compute columns.
     computed: HashSet<i64>,
-    /// By functions of extensions.
+    /// The functions belong to extensions.
     extended: HashSet<i64>,
 }
 
@@ -124,7 +124,7 @@ impl Looking {
                 extended.insert(item.entry.dump_id);
             }
         }
-        // Heirs and partitions are held to what their parents are held to.
+        // Checks of parents hold for child tables and partitions too.
         loop {
             let mut more = Vec::new();
             for item in items {
@@ -141,7 +141,7 @@ impl Looking {
             }
         }
         let mut computed = HashSet::new();
-        // An heir does not say again what its parent computes; it comes after that.
+        // A child table does not repeat what its parent computes, and is loaded after it.
         for item in items.iter().filter(|item| looking.contains(&item.entry.dump_id)) {
             if item.details.definition.contains(GENERATED) || needs(item, &computed) {
                 computed.insert(item.entry.dump_id);
@@ -157,13 +157,13 @@ impl Looking {
 
 const GENERATED: &str = "GENERATED ALWAYS AS (";
 
-/// Whether a row's coming evaluates something: defaults do not count, as a COPY names all columns.
+/// Whether loading a row evaluates something. Defaults do not count, since a COPY names all columns.
 fn computes(definition: &str) -> bool {
     let words = ["CHECK (", GENERATED, "PARTITION BY "];
     words.iter().any(|word| definition.contains(word))
 }
 
-/// Functions that may look at tables, and what is made of such functions: operators, aggregates, domains, types.
+/// Functions that may look at tables, and objects that use such functions: operators, aggregates, domains, types.
 fn readers(items: &[Item]) -> HashSet<i64> {
     const MADE_OF_FUNCTIONS: [&str; 7] = [
         "FUNCTION",
@@ -191,7 +191,7 @@ fn readers(items: &[Item]) -> HashSet<i64> {
     let mut names: HashSet<String> = HashSet::new();
     loop {
         let before = (readers.len(), names.len());
-        // An operator or a cast is written without a name.
+        // An operator or a cast is used without its name.
         let unnamed = made.iter().any(|item| {
             matches!(item.entry.desc.as_str(), "OPERATOR" | "CAST") && readers.contains(&item.entry.dump_id)
         });
@@ -219,9 +219,9 @@ fn is_routine(item: &Item) -> bool {
     matches!(item.entry.desc.as_str(), "FUNCTION" | "PROCEDURE")
 }
 
-/// The words of a function that looks at no table itself; none of one that may.
+/// The words in the body of a function that looks at no table itself; `None` for one that may.
 fn body(definition: &str) -> Option<HashSet<String>> {
-    /// Without one of these neither SQL nor PL/pgSQL reads rows, sequences or large objects.
+    /// SQL and PL/pgSQL read rows, sequences or large objects only with one of these words.
     const READING: [&str; 13] = [
         "from",
         "table",

@@ -1,4 +1,4 @@
-//! Partitions, as the archive has them: what each belongs to, and how its rows are loaded when the root is not chosen. A
+//! Partitions in the archive: which table each belongs to, and how its rows are loaded if the root is not chosen. A
 //! pure function of the table of contents.
 
 use std::collections::{HashMap, HashSet};
@@ -31,7 +31,7 @@ impl<'a> Parents<'a> {
         Self { by_id, parents }
     }
 
-    /// Of an entry of rows: the table itself, then what it is a partition of, up to the root.
+    /// For an entry of rows: the table itself, then the tables above it, up to the root.
     fn line(&self, rows: &Item) -> Vec<&'a Item> {
         let tables = rows.details.dependencies.iter().filter_map(|id| self.by_id.get(id));
         let mut of_it = tables.filter(|item| item.entry.desc == "TABLE" && item.entry.path() == rows.entry.path());
@@ -45,9 +45,9 @@ impl<'a> Parents<'a> {
     }
 }
 
-/// Partitions without the root that pg_dump loads them through, which is not chosen: how they are loaded by
-/// themselves, or through the highest that is. Through the root their rows would go to its other partitions, or nowhere,
-/// as they are attached last.
+/// Chosen partitions whose rows pg_dump loads through a root that is not chosen: how they are loaded by themselves,
+/// or through the highest chosen table. Through the root their rows would go to its other partitions, or nowhere,
+/// since the partitions are attached last.
 pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, Vec<u8>> {
     let parents = Parents::of(items);
     let chosen: HashSet<Vec<Vec<u8>>> = items
@@ -73,7 +73,7 @@ pub fn by_themselves(items: &[Item], relations: &HashSet<i64>) -> HashMap<i64, V
         .collect()
 }
 
-/// Of such rows, the highest table that is chosen, where what lies above it goes by hashes.
+/// For such rows, the highest chosen table, if the tables above it use hash partitions.
 pub fn goes_by_hashes<'a>(items: &'a [Item], relations: &HashSet<i64>, rows: &Item) -> Option<&'a Item> {
     let line = Parents::of(items).line(rows);
     let at = line
@@ -83,7 +83,7 @@ pub fn goes_by_hashes<'a>(items: &'a [Item], relations: &HashSet<i64>, rows: &It
     line[at + 1..].iter().find(by_hashes).map(|_| line[at])
 }
 
-/// Those of the chosen tables that have rows and are partitions of a named one, with that.
+/// The chosen tables that have rows and are partitions of a named table, with that table.
 pub fn attached<'a>(items: &'a [Item], named: &HashSet<i64>, rows: &[&'a Item]) -> Vec<(&'a Item, &'a Item)> {
     let parents = Parents::of(items);
     let pair = |item: &&'a Item| {
@@ -94,7 +94,7 @@ pub fn attached<'a>(items: &'a [Item], named: &HashSet<i64>, rows: &[&'a Item]) 
     rows.iter().filter_map(pair).collect()
 }
 
-/// The types of the database's own that a table's rows are made of.
+/// The database's own types in a table's rows.
 pub fn types_of<'a>(items: &'a [Item], rows: &Item) -> Vec<&'a Item> {
     let by_id = by_id(items);
     let mut open = rows.details.dependencies.clone();

@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::load::{Load, Part};
 use crate::format::archive::{Item, SealedRange};
 
-/// Parts per job that everything is cut into: so that the jobs end at about the same time.
+/// How many parts per job everything is cut into, so that the jobs end at about the same time.
 const PER_JOB: u64 = 4;
 
-/// Which tables may be loaded in parts: those whose definition this restore makes, so that no
-/// constraint and no trigger is there yet, and whose rows' order is worth nothing.
+/// Which tables may be loaded in parts: those whose definition this restore makes, so that no constraint and no
+/// trigger exists yet, and for which the order of rows does not matter.
 pub struct Divisible {
     tables: HashSet<i64>,
 }
@@ -32,21 +32,21 @@ impl Divisible {
         Self { tables }
     }
 
-    /// Whether the rows of this `TABLE DATA` entry may come in parts.
+    /// Whether the rows of this `TABLE DATA` entry may be loaded in parts.
     pub fn allows(&self, data: &Item) -> bool {
         data.details.dependencies.iter().any(|id| self.tables.contains(id))
     }
 }
 
-/// A BRIN index is worth what the rows' order is worth, and who clusters a table wants it.
+/// A BRIN index is only as good as the order of the rows, and a clustered table should keep its order.
 fn wants_order(item: &Item) -> bool {
     let definition = &item.details.definition;
     matches!(item.entry.desc.as_str(), "INDEX" | "CONSTRAINT")
         && (definition.contains(" USING brin ") || definition.contains(" CLUSTER ON "))
 }
 
-/// Whether a check of the table may call a function of the database's own: that one may look at
-/// rows that are there already. pg_dump qualifies every name outside of pg_catalog.
+/// Whether a check of the table may call a function of the database's own, which may look at rows that are loaded
+/// already. pg_dump qualifies every name outside of pg_catalog.
 fn calls_own_function(definition: &str) -> bool {
     let Some(at) = definition.find("CHECK (") else {
         return false;
@@ -67,12 +67,12 @@ pub fn target(stored_bytes: u64, jobs: usize) -> u64 {
     stored_bytes / (PER_JOB * jobs as u64)
 }
 
-/// The loads that one table's becomes.
+/// The loads that one table's load is split into.
 pub fn cut(load: Load, ranges: &[SealedRange], target: u64) -> Vec<Load> {
     let mut parts: Vec<(Range<usize>, u64)> = Vec::new();
     for (index, range) in ranges.iter().enumerate() {
         match parts.last_mut() {
-            // What has no rows, such as COPY's end alone, is not worth a process.
+            // A part without rows, such as the end of COPY alone, does not need a process of its own.
             Some((part, stored)) if *stored + range.length <= target || range.rows == 0 => {
                 part.end = index + 1;
                 *stored += range.length;

@@ -1,5 +1,5 @@
-//! A restore that goes on past what fails, as far as it comes: each step is stock pg_restore's own way on past errors.
-//! What it could not do is learnt from its words; the server's codes, which these do not hold, from the server itself.
+//! A restore that continues after failures: each step is stock pg_restore, which continues after errors by itself.
+//! Its messages say what failed. They have no SQLSTATE, so the server is asked for it again.
 
 mod data;
 
@@ -18,10 +18,10 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::postgres::{Complaint, Refusal, RestoreEnd, Session, Wire};
 
-/// How long asking for the server's codes may take in all, and each question of it.
+/// How long asking for the server's codes may take in all, and each single question.
 const ASKING: Duration = Duration::from_secs(60);
 const QUESTION: &str = "10s";
-/// What is made of one table alone, whatever else is made at the same time.
+/// Kinds of entries that are made on one table alone, so that others can be made at the same time.
 const BY_TABLE: [&str; 2] = ["CONSTRAINT", "INDEX"];
 
 pub(super) struct Past<'a> {
@@ -32,7 +32,7 @@ pub(super) struct Past<'a> {
     loader: &'a Loader<'a>,
     items: HashMap<i64, &'a Item>,
     pub losses: Losses,
-    /// Lists of entries, and loads: each has a name of its own.
+    /// Numbers lists of entries and loads, so that each has a name of its own.
     number: usize,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Past<'a> {
         Session::connect(&self.target.info, &self.job.settings.postgres).await
     }
 
-    /// Definitions, or what comes after the data, one after the other.
+    /// Makes definitions, or what comes after the data, one after the other.
     pub async fn step(&mut self, name: &str, list: &[i64]) -> Result<()> {
         let end = self.loader.finish_past(name, list).await?;
         alive(&end)?;
@@ -67,8 +67,8 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// Indexes and constraints by several at once, each with tables of its own, then the rest. One pg_restore with
-    /// several jobs would mix up its words.
+    /// Makes indexes and constraints, several at once, each process with tables of its own; then the rest. One
+    /// pg_restore with several jobs would mix its messages.
     pub async fn finish(&mut self, list: &[i64], jobs: usize) -> Result<()> {
         if jobs == 1 {
             return self.step("after", list).await;
@@ -86,7 +86,7 @@ impl<'a> Past<'a> {
         self.step("after", &rest).await
     }
 
-    /// Materialized views, of which one may wait for another.
+    /// Fills materialized views. One may wait for another.
     pub async fn refresh(&mut self, list: &[i64]) -> Result<()> {
         let mut open = list.to_vec();
         for round in 0.. {
@@ -103,7 +103,8 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// As many lists as there are jobs, with about as much to do each; and what does not belong to one table alone.
+    /// As many lists as there are jobs, with about the same work each; and the entries that do not belong to one
+    /// table alone.
     fn divide(&self, list: &[i64], jobs: usize) -> (Vec<Vec<i64>>, Vec<i64>) {
         let stored = self.backup.stored;
         let mut bytes: HashMap<i64, u64> = HashMap::new();
@@ -151,7 +152,7 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// It is no less a failure where no entry is known to it.
+    /// Counts a failure even if its entry is not known.
     fn stray(&mut self, complaint: &Complaint) {
         if let (Some(id), true) = (complaint.entry, complaint.is_of_owner) {
             self.losses.note_owner(id, told(complaint));
@@ -170,9 +171,9 @@ impl<'a> Past<'a> {
         Ok(wire)
     }
 
-    /// Learns the server's codes for what it refused to make: each statement once more, in a transaction that is
-    /// rolled back. It counts where the server says what it said before. What went wrong is known without them: where
-    /// they are not to be had they are left out.
+    /// Asks for the server's codes for the objects that it refused: sends each statement again, in a transaction that
+    /// is rolled back. An answer counts only if the server says the same as before. The failures are known without
+    /// the codes, so codes that cannot be found are left out.
     pub async fn ask_for_codes(&mut self) {
         let mut known = HashMap::new();
         if let Err(error) = self.ask(&mut known).await {
@@ -190,7 +191,7 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// Codes and words by dump ids, as they come.
+    /// Codes and messages by dump ids, as they arrive.
     async fn ask(&mut self, known: &mut HashMap<i64, (String, String)>) -> Result<()> {
         let until = Instant::now() + ASKING;
         let mut wire = None;
@@ -221,7 +222,7 @@ impl<'a> Past<'a> {
                     known.extend(answer.map(|answer| (id, answer)));
                     wire = Some(open);
                 }
-                // Whatever this statement does to a session, others are asked in another one.
+                // A statement may have changed its session in any way, so the next ones use another session.
                 Err(()) => drop(open),
             }
         }
@@ -231,20 +232,20 @@ impl<'a> Past<'a> {
         Ok(())
     }
 
-    /// In what state a failure while rows were loaded left the target.
+    /// The state in which a failure while rows were loaded left the target.
     pub async fn survey(&self) -> state::Stage {
         let (stored, plan) = (self.backup.stored, self.backup.plan);
         state::survey(stored, plan, &[], &self.target.info, &self.job.settings.postgres).await
     }
 }
 
-/// The server's words.
+/// The server's message.
 fn told(complaint: &Complaint) -> &str {
     let words = &complaint.words;
     words.strip_prefix("could not execute query: ").unwrap_or(words)
 }
 
-/// The server's code and words for a statement that it does not take; an error where the session is none any more.
+/// The server's code and message for a statement that it refuses. An error if the session is lost.
 async fn refusal(wire: &mut Wire, statement: &[u8]) -> std::result::Result<Option<(String, String)>, ()> {
     let begin = format!("BEGIN; SET LOCAL statement_timeout = '{QUESTION}'; SET LOCAL lock_timeout = '{QUESTION}'");
     wire.execute(begin.as_bytes()).await.map_err(drop)?;
@@ -253,7 +254,7 @@ async fn refusal(wire: &mut Wire, statement: &[u8]) -> std::result::Result<Optio
         Err(Refusal::Server { state, error, .. }) => {
             let words = error.message();
             let said = words.split_once("the server says: ").map_or(&*words, |(_, said)| said);
-            // Its detail follows in brackets, with values that pg_restore's words here do not have.
+            // The details follow in brackets, with values that are not in pg_restore's messages here.
             let said = said.split(" (").next().unwrap_or(said);
             Some((state.code().to_owned(), said.to_owned()))
         }
@@ -263,7 +264,7 @@ async fn refusal(wire: &mut Wire, statement: &[u8]) -> std::result::Result<Optio
     Ok(answer)
 }
 
-/// Whether a pg_restore that went on past errors had a server all the while. Its library says it in English.
+/// Checks that a pg_restore that continued after errors never lost the server. Its library reports that in English.
 fn alive(end: &RestoreEnd) -> Result<()> {
     const GONE: [&str; 3] = [
         "no connection to the server",

@@ -1,10 +1,10 @@
-//! What a restore will do, decided before it does anything: a pure function of the archive's
-//! table of contents and of what is wanted.
+//! Decides what a restore will do before it does anything: a pure function of the archive's table of contents and of
+//! the request.
 //!
-//! Every entry belongs to one of three steps, each run by stock pg_restore with a list of its
-//! entries: definitions first, data by several at once, and then what is better made when the
-//! data is there (indexes, constraints, triggers). Grants come last of all, as in pg_restore's own
-//! order, so that none of them stands in the way of the data.
+//! Every entry belongs to one of three steps. Stock pg_restore runs each step with a list of its entries: first the
+//! definitions, then the data (several processes at once), then what is better made after the data (indexes,
+//! constraints, triggers). Grants come last, as in pg_restore's own order, so that they cannot make the load of data
+//! fail.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -17,48 +17,50 @@ use super::parts::{self, Divisible};
 use crate::format::archive::{Item, Section};
 use crate::repository::stored_archive::StoredArchive;
 
-/// A pg_restore takes a moment to start and to read a long table of contents, so small tables
-/// travel together: up to so many stored bytes, and so many blocks.
+/// A pg_restore takes a moment to start and to read a long table of contents. So small tables are grouped into one
+/// pg_restore, up to these limits of stored bytes and of blocks.
 const GROUP_BYTES: u64 = 32 << 20;
 const GROUP_BLOCKS: usize = 250;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Schemas with their grants, where others will own what is in them: an owner needs the right to make it there.
+    /// Schemas with their grants, if other roles will own objects in them: an owner needs the right to create there.
     pub ground: Vec<i64>,
     /// Dump ids of the definitions, in the archive's order.
     pub before: Vec<i64>,
-    /// In the archive's order; for several jobs those that others wait for come first, and the late ones last.
+    /// In the archive's order. With several jobs, loads that others wait for come first, and the late ones last.
     pub loads: Vec<Load>,
     pub order: Order,
     /// Dump ids of indexes, constraints, triggers and grants.
     pub after: Vec<i64>,
-    /// What joins the chosen tables to others that the target has.
+    /// Entries that attach the chosen tables to others that the target has.
     pub joins: Vec<i64>,
-    /// Last of all, and alone: event triggers, which run at every change of a definition.
+    /// Run last and alone: event triggers, which fire at every change of a definition.
     pub events: Vec<i64>,
-    /// Statements that remove what stands in the way, dependents first as the backup knows them.
+    /// Statements that remove conflicting objects, dependents first as the backup records them.
     pub drops: Vec<String>,
-    /// Statements that take off parts of what these remove, for what needs each other.
+    /// Statements that remove parts of these objects, run only if objects depend on each other.
     pub partings: Vec<String>,
-    /// Tables that are emptied before rows are loaded into them, quoted; with `ONLY` those whose heirs stay.
+    /// Tables that are emptied before rows are loaded into them, quoted; with `ONLY` if their child tables keep their
+    /// rows.
     pub emptied: Vec<String>,
-    /// Large objects that would stand in the way.
+    /// Large objects with an OID that the backup has too.
     pub large_objects: Vec<u32>,
     /// Extensions that will be made.
     pub extensions: BTreeSet<String>,
-    /// Roles that must be there: owners, and those of grants.
+    /// Roles that must exist: owners, and those that grants name.
     pub roles: BTreeSet<String>,
-    /// Those of them that own things.
+    /// Those of the roles that own objects.
     pub owners: BTreeSet<String>,
     pub tablespaces: BTreeSet<String>,
-    /// Statements that load partitions which their root would give to others, by the dump ids of their data.
+    /// By the dump ids of their data: `COPY` statements for partitions whose rows would land in other partitions if
+    /// they were loaded through the root.
     pub copies: HashMap<i64, Vec<u8>>,
-    /// Dump ids of what stays as it is in the target, or away from it, since it was asked to be left out.
+    /// Dump ids of entries that the user excluded: their objects stay as they are in the target, or are not made.
     pub kept: HashSet<i64>,
-    /// What belongs to the chosen tables and cannot come along, and why.
+    /// Entries that belong to the chosen tables and cannot be restored, with the reasons.
     pub left_out: Vec<LeftOut>,
-    /// What the chosen tables need and the target has: it stays as it is.
+    /// Objects that the chosen tables need and the target has. They stay unchanged.
     pub already_there: Vec<String>,
 }
 
@@ -68,19 +70,18 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// What a restore is to leave aside.
+/// What a restore leaves out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Without {
     pub owners: bool,
     pub grants: bool,
     pub definitions: bool,
-    /// Tables in several parts, of which some may fail.
+    /// Loading tables in several parts, since some of the parts may fail.
     pub parts: bool,
 }
 
-/// The plan for these of the archive's entries. `chosen` says which, by dump id; everything that
-/// an archive's own pg_restore would do with them is done. With several jobs, large tables are
-/// loaded in parts.
+/// The plan for the entries whose dump ids are `chosen`. It does everything that the archive's own pg_restore would
+/// do with them. With several jobs, large tables are loaded in parts.
 pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, without: Without, jobs: usize) -> Plan {
     let mut plan = Plan::default();
     let wanted = |item: &&Item| chosen.contains(&item.entry.dump_id) && !item.is_setting() && !item.is_of_database();
@@ -106,7 +107,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
             continue;
         }
         match item.entry.desc.as_str() {
-            // Numbers of sequences wait for nothing but their sequence.
+            // Setting a sequence's value needs only the sequence.
             "SEQUENCE SET" => loose.list.push(id),
             "BLOB METADATA" if has_contents(item, items) => {}
             "BLOB METADATA" => loose.list.push(id),
@@ -161,7 +162,7 @@ fn divide(
     divided.collect()
 }
 
-/// Kinds that have the owner of what they are part of, or none: pg_restore gives them to nobody.
+/// Kinds that have no owner, or the owner of the object that they are part of: pg_restore does not set an owner.
 const OWNERLESS: [&str; 25] = [
     "CAST",
     "CHECK CONSTRAINT",
@@ -190,7 +191,7 @@ const OWNERLESS: [&str; 25] = [
     "USER MAPPING",
 ];
 
-/// Whether pg_restore makes it somebody's own.
+/// Whether pg_restore sets the owner of this entry's object.
 pub(super) fn is_given_away(item: &Item) -> bool {
     !item.details.owner.is_empty() && !item.is_grant() && !OWNERLESS.contains(&item.entry.desc.as_str())
 }
@@ -215,8 +216,8 @@ fn describe(item: &Item, without: Without, plan: &mut Plan) {
         .extend(item.details.tablespace.iter().filter(|name| !name.is_empty()).cloned());
 }
 
-/// Since archive version 1.16 large objects are made by entries of their own, which belong into
-/// the same pg_restore as the contents.
+/// Since archive version 1.16, large objects are made by entries of their own. These must be in the same pg_restore
+/// as the contents.
 fn with_metadata(item: &Item, items: &[Item], chosen: &HashSet<i64>) -> Vec<i64> {
     if item.entry.desc != "BLOBS" {
         return vec![item.entry.dump_id];
@@ -235,14 +236,15 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
         .any(|item| item.entry.desc == "BLOBS" && item.details.dependencies.contains(&metadata.entry.dump_id))
 }
 
-/// In the archive's order, but for tables whose columns would be computed without what they are computed from.
+/// In the archive's order, except that a table with generated columns comes after the tables that these read.
 fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
     let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
     let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
     [others, computed].into_iter().flat_map(group).collect()
 }
 
-/// What others wait for, then what minds nothing, then what minds everything; each in the archive's order.
+/// First the loads that others wait for, then those that depend on nothing, then those that depend on everything;
+/// each group in the archive's order.
 fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
     let of_extension = |piece: &Load| piece.list.iter().any(|id| order.of_extensions.contains(id));
     let (late, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.is_late(piece));
@@ -250,7 +252,7 @@ fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
     [first, others, late].into_iter().flat_map(group).collect()
 }
 
-/// Neighbours go together while they are small.
+/// Groups neighbours while they are small.
 fn group(pieces: Vec<Load>) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     let mut open: Option<Load> = None;
@@ -279,7 +281,7 @@ impl Plan {
         self.loads.iter().map(|load| load.stored_bytes).sum()
     }
 
-    /// Has schemas and their grants made before all others.
+    /// Moves schemas and their grants into a step of their own, before everything else.
     pub fn part_ground(&mut self, items: &[Item]) {
         let of_schemas = items.iter().filter(|item| {
             item.entry.desc == "SCHEMA" || (item.entry.desc == "ACL" && item.entry.tag.starts_with("SCHEMA "))
@@ -293,14 +295,14 @@ impl Plan {
         self.after.retain(|id| !self.ground.contains(id));
     }
 
-    /// Takes event triggers, and what is said of them, out of what several make at once.
+    /// Moves event triggers, and entries that depend on them, out of the step that several processes run at once.
     pub fn part_events(&mut self, items: &[Item]) {
         let of_events = with_dependents(items, "EVENT TRIGGER");
         let (events, after) = self.after.iter().partition(|id| of_events.contains(id));
         (self.events, self.after) = (events, after);
     }
 
-    /// Each once, also where it is loaded in parts.
+    /// The blocks, each once, also those that are loaded in parts.
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
         let first = |load: &&Load| load.part.as_ref().is_none_or(|part| part.ranges.start == 0);
         self.loads
@@ -316,7 +318,7 @@ impl Plan {
     }
 }
 
-/// What is of this kind, and all that needs it.
+/// The entries of this kind, and all entries that need them.
 fn with_dependents(items: &[Item], kind: &str) -> HashSet<i64> {
     let of_kind = items.iter().filter(|item| item.entry.desc == kind);
     let mut found: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
@@ -336,8 +338,9 @@ pub fn everything(items: &[Item]) -> HashSet<i64> {
     items.iter().map(|item| item.entry.dump_id).collect()
 }
 
-/// Statements that remove these entries' objects, dependents first; and those that take off parts of them, which go with
-/// them: an index or a default may be another one's by now, or stand on what has changed since.
+/// Statements that remove the objects of these entries, dependents first; and those for parts of them, kept apart.
+/// A part is removed with its object, so it needs no statement. By now an index or default of its name may belong to
+/// another table, or depend on an object that has changed.
 pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> (Vec<String>, Vec<String>) {
     let relations: HashSet<i64> = items
         .iter()
@@ -360,7 +363,7 @@ pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> (Vec<String>, Vec<String>
         let Some(statement) = statement(item) else { continue };
         match part_of(item, &relations) {
             None => drops.push(statement),
-            // A view that is made without what it reads, so that both can go.
+            // A view that is made without its query, so that both objects can be removed.
             Some(_) if statement.starts_with("CREATE OR REPLACE VIEW ") => drops.push(statement),
             Some(_) if PARTS_BY_NAME.contains(&item.entry.desc.as_str()) => {}
             Some(table) if partitions.contains(&table) => {}
@@ -370,10 +373,10 @@ pub fn drops(items: &[Item], chosen: &HashSet<i64>) -> (Vec<String>, Vec<String>
     (drops, partings)
 }
 
-/// Parts whose names are their schema's, and so may be another table's by now.
+/// Kinds of parts that are named within a schema, and so may belong to another table by now.
 const PARTS_BY_NAME: [&str; 2] = ["INDEX", "STATISTICS"];
 
-/// Of what goes with a table that is removed, that table.
+/// The table that the item is part of, if that table is removed.
 fn part_of(item: &Item, relations: &HashSet<i64>) -> Option<i64> {
     const PARTS: [&str; 10] = [
         "CHECK CONSTRAINT",
@@ -401,7 +404,7 @@ pub fn names(items: &[Item], made: &HashSet<i64>) -> Vec<(String, String)> {
         .collect();
     let name = |item: &Item| match item.entry.desc.as_str() {
         "TABLE" | "FOREIGN TABLE" | "VIEW" | "MATERIALIZED VIEW" | "SEQUENCE" | "INDEX" => Some(item.entry.tag.clone()),
-        // Those that make an index of their name.
+        // Constraints that make an index of the same name.
         "CONSTRAINT" => {
             let definition = &item.details.definition;
             let by_index = [" PRIMARY KEY ", " UNIQUE ", " EXCLUDE "]
@@ -438,7 +441,7 @@ fn partitions(items: &[Item], chosen: &HashSet<i64>) -> HashSet<i64> {
         .collect();
     let attached = items.iter().filter(|item| item.entry.desc == "TABLE ATTACH");
     let attached = attached.filter_map(|item| tables.get(&(item.entry.namespace.as_deref(), item.entry.tag.as_str())));
-    // Older dumps attach it where they make it.
+    // Older dumps attach a partition in the statement that makes it.
     let made = tables
         .values()
         .filter(|item| item.details.definition.contains(" ATTACH PARTITION "));

@@ -1,4 +1,4 @@
-//! Where sequences stand, set by a statement of ours.
+//! Sets sequences, with a statement of ours.
 
 use super::rows::{Backup, execute, refused};
 use crate::error::{Code, Error, Result};
@@ -6,7 +6,7 @@ use crate::format::archive::{Item, Loading};
 use crate::postgres::Wire;
 use crate::postgres::quoting::literal;
 
-/// Where the tables' sequences stand. No transaction undoes that, so it comes after it.
+/// Sets the tables' sequences. A transaction does not undo that, so it is done after the commit.
 pub(super) async fn positions(backup: Backup<'_>, wire: &mut Wire, encoding: &str) -> Result<()> {
     let chosen = backup.plan.loads.iter().flat_map(|load| &load.list);
     let chosen: Vec<i64> = chosen.copied().collect();
@@ -14,7 +14,7 @@ pub(super) async fn positions(backup: Backup<'_>, wire: &mut Wire, encoding: &st
     execute(wire, &format!("SET client_encoding = {}", literal(encoding))).await?;
     for item in backup.items.iter().filter(set) {
         let forward = forward(item.definition()).ok_or_else(|| {
-            let what = format!("{}: its statement is none of pg_dump's", item.entry);
+            let what = format!("{}: its statement is not one that pg_dump writes", item.entry);
             Error::new(Code::Integrity, what)
         })?;
         wire.execute(&forward)
@@ -24,9 +24,10 @@ pub(super) async fn positions(backup: Backup<'_>, wire: &mut Wire, encoding: &st
     Ok(())
 }
 
-/// `SELECT pg_catalog.setval('s.q', 5, true);` made anew of its parts, for a sequence that has not come further
-/// since: numbers that are in use must not be given out again. One transaction, whose first statement holds the sequence
-/// and refuses anything else of that name: the second is planned over it.
+/// `SELECT pg_catalog.setval('s.q', 5, true);` written anew from its parts, for a sequence that has not advanced
+/// further since the backup: numbers that are in use must not be given out again. Both statements are one
+/// transaction. The first locks the sequence and refuses any other kind of object of this name, because the second is
+/// planned over it.
 fn forward(statement: &[u8]) -> Option<Vec<u8>> {
     let rest = statement.trim_ascii().strip_prefix(b"SELECT pg_catalog.setval(")?;
     let rest = rest.strip_suffix(b");")?;
@@ -37,7 +38,7 @@ fn forward(statement: &[u8]) -> Option<Vec<u8>> {
     let at = rest.iter().rposition(|byte| *byte == b',')?;
     let value: i64 = std::str::from_utf8(&rest[at + 1..]).ok()?.trim().parse().ok()?;
     let literal = rest[..at].strip_prefix(b"'")?.strip_suffix(b"'")?;
-    // In the literal, quotes of the name's own are doubled.
+    // Within the literal, single quotes in the name are doubled.
     let mut name = Vec::with_capacity(literal.len());
     let mut bytes = literal.iter().peekable();
     while let Some(&byte) = bytes.next() {

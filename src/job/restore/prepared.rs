@@ -1,4 +1,4 @@
-//! Everything about a restore that is known before the first change, and what of it is told.
+//! Everything that is known about a restore before the first change, and what the report says of it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -27,15 +27,15 @@ pub(super) struct Prepared {
     pub target: Target,
     pub globals: Option<GlobalsPlan>,
     pub warnings: Vec<String>,
-    /// That one of them which has been said already.
+    /// The warning that was already printed.
     pub said: Option<String>,
-    /// What pointed at replaced tables, and could not be put back.
+    /// Objects that pointed at replaced tables and could not be made again.
     pub lost: Vec<LeftOut>,
-    /// How many tables hold what the backup holds.
+    /// How many tables hold the backup's rows.
     pub compared: Option<usize>,
-    /// How many rows went with what was emptied.
+    /// How many rows were removed from the emptied tables.
     pub rows_replaced: Option<u64>,
-    /// What was to be compared, and could not be.
+    /// What should have been compared and could not be.
     pub not_proved: Vec<LeftOut>,
     /// What could not be made or loaded.
     pub failed: Vec<Failed>,
@@ -52,19 +52,19 @@ pub(super) struct Archive {
     pub items: Vec<Item>,
     pub plan: Plan,
     pub pg_restore: RestoreProgram,
-    /// What points at tables that are replaced.
+    /// Objects that point at replaced tables.
     pub around: Surroundings,
-    /// For rows that are put back into tables that are there.
+    /// For rows that are loaded into existing tables.
     pub in_place: Option<InPlace>,
-    /// For tables that are made beside those that are there.
+    /// For copies that are made beside existing tables.
     pub into: Option<Copies>,
-    /// Whether all of it is one transaction.
+    /// Whether the whole restore is one transaction.
     pub together: bool,
     pub warnings: Vec<String>,
 }
 
 impl Archive {
-    /// Who will own something: also the database, where this run makes it.
+    /// Roles that will own something, including the database if this run makes it.
     pub fn owners(&self, request: &RestoreRequest) -> BTreeSet<String> {
         let mut owners = self.plan.owners.clone();
         if request.create && !request.no_owner {
@@ -73,7 +73,7 @@ impl Archive {
         owners
     }
 
-    /// The backup's that are neither in the plan nor in the target.
+    /// Extensions of the backup that are neither in the plan nor in the target.
     pub fn extensions_that_stay_away(&self, target: &Target) -> Vec<String> {
         let names = self.items.iter().filter(|item| item.entry.desc == "EXTENSION");
         let names = names.map(|item| &item.entry.tag).filter(|name| {
@@ -93,8 +93,8 @@ impl Archive {
 }
 
 impl Source {
-    /// About what pg_restore's small files will take in TMPDIR: lists of entries, and the archive's head
-    /// for the steps that do several things at once.
+    /// About how much pg_restore's small files take in TMPDIR: lists of entries, and the archive's head for the steps
+    /// that make several objects at once.
     pub fn written_here(&self) -> u64 {
         const LINE: u64 = 64;
         match self {
@@ -112,7 +112,7 @@ impl Source {
 }
 
 impl Prepared {
-    /// Whether anything of the target is removed before the backup's data is there.
+    /// Whether anything in the target is removed before the backup's data is loaded.
     pub fn removes(&self, request: &RestoreRequest) -> bool {
         let replaces = |archive: &Archive| !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty();
         match &self.source {
@@ -202,7 +202,7 @@ impl Prepared {
                 .for_each(&mut step);
         }
         let replaces = request.create && self.target.exists;
-        let replacing = || format!("remove the database {name}, and put the new one into its place");
+        let replacing = || format!("remove the database {name}, and give its name to the new one");
         match replaces {
             true => step(format!("make a new database beside {name}")),
             false if request.create => step(format!("make the database {name}")),
@@ -233,7 +233,7 @@ impl Prepared {
                 }
                 if !plan.large_objects.is_empty() {
                     step(format!(
-                        "remove those of {} that are there",
+                        "remove those of {} that exist",
                         count(plan.large_objects.len(), "large object")
                     ));
                 }

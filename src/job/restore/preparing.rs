@@ -1,4 +1,4 @@
-//! A restore held against the backup and the target, before anything is changed.
+//! Compares a restore with the backup and the target, before anything is changed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use crate::repository::stored_archive::StoredArchive;
 use crate::run::private_folder::{answering, sweep_stale};
 use crate::store::Store;
 
-/// Said before, not after: then it has happened.
-const SUPERUSER: &str = "the target's role is a superuser, and so is every function that the restore evaluates \
-                         (checks, defaults, index expressions, materialized views): whoever owned one in the source may do \
-                         anything to this server; restore as a role that is none where you can";
+/// Warned about before the restore: afterwards it has already happened.
+const SUPERUSER: &str = "the target's role is a superuser, and the restore evaluates functions with its rights \
+                         (checks, defaults, index expressions, materialized views): the owner of such a function in \
+                         the source can do anything to this server; if you can, restore as a role that is not a \
+                         superuser";
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     asked::check(request, job.settings.jobs)?;
@@ -81,12 +82,13 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         {
             let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
             let of_target = format!(
-                "; so may the owners of the target's tables that rows go into, by what these evaluate: {}",
+                "; so can the owners of the target's tables that rows go into, with the code that these tables evaluate: \
+                 {}",
                 owners.join(", ")
             );
             warning.push_str(&of_target);
         }
-        // A dry run changes nothing, and its report says it.
+        // A dry run changes nothing, and has this in its report.
         if !request.dry_run {
             tracing::warn!("{warning}");
             said = Some(warning.clone());
@@ -118,7 +120,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     })
 }
 
-/// The archive, held against its manifest, and the plan for it, held against the target.
+/// The archive, checked against its manifest, and its plan, checked against the target.
 async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
     let mut stored = job.stop.or_stop(stored).await?;
@@ -203,7 +205,8 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     })
 }
 
-/// Names and definitions in another encoding than UTF-8, as the target's server reads them: it knows all encodings.
+/// Names and definitions in an encoding other than UTF-8, converted by the target's server, which knows all
+/// encodings.
 async fn texts(target: &Target, stored: &StoredArchive) -> Result<Texts> {
     let foreign: Vec<Vec<u8>> = stored.head.foreign_texts()?.into_iter().collect();
     if foreign.is_empty() {
@@ -215,7 +218,7 @@ async fn texts(target: &Target, stored: &StoredArchive) -> Result<Texts> {
     Ok(known.filter_map(|(bytes, text)| Some((bytes, text?))).collect())
 }
 
-/// That the object has its length costs one request, and is worth it before a table is dropped.
+/// Checks that the object has its length. That costs one request, and is worth it before a table is dropped.
 async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     let differs = |what: String| Error::new(Code::Integrity, format!("{} {what}", stored.key));
     match store.head(&stored.key).await? {

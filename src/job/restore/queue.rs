@@ -1,5 +1,5 @@
-//! What is loaded next: with one job in the archive's order, with several the largest first, as far as what must be
-//! there before allows it.
+//! Chooses what is loaded next: with one job in the archive's order; with several the largest first, unless it needs
+//! others that are not loaded yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ pub struct Queue<'a> {
     loads: &'a [Load],
     order: &'a Order,
     in_order: bool,
-    /// Numbers of the loads that must have ended before each.
+    /// For each load, the numbers of the loads that must end before it.
     waits: Vec<Vec<usize>>,
     open: Vec<usize>,
     running: HashSet<usize>,
@@ -29,7 +29,7 @@ impl<'a> Queue<'a> {
         let waits = |(number, load): (usize, &Load)| {
             let needed = load.list.iter().filter_map(|id| order.behind.get(id)).flatten();
             let needed = needed.filter_map(|id| holding.get(id)).flatten().copied();
-            // The archive's order holds within a load, and nothing waits for what comes after it.
+            // Within a load the archive's order holds, and nothing waits for a load after it.
             let needed = needed.filter(|other| *other < number);
             needed.collect::<HashSet<_>>().into_iter().collect()
         };
@@ -44,7 +44,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The number of the load that may begin now.
+    /// The number of the load that may start now.
     pub fn next(&mut self) -> Option<usize> {
         let at = if self.in_order {
             self.running.is_empty().then_some(0)
@@ -57,7 +57,7 @@ impl<'a> Queue<'a> {
         Some(number)
     }
 
-    /// Also of one that failed and is tried again later.
+    /// Called also for a load that failed and is tried again later.
     pub fn ended(&mut self, number: usize) {
         self.running.remove(&number);
         self.ended.insert(number);
@@ -67,13 +67,13 @@ impl<'a> Queue<'a> {
         let ready = self.open.iter().enumerate().filter(|(_, number)| {
             !self.comes_last(**number) && self.waits[**number].iter().all(|other| self.ended.contains(other))
         });
-        // The last to end is then a small one. Of equals the first.
+        // The largest first, so that the last to end is small. Of equal ones the first.
         ready
             .max_by_key(|(at, number)| (self.loads[**number].stored_bytes, std::cmp::Reverse(*at)))
             .map(|(at, _)| at)
     }
 
-    /// One by one, in the archive's order; where sequences stand is last.
+    /// Sequences are set last: one by one, in the archive's order.
     fn after_all_others(&self) -> Option<usize> {
         let any_early = self.open.iter().any(|number| !self.comes_last(*number));
         (self.running.is_empty() && !any_early && !self.open.is_empty()).then_some(0)
@@ -85,17 +85,17 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// What is to be done once more after a load that failed.
+/// What is done again after a load that failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Again {
-    /// The table that was refused: when others are there.
+    /// The table that was refused: it is loaded after others.
     pub failed: Load,
-    /// Those after it.
+    /// The tables after it.
     pub rest: Option<Load>,
 }
 
-/// A table whose functions look at others may be refused because one of these is not there yet. Before it in the same
-/// load everything is in.
+/// A table whose functions look at others may be refused because one of these is not loaded yet. Everything before it
+/// in the same load is committed.
 pub fn again(load: &Load, order: &Order, error: &Error) -> Option<Again> {
     let refused = entry_of(error)?;
     let at = load.list.iter().position(|id| *id == refused)?;
@@ -115,7 +115,7 @@ pub fn again(load: &Load, order: &Order, error: &Error) -> Option<Again> {
     })
 }
 
-/// The entry that pg_restore says it was at: what it says first is its own.
+/// The entry that pg_restore names in its message. The first that it names is its own.
 fn entry_of(error: &Error) -> Option<i64> {
     const ENTRY: &str = ": from TOC entry ";
     let message = error.message();
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(queue.next(), Some(2));
         assert_eq!(queue.next(), Some(0));
         assert_eq!(queue.next(), Some(1));
-        // What the largest waits for runs still.
+        // The loads that the largest one waits for are still running.
         assert_eq!(queue.next(), None);
         queue.ended(2);
         queue.ended(1);

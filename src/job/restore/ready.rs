@@ -1,5 +1,4 @@
-//! The target, looked at before anything is changed: what would make the restore fail halfway is
-//! found out here.
+//! Looks at the target before anything is changed, and finds what would make the restore fail halfway.
 
 use super::plan::{LeftOut, Plan};
 use super::{Job, database};
@@ -10,21 +9,21 @@ use crate::postgres::{self, ConnectionInfo, Session};
 use crate::repository::manifest::{Manifest, role};
 use crate::units::count;
 
-/// Names in an error.
+/// How many names an error lists.
 const NAMED: usize = 5;
-/// A definition takes a lock for its object, and some for what comes with it (toast, row type).
+/// A definition takes a lock for its object, and some for objects that come with it (toast, row type).
 const LOCKS_PER_DEFINITION: u64 = 3;
 
-/// A session with the server, and how to reach the database that is to be filled.
+/// A session with the server, and how to reach the database to restore into.
 pub(super) struct Target {
-    /// In the database to be filled, or in another one while that is yet to be made.
+    /// In the database to restore into, or in another one if it does not exist yet.
     pub session: Session,
-    /// Of the database to be filled.
+    /// Of the database to restore into.
     pub info: ConnectionInfo,
     pub found: postgres::Target,
-    /// Whether the database to be filled is there.
+    /// Whether the database to restore into exists.
     pub exists: bool,
-    /// It is one that others may be made after, which is not dropped as it is.
+    /// It is a template database, which cannot be dropped as it is.
     pub is_template: bool,
 }
 
@@ -32,7 +31,7 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     if !request.create {
         let (_, session) = job.target.connect(&job.settings.postgres).await?;
         let info = settled(&session).await?;
-        // Also what is only asked for may wait for others.
+        // Questions may wait for locks of other sessions too.
         let limit = format!("SET lock_timeout = {}", job.settings.postgres.lock_wait.as_millis());
         session.execute(&limit).await?;
         let found = session.survey_target().await?;
@@ -54,7 +53,7 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     let session = Session::connect(&elsewhere, &job.settings.postgres).await?;
     let mut info = settled(&session).await?;
     info.dbname = Some(name.clone());
-    // The new database's encoding is not this one's.
+    // The encoding of the new database is not that of this one.
     info.params.remove("client_encoding");
     let found = session.survey_target().await?;
     let there = session.database(&name).await?;
@@ -72,8 +71,8 @@ pub(super) async fn reach(job: &Job<'_>, request: &RestoreRequest) -> Result<Tar
     })
 }
 
-/// How pg_restore and psql get there, without what stands in their way. Options only where they are needed: a pooler may
-/// refuse them.
+/// The connection for pg_restore and psql, without settings that would disturb them. Options are only sent if they
+/// are needed, because a pooler may refuse them.
 async fn settled(session: &Session) -> Result<ConnectionInfo> {
     let mut info = session.loading_info();
     for option in session.settle_obstacles().await? {
@@ -84,19 +83,19 @@ async fn settled(session: &Session) -> Result<ConnectionInfo> {
 }
 
 impl Target {
-    /// Settings of the backup's database that this one lacks: they are its own, and stay away.
+    /// Settings of the backup's database that this one lacks. They are not restored.
     pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
         let lacking = database::settings(items)
             .into_iter()
             .filter(|setting| !self.found.settings.contains(&setting.to_string()));
         let told = lacking.map(|setting| LeftOut {
             what: setting.what(),
-            why: "the target was there before, and its settings are its own: --create brings the backup's".into(),
+            why: "the target existed before and keeps its own settings: --create restores those of the backup".into(),
         });
         told.collect()
     }
 
-    /// Whether a plan's definitions fit into one transaction of this server.
+    /// Whether the plan's definitions fit into one transaction of this server.
     pub fn fits_one_transaction(&self, plan: &Plan) -> bool {
         self.has_locks_for(plan.before.len())
     }
@@ -109,7 +108,7 @@ impl Target {
         self.info.database().unwrap_or_default()
     }
 
-    /// What every restore needs.
+    /// Checks what every restore needs.
     pub fn check(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
         let server = self.session.server();
         let refused = |what: String| Error::new(Code::RestoreErr, what);
@@ -126,13 +125,13 @@ impl Target {
         }
         if server.in_recovery {
             return Err(
-                refused("the target is a standby, which takes no changes".into()).hint("give the primary's address")
+                refused("the target is a standby, which is read-only".into()).hint("give the primary's address")
             );
         }
         if request.create {
             return self.check_creation(request);
         }
-        // Of an archive it is known what it makes, and where: see [`super::allowed`].
+        // For an archive it is known what it makes and where: see [`super::allowed`].
         if !self.found.may_create && manifest.files.contains_key(role::SQL) {
             return Err(self.may_not_create());
         }
@@ -180,7 +179,7 @@ impl Target {
         Ok(())
     }
 
-    /// What this plan needs beyond that.
+    /// Checks what this plan needs besides.
     pub fn check_plan(&self, plan: &Plan, request: &RestoreRequest) -> Result<()> {
         let refused = |what: String| Error::new(Code::RestoreErr, what);
         let lacking: Vec<String> = plan
@@ -189,13 +188,16 @@ impl Target {
             .filter(|name| !self.found.extensions.contains_key(*name))
             .cloned()
             .collect();
-        // What goes on past failures goes on without them.
+        // With `--keep-going` the restore continues without them.
         if !lacking.is_empty() && !request.keep_going {
             return Err(refused(format!(
                 "the target's server lacks extensions that the backup needs: {}",
                 some_of(&lacking, lacking.len() as u64)
             ))
-            .hint("install their packages on the server; or go on without them, and without what needs them, with --keep-going"));
+            .hint(
+                "install their packages on the server; or restore without them, and without what needs them: \
+                 --keep-going",
+            ));
         }
         if !request.globals {
             let unknown: Vec<String> = plan
@@ -226,7 +228,7 @@ impl Target {
             return Err(Error::new(
                 Code::Permission,
                 format!(
-                    "the role {user} may not make others own what they owned: {}",
+                    "the role {user} may not give objects to their owners in the backup: {}",
                     some_of(&strangers, strangers.len() as u64)
                 ),
             )
@@ -246,7 +248,7 @@ impl Target {
         Ok(())
     }
 
-    /// Where the server's disk can be seen, it must have room for what the source took.
+    /// If pgstow can see the server's disk, it must have room for as much as the source took.
     fn check_space(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
         let needed = manifest.metadata.database_bytes;
         let (Some(free), Some(needed), true) = (self.found.free_bytes, needed, request.tables.is_empty()) else {

@@ -1,5 +1,5 @@
-//! Materialized views are filled when all else is there. A query may read another one by a function, of which the archive
-//! says no dependency: what is refused is tried again when others are filled.
+//! Materialized views are filled after everything else. A query may read another view through a function, and the
+//! archive records no dependency for that: a refused view is tried again after others are filled.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,13 @@ use crate::error::{Code, Result};
 
 const REFRESH: &str = "MATERIALIZED VIEW DATA";
 
-/// Whether an entry, as errors name it, fills one.
+/// Whether an entry, as errors name it, fills a materialized view.
 pub(super) fn is_refresh(what: &str) -> bool {
     what.starts_with(REFRESH)
 }
 
-/// What is made after the rows: what comes first, and what fills materialized views, with what needs that.
+/// Splits what is made after the rows: what comes first; and what fills materialized views, with everything that
+/// needs that.
 pub(super) fn divide(archive: &Archive) -> (Vec<i64>, Vec<i64>) {
     let of_kind = archive.items.iter().filter(|item| item.entry.desc == REFRESH);
     let mut late: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
@@ -40,7 +41,7 @@ pub(super) async fn finish(loader: &Loader<'_>, list: &[i64], jobs: usize) -> Re
     if error.code() != Code::RestoreErr || list.len() < 2 {
         return Err(error);
     }
-    tracing::debug!("tried again when others are filled: {}", error.message());
+    tracing::debug!("tried again after others are filled: {}", error.message());
     let mut open = list.to_vec();
     for round in 0..list.len() {
         let end = loader.finish_past(&format!("refreshes-{round}"), &open).await?;

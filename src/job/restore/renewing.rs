@@ -1,5 +1,5 @@
-//! Removal and definitions in one transaction of our own session, so that what is removed is gone only when what takes
-//! its place is there. pg_restore says how it would make the definitions, and the server gets its words from us.
+//! Removes objects and makes the definitions in one transaction of our own session, so that objects disappear only
+//! when the new ones exist. pg_restore writes the statements that it would send, and our session sends them.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use crate::postgres::{Definition, FOR_LOADING, Named, Names, Removal, Renewal, S
 const HEADING: &[u8] = b"\n--\n-- Name: ";
 /// At the end of the text, for psql.
 const UNRESTRICT: &[u8] = b"\n\\unrestrict ";
-/// What psql would read, and the settings that are ours to make.
+/// Commands for psql, and settings that our session makes itself.
 const NOT_FOR_US: [&[u8]; 4] = [
     b"\\",
     b"SET client_encoding ",
@@ -30,7 +30,7 @@ const NOT_FOR_US: [&[u8]; 4] = [
     b"SET transaction_timeout ",
 ];
 
-/// What pg_restore would send of these lists, one after the other; nothing if that is not text that can be sent.
+/// What pg_restore would send for these lists, one after the other. `None` if that is not text that we can send.
 pub(super) async fn definitions(
     archive: &Archive,
     target: &Target,
@@ -54,21 +54,21 @@ pub(super) async fn definitions(
     Ok(Some(definitions))
 }
 
-/// What is removed, and the definitions that take its place, in a transaction that is open yet.
+/// An open transaction in which objects were removed and their definitions made again.
 pub(super) struct Renewed {
     pub session: Session,
     pub cleaned: usize,
 }
 
-/// The definitions that come before rows; nothing if they are not text that can be sent.
+/// The definitions that come before rows. `None` if they are not text that we can send.
 pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Vec<Definition>>> {
     let plan = &archive.plan;
-    // Grants come after all else of one list.
+    // Grants come after everything else of a list.
     let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
     let Some(mut definitions) = definitions(archive, target, loader, &lists).await? else {
         return Ok(None);
     };
-    // What is removed is looked at, and text of it compared, before that.
+    // The removal reads objects and compares their text; it runs before these settings hold.
     let settings = Definition {
         what: "the settings of the database".to_owned(),
         statements: FOR_LOADING.to_owned(),
@@ -77,7 +77,7 @@ pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_
     Ok(Some(definitions))
 }
 
-/// Nothing if the server has not the room for all at once: then all is as it was.
+/// Returns `None` if the server has no room for everything at once: then everything is as it was.
 pub(super) async fn replace(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -97,16 +97,16 @@ pub(super) async fn replace(
         names: &names,
         made: &made,
     };
-    // What the definitions set in a session is of no use to others.
+    // A session of its own, since the definitions change its settings.
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
-    // A server that checks its clients ends the work of one that is gone; not every one can.
+    // A server that checks its clients ends the work of a lost client; not every server can.
     let _ = session.execute("SET client_connection_check_interval = 1000").await;
     let cleaned = session.replace(removal, &renewal).await?;
     Ok(cleaned.map(|cleaned| Renewed { session, cleaned }))
 }
 
 impl Renewed {
-    /// Until then all is as it was.
+    /// Until the commit everything is as it was.
     pub async fn commit(self, state: &State) -> Result<()> {
         state.set(Stage::Committing);
         if let Err(error) = self.session.execute("COMMIT").await {
@@ -120,7 +120,7 @@ impl Renewed {
     }
 }
 
-/// Of all relations and indexes that a plan makes.
+/// The names of all relations and indexes that a plan makes.
 pub(super) fn names(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
     let made: HashSet<i64> = plan
         .ground
@@ -132,16 +132,17 @@ pub(super) fn names(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
     plan::names(items, &made)
 }
 
-/// Whether what is made has the backup's grants alone. A whole restore without --clean is as with pg_restore: what the
-/// target gives of new things holds.
+/// Whether new objects get only the backup's grants. A whole restore without `--clean` behaves like pg_restore:
+/// default privileges of the target apply to new objects.
 pub(super) fn has_the_backups_grants(request: &RestoreRequest) -> bool {
     !request.no_privileges && !request.create && (request.clean || !request.tables.is_empty())
 }
 
-/// What default privileges of the target are not to change. Schemas that have got their grants already keep them.
+/// The new objects that default privileges of the target must not change. Schemas that already have their grants keep
+/// them.
 pub(super) fn made<'a>(items: &'a [Item], plan: &Plan) -> Vec<Named<'a>> {
     let made: HashSet<i64> = plan.before.iter().copied().collect();
-    // The sequence of an identity column is made by an ALTER TABLE.
+    // An identity column's sequence is made by an ALTER TABLE.
     let is_made = |item: &&Item| item.entry.desc == "SEQUENCE" || item.details.definition.contains("CREATE");
     let made = items
         .iter()
@@ -150,7 +151,7 @@ pub(super) fn made<'a>(items: &'a [Item], plan: &Plan) -> Vec<Named<'a>> {
     made.map(named).collect()
 }
 
-/// Large objects likewise, which are made with the rows.
+/// The same for large objects, which are made with the rows.
 pub(super) fn made_objects(request: &RestoreRequest, items: &[Item], plan: &Plan) -> Vec<u32> {
     if !has_the_backups_grants(request) {
         return Vec::new();
@@ -174,8 +175,8 @@ fn pass(item: &Item) -> u8 {
     }
 }
 
-/// The text in pieces: settings, then what belongs to each entry, which ends with its definition. What follows the
-/// definition (its owner) comes with the next one's.
+/// The text in pieces: settings, then one piece for each entry, which ends with the entry's definition. What follows
+/// the definition (its owner) is in the next piece.
 fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u8>)>> {
     let begin = memmem::find(text, HEADING)?;
     let mut settings = Vec::new();
@@ -207,7 +208,7 @@ fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u
     Some(parts)
 }
 
-/// In UTF-8, as our session speaks; nothing where no encoding is known.
+/// The pieces in UTF-8, which our session uses. `None` if the encoding is not known.
 async fn read(session: &Session, items: &[Item], parts: Vec<(String, Vec<u8>)>) -> Result<Option<Vec<Definition>>> {
     let encoding = rows::encoding(items);
     let (whats, texts): (Vec<String>, Vec<Vec<u8>>) = parts.into_iter().unzip();
@@ -224,7 +225,7 @@ async fn read(session: &Session, items: &[Item], parts: Vec<(String, Vec<u8>)>) 
     Ok(read.collect())
 }
 
-/// Schema and name of all that is removed with the tables of the backup.
+/// Schema and name of everything that is removed with the tables of the backup.
 pub(super) fn going(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
     let dropped: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
     let gone = items
@@ -234,7 +235,7 @@ pub(super) fn going(items: &[Item], plan: &Plan) -> Vec<(String, String)> {
     named.collect()
 }
 
-/// Names that would be found taken when the tables are removed.
+/// Checks for names that would still be taken after the tables are removed.
 pub(super) async fn check_names(target: &Target, items: &[Item], plan: &Plan) -> Result<()> {
     let names: &Names = &names(items, plan);
     let taken = target.session.taken(names, &going(items, plan)).await?;

@@ -1,5 +1,5 @@
-//! A restore that is one transaction of one session as a whole: removal, definitions, rows, indexes and constraints, and
-//! what is put back around them. A failure at any point leaves the target as it was.
+//! A restore that is one transaction of one session: removal, definitions, rows, indexes and constraints, and
+//! everything that is made again around them. A failure at any point leaves the target as it was.
 
 mod large_objects;
 mod room;
@@ -24,9 +24,9 @@ use crate::postgres::{Definition, Refusal, Removal, Wire, not_locked};
 
 pub(super) use room::decide;
 
-/// Says what could not be put back around the new tables, when all is committed. Nothing where the server has not the room
-/// for it in one transaction, or where the definitions are not text that can be sent: then all is as it was. What was asked
-/// for by name is an error there.
+/// Returns what could not be made again around the new tables, after the commit. Returns `None`, with the target as
+/// it was, if the server has no room for one transaction, or if the definitions are not text that this session can
+/// send. If the user asked for one transaction, that is an error.
 pub(super) async fn run(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -59,7 +59,7 @@ pub(super) async fn run(
     match wire.execute(b"COMMIT").await {
         Err(refusal @ Refusal::Server { .. }) => {
             state.set(Stage::Together);
-            return Err(refused("what was restored could not be committed", refusal));
+            return Err(refused("the restored objects could not be committed", refusal));
         }
         Err(refusal) => return Err(refusal.into_error()),
         Ok(()) => {}
@@ -78,7 +78,7 @@ fn not_done(request: &RestoreRequest, error: Error) -> Result<Option<Vec<LeftOut
 fn no_text() -> Error {
     Error::new(
         Code::RestoreErr,
-        "--single-transaction: the backup's definitions are not all text of the database's encoding, so that one session \
+        "--single-transaction: some definitions in the backup are not text of the database's encoding, so one session \
          cannot send them",
     )
     .hint("leave --single-transaction out: pg_restore sends them as they are")
@@ -89,13 +89,13 @@ fn no_room() -> Error {
     Error::new(Code::RestoreErr, what).hint(room::HINT)
 }
 
-/// What follows the first definitions, as it will be sent.
+/// What follows the first definitions, as it is sent.
 struct Following {
     /// Large objects, empty.
     objects: Vec<Definition>,
-    /// Where sequences stand, indexes, constraints, refreshes, grants.
+    /// Sequence values, indexes, constraints, refreshes, grants.
     after: Vec<Definition>,
-    /// Event triggers, after which nothing is made.
+    /// Event triggers. Nothing is made after them.
     events: Vec<Definition>,
 }
 
@@ -127,7 +127,7 @@ impl Following {
     }
 }
 
-/// What is loaded and is no rows: entries that make large objects, and where sequences stand.
+/// What is loaded but is not rows: entries that make large objects, and those that set sequences.
 fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
     let of_blocks: HashSet<i64> = plan
         .blocks()
@@ -141,7 +141,7 @@ fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
         .partition(|id| objects.contains(id))
 }
 
-/// The rows, and what follows them. Says what could not be put back.
+/// Loads the rows and makes what follows them. Returns what could not be made again.
 async fn fill(
     job: &Job<'_>,
     archive: &Archive,
@@ -168,7 +168,8 @@ async fn fill(
     job.observer.phase("making indexes and constraints");
     execute(wire, "SET client_encoding = 'UTF8'").await?;
     define(job, target, wire, &following.after).await?;
-    // What the archive has set for its own definitions is not for the target's; and functions that ran may have set a path.
+    // The archive's settings for its own definitions do not hold for those of the target; and functions may have set
+    // a path.
     let own = "SELECT pg_catalog.set_config('search_path', '', false); RESET default_tablespace; \
                RESET default_table_access_method";
     execute(wire, own).await?;
@@ -180,7 +181,7 @@ async fn fill(
 async fn define(job: &Job<'_>, target: &Target, wire: &mut Wire, definitions: &[Definition]) -> Result<()> {
     let wait = job.settings.postgres.lock_wait;
     let mut open: VecDeque<&Definition> = definitions.iter().collect();
-    // How many have been refused one after the other: they wait for what the others bring.
+    // How many in a row were refused: they wait for others to be made.
     let mut waiting = 0;
     while let Some(definition) = open.pop_front() {
         let Definition { what, statements } = definition;
@@ -209,7 +210,7 @@ async fn define(job: &Job<'_>, target: &Target, wire: &mut Wire, definitions: &[
     Ok(())
 }
 
-/// What helps where the server has not the room for all at once.
+/// Adds the hint if the server has no room for everything at once.
 fn with_hint(what: &str, refusal: Refusal) -> Error {
     let hint = match &refusal {
         refusal if refusal.is(&SqlState::OUT_OF_MEMORY) => Some(room::HINT),
@@ -223,7 +224,7 @@ fn with_hint(what: &str, refusal: Refusal) -> Error {
     }
 }
 
-/// `silent`: rows, by dump ids, for which no ordinary trigger is to fire.
+/// `silent`: rows, by dump ids, for which ordinary triggers must not fire.
 async fn load(
     job: &Job<'_>,
     archive: &Archive,
@@ -233,7 +234,7 @@ async fn load(
 ) -> Result<()> {
     let backup = archive.backup(loader.store);
     let mut open = VecDeque::from(rows::in_turn(rows::copies(backup)?, backup));
-    // How many have been refused one after the other: they wait for what the others bring.
+    // How many in a row were refused: they wait for others to be loaded.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
         execute(wire, "SAVEPOINT one").await?;

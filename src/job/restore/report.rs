@@ -10,7 +10,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::signature::KeyId;
 use crate::units::{count, human_bytes, were};
 
-/// A table of the backup that was made beside the one that is there.
+/// A copy of a table of the backup, made beside the existing table.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct CopyReport {
     pub table: String,
@@ -29,15 +29,15 @@ pub enum RestoreStatus {
 /// `status` comes first, as in a failure's document.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct RestoreReport {
-    /// `restored`; `partial` where it went on past what failed; `planned` for a dry run.
+    /// `restored`; `partial` if it continued after failures; `planned` for a dry run.
     pub status: RestoreStatus,
     pub id: BackupId,
     /// `user@host:port/database`.
     pub target: String,
-    /// The store that it came from.
+    /// The store that was read.
     pub store: String,
     pub manifest_sha256: String,
-    /// Where signatures are asked for.
+    /// The key that signed the backup, if signatures are required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<KeyId>,
     pub created_database: bool,
@@ -46,43 +46,43 @@ pub struct RestoreReport {
     pub tables: usize,
     pub rows: u64,
     pub large_objects: u64,
-    /// Stored bytes of the data that was asked for.
+    /// Stored bytes of the requested data.
     pub bytes_read: u64,
     pub definitions: usize,
-    /// Indexes, constraints, triggers, grants.
+    /// The number of indexes, constraints, triggers and grants.
     pub finishing: usize,
     pub duration_seconds: f64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
-    /// What could not be made or loaded, with --keep-going.
+    /// What could not be made or loaded, with `--keep-going`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Failed>,
-    /// Tables whose rows were read again and are those of the backup.
+    /// How many tables were read again and hold the backup's rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared: Option<usize>,
-    /// With `--data-only --clean`: rows that the tables held before.
+    /// With `--data-only --clean`: the number of rows that the tables held before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_replaced: Option<u64>,
-    /// What was to be compared, and could not be.
+    /// What should have been compared and could not be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_proved: Vec<LeftOut>,
-    /// With `--into`: what became of each table.
+    /// With `--into`: the copy of each table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyReport>,
-    /// What single tables need and the target had: it stayed as it was.
+    /// Objects that single tables need and that the target already had. They stayed unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub already_there: Vec<String>,
-    /// In a dry run: the steps, in their order.
+    /// In a dry run: the steps, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// That one of the warnings which was said before anything was changed.
+    /// The warning that was already printed before anything was changed.
     #[serde(skip)]
     pub said: Option<String>,
 }
 
-/// Objects that a line names.
+/// How many objects a line names.
 const NAMED: usize = 5;
 
 impl RestoreReport {
@@ -90,7 +90,7 @@ impl RestoreReport {
         !self.failed.is_empty()
     }
 
-    /// Of a restore in part, a line that says so, and what to do.
+    /// If the restore was partial: a line that says so, and what to do.
     pub fn partial(&self) -> Option<(String, &'static str)> {
         if !self.is_partial() {
             return None;
@@ -109,8 +109,8 @@ impl RestoreReport {
         );
         Some((
             message,
-            "the report lists each with the server's reason: correct the causes, then make the rest by hand, or restore \
-             again with --clean",
+            "the report lists each with the server's error: correct the causes, then make these objects by hand, or \
+             restore again with --clean",
         ))
     }
 }
@@ -172,7 +172,7 @@ impl fmt::Display for RestoreReport {
             writeln!(f, "  left out: {}: {}", left.what, left.why)?;
         }
         for there in &self.already_there {
-            writeln!(f, "  was there, and stays as it is: {there}")?;
+            writeln!(f, "  existed already, and stays as it is: {there}")?;
         }
         for warning in self
             .warnings

@@ -1,4 +1,4 @@
-//! What a restore can be asked for.
+//! What a user can ask of a restore.
 
 use super::plan::Without;
 
@@ -8,31 +8,31 @@ pub struct RestoreRequest {
     pub backup: String,
     /// Of which database `latest` is, if the store holds several.
     pub database: Option<String>,
-    /// As the user wrote them, `schema.table`; none: everything.
+    /// As the user wrote them, `schema.table`. Empty: everything is restored.
     pub tables: Vec<String>,
-    /// `SCHEMA` or `SCHEMA.NAME`, as the user wrote it: where copies of the tables go.
+    /// `SCHEMA` or `SCHEMA.NAME`, as the user wrote it: where the copies of the tables are made.
     pub into: Option<String>,
-    /// Rows alone, into tables that are there.
+    /// Load only rows, into existing tables.
     pub data_only: bool,
     /// Make the target database.
     pub create: bool,
-    /// Remove what stands in the way first.
+    /// First remove the objects that conflict with those of the backup.
     pub clean: bool,
-    /// With `create` and `clean`: end the sessions that others have in the database.
+    /// With `create` and `clean`: end the sessions of others in the database.
     pub force: bool,
-    /// With `clean`: remove before the backup's bytes have been read and found right.
+    /// With `clean`: remove objects without first checking the bytes of the backup.
     pub no_verify: bool,
-    /// Compare the rows with the backup when they are there; single tables are compared anyway.
+    /// Compare the restored rows with the backup. Single tables are compared also without this.
     pub check: bool,
-    /// Do not compare them.
+    /// Do not compare the rows.
     pub no_check: bool,
-    /// Go on past what fails, and report it.
+    /// Continue after a failure, and report it.
     pub keep_going: bool,
-    /// All of it in one transaction, or nothing.
+    /// Restore everything in one transaction, or nothing.
     pub single_transaction: bool,
-    /// Roles first.
+    /// Make the roles first.
     pub globals: bool,
-    /// Those roles with the power over the server that they have in the backup.
+    /// Give those roles the rights over the server that they have in the backup.
     pub globals_privileged: bool,
     /// Everything belongs to the role that restores.
     pub no_owner: bool,
@@ -48,14 +48,14 @@ pub struct RestoreRequest {
     pub no_subscriptions: bool,
     /// `KIND` or `KIND:NAME`, as the user wrote them.
     pub exclude: Vec<String>,
-    /// Say what would be done.
+    /// Only report what would be done.
     pub dry_run: bool,
     /// The SHA-256 that the manifest must have.
     pub expect_manifest: Option<[u8; 32]>,
 }
 
 impl RestoreRequest {
-    /// Whether rows are read again when all is made. Rows that go into tables that are there are compared before they
+    /// Whether the rows are read again at the end. Rows that go into existing tables are instead compared before they
     /// are committed.
     pub fn compares(&self) -> bool {
         !self.no_check && !self.data_only && (self.check || !self.tables.is_empty())

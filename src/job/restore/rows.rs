@@ -1,5 +1,5 @@
-//! The rows of a table, as a session of ours loads them and reads them again: text that is summed on its way, so that
-//! what a table holds can be compared with what the backup holds, in whatever order rows and columns come.
+//! The rows of a table, as a session of ours loads them and reads them again. A sum over the text does not depend on
+//! the order of rows and columns, so that a table can be compared with the backup.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::our_error;
 
-/// Rows travel to the server in pieces of about this size.
+/// Rows are sent to the server in pieces of about this size.
 const PIECE: usize = 128 << 10;
-/// Pieces that wait for the server.
+/// How many pieces may wait for the server.
 const AHEAD: usize = 8;
 /// How long a server may take to roll back.
 const ROLLING_BACK: Duration = Duration::from_secs(30);
 
-/// What is needed of the backup.
+/// What is needed from the backup.
 #[derive(Clone, Copy)]
 pub(super) struct Backup<'a> {
     pub store: &'a Arc<dyn Store>,
@@ -39,14 +39,14 @@ pub(super) struct Backup<'a> {
     pub plan: &'a Plan,
 }
 
-/// One COPY: a block, and how it is read again.
+/// One COPY of a block, and how its rows are read again.
 #[derive(Debug)]
 pub(super) struct Copy {
     pub index: usize,
     pub statement: Vec<u8>,
-    /// Where its rows are found again; several blocks may go through one root.
+    /// The table to read the rows from. Several blocks may be loaded through one root.
     pub place: Vec<u8>,
-    /// Their columns, quoted as the archive has them.
+    /// The columns of the rows, quoted as in the archive.
     pub columns: Vec<u8>,
     pub names: Vec<Vec<u8>>,
 }
@@ -54,15 +54,15 @@ pub(super) struct Copy {
 /// What a table holds.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// As it came.
+    /// In the order in which the rows came.
     pub digest: BlockDigest,
-    /// In whatever order.
+    /// Independent of the order.
     pub sum: Sum,
 }
 
 /// Why rows could not be loaded.
 pub(super) struct Unloaded {
-    /// Where it was the server that refused them.
+    /// The server's code, if the server refused them.
     pub state: Option<SqlState>,
     pub error: Error,
 }
@@ -74,7 +74,7 @@ impl From<Error> for Unloaded {
 }
 
 impl Unloaded {
-    /// Whether it may come in when others are there: a check, or a function, has looked for them.
+    /// Whether the table may load after others are loaded: a check or a function may have looked for their rows.
     pub fn may_wait(&self) -> bool {
         let state = self.state.as_ref().map_or("", |state| state.code());
         state == SqlState::CHECK_VIOLATION.code()
@@ -97,7 +97,7 @@ pub(super) async fn execute(wire: &mut Wire, statement: &str) -> Result<()> {
         .map_err(|refusal| refused(statement, refusal))
 }
 
-/// After an error, of which it is no news. A server that does not answer any more rolls back when the session ends.
+/// After an error that is already reported. If the server does not answer, it rolls back when the session ends.
 pub(super) async fn roll_back(wire: &mut Wire) {
     let _ = tokio::time::timeout(ROLLING_BACK, wire.execute(b"ROLLBACK")).await;
 }
@@ -105,14 +105,14 @@ pub(super) async fn roll_back(wire: &mut Wire) {
 pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
     let hint = refusal.hint_of_rows();
     if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
-        return Error::new(Code::RestoreErr, format!("{what}: a lock was not to be had in time"))
-            .hint("let others end their transactions, or wait longer: BACKUP_LOCK_WAIT_SECONDS");
+        return Error::new(Code::RestoreErr, format!("{what}: the lock was not granted in time"))
+            .hint("end the transactions of other sessions, or wait longer: set BACKUP_LOCK_WAIT_SECONDS");
     }
     let (code, message) = match refusal {
         Refusal::Broken(error) => (error.code(), error.message()),
         Refusal::Server { state, error, .. } => match error.code() {
             Code::Permission => (Code::Permission, error.message()),
-            // What is wrong with a value ends with it.
+            // What is wrong with a value is at the end of the message.
             _ if state.code().starts_with("22") => {
                 let message = error.message();
                 let told = message.rfind(": \"").map_or(&*message, |at| &message[..at]);
@@ -128,15 +128,15 @@ pub(super) fn refused(what: &str, refusal: Refusal) -> Error {
     }
 }
 
-/// As the archive's text is.
+/// The encoding of the archive's text.
 pub(super) fn encoding(items: &[Item]) -> String {
     let set = items.iter().find(|item| item.entry.desc == "ENCODING");
     let quoted = set.and_then(|item| item.details.definition.split('\'').nth(1));
     quoted.unwrap_or("UTF8").to_owned()
 }
 
-/// As pg_dump and pg_restore set a session up, so that text is what it is in the archive; but it waits for a lock no
-/// longer than that.
+/// Sets the session up as pg_dump and pg_restore do, so that text is as in the archive. It waits at most `wait` for a
+/// lock.
 pub(super) async fn settle(wire: &mut Wire, encoding: &str, wait: Duration) -> Result<()> {
     let settings = format!(
         "SET client_min_messages = error; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
@@ -147,8 +147,8 @@ pub(super) async fn settle(wire: &mut Wire, encoding: &str, wait: Duration) -> R
     execute(wire, &settings).await
 }
 
-/// In the order in which one session loads them: an extension's own first, and what looks at other tables when these are
-/// there, above all what would silently compute other values.
+/// The order in which one session loads them: first an extension's own tables; tables that look at others after
+/// these, and last of all those that would silently compute other values.
 pub(super) fn in_turn(mut copies: Vec<Copy>, backup: Backup<'_>) -> Vec<Copy> {
     let order = &backup.plan.order;
     copies.sort_by_key(|copy| {
@@ -164,7 +164,7 @@ pub(super) fn in_turn(mut copies: Vec<Copy>, backup: Backup<'_>) -> Vec<Copy> {
     copies
 }
 
-/// Of the tables that are loaded, in the archive's order.
+/// The copies of the tables that are loaded, in the archive's order.
 pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<Copy>> {
     let stored = backup.stored;
     let statements = stored.head.copy_statements()?;
@@ -172,11 +172,14 @@ pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<Copy>> {
     blocks.retain(|index| matches!(stored.promises[*index].content, BlockContent::Table { .. }));
     blocks.sort_unstable();
     let copy = |index: usize| {
-        // The statement is made anew of its parts: whatever else the archive may say there is not run.
+        // The statement is written anew from its parts: nothing else that the archive contains there is run.
         let loading = Loading::parse(&statements[index]).ok_or_else(|| {
             Error::new(
                 Code::Integrity,
-                format!("{}: its COPY statement is none of pg_dump's", stored.name(index)),
+                format!(
+                    "{}: its COPY statement is not one that pg_dump writes",
+                    stored.name(index)
+                ),
             )
         })?;
         let only: &[u8] = if loading.is_through_another(&stored.head.data[index]) {
@@ -201,7 +204,7 @@ struct Summed {
     sha256: Sha256,
     bytes: u64,
     rows: u64,
-    /// Runs from read to read.
+    /// Runs while the server is asked for more rows.
     clock: StallClock,
 }
 
@@ -220,7 +223,7 @@ impl Rows for Summed {
     }
 }
 
-/// Counts them.
+/// Counts rows.
 struct Counted {
     rows: u64,
     clock: StallClock,
@@ -237,8 +240,9 @@ impl Rows for Counted {
     }
 }
 
-/// The plain tables that a place stands for, quoted; or the place itself, where this role may read that alone. COPY of
-/// a query would be planned, and a planner computes what the table's owner has put into an index's expression.
+/// The plain tables that a place stands for, quoted. `None` if this role may read only the place itself. That needs a
+/// COPY of a query, which the server plans: a planner evaluates code of the table's owner in index expressions. So it
+/// is used only then.
 async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Option<Vec<Vec<u8>>>, Refusal> {
     if let Some(table) = place.strip_prefix(b"ONLY ") {
         return Ok(Some(vec![table.to_vec()]));
@@ -261,7 +265,8 @@ async fn plain_tables(wire: &mut Wire, place: &[u8]) -> std::result::Result<Opti
     Ok(readable.then(|| names.collect()))
 }
 
-/// A table by its quoted name, however the server reads a backslash: a database may say that by a setting of its own.
+/// A table by its quoted name. It does not depend on how the server reads a backslash, which is a setting of the
+/// database.
 pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
     let escaped = table.iter().flat_map(|byte| match byte {
         b'\'' | b'\\' => vec![*byte; 2],
@@ -270,7 +275,8 @@ pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
     [b"E'", &*escaped.collect::<Vec<u8>>(), b"'::pg_catalog.regclass"].concat()
 }
 
-/// What the table holds now, with the columns that the backup has. A server that gives no byte for `stall` is given up.
+/// What the table holds now, in the columns that the backup has. If the server sends no byte for `stall`, reading
+/// fails.
 pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
     let clock = StallClock::default();
     let mut rows = Summed {
@@ -291,15 +297,15 @@ pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) ->
     })
 }
 
-/// As pg_dump printed the backup's rows, and back to what the database has of its own.
+/// Sets the output formats that pg_dump used for the backup's rows, and resets them to those of the database.
 const PRINTING: [&str; 2] = [
     "SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; \
      SET bytea_output = 'hex'",
     "RESET TimeZone; RESET DateStyle; RESET IntervalStyle; RESET extra_float_digits; RESET bytea_output",
 ];
 
-/// The same in a session that loads rows, which is then as it was. A refusal leaves it as it is: with the transaction
-/// that is over then, or with its savepoint, that is undone.
+/// The same in a session that loads rows, with the settings restored afterwards. After a refusal they are not
+/// restored here: ending the transaction or the savepoint does it.
 pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
     let [printed, own] = PRINTING;
     wire.execute(printed.as_bytes()).await?;
@@ -308,7 +314,7 @@ pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) 
     Ok(seen)
 }
 
-/// How many rows there are, by one of their columns.
+/// The number of rows, read by their first column.
 pub(super) async fn count(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<u64, Refusal> {
     let clock = StallClock::default();
     let mut rows = Counted {
@@ -362,7 +368,7 @@ async fn copy_out(
     Ok(())
 }
 
-/// Reads a block into a sink in a thread of its own, and holds it against the manifest; `finish` says what came of it.
+/// Reads a block into a sink, in a thread of its own, and compares it with the manifest; `finish` returns the result.
 pub(super) async fn read_into<S, T>(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -399,13 +405,13 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sen
 
 type Read = Result<std::result::Result<Sum, ArchiveError>>;
 
-/// The backup's own rows, summed.
+/// The sum of the backup's own rows.
 pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &Copy) -> Result<Sum> {
     let sum = read(job, backup, copy, None).await?;
     sum.map_err(|error| unread(backup.stored, copy.index, error))
 }
 
-/// One block through one COPY; its digest has been found right when the COPY is whole.
+/// Loads one block with one COPY. When the COPY is complete, its digest was found right.
 pub(super) async fn load(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -417,7 +423,7 @@ pub(super) async fn load(
     let (pieces, mut received) = mpsc::channel(AHEAD);
     let copying = async move {
         let copied = wire.copy_in(&copy.statement, &mut received).await;
-        // What is read on then has nowhere to go.
+        // Dropped, so that the reader stops.
         drop(received);
         copied
     };
@@ -427,7 +433,7 @@ pub(super) async fn load(
         (Ok(sum), Ok(rows)) if BlockContent::Table { rows } == backup.stored.promises[copy.index].content => Ok(sum),
         (Ok(_), Ok(rows)) => Err(Error::new(
             Code::RestoreErr,
-            format!("of {name} the server took {rows}, not the number of rows that the backup has"),
+            format!("the server loaded {rows} rows of {name}, but the backup has another number"),
         )
         .into()),
         (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {
@@ -435,7 +441,7 @@ pub(super) async fn load(
         }
         (Err(error), _) => {
             let told = unread(backup.stored, copy.index, error);
-            // Once more, to nowhere.
+            // Read it again without loading it.
             let is_stored_so = told.code() != Code::Integrity || read(job, backup, copy, None).await?.is_err();
             Err(if is_stored_so { told } else { changed_on_the_way(&told) }.into())
         }
@@ -443,12 +449,12 @@ pub(super) async fn load(
     }
 }
 
-/// The server says that we ended the COPY: the reason is ours.
+/// Whether the server says that we ended the COPY: then the reason is our own error.
 fn received_less(refusal: &Refusal) -> bool {
     refusal.is(&SqlState::QUERY_CANCELED)
 }
 
-/// A bit that was flipped on the way says nothing of what is stored, which came right when it was read again.
+/// A bit that changed on the way says nothing about the stored bytes, which were right when they were read again.
 pub(super) fn changed_on_the_way(told: &Error) -> Error {
     let what = format!("{}; it was right when it was read again", told.message());
     Error::new(Code::Store, what).hint(crate::outside::aws::BYTES_CHANGE)
@@ -467,13 +473,13 @@ pub(super) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) 
     }
 }
 
-/// A block's content on its way to the server, or nowhere.
+/// A block's content on its way to the server, or only to be checked.
 struct Passing {
     pieces: Option<Sender<Piece>>,
     batch: Vec<u8>,
-    /// Until it has ended.
+    /// `None` after its end.
     sum: Option<RowSum>,
-    /// Bytes of rows that have not come yet. What follows them ends the COPY.
+    /// Bytes of rows that have not come yet. What follows them is the end of the COPY.
     left: u64,
 }
 
@@ -496,7 +502,7 @@ impl Passing {
         pieces.blocking_send(piece).map_err(|_| ArchiveError::Stopped)
     }
 
-    /// All is there, and is what the manifest promises.
+    /// Called after everything has come and matches the manifest.
     fn finish(&mut self) -> Result<Sum, ArchiveError> {
         self.send()?;
         self.hand_on(Piece::End)?;
@@ -510,7 +516,7 @@ impl BlockSink for Passing {
     }
     fn begin_object(&mut self, _oid: i64) -> Result<(), ArchiveError> {
         Err(ArchiveError::Content(
-            "it holds large objects, and should hold rows".into(),
+            "it contains large objects instead of rows".into(),
         ))
     }
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {

@@ -1,4 +1,4 @@
-//! A plain dump: one script for psql, in one transaction, and looked through before.
+//! Restores a plain dump: one script for psql, checked before it runs, in one transaction.
 
 mod checked;
 
@@ -28,17 +28,17 @@ pub(crate) struct Place<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
-/// A script that was not run to its end, and what the server says of its transaction.
+/// A script that did not run to its end, and the state of its transaction as the server reports it.
 pub(crate) struct Failed {
     pub error: Error,
     pub end: TransactionEnd,
 }
 
-/// A script can do one thing: fill an empty database.
+/// A script can only fill an empty database: other options are refused.
 pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &settings::Postgres) -> Result<Psql> {
     let refused = |option: &str| {
         Error::config(format!(
-            "{option}: this backup is a plain SQL script, which knows all or nothing"
+            "{option}: this backup is a plain SQL script, which can only be restored as a whole"
         ))
         .hint("restore all of it into a new database with --create, or make backups with --format custom")
     };
@@ -55,8 +55,8 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
     Psql::find(target.session.server().major, settings).await
 }
 
-/// Runs the script in one transaction. The object is read a second time; no byte of it that differs
-/// from what was checked reaches psql, and the commit comes when all of it has passed.
+/// Runs the script in one transaction. The object is read a second time. No byte that differs from the checked bytes
+/// reaches psql, and the commit is sent only after all of it has matched.
 pub(crate) async fn run(place: &Place<'_>, checked: &Arc<Checked>) -> std::result::Result<(), Failed> {
     let transaction = Arc::new(AtomicI64::new(0));
     let Err(error) = feed_psql(place, checked, &transaction).await else {
@@ -66,7 +66,7 @@ pub(crate) async fn run(place: &Place<'_>, checked: &Arc<Checked>) -> std::resul
         0 => TransactionEnd::RolledBack,
         number => postgres::transaction_end(place.info, place.settings, number).await,
     };
-    // A signal came when it had just committed: psql's own end said so.
+    // A signal arrived just after the commit: psql's normal end proves that it was committed.
     match error {
         Ending::JustCommitted if end == TransactionEnd::Committed => Ok(()),
         Ending::JustCommitted => Err(Failed {
@@ -104,7 +104,7 @@ async fn feed_psql(
                 input,
             }) => {
                 script.stop().await;
-                // Not before.
+                // The commit is sent only now.
                 drop(input);
                 Err(error)
             }
@@ -135,11 +135,11 @@ async fn feed_psql(
 
 enum Feeding {
     Error(Error),
-    /// It knows why.
+    /// psql has ended, and its own error says why.
     PsqlIsGone,
 }
 
-/// Where feeding failed, the pipe is given back open: its end must not look like the script's.
+/// If feeding failed, the pipe is returned still open: closing it would look to psql like the script's end.
 struct Unfed {
     why: Feeding,
     input: Option<Box<ScriptInput>>,
@@ -189,7 +189,7 @@ fn feed(
     }
 }
 
-/// Writes a piece that begins at `offset` of the script, and takes the edits that are done.
+/// Writes a piece that begins at `offset` of the script, with the edits that fall into it.
 fn write_edited<W: Write>(
     piece: &mut [u8],
     offset: u64,
@@ -198,7 +198,7 @@ fn write_edited<W: Write>(
     insert: impl Fn(&mut W, &str) -> io::Result<()>,
 ) -> io::Result<()> {
     let end = offset + piece.len() as u64;
-    // No piece is longer than a usize can say.
+    // No piece is longer than a `usize`.
     let within = |place: u64| usize::try_from(place.clamp(offset, end) - offset).unwrap_or(usize::MAX);
     let mut written = 0;
     while let Some((edit, rest)) = edits.split_first().filter(|(edit, _)| edit.place() < end) {

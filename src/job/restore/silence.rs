@@ -1,5 +1,5 @@
-//! Rows of extensions' own tables, whose triggers the extension has made already: they would change what comes in. In a
-//! session that is a replica these do not fire.
+//! Rows of extensions' own tables. The extension has already made their triggers, which would change the rows that
+//! are loaded. In a replica session these triggers do not fire.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::postgres::{Session, Wire};
 pub(super) const REPLICA: &str = "SET LOCAL session_replication_role = replica";
 pub(super) const ORIGIN: &str = "SET LOCAL session_replication_role = origin";
 
-/// The rows, by dump ids, that are to come so. The definitions must be there.
+/// The rows, by dump ids, that are loaded in a replica session. The definitions must exist already.
 pub(super) async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<HashSet<i64>> {
     if archive.plan.order.of_extensions.is_empty() || !target.session.may_replicate().await {
         return Ok(HashSet::new());
@@ -27,7 +27,7 @@ pub(super) async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) 
     found
 }
 
-/// The same in a transaction that has made the definitions.
+/// The same in the transaction that has made the definitions.
 pub(super) async fn in_transaction(archive: &Archive, target: &Target, wire: &mut Wire) -> Result<HashSet<i64>> {
     if archive.plan.order.of_extensions.is_empty() || !target.session.may_replicate().await {
         return Ok(HashSet::new());

@@ -1,4 +1,4 @@
-//! How far a restore has come, so that its failure can say in what state the target is.
+//! How far a restore has come, so that its error can say in what state the target is.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,48 +20,48 @@ use crate::units::count;
 pub(super) enum Stage {
     #[default]
     Untouched,
-    /// The database that is to be made anew is being removed.
+    /// The database that is made anew is being removed.
     Removing { database: String },
-    /// The database is being made, or roles are.
+    /// The database or roles are being made.
     Making { database: Option<String> },
     /// Objects are being removed, in one transaction.
     Cleaning,
     /// The whole restore is one transaction, which is open.
     Together,
-    /// Definitions are being made; in one transaction, or not.
+    /// Definitions are being made, in one transaction or without one.
     Defining { atomic: bool, cleaned: usize },
     /// Rows are being loaded.
     Loading {
         loaded: usize,
         of: usize,
         first_lacking: Vec<String>,
-        /// Whether the target was asked; otherwise more may be loaded than is known.
+        /// False if the target could not be asked: then more may be loaded than is known.
         sure: bool,
     },
     /// Indexes, constraints and grants are being made.
     Finishing,
-    /// All is made; what is left is to compare.
+    /// Everything is made. Only the comparison is left.
     Whole,
-    /// All is done in one transaction, which is being committed.
+    /// Everything is done in one transaction, which is being committed.
     Committing,
-    /// It was; where sequences stand comes after it.
+    /// The transaction was committed. The sequences are set after it.
     Committed,
-    /// A script was run, in one transaction, and not to its end.
+    /// A script was started in one transaction and did not finish.
     Running { end: TransactionEnd },
 }
 
-/// Names in an error.
+/// How many names an error lists.
 const NAMED: usize = 10;
-/// How long the target may take to say what it holds; the error waits for it.
+/// How long the target may take to answer what it holds. The error waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What helps where the server refuses the role something.
-const PERMISSION: &str = "restore as a role that may do this, such as the owner of what is replaced, or a superuser; or leave \
-                          it out, with what needs it: --exclude KIND:NAME";
+/// The hint if the server refuses the role something.
+const PERMISSION: &str = "restore as a role that may do this, such as the owner of the replaced objects, or a \
+                          superuser; or leave the object out, with everything that needs it: --exclude KIND:NAME";
 
-/// Which tables have their data after a load that failed, by the numbers of those loads that came
-/// to their end. Several tables travel in one pg_restore, each in a transaction of its own: so the
-/// target is asked about the others. Of a table that is loaded in parts, some may be there.
+/// Finds which tables have their data after a load that failed, from the numbers of the loads that finished. One
+/// pg_restore loads several tables, each in its own transaction, so the target is asked about the others. Of a table
+/// that is loaded in parts, some rows may be there.
 pub(super) async fn survey(
     archive: &StoredArchive,
     plan: &Plan,
@@ -71,7 +71,7 @@ pub(super) async fn survey(
 ) -> Stage {
     let done: HashSet<usize> = done.iter().copied().collect();
     let is_open = |(number, load): (usize, &Load)| (!done.contains(&number)).then(|| load.blocks.clone());
-    // In the archive's order, and each once.
+    // In the archive's order, each once.
     let open: BTreeSet<usize> = plan.loads.iter().enumerate().filter_map(is_open).flatten().collect();
     let divided = plan.divided();
     let asking = async {
@@ -123,13 +123,13 @@ pub(super) async fn survey(
 #[derive(Debug, Default)]
 pub(super) struct State {
     stage: Mutex<Stage>,
-    /// The database is of this run's making: what is rolled back in it leaves it empty.
+    /// This run made the database: after a rollback in it, it is empty.
     made: AtomicBool,
-    /// Roles of this run's making, which stay whatever fails.
+    /// Roles that this run made. They stay after a failure.
     roles: Mutex<Vec<String>>,
-    /// What a person has to know after whatever fails from now on.
+    /// What the user must know after any failure from now on.
     reminder: Mutex<Option<String>>,
-    /// Extensions of the backup that the target lacks and the chosen tables do not bring.
+    /// Extensions of the backup that the target lacks and that the chosen tables do not bring.
     lacking: Mutex<Vec<String>>,
 }
 
@@ -142,7 +142,7 @@ impl State {
         *self.reminder.lock().unwrap_or_else(PoisonError::into_inner) = reminder;
     }
 
-    /// All is made, and nothing is left to be put back.
+    /// Everything is made, and nothing is left to be made again.
     pub fn whole(&self) {
         self.set(Stage::Whole);
         self.remind(None);
@@ -160,7 +160,7 @@ impl State {
         *self.lacking.lock().unwrap_or_else(PoisonError::into_inner) = extensions;
     }
 
-    /// The error with what it left behind.
+    /// The error, with the state that it left the target in.
     pub fn tell(self, error: &Error) -> Error {
         let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
@@ -190,7 +190,7 @@ impl State {
             | Stage::Running {
                 end: TransactionEnd::RolledBack,
             } if made => (
-                "what it held so far was rolled back: the new database is empty".to_owned(),
+                "everything in it was rolled back: the new database is empty".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
             ),
             Stage::Defining {
@@ -205,10 +205,10 @@ impl State {
                     "{} had been removed; the definitions were rolled back: the target lacks what was removed",
                     count(cleaned, "object")
                 ),
-                Some("correct the cause, and run it again: what was removed comes with it"),
+                Some("correct the cause, and run it again: it restores the removed objects too"),
             ),
             Stage::Defining { atomic: false, .. } => (
-                "the target holds a part of the definitions, and no data".to_owned(),
+                "the target holds some of the definitions, and no data".to_owned(),
                 Some("correct the cause, and run it again with --clean"),
             ),
             Stage::Loading {
@@ -232,24 +232,24 @@ impl State {
             Stage::Finishing => (
                 "the target holds all data; indexes, constraints, triggers or grants are missing".to_owned(),
                 Some(
-                    "correct the cause, and run it again with --clean; what the backup's own rows break, such as a foreign \
-                     key, cannot be corrected here: leave it out with --exclude KIND:NAME, or go on past it with \
+                    "correct the cause, and run it again with --clean; if the backup's own rows break a constraint, \
+                     such as a foreign key, leave it out with --exclude KIND:NAME, or continue after it with \
                      --keep-going",
                 ),
             ),
             Stage::Whole => (
-                "all of the backup's objects were made before that, and its rows loaded".to_owned(),
+                "all objects of the backup were made before that, and its rows were loaded".to_owned(),
                 Some(
-                    "the target need not be made again; for what was left undone (comparing the rows, setting up the \
-                     database) run it again with --clean; --no-check leaves the comparison out",
+                    "the target is complete; for the steps that are missing (comparing the rows, setting up the \
+                     database) run it again with --clean; --no-check skips the comparison",
                 ),
             ),
             Stage::Committing => (
-                "all was being committed, and the server does not say whether it is".to_owned(),
+                "the transaction was being committed, and the server does not say whether it is".to_owned(),
                 Some("look at the target; if the rows of the backup are not there, run it again"),
             ),
             Stage::Committed => (
-                "the rows are there, and were compared; not every sequence was set".to_owned(),
+                "the rows are committed and were compared, but not every sequence was set".to_owned(),
                 Some("set the sequences by hand (setval), or run it again"),
             ),
             Stage::Running {
@@ -261,15 +261,14 @@ impl State {
             Stage::Running {
                 end: TransactionEnd::Committed,
             } => (
-                "its transaction was committed before that: the target holds what the script had done until then"
+                "its transaction was committed before that: the target holds everything that the script did until then"
                     .to_owned(),
                 Some("look at the target, correct the cause, and run it again with --create --clean"),
             ),
             Stage::Running {
                 end: TransactionEnd::Unknown,
             } => (
-                "the script ran in one transaction, and the server does not say whether that was rolled back"
-                    .to_owned(),
+                "the script ran in one transaction, and the server does not say whether it was rolled back".to_owned(),
                 Some("look at the target; if it holds nothing, run it again"),
             ),
         };
@@ -284,22 +283,20 @@ impl State {
             (Code::Interrupted(_), Some(again)) => again.replace("correct the cause, and ", ""),
             (Code::RestoreErr, Some(again)) if error.has_own_hint() => format!("{}; then {again}", error.hint_text()),
             (Code::RestoreErr, Some(again)) => again,
-            (Code::RestoreErr, None) if !error.has_own_hint() => {
-                "correct the cause, and run it again: nothing stands in its way".to_owned()
-            }
-            // The usual one is for a backup.
+            (Code::RestoreErr, None) if !error.has_own_hint() => "correct the cause, and run it again".to_owned(),
+            // The default hint is about backups.
             (Code::Permission, again) if !error.has_own_hint() => match again {
                 Some(again) => format!("{PERMISSION}; then {again}"),
                 None => PERMISSION.to_owned(),
             },
             _ => error.hint_text().to_owned(),
         };
-        // An archive does not say whose operator classes an index or a constraint takes.
+        // An archive does not record which extension the operator class of an index or a constraint belongs to.
         let hint = match lacking.is_empty() || whole || error.code() != Code::RestoreErr {
             true => hint,
             false => format!(
-                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there first \
-                 with CREATE EXTENSION",
+                "{hint}; if the tables need an extension that the backup has and the target lacks ({}), make it there \
+                 first with CREATE EXTENSION",
                 some_of(&lacking, lacking.len() as u64)
             ),
         };
@@ -363,7 +360,7 @@ mod tests {
             let told = state.tell(&Error::new(code, "the server is gone"));
             assert!(told.message().contains("were made before that"), "{}", told.message());
             let hint = told.hint_text();
-            assert!(hint.starts_with("the target need not be made again"), "{hint}");
+            assert!(hint.starts_with("the target is complete"), "{hint}");
         }
         let state = State::default();
         state.whole();

@@ -1,4 +1,4 @@
-//! What a restore carries out, step by step.
+//! Carries out a restore, step by step.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ pub(super) async fn carry_out(
     state: &State,
 ) -> Result<RestoreReport> {
     let settings = &job.settings.postgres;
-    // All that the run needs here, before anything is changed there.
+    // Everything that the run needs on this machine, before the target is changed.
     let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
     let needed = answering(&settings.temp, move |temp| {
         let folder = PrivateFolder::watched(temp)?;
@@ -134,13 +134,13 @@ pub(super) async fn carry_out(
                         let (manifest, lost) = (&prepared.located.manifest, losses.ids());
                         let comparing = check::run(job, archive, target, &loader, manifest, &lost);
                         compared = match job.stop.or_stop(comparing).await {
-                            // What failed must be told in any case.
+                            // The failed objects must be reported in any case.
                             Err(error)
                                 if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) =>
                             {
                                 prepared.not_proved.push(LeftOut {
                                     what: "the rows".into(),
-                                    why: format!("the comparison came to no end: {}", error.message()),
+                                    why: format!("the comparison did not finish: {}", error.message()),
                                 });
                                 None
                             }
@@ -175,7 +175,7 @@ pub(super) async fn carry_out(
     Ok(prepared.report(job, request, status))
 }
 
-/// With a name for its sessions by which they are known on the server, unless the user has given one.
+/// Gives the sessions a name by which the server shows them, unless the user has given one.
 fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
     let mut info = info.clone();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -184,7 +184,7 @@ fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
     (info, name)
 }
 
-/// What the comparison found, in the report or as an error.
+/// Puts the comparison's result into the report, or returns it as an error.
 fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
     let Source::Archive(archive) = &prepared.source else {
         return Ok(());
@@ -210,7 +210,8 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
     Ok(())
 }
 
-/// Where it replaces a database, in the new one beside it: the old one goes when the script is done.
+/// Runs the script. If it replaces a database, it runs in the new one beside the old one, which is removed after the
+/// script.
 async fn run_script(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -248,8 +249,8 @@ async fn run_script(
     Ok(())
 }
 
-/// Makes the definitions in the new database while the old one is still there, which stays if the server refuses one of
-/// them. Says whether they are made.
+/// Makes the definitions in the new database while the old one still exists. If the server refuses a definition, the
+/// old database stays. Returns whether they were made.
 async fn define_apart(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -259,7 +260,7 @@ async fn define_apart(
     beside: &str,
     state: &State,
 ) -> Result<bool> {
-    // What goes on past failures is not held up by one.
+    // With `--keep-going` a refused definition does not stop the restore, so this is not tried.
     if request.keep_going {
         return Ok(false);
     }
@@ -295,7 +296,7 @@ async fn put_in_place(
     Ok(())
 }
 
-/// In one transaction, where the server has room for its locks.
+/// In one transaction, if the server has room for its locks.
 async fn define(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<()> {
     let plan = &archive.plan;
     if !plan.ground.is_empty() {
@@ -308,14 +309,14 @@ fn is_atomic(archive: &Archive, target: &Target) -> bool {
     !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(&archive.plan)
 }
 
-/// What a filling leaves to tell.
+/// What the steps have to report.
 #[derive(Default)]
 struct Filled {
     left_out: Vec<LeftOut>,
     losses: Losses,
 }
 
-/// The steps of the plan, in their order.
+/// Runs the steps of the plan, in order.
 async fn fill(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -389,7 +390,7 @@ async fn the_end(
     state: &State,
 ) -> Result<Filled> {
     let left_out = tie(job, archive, target).await?;
-    // They run at every change of a definition, whoever makes it: nothing is made after them.
+    // Event triggers fire at every change of a definition, in any session: nothing is made after them.
     loader.finish("events", &archive.plan.events, 1).await?;
     state.whole();
     Ok(Filled {
@@ -402,7 +403,7 @@ const DEFINING: &str = "making the definitions";
 const LOADING: &str = "loading the data";
 const FINISHING: &str = "making indexes and constraints";
 
-/// The same past what fails.
+/// Like [`fill`], but continues after failures.
 async fn fill_past(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -452,7 +453,8 @@ async fn fill_past(
     Ok(Filled { left_out, losses })
 }
 
-/// Removes what stands in the way and makes the definitions, together; says whether it has. Otherwise all is as it was.
+/// Removes conflicting objects and makes the definitions in one transaction. Returns false if the server has no room
+/// for it: then nothing was changed.
 async fn renew(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -487,8 +489,8 @@ async fn renew(
     Ok(cleaned.is_some())
 }
 
-/// The same with the rows and all that follows them, where the restore is one transaction. Says what could not be put
-/// back, if all is done.
+/// Like [`renew`], with the rows and all later steps, if the restore is one transaction. Returns what could not be
+/// made again, if the transaction was committed.
 async fn replace(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -517,7 +519,7 @@ fn removes(archive: &Archive) -> bool {
 
 fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
     for tie in &archive.around.ties {
-        tracing::info!("to be put back: {}", tie.statement);
+        tracing::info!("to be made again: {}", tie.statement);
     }
     Removal {
         loosen: &archive.around.loosen,
@@ -530,20 +532,20 @@ fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
     }
 }
 
-/// Removes what stands in the way; says how many things that were.
+/// Removes conflicting objects, and returns their number.
 async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State) -> Result<usize> {
     if !removes(archive) {
         return Ok(0);
     }
     state.set(Stage::Cleaning);
-    job.observer.phase("removing what stands in the way");
+    job.observer.phase("removing conflicting objects");
     let removal = removal(job, archive);
     let cleaned = job.stop.or_stop(target.session.remove(&removal)).await?;
     state.remind(archive.around.reminder());
     Ok(cleaned)
 }
 
-/// What is put back is not given to others by what the target gives them of new things.
+/// Takes back what the target's default privileges give on the objects that are made again.
 async fn take_back_defaults(request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
     if !renewing::has_the_backups_grants(request) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Single tables: chosen, held against what the target has, and planned.
+//! Single tables: chooses them, compares them with the target, and plans the restore.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -31,7 +31,7 @@ pub(super) async fn plan(
         .iter()
         .find(|(_, id)| excluded.contains(id))
     {
-        let what = format!("--table names {}.{}, and --exclude leaves it out", stays.0.0, stays.0.1);
+        let what = format!("--table names {}.{}, but --exclude leaves it out", stays.0.0, stays.0.1);
         return Err(Error::config(what).hint("leave one of the two out"));
     }
     let named: Vec<Named<'_>> = items.iter().map(named).collect();
@@ -105,8 +105,8 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-/// Of keys of a partition on the same columns, all but the one that is to be the youngest, in the order of those above
-/// them in the target.
+/// The keys of a partition that are on the same columns, without the one that must be the youngest, in the order of
+/// the keys above them in the target.
 async fn first_keys(target: &Target, items: &[Item], attaches: &HashSet<i64>) -> Result<Vec<i64>> {
     let mut first = Vec::new();
     for keys in choice::older::alike(items, attaches) {
@@ -129,7 +129,7 @@ pub(super) fn named(item: &Item) -> Named<'_> {
     }
 }
 
-/// An operator with its types, which its entry's name lacks.
+/// An operator with its types, which are not in its entry's name.
 fn operator(item: &Item) -> Option<String> {
     let definition = &item.details.definition;
     let argument = |side: &str| {
@@ -141,8 +141,8 @@ fn operator(item: &Item) -> Option<String> {
     Some(format!("{schema}.{}({left},{right})", item.entry.tag))
 }
 
-/// What the tables need and the target has, in the archive's order; but for what every database has, and for relations,
-/// which are named with what belongs to them.
+/// What the tables need and the target has, in the archive's order. Objects that every database has are not listed,
+/// nor are tables and views.
 fn already_there(items: &[Item], there: &HashSet<i64>) -> Vec<String> {
     const TOLD: [&str; 9] = [
         "SCHEMA",
@@ -166,8 +166,9 @@ fn already_there(items: &[Item], there: &HashSet<i64>) -> Vec<String> {
     told.map(|item| item.entry.to_string()).collect()
 }
 
-/// A partition's rows that pg_dump loads through the root belong into it alone where the enums are the very ones that
-/// were backed up: the values of others have other hashes. That matters where it is a partition here too.
+/// pg_dump may load a partition's rows through the root. They belong into this partition alone only if the enums are
+/// the very ones that were backed up: the values of other enums have other hashes. This matters if the table is a
+/// partition in the target too.
 async fn fits_by_itself(
     target: &Target,
     manifest: &Manifest,
@@ -194,7 +195,7 @@ async fn fits_by_itself(
             continue;
         }
         let mut same = same_cluster;
-        // Without any type of the database's own, the table itself.
+        // If no type is the database's own: the table itself.
         let types = partitions::types_of(items, item);
         let (kind, asked) = match types.is_empty() {
             true => (Kind::Table, vec![item]),
@@ -217,8 +218,8 @@ async fn fits_by_itself(
         return Err(Error::new(
             Code::RestoreErr,
             format!(
-                "{}: its rows may belong into other partitions of {root} here: they go by hashes that differ from \
-                 database to database",
+                "{}: its rows may belong into other partitions of {root} here: the partitions use hashes that differ \
+                 from database to database",
                 item.entry
             ),
         )
@@ -227,7 +228,7 @@ async fn fits_by_itself(
     Ok(())
 }
 
-/// Rows, and where the tables' sequences stand.
+/// The entries of rows, and those that set the tables' sequences.
 fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     let of = |item: &Item, kind: &str, owners: &HashSet<i64>| {
         item.entry.desc == kind && item.details.dependencies.iter().any(|id| owners.contains(id))
@@ -240,7 +241,7 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
             .collect()
     };
     let mut sequences = ids("SEQUENCE", relations);
-    // Those that belong to no table give its numbers too: a default takes them.
+    // A sequence that no table owns counts too if a default takes its numbers from it.
     let is_sequence = |id: &&i64| {
         items
             .iter()
@@ -257,7 +258,7 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
     }
 }
 
-/// Where rows alone are to go.
+/// The target of a restore of rows alone.
 struct Place<'a> {
     target: &'a Target,
     items: &'a [Item],
@@ -266,7 +267,8 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// What is there is what the backup has: tables of the same kind, their partitions, and their sequences.
+    /// Checks that the target has what the backup has: tables of the same kind, their partitions, and their
+    /// sequences.
     async fn check(&self, tables: &[&Item]) -> Result<()> {
         let refused = |what: String| Error::new(Code::RestoreErr, what);
         let session = &self.target.session;
@@ -277,13 +279,13 @@ impl Place<'_> {
         let lacking: Vec<String> = lacking.map(|(item, _)| item.entry.to_string()).collect();
         if !lacking.is_empty() {
             let what = format!("the target lacks {}", some_of(&lacking, lacking.len() as u64));
-            return Err(refused(what).hint("leave --data-only out to make what is lacking"));
+            return Err(refused(what).hint("leave --data-only out, so that the missing objects are made"));
         }
         for (item, occupant) in tables.iter().zip(occupants.into_iter().flatten()) {
             let kind = if is_partitioned(item) { 'p' } else { 'r' };
             if occupant.kind != kind {
                 let what = format!(
-                    "{} is {} in the target, and another thing in the backup",
+                    "{} is {} in the target, but a different kind of object in the backup",
                     item.entry.name(),
                     occupant.what()
                 );
@@ -294,16 +296,16 @@ impl Place<'_> {
         self.has_sequences().await
     }
 
-    /// Whether there is anything to load for each that was named.
+    /// Checks that there are rows to load for each named table.
     fn has_rows(&self, tables: &[&Item]) -> Result<()> {
         let refused = |what: String, hint: &str| Err(Error::new(Code::RestoreErr, what).hint(hint));
         if let Some(other) = tables.iter().find(|item| item.entry.desc != "TABLE") {
             let (kind, name) = (other.entry.desc.to_lowercase(), other.entry.name());
-            let what = format!("--data-only loads rows, and the {kind} {name} has none of its own");
+            let what = format!("--data-only loads rows, but the {kind} {name} has none of its own");
             return match other.entry.desc.as_str() {
                 "MATERIALIZED VIEW" => refused(
                     what,
-                    "leave it out, and run REFRESH MATERIALIZED VIEW when the tables have their rows",
+                    "leave it out, and run REFRESH MATERIALIZED VIEW after the tables have their rows",
                 ),
                 _ => refused(what, "leave it out; or restore its definition without --data-only"),
             };
@@ -316,22 +318,22 @@ impl Place<'_> {
                 let item = tables.iter().find(|item| item.entry.dump_id == *id);
                 let name = item.map_or_else(String::new, |item| item.entry.name());
                 return refused(
-                    format!("the backup has no rows of {name}: there is nothing to load"),
-                    "leave it out; `left_out` in the backup's manifest says what it lacks",
+                    format!("the backup has no rows of {name}"),
+                    "leave it out; `left_out` in the backup's manifest lists what the backup lacks",
                 );
             }
         }
         Ok(())
     }
 
-    /// The entries of rows that are loaded.
+    /// The entries whose rows are loaded.
     fn loaded(&self) -> Vec<&Item> {
         let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
         let rows = self.items.iter().filter(|item| item.entry.desc == "TABLE DATA");
         rows.filter(|item| list.contains(&item.entry.dump_id)).collect()
     }
 
-    /// Rows of a partition that the target has detached would be loaded, and not be in its table.
+    /// Refuses a partition that the target has detached: its rows would be loaded, but would not be in its table.
     async fn has_partitions(&self) -> Result<()> {
         let named: HashSet<i64> = self.named.iter().map(|(_, id)| *id).collect();
         let mut known: HashMap<i64, HashSet<(String, String)>> = HashMap::new();
@@ -346,7 +348,7 @@ impl Place<'_> {
             };
             if !leaves.contains(&path(leaf)) {
                 let (leaf, root) = (leaf.entry.name(), root.entry.name());
-                let what = format!("{leaf} is a partition of {root} in the backup, and not in the target");
+                let what = format!("{leaf} is a partition of {root} in the backup, but not in the target");
                 return Err(Error::new(Code::RestoreErr, what).hint(format!(
                     "attach it again (ALTER TABLE {root} ATTACH PARTITION …), or name the partitions one by one: \
                      --table {leaf}"
@@ -356,7 +358,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Where sequences stand is set after the commit: what would fail then is found now.
+    /// Sequences are set after the commit. What would fail then is found now.
     async fn has_sequences(&self) -> Result<()> {
         let list: HashSet<i64> = self.plan.loads.iter().flat_map(|load| &load.list).copied().collect();
         let set = |item: &&Item| item.entry.desc == "SEQUENCE SET" && list.contains(&item.entry.dump_id);
@@ -369,7 +371,7 @@ impl Place<'_> {
             if !exists {
                 let what =
                     format!("the target lacks the sequence {name}, from which a table that is loaded takes numbers");
-                let hint = format!("give it back its name if it has another one now; {leave}");
+                let hint = format!("rename it back if it has another name now; {leave}");
                 return Err(Error::new(Code::RestoreErr, what).hint(hint));
             }
             if !may_set {
@@ -391,8 +393,8 @@ fn is_partitioned(item: &Item) -> bool {
     item.details.definition.contains("\nPARTITION BY ")
 }
 
-/// Rows go into tables that are there and empty; with `--clean` they are emptied first, since
-/// what is empty now may have rows when it is locked.
+/// Rows go into existing empty tables. With `--clean`, a table is emptied first even if it is empty now, since it may
+/// have rows when it is locked.
 async fn make_room(
     target: &Target,
     stored: &StoredArchive,
@@ -414,7 +416,7 @@ async fn make_room(
     for ((schema, name), _) in tables.iter().zip(hold).filter(|(_, holds)| *holds) {
         full.push(format!("ONLY {}", qualified(schema, name)));
     }
-    // Rows may come into any partition of such a root, also into one that the backup does not know.
+    // Rows may go into any partition of such a root, also into one that the backup does not have.
     for Through { schema, name, .. } in roots {
         let holds = request.clean || {
             let leaves = target.session.leaves(schema, name).await?;

@@ -1,26 +1,26 @@
-//! What a run that was killed leaves beside the database that it was to replace, and how the next run knows that it is
-//! pgstow's, unfinished, and no live run's.
+//! What a killed run leaves beside the database that it was to replace, and how the next run knows that it is an
+//! unfinished one of pgstow's, and that no live run uses it.
 //!
-//! A database that is made beside another lets nothing in until it bears a comment that says what it is; both happen in one
-//! transaction. The session that makes it holds an advisory lock of its name. The comment changes before the old database
-//! is removed: from then on the new one may be all that there is, and no run removes it.
+//! A database that is made beside another refuses connections until it has a comment that says what it is; both are
+//! set in one transaction. The session that makes it holds an advisory lock of its name. The comment changes before
+//! the old database is removed: from then on the new one may be the only one left, and no run removes it.
 
 use super::database;
 use super::ready::Target;
 use crate::error::{Code, Result};
 use crate::postgres::quoting::{identifier, literal};
 
-/// While the old database is there.
+/// The comment while the old database exists.
 fn unfinished(name: &str) -> String {
     format!("pgstow: an unfinished restore, to take the place of {name}")
 }
 
-/// While it goes.
+/// The comment while the old database is removed.
 fn finished(name: &str) -> String {
     format!("pgstow: a restore that takes the place of {name}, which is being removed")
 }
 
-/// The statement that makes it, of one that makes a database.
+/// Changes a statement that makes a database, so that it refuses connections.
 pub(super) fn closed(creation: &str) -> String {
     format!(
         "{} ALLOW_CONNECTIONS = false",
@@ -28,7 +28,7 @@ pub(super) fn closed(creation: &str) -> String {
     )
 }
 
-/// Says what it is, and lets sessions in.
+/// Sets the comment that says what it is, and allows connections.
 pub(super) async fn open(target: &Target, beside: &str) -> Result<()> {
     let (quoted, comment) = (identifier(beside), literal(&unfinished(target.name())));
     let statements =
@@ -43,7 +43,7 @@ pub(super) async fn keep(target: &Target, beside: &str) -> Result<()> {
     target.session.execute(&statement).await
 }
 
-/// It has taken the other's place, whose own comment comes from the backup.
+/// The database has replaced the other; its own comment comes from the backup.
 pub(super) async fn placed(target: &Target) {
     let statement = format!("COMMENT ON DATABASE {} IS NULL", identifier(target.name()));
     if let Err(error) = target.session.execute(&statement).await {
@@ -51,8 +51,8 @@ pub(super) async fn placed(target: &Target) {
     }
 }
 
-/// Removes what is left of runs for this target that were killed, where this one is to replace it, and says so; what it
-/// leaves is named.
+/// If this run replaces the database: removes what killed runs for this target have left, and reports it; reports
+/// also what it does not remove.
 pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>> {
     let (name, session) = (target.name(), &target.session);
     let (unfinished, finished) = (unfinished(name), finished(name));
@@ -62,8 +62,8 @@ pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>
         let quoted = identifier(&left.name);
         if left.comment.as_deref() == Some(&*finished) {
             notes.push(format!(
-                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of the two you \
-                 want, and rename or drop the other"
+                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of \
+                 the two you want, and rename or drop the other"
             ));
             continue;
         }
@@ -86,7 +86,8 @@ pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>
         notes.push(match why {
             None => format!("removed the database {quoted}, which an earlier restore had left unfinished"),
             Some(why) => format!(
-                "an earlier restore has left the database {quoted} unfinished, and it was not removed ({why}): DROP DATABASE {quoted}"
+                "an earlier restore left the database {quoted} unfinished, and it was not removed ({why}): run DROP \
+                 DATABASE {quoted}"
             ),
         });
         session.let_go(&left.name).await?;

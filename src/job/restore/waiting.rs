@@ -1,5 +1,5 @@
-//! A session of ours looks after what a restore has to wait for and sets no limit to itself: somebody's lock, and a server
-//! that answers nobody any more.
+//! A session of ours watches what a restore may wait for without a limit of its own: a lock of another session, and a
+//! server that answers no session any more.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -9,18 +9,19 @@ use crate::postgres::{Session, not_locked};
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks after the sessions of one name.
+/// Watches the sessions of one name.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch<'a> {
     pub session: &'a Session,
-    /// Which no other program has.
+    /// A name that no other program uses.
     pub name: &'a str,
     pub wait: Duration,
     /// How long the server may leave the session without an answer.
     pub stall: Duration,
 }
 
-/// Returns when one of them has waited for others' locks for too long, and says whose. Never, where nobody watches.
+/// Returns when one of them has waited too long for a lock, and names the holders. Never returns if nothing is
+/// watched.
 pub(super) async fn too_long(watch: Option<Watch<'_>>) -> Error {
     let Some(watch) = watch else {
         return std::future::pending().await;
@@ -45,7 +46,7 @@ pub(super) async fn too_long(watch: Option<Watch<'_>>) -> Error {
     }
 }
 
-/// Work in sessions of its own, for as long as the server answers this one, which nobody else uses meanwhile.
+/// Runs work in sessions of its own for as long as the server answers this one, which nothing else uses meanwhile.
 pub(super) async fn while_it_answers<T>(
     session: &Session,
     stall: Duration,
@@ -54,7 +55,7 @@ pub(super) async fn while_it_answers<T>(
     let asking = async {
         loop {
             tokio::time::sleep(PAUSE).await;
-            // A session that was ended says nothing of the others.
+            // The end of this session says nothing about the others.
             if tokio::time::timeout(stall, session.answers()).await.is_err() {
                 return silent(stall);
             }

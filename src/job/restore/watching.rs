@@ -1,4 +1,4 @@
-//! Event triggers of the target, which run at each change of a definition and may refuse it.
+//! Event triggers of the target, which fire at each change of a definition and may refuse it.
 
 use super::prepared::Prepared;
 use super::report::RestoreReport;
@@ -8,7 +8,8 @@ use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::identifier;
 
-/// Where the server refuses something, the target's event triggers are named, which may be what refuses it.
+/// If the server refuses something, the error names the target's event triggers, since one of them may have refused
+/// it.
 pub(super) async fn carry_out(
     job: &Job<'_>,
     request: &RestoreRequest,
@@ -22,15 +23,15 @@ pub(super) async fn carry_out(
     let done = steps::carry_out(job, request, prepared, state).await;
     done.map_err(|error| {
         let said = error.message();
-        // They do not run for rows.
+        // They do not fire for rows.
         let is_refused =
             error.code() == Code::RestoreErr && said.contains("the server says") && !said.starts_with("cannot load ");
         let Some(first) = watching.first().filter(|_| is_refused) else {
             return error;
         };
         let hint = format!(
-            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT TRIGGER {} \
-             DISABLE); otherwise {}",
+            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT \
+             TRIGGER {} DISABLE); otherwise {}",
             watching.join(", "),
             identifier(first),
             match error.has_own_hint() {

@@ -68,7 +68,7 @@ fn what_others_write_meanwhile_is_no_damage(major: u32) {
     assert_eq!(not_proved.len(), 2, "{report:#}");
     for one in not_proved {
         assert!(
-            one["why"].as_str().unwrap().contains("others have written"),
+            one["why"].as_str().unwrap().contains("other sessions have written"),
             "{report:#}"
         );
     }

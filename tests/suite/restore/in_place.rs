@@ -105,7 +105,7 @@ fn rows_are_put_back_in_place(major: u32) {
             failure.message
         );
         assert!(
-            failure.hint.contains("of one moment") && failure.hint.contains("--into"),
+            failure.hint.contains("must be from the same backup") && failure.hint.contains("--into"),
             "{}",
             failure.hint
         );
@@ -305,7 +305,7 @@ fn tables_are_replaced_where_others_need_them(major: u32) {
         "{report:#}"
     );
     assert!(
-        left.contains("parts_c") && left.contains("could not be put back"),
+        left.contains("parts_c") && left.contains("could not be made again"),
         "{report:#}"
     );
     // It has a column more than the backup's table, so it stays by itself, with its row; and what refers to it

@@ -230,14 +230,14 @@ fn copies_stand_beside_the_living(major: u32) {
         &["--clean"],
         "RESTORE_ERR",
         41,
-        "the view app.few already: --clean replaces tables alone",
+        "the view app.few already: --clean replaces only tables",
     );
     at(
         "app.customers",
         &["--clean"],
         "RESTORE_ERR",
         41,
-        "a table of the backup and no copy",
+        "a table of the backup and not a copy",
     );
     at("app.parts_0", &["--clean"], "RESTORE_ERR", 41, "a partition");
     at(
@@ -248,13 +248,13 @@ fn copies_stand_beside_the_living(major: u32) {
         "the index app.orders_pkey already",
     );
     at("app.state", &[], "RESTORE_ERR", 41, "a type app.state");
-    at("app.orders", &["--clean"], "CONFIG", 2, "the table's own place");
-    at("app", &["--clean"], "CONFIG", 2, "the table's own place");
+    at("app.orders", &["--clean"], "CONFIG", 2, "is the table itself");
+    at("app", &["--clean"], "CONFIG", 2, "is the table itself");
     at("x.y", &["--table", "app.parts"], "CONFIG", 2, "--into names one table");
     at("x", &["--data-only"], "CONFIG", 2, "--data-only");
     at("x", &["--create"], "CONFIG", 2, "");
     at("pg_catalog", &[], "CONFIG", 2, "PostgreSQL's own");
-    at("x", &["--table", "app.few"], "RESTORE_ERR", 41, "tables alone");
+    at("x", &["--table", "app.few"], "RESTORE_ERR", 41, "copies only of tables");
     at("x", &["--table", "app.heir"], "RESTORE_ERR", 41, "inherits");
     at("x", &["--table", "app.typed"], "RESTORE_ERR", 41, "those of a type");
     at("x", &["--table", "app.gone"], "NOT_FOUND", 42, "app.gone");

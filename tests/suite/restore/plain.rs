@@ -42,7 +42,7 @@ fn a_flipped_bit_or_a_statement_that_fails_leaves_the_target_as_it_was() {
         let target = Database::fresh(17);
         let failed = backed.refused(&target.url(), &[], "INTEGRITY", 40);
         assert!(
-            failed.message.contains("holds more SQL than the manifest says"),
+            failed.message.contains("contains more SQL than the manifest says"),
             "{}",
             failed.message
         );

@@ -351,7 +351,7 @@ fn what_hangs_on_what_is_replaced_is_told(major: u32) {
         "ALTER TABLE a.\"T t\" ADD CONSTRAINT \"C h\" CHECK ((w < 100))",
         "the constraint later of",
         "the column \"M m\" of a.\"T t\"; ",
-        "its values are gone",
+        "its values are lost",
         "NOT NULL of the column \"n\" of",
         "the row security of",
         "FORCE ROW LEVEL SECURITY of",

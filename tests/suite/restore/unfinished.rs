@@ -127,7 +127,7 @@ fn what_is_not_surely_left_stays_and_is_named(major: u32) {
     let told = warnings(&report);
     for words in [
         format!("another restore is making the database \\\"{live}\\\""),
-        format!("has left the database \\\"{used}\\\" unfinished, and it was not removed (sessions are in it)"),
+        format!("left the database \\\"{used}\\\" unfinished, and it was not removed (sessions are in it)"),
         format!("the database \\\"{placed}\\\" was made by a restore that was killed"),
         format!("removed the database \\\"{left}\\\""),
         format!("removed the database \\\"{closed}\\\""),

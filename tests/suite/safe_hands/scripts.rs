@@ -383,7 +383,8 @@ fn what_was_committed_behind_our_back_is_told() {
         let mut restore = backed.restore(&target.url(), &[]);
         restore.env("BACKUP_PG_BIN", &folder);
         let failed = crate::support::wreck::fail(&mut restore, "RESTORE_ERR", 41);
-        let what = "its transaction was committed before that: the target holds what the script had done until then";
+        let what =
+            "its transaction was committed before that: the target holds everything that the script did until then";
         assert!(failed.message.contains(what), "{}", failed.message);
         assert_eq!(target.sql("SELECT count(*) FROM pg_class WHERE relname = 'notes'"), "1");
     }

@@ -1,11 +1,12 @@
-//! Definitions that no role but a superuser may make, wherever they are made: found by their words, and asked of the server.
+//! Finds definitions that only a superuser may make, in any schema: by their words, and by asking the server.
 
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::ready::{Target, some_of};
 use crate::postgres::Deed;
 
-/// Languages that anybody may write in come with the server, and those of extensions say themselves whether they are safe.
+/// Languages that every role may use come with the server. Those of extensions have a flag that says whether they are
+/// safe.
 const SAFE: [&str; 2] = ["sql", "plpgsql"];
 
 pub(super) async fn check(target: &Target, planned: &[&Item]) -> Result<()> {
@@ -24,11 +25,12 @@ pub(super) async fn check(target: &Target, planned: &[&Item]) -> Result<()> {
             continue;
         }
         let what = format!(
-            "the role {user} may not make what only a superuser makes: {}",
+            "the role {user} may not make objects that only a superuser may make: {}",
             some_of(&names, names.len() as u64)
         );
-        return Err(Error::new(Code::Permission, what)
-            .hint("leave it out, with what needs it, by --exclude KIND:NAME; or restore as a superuser"));
+        return Err(Error::new(Code::Permission, what).hint(
+            "leave them out, with everything that needs them, by --exclude KIND:NAME; or restore as a superuser",
+        ));
     }
     Ok(())
 }
@@ -39,7 +41,7 @@ fn deeds(item: &Item) -> Vec<Deed<'_>> {
         "FUNCTION" | "PROCEDURE" => of_function(definition),
         "OPERATOR CLASS" | "OPERATOR FAMILY" => vec![Deed::OperatorClass],
         "SHELL TYPE" => vec![Deed::BaseType],
-        // Also one of which nothing but the name was ever made.
+        // Also a type of which only the name was ever made.
         "TYPE" if !COMPOSED.iter().any(|composed| definition.contains(composed)) => vec![Deed::BaseType],
         "CAST" => of_cast(definition),
         "TRANSFORM" if between(definition, " FOR ", " LANGUAGE ").is_some_and(is_own) => vec![Deed::TransformOfOwn],
@@ -54,7 +56,7 @@ fn deeds(item: &Item) -> Vec<Deed<'_>> {
 
 /// What anybody may make a type of.
 const COMPOSED: [&str; 3] = [" AS ENUM (", " AS (", " AS RANGE ("];
-/// A pointer, with which any memory can be read.
+/// A pointer, which can read any memory.
 const STATES: [&str; 2] = ["\n    STYPE = internal", "\n    MSTYPE = internal"];
 
 fn of_cast(definition: &str) -> Vec<Deed<'_>> {
@@ -62,7 +64,7 @@ fn of_cast(definition: &str) -> Vec<Deed<'_>> {
     if definition.contains(" WITHOUT FUNCTION") {
         deeds.push(Deed::CastAsIs);
     }
-    // One of the two types must be the role's own.
+    // One of the two types must belong to the role.
     if between(definition, " CAST (", ") WITH").is_some_and(is_own) {
         deeds.push(Deed::CastOfOwn);
     }
@@ -74,13 +76,13 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     rest.split_once(after).map(|(between, _)| between)
 }
 
-/// pg_dump names the schema of every type but PostgreSQL's own.
+/// pg_dump names the schema of every type except PostgreSQL's own.
 fn is_own(types: &str) -> bool {
     !types.contains('.')
 }
 
 /// What pg_dump writes between a function's result and its body: the language and the options on one line, then each
-/// setting on its own.
+/// setting on a line of its own.
 fn of_function(definition: &str) -> Vec<Deed<'_>> {
     let mut deeds = Vec::new();
     let Some(at) = definition.find("\n    LANGUAGE ") else {

@@ -1,4 +1,5 @@
-//! Materialized views over what the role may not read of PostgreSQL's own tables: they are filled when all else is done.
+//! Materialized views that read tables of PostgreSQL's own which the role may not read: they are filled after
+//! everything else.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -25,7 +26,7 @@ pub(super) async fn check(target: &Target, planned: &[&Item]) -> Result<()> {
     }
     let user = &target.session.server().user;
     let what = format!(
-        "the role {user} may not read what materialized views are made of: {}",
+        "the role {user} may not read tables that materialized views use: {}",
         some_of(&names, names.len() as u64)
     );
     Err(Error::new(Code::Permission, what)
@@ -52,7 +53,7 @@ fn unreadable<'a>(planned: &[&Item], filled: &[&'a Item], hidden: &BTreeSet<Stri
     filled.iter().filter(needs).copied().collect()
 }
 
-/// Whether a view's text names this one as what it reads: as pg_dump writes it, without its schema.
+/// Whether a view's text reads from this name, which pg_dump writes without its schema.
 fn reads(definition: &str, name: &str) -> bool {
     let goes_on = |c: char| c.is_alphanumeric() || "_$.(\"".contains(c);
     definition.match_indices(name).any(|(at, _)| {

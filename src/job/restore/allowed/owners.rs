@@ -1,5 +1,5 @@
-//! Whether what others owned can become theirs: where no superuser gives something away, the new owner needs the right to
-//! make such a thing in its place.
+//! Checks whether objects can be given to their owners: if the restoring role is not a superuser, the new owner needs
+//! the right to create such an object in its schema.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,7 +11,8 @@ use crate::job::restore::plan::is_given_away;
 use crate::job::restore::ready::{Target, some_of};
 use crate::postgres::quoting::identifier;
 
-/// In a new database this schema belongs to the database's owner; before this version everybody may make things in it.
+/// In a new database this schema belongs to the database's owner; before this version every role may create objects
+/// in it.
 const GUARDED_SINCE: u32 = 15;
 
 pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {
@@ -21,7 +22,7 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
         .filter(|item| item.entry.desc == "SCHEMA")
         .map(|item| (item.entry.tag.as_str(), *item))
         .collect();
-    // Schemas that the restore itself makes get their grants before.
+    // Schemas that the restore itself makes get their grants first.
     let granted: HashSet<&str> = planned
         .iter()
         .filter(|item| item.entry.desc == "ACL")
@@ -40,7 +41,7 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
             None => {}
         }
     }
-    // Whose a schema of this restore's making is, and who cannot own anything in it.
+    // The owner of a schema that this restore makes, and the roles that cannot own anything in it.
     let mut strangers: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for &(schema, owner) in &asked {
         let holder = match schema {
@@ -70,7 +71,7 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
         }
     }
     match strangers.into_iter().next() {
-        // What goes on past failures leaves these things to the role that restores, and says so.
+        // With `--keep-going` these objects belong to the restoring role, and the report says so.
         Some(((schema, holder), owners)) if !request.keep_going => {
             let all = asked.iter().filter(|(place, _)| *place == Some(schema));
             let all: Vec<String> = all.map(|(_, owner)| identifier(owner)).collect();
@@ -80,7 +81,7 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
     }
 }
 
-/// Whether the restore says whose the schema is.
+/// Whether the restore sets the owner of the schema.
 fn makes(schema: &Item, request: &RestoreRequest) -> bool {
     request.create || schema.details.definition.contains("CREATE ")
 }
@@ -92,7 +93,8 @@ fn holder_of<'a>(schema: &'a Item, user: &'a str) -> &'a str {
     }
 }
 
-/// Who owns a new database, and so its `public`, while all in it is made; nothing where everybody may make things there.
+/// The owner of a new database, and so of its `public`, while its objects are made. `None` if every role may create
+/// there.
 async fn owner_of_new(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Option<String>> {
     let server = target.session.server();
     if server.major < GUARDED_SINCE {
@@ -110,22 +112,22 @@ async fn owner_of_new(target: &Target, items: &[Item], request: &RestoreRequest)
     Ok(Some(given.unwrap_or(&server.user).to_owned()))
 }
 
-/// As far as it can be known: roles that are yet to be made may become members of others.
+/// As far as it can be known: roles that are made later may become members of others.
 async fn owns(target: &Target, owner: &str, holder: &str, request: &RestoreRequest) -> Result<bool> {
     if owner == holder {
         return Ok(true);
     }
     match target.found.roles.get(owner).copied() {
-        // Of no role that is there, unless that is asked for.
+        // It is a member of no existing role, unless the user asks for that.
         None => Ok(!request.globals || request.globals_privileged || holder != target.session.server().user),
-        // It is told that it cannot be given anything at all.
+        // Another error reports that nothing can be given to this role.
         Some(false) => Ok(true),
         Some(true) if !target.found.roles.contains_key(holder) => Ok(true),
         Some(true) => target.session.has_rights_of(owner, holder).await,
     }
 }
 
-/// `all`: who owned anything in that schema, quoted.
+/// `all`: everyone who owned anything in that schema, quoted.
 fn refused(target: &Target, (schema, holder): (&str, &str), owners: &[String], all: &[String]) -> Error {
     let told = some_of(owners, owners.len() as u64);
     let what = format!(
@@ -135,20 +137,20 @@ fn refused(target: &Target, (schema, holder): (&str, &str), owners: &[String], a
     let database = identifier(target.name());
     let hint = match (schema, all) {
         ("public", [owner]) => format!(
-            "make the database yourself, CREATE DATABASE {database} OWNER {owner}, and restore without --create; or use \
-             --no-owner"
+            "make the database yourself, CREATE DATABASE {database} OWNER {owner}, and restore without --create; or \
+             use --no-owner"
         ),
         ("public", all) => format!(
-            "make the database yourself, CREATE DATABASE {database}; in it GRANT CREATE ON SCHEMA public TO {}; and restore \
-             without --create; or use --no-owner",
+            "make the database yourself, CREATE DATABASE {database}; in it GRANT CREATE ON SCHEMA public TO {}; and \
+             restore without --create; or use --no-owner",
             all.join(", ")
         ),
-        _ => "use --no-owner; or --keep-going, which leaves these things to the role that restores".to_owned(),
+        _ => "use --no-owner; or --keep-going, which leaves these objects to the role that restores".to_owned(),
     };
     Error::new(Code::Permission, what).hint(hint)
 }
 
-/// In what is there before. A role that is yet to be made has what PUBLIC has.
+/// For existing schemas. A role that is made later has the rights of PUBLIC.
 async fn may_create(target: &Target, owner: &str, schema: Option<&str>) -> Result<()> {
     if !target.found.roles.contains_key(owner) || target.session.may_create(owner, schema).await? {
         return Ok(());

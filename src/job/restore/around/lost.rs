@@ -1,4 +1,5 @@
-//! What goes with things of the target that are replaced, held against what the archive's table of contents brings.
+//! Finds what is lost with replaced objects of the target, by comparing it with what the archive's table of contents
+//! brings.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
@@ -11,9 +12,9 @@ use crate::postgres::quoting::identifier;
 use crate::postgres::{Belonging, Feature, Inside, Mark, MemberGrant, Trait, TraitKind};
 use crate::units::count;
 
-/// Of one kind in a report.
+/// How many of one kind a report lists.
 const MOST: usize = 100;
-/// Bytes of a statement in a report.
+/// How many bytes of a statement a report shows.
 const LONGEST: usize = 1000;
 
 pub(super) const ON_A_TABLE: &str = "the target had it on a table that was replaced, and the backup does not have it";
@@ -22,9 +23,9 @@ pub(super) const ANOTHER_VALUE: &str =
 pub(super) const IN_A_SCHEMA: &str = "the target had it in a schema that was replaced, and the backup does not have it";
 const ON_AN_OBJECT: &str = "the target had it on what was replaced, and the backup does not have it";
 const WITH_VALUES: &str =
-    "the target had it in a table that was replaced, and the backup does not have it; its values are gone with it";
+    "the target had it in a table that was replaced, and the backup does not have it; its values are lost";
 
-/// As many of each kind as a person reads, and how many more there are.
+/// As many of each kind as a person reads, and the number of the others.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     kinds: BTreeMap<String, (usize, Vec<LeftOut>)>,
@@ -60,7 +61,7 @@ impl Lost {
     }
 }
 
-/// The archive's entries, by what they are and by what they are about.
+/// The archive's entries, by their object and by the object that they are about.
 pub(super) struct Brought<'a> {
     entries: HashMap<String, Vec<&'a Item>>,
     /// Grants and comments, by the dump id of the object.
@@ -74,7 +75,7 @@ pub(super) struct Brought<'a> {
 }
 
 impl<'a> Brought<'a> {
-    /// But for those that are left out.
+    /// All entries, except those that are left out.
     pub fn new(items: &'a [Item], left_out: &HashSet<i64>) -> Self {
         let mut brought = Self {
             entries: HashMap::new(),
@@ -121,7 +122,7 @@ impl<'a> Brought<'a> {
         })
     }
 
-    /// Whether a definition of the backup's gives the table or index that setting.
+    /// Whether a definition in the backup gives the table or index this setting.
     pub fn marks(&self, mark: &Mark) -> bool {
         if !self.is_utf8 && !mark.words.is_ascii() {
             return true;
@@ -130,7 +131,7 @@ impl<'a> Brought<'a> {
             .any(|item| stands(&item.details.definition, &mark.words))
     }
 
-    /// Entries whose definitions may give it.
+    /// Entries whose definitions may contain the setting.
     fn of_mark<'s>(&'s self, mark: &'s Mark) -> impl Iterator<Item = &'a Item> + use<'s, 'a> {
         let kinds = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX"];
         let named = kinds
@@ -141,7 +142,7 @@ impl<'a> Brought<'a> {
         named.chain(constraints).copied()
     }
 
-    /// Whether one of them gives it the value that it has in the target, for a setting that the backup has too.
+    /// Whether one of them gives it the target's value. The backup has the setting too.
     pub fn values(&self, mark: &Mark) -> bool {
         let phrases = mark.phrases();
         if phrases.is_empty() || (!self.is_utf8 && !mark.statement.is_ascii()) {
@@ -151,7 +152,8 @@ impl<'a> Brought<'a> {
             .any(|item| phrases.iter().any(|phrase| ends(&item.details.definition, phrase)))
     }
 
-    /// Columns and checks that the backup's table does not have. One whose definition is not understood is passed over.
+    /// Columns and checks that the backup's table does not have. A table whose definition is not understood is
+    /// skipped.
     pub fn lacking(&self, table: &Inside, lost: &mut Lost) {
         let Some(family) = self.family(&table.schema, &table.name) else {
             return;
@@ -192,7 +194,7 @@ impl<'a> Brought<'a> {
         }
     }
 
-    /// A table's own members, and those of the tables above it.
+    /// The members of a table and of the tables above it.
     fn family(&self, schema: &str, name: &str) -> Option<Vec<Members>> {
         let members = |schema: &str, name: &str| {
             let kinds = ["TABLE", "FOREIGN TABLE"];
@@ -212,8 +214,8 @@ impl<'a> Brought<'a> {
         Some(family)
     }
 
-    /// Of the objects that were asked about; `new_owner` is who gets all that the restore makes, if it is not the backup's
-    /// owners.
+    /// What is lost of the objects that were asked about. `new_owner` is the role that owns everything that the
+    /// restore makes, if it is not the backup's owners.
     pub fn without(&self, traits: Vec<Trait>, objects: &[&Item], new_owner: Option<&str>, lost: &mut Lost) {
         let mut owners: BTreeMap<(String, String), (usize, Trait)> = BTreeMap::new();
         for one in traits {
@@ -262,7 +264,7 @@ impl<'a> Brought<'a> {
         }
     }
 
-    /// Of things that are replaced, as `goes` says. `new_owner` is as in [`Self::without`].
+    /// The same for replaced objects, as `goes` says. `new_owner` is as in [`Self::without`].
     pub fn without_feature(
         &self,
         feature: Feature,
@@ -308,7 +310,7 @@ impl<'a> Brought<'a> {
         }
     }
 
-    /// Of what an extension has made, which is made anew with it.
+    /// For objects that an extension made and that are made anew with it.
     pub fn without_grant_on_member(&self, grant: MemberGrant, lost: &mut Lost) {
         let mut about = self.found("ACL", &grant.schema, &grant.tag).iter();
         let brings = match grant.is_revoke {
@@ -320,7 +322,7 @@ impl<'a> Brought<'a> {
         }
     }
 
-    /// Of large objects that are replaced; one line for each role.
+    /// For replaced large objects; one line for each role.
     pub fn without_grants(&self, granted: &[(u32, String)], lost: &mut Lost) {
         let mut roles: BTreeMap<&str, (usize, u32)> = BTreeMap::new();
         for (id, role) in granted {
@@ -343,12 +345,12 @@ impl<'a> Brought<'a> {
     }
 }
 
-/// pg_dump puts the names in some tags in quotes.
+/// pg_dump writes the names in some tags in quotes.
 fn key(kind: &str, schema: &str, tag: &str) -> String {
     format!("{kind}\0{schema}\0{}", tag.replace('"', ""))
 }
 
-/// Which large objects a grant's tag names: `LARGE OBJECT 7`, and from 17 on `LARGE OBJECTS 7..9`.
+/// The large objects that a grant's tag names: `LARGE OBJECT 7`, and from PostgreSQL 17 also `LARGE OBJECTS 7..9`.
 fn large_objects(tag: &str) -> Option<RangeInclusive<u32>> {
     if let Some(one) = tag.strip_prefix("LARGE OBJECT ") {
         let one = one.parse().ok()?;
@@ -358,7 +360,7 @@ fn large_objects(tag: &str) -> Option<RangeInclusive<u32>> {
     Some(first.parse().ok()?..=last.parse().ok()?)
 }
 
-/// Whether a grant of the archive's gives this role anything.
+/// Whether a grant in the archive gives this role anything.
 fn is_for(item: &Item, role: &str) -> bool {
     let definition = &item.details.definition;
     match role {
@@ -367,7 +369,7 @@ fn is_for(item: &Item, role: &str) -> bool {
     }
 }
 
-/// Whether a grant of the archive's takes anything from this role.
+/// Whether a grant in the archive takes anything from this role.
 fn is_from(item: &Item, role: &str) -> bool {
     match role {
         "PUBLIC" => item.details.definition.contains(" FROM PUBLIC"),
@@ -375,13 +377,13 @@ fn is_from(item: &Item, role: &str) -> bool {
     }
 }
 
-/// Whether words stand in a text with nothing of a word right before them.
+/// Whether the text contains these words, with no other word character directly before them.
 fn stands(text: &str, words: &str) -> bool {
     text.match_indices(words)
         .any(|(at, _)| text[..at].ends_with([' ', '(']))
 }
 
-/// The same, and nothing of a word or a number right behind them.
+/// The same, and with no character of a word or a number directly after them.
 fn ends(text: &str, words: &str) -> bool {
     text.match_indices(words).any(|(at, _)| {
         let behind = &text[at + words.len()..];

@@ -1,4 +1,4 @@
-//! What stands inside of a table, by pg_dump's definition of it.
+//! The members of a table, from pg_dump's definition of it.
 
 use std::collections::HashSet;
 
@@ -9,16 +9,16 @@ use crate::postgres::quoting::unquoted;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
     pub columns: HashSet<String>,
-    /// Of constraints that stand beside the columns.
+    /// Constraints that are defined beside the columns.
     pub constraints: HashSet<String>,
-    /// Columns.
+    /// The columns that are `NOT NULL`.
     pub not_null: HashSet<String>,
-    /// Schema and name of each table whose columns and checks it has too.
+    /// Schema and name of each table from which it has columns and checks too.
     pub parents: Vec<(String, String)>,
 }
 
 impl Members {
-    /// Nothing of what does not look as pg_dump writes it, and of a table that is made by a type.
+    /// `None` if it does not look as pg_dump writes it, and for a table that is made from a type.
     pub fn parse(definition: &str) -> Option<Self> {
         let rest = definition.strip_prefix("CREATE ")?;
         let rest = rest.strip_prefix("UNLOGGED ").unwrap_or(rest);
@@ -55,7 +55,7 @@ impl Members {
         Some(members)
     }
 
-    /// A column or a constraint, by its words outside of brackets.
+    /// Takes a column or a constraint, from its words outside of brackets.
     fn take(&mut self, element: &[&[u8]]) {
         match element {
             [b"CONSTRAINT", _, b"NOT", b"NULL", column, ..] | [b"NOT", b"NULL", column, ..] => {

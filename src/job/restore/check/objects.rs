@@ -1,4 +1,5 @@
-//! Large objects, read again by a session of ours: how long each is, and its SHA-256, as the manifest's digest has them.
+//! Large objects, read again by a session of ours: the length and the SHA-256 of each, which the manifest's digest is
+//! made of.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use crate::format::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink,
 use crate::postgres::{Refusal, Row, StallClock, Wire};
 use crate::run::threads::apart;
 
-/// Asked for in one statement.
+/// How many objects one statement asks for.
 const AT_ONCE: usize = 500;
-/// The server digests an object of so many bytes as a whole; a longer one is read in pieces of that size.
+/// The server digests an object of up to this many bytes as a whole; a longer one is read in pieces of this size.
 const WHOLE: u64 = 4 << 20;
-/// What the server may have to digest before it answers.
+/// How many bytes the server may have to digest before it answers.
 const BEFORE_AN_ANSWER: u64 = 32 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,7 @@ struct Content {
     sha256: [u8; 32],
 }
 
-/// Those of all these blocks.
+/// Compares the objects of all these blocks.
 pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, blocks: &[usize]) -> Result<Verdict> {
     let (mut others, mut not_read) = (Vec::new(), None);
     let mut number = 0;
@@ -40,7 +41,7 @@ pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, 
         }
         match of_block(job, backup, wire, index).await? {
             Ok(found) => others.extend(found),
-            // What differs is told all the same.
+            // The differences are reported all the same.
             Err(refusal) => {
                 not_read.get_or_insert(unread(refusal)?);
             }
@@ -54,7 +55,7 @@ pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, 
     Ok(Verdict::Different(format!("differs in {differ} of {number}: {named}")))
 }
 
-/// The objects of one block that are others in the target, in words.
+/// The objects of one block that differ in the target, in words.
 async fn of_block(
     job: &Job<'_>,
     backup: Backup<'_>,
@@ -70,7 +71,7 @@ async fn of_block(
     if digest(&numbers, &found).as_ref() == Some(&backup.stored.promises[index]) {
         return Ok(Ok(Vec::new()));
     }
-    // The backup's own say which.
+    // The backup's own objects show which.
     let ours = ours(job, backup, index).await?;
     let numbers: Vec<u32> = ours.iter().map(|(number, _)| *number).collect();
     let found = match there(wire, &numbers, stall).await {
@@ -90,8 +91,8 @@ async fn of_block(
     Ok(Ok(others.collect()))
 }
 
-/// Of the objects that a block holds, as the table of contents has them: those of its group, or before
-/// PostgreSQL 17 all.
+/// The objects that a block holds, from the table of contents: those of its group, or before PostgreSQL 17 all of
+/// them.
 fn numbers(backup: Backup<'_>, index: usize) -> Vec<u32> {
     let entry = backup.stored.head.data[index].dump_id;
     let item = backup.items.iter().find(|item| item.entry.dump_id == entry);
@@ -109,7 +110,7 @@ fn numbers(backup: Backup<'_>, index: usize) -> Vec<u32> {
     numbers
 }
 
-/// As the manifest has it; `None` where one is not there.
+/// The digest as in the manifest; `None` if an object is missing.
 fn digest(numbers: &[u32], found: &[Option<Content>]) -> Option<BlockDigest> {
     let (mut lines, mut bytes) = (Sha256::new(), 0);
     for (number, content) in numbers.iter().zip(found) {
@@ -126,7 +127,7 @@ fn digest(numbers: &[u32], found: &[Option<Content>]) -> Option<BlockDigest> {
     })
 }
 
-/// What the target holds of these, in their order; nothing of one that is not there.
+/// What the target holds of these objects, in their order; `None` for one that is missing.
 async fn there(
     wire: &mut Wire,
     numbers: &[u32],
@@ -158,7 +159,7 @@ async fn there(
     Ok(found)
 }
 
-/// A server that does not answer for `stall` is given up.
+/// Fails if the server does not answer for `stall`.
 async fn asked(wire: &mut Wire, question: &str, stall: Duration) -> std::result::Result<Vec<Row>, Refusal> {
     let clock = StallClock::default();
     clock.begin();
@@ -177,7 +178,7 @@ fn list(numbers: &[u32]) -> String {
     numbers.join(",")
 }
 
-/// Of those that are there.
+/// The lengths of the objects that exist.
 async fn lengths(wire: &mut Wire, numbers: &[u32], stall: Duration) -> std::result::Result<HashMap<u32, u64>, Refusal> {
     // 262144 opens for reading, 2 seeks the end.
     let question = format!(
@@ -239,7 +240,7 @@ async fn in_pieces(
     Ok(sha256.finalize().into())
 }
 
-/// The backup's own, read once more.
+/// The backup's own objects, read once more.
 async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u32, Content)>> {
     let stored = Arc::clone(backup.stored);
     let observer = Arc::clone(job.observer);
@@ -256,7 +257,7 @@ async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u3
     read.map_err(|error| rows::unread(backup.stored, index, error))
 }
 
-/// The objects of a block that passes.
+/// Takes the objects of a block while it is read.
 #[derive(Default)]
 struct Objects {
     found: Vec<(u32, Content)>,

@@ -1,8 +1,9 @@
-//! Which indexes of a partition have to be older than its keys. When a partition is attached, the server gives each index
-//! of the table above, the oldest first, the oldest index of the partition that is like it, and a key nothing but the index
-//! of a key. A plain index of the table above that is older than the key would get the key's, and the key none. Servers
-//! before 18 do not tell a primary key from a unique constraint: of both on the same columns, those of the partition have
-//! to be made in the order of those above.
+//! Finds the indexes of a partition that must be made before its keys. When a partition is attached, the server goes
+//! through the indexes of the table above, the oldest first, and attaches to each the oldest matching index of the
+//! partition. To a key it attaches only the index of a key. So a plain index of the table above that is older than
+//! the key would get the index of the partition's key, and the key would get none. Servers before 18 do not
+//! distinguish a primary key from a unique constraint: if both are on the same columns, the partition's must be made
+//! in the same order as those above.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,8 +12,8 @@ use memchr::memmem;
 use super::{RELATIONS, attached_indexes, by_id, leading_names};
 use crate::format::archive::Item;
 
-/// Of the indexes that come with a partition that is attached (`attaches` are the entries that attach them), those
-/// that are like a key.
+/// Of the indexes that come with a partition that is attached, those that match a key. `attaches` are the entries
+/// that attach them.
 pub fn than_keys(items: &[Item], attaches: &HashSet<i64>) -> HashSet<i64> {
     let by_id = by_id(items);
     let own = |id: &i64| {
@@ -25,10 +26,11 @@ pub fn than_keys(items: &[Item], attaches: &HashSet<i64>) -> HashSet<i64> {
     found.map(|index| index.entry.dump_id).collect()
 }
 
-/// A key of a partition, and the schema and name of the index above it.
+/// A key of a partition, with the schema and name of the index above it.
 pub type Key = (i64, [String; 2]);
 
-/// The keys that come with a partition that is attached, where several are on the same columns: together with those.
+/// Groups of keys on the same columns that come with a partition that is attached. Only groups of several are
+/// returned.
 pub fn alike(items: &[Item], attaches: &HashSet<i64>) -> Vec<Vec<Key>> {
     let by_id = by_id(items);
     let mut alike: BTreeMap<(i64, &[u8]), Vec<Key>> = BTreeMap::new();
@@ -60,7 +62,7 @@ fn is_table(id: &i64, by_id: &HashMap<i64, &Item>) -> bool {
     found.is_some_and(|item| RELATIONS.contains(&item.entry.desc.as_str()))
 }
 
-/// A key's columns, with the brackets around them.
+/// A key's columns, with their brackets.
 fn columns(key: &Item) -> Option<&[u8]> {
     let definition = key.definition();
     let words = [&b" PRIMARY KEY "[..], b" UNIQUE ", b" UNIQUE NULLS NOT DISTINCT "];
@@ -72,7 +74,7 @@ fn columns(key: &Item) -> Option<&[u8]> {
     rest.starts_with(b"(").then_some(&rest[..=end])
 }
 
-/// Whether this is a plain index of the columns of that key.
+/// Whether the index is a plain index on the same columns as the key.
 fn is_like(index: &Item, key: &Item, by_id: &HashMap<i64, &Item>) -> bool {
     let mut tables = index.details.dependencies.iter().filter(|id| is_table(id, by_id));
     let same_table = tables.any(|id| key.details.dependencies.contains(id));

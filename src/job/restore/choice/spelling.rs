@@ -1,14 +1,14 @@
-//! How tables are named by users, and what is said of a name that the backup does not have.
+//! How users write the names of tables, and the errors for names that the backup does not have.
 
 use super::Named;
 use crate::error::{Code, Error};
 use crate::postgres::quoting::{identifier, qualified};
 use crate::repository::stored_archive::StoredArchive;
 
-/// Names that an error offers.
+/// How many names an error offers.
 const NEAREST: usize = 3;
 
-/// How its user may write a table's name: plain, or quoted as in SQL.
+/// How a user may write a table's name: plain, or quoted as in SQL.
 pub(super) fn spelt((schema, name): &(String, String)) -> [String; 4] {
     [
         format!("{schema}.{name}"),
@@ -21,18 +21,21 @@ pub(super) fn spelt((schema, name): &(String, String)) -> [String; 4] {
 pub(super) fn ambiguous(wanted: &str, found: &[Named]) -> Error {
     let names = found.iter().map(|((schema, name), _)| qualified(schema, name));
     let names: Vec<String> = names.collect();
-    Error::config(format!("--table {wanted}: it may be each of {}", names.join(", ")))
-        .hint("write the schema and the name in quotes, as they stand here: --table '\"SCHEMA\".\"TABLE\"'")
+    Error::config(format!(
+        "--table {wanted} is ambiguous: it matches {}",
+        names.join(", ")
+    ))
+    .hint("write the schema and the name in quotes, as shown here: --table '\"SCHEMA\".\"TABLE\"'")
 }
 
-/// Rows that the archive has without their table: that is made by an extension. Rows of others have one.
+/// Whether the archive has rows of this table without the table itself: then an extension makes the table.
 pub(super) fn is_extensions(archive: &StoredArchive, wanted: &str) -> bool {
     let mut tables = archive.tables.iter().flatten();
     tables.any(|table| spelt(table).iter().any(|text| text == wanted))
 }
 
 pub(super) fn of_extension(wanted: &str) -> Error {
-    let what = format!("the backup has the rows of {wanted}, and not the table itself, which an extension makes");
+    let what = format!("the backup has only the rows of {wanted}: an extension makes the table itself");
     Error::new(Code::NotFound, what).hint(
         "it comes with a whole restore: restore the backup into another database (--create), and copy its rows from there",
     )

@@ -1,6 +1,7 @@
-//! What a constraint that is an index needs beside its table. pg_dump records it of the index, and has no entry for that:
-//! functions in expressions, operators and operator classes. All that is not PostgreSQL's own stands in the definition
-//! with its schema; the default class of a column's type does not stand there at all.
+//! What a constraint that is an index needs besides its table: functions in expressions, operators and operator
+//! classes. pg_dump records these needs for the index, which has no entry of its own here. Everything that is not
+//! PostgreSQL's own is in the definition with its schema, except the default operator class of a column's type, which
+//! is not in the definition.
 
 use std::collections::HashMap;
 
@@ -9,8 +10,8 @@ use memchr::memmem;
 use super::RELATIONS;
 use crate::format::archive::{Item, leading_names};
 
-/// Stock extensions, and which operators and classes for types of PostgreSQL's own are theirs: columns of other types
-/// bring their extension.
+/// Stock extensions, with their operators and operator classes for PostgreSQL's own types. (Columns of other types
+/// already need their extension.)
 const KNOWN: &[(&str, &[&str])] = &[
     ("amcheck", &[]),
     ("btree_gin", &[]),
@@ -35,7 +36,7 @@ const KNOWN: &[(&str, &[&str])] = &[
 /// A schema and a name in it.
 type Path = [Vec<u8>; 2];
 
-/// Dump ids.
+/// The dump ids of what the constraint needs.
 pub fn needs(item: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     let Some(index) = Index::of(item) else {
         return Vec::new();
@@ -53,11 +54,11 @@ pub fn needs(item: &Item, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     needed
 }
 
-/// Such a constraint.
+/// A constraint that is an index.
 struct Index<'a> {
     /// `btree`, `gist`, …
     method: Vec<u8>,
-    /// What follows its name.
+    /// The text after its name.
     text: &'a [u8],
     excludes: bool,
 }
@@ -86,8 +87,8 @@ impl<'a> Index<'a> {
         is_key.then_some(Self { method, text, excludes })
     }
 
-    /// The entries whose objects stand in it; and names that are no entry's, and so an extension's. A key has
-    /// columns alone.
+    /// The entries whose objects the definition names; and names that belong to no entry, and so to an extension. A
+    /// key names only columns.
     fn named(&self, by_id: &HashMap<i64, &Item>) -> (Vec<i64>, Vec<Path>) {
         let (mut found, mut unknown) = (Vec::new(), Vec::new());
         if !self.excludes {
@@ -104,8 +105,8 @@ impl<'a> Index<'a> {
         (found, unknown)
     }
 
-    /// Whether an extension may bring what is needed: the default class of a type of PostgreSQL's own, or what
-    /// stands in the definition with its schema.
+    /// Whether an extension may provide what the constraint needs: the default class of a type of PostgreSQL's own,
+    /// or a name in the definition with its schema.
     fn may_need(&self, extension: &Item, types: &[&[u8]], unknown: &[Path]) -> bool {
         let has = |word: &[u8]| types.iter().any(|text| memmem::find(text, word).is_some());
         let by_default = match extension.entry.tag.as_str() {
@@ -118,7 +119,7 @@ impl<'a> Index<'a> {
         (by_default && self.method == b"gist") || unknown.iter().any(brings)
     }
 
-    /// Whether a class of the database's own is the default one of a type that is there.
+    /// Whether one of the database's own operator classes is the default for a type that is used here.
     fn takes(&self, class: &Item, types: &[&[u8]]) -> bool {
         default_of(class).is_some_and(|(of, method)| {
             let word = [b" ", of].concat();
@@ -137,7 +138,8 @@ fn default_of(class: &Item) -> Option<(&[u8], Vec<u8>)> {
     Some((&rest[..at], plain(&rest[at + word.len()..])?))
 }
 
-/// Where the types of what is indexed may stand: in the constraint, its table, those above that, and domains.
+/// The texts that can name the types of the indexed columns: the constraint, its table, the tables above, and
+/// domains.
 fn types<'a>(item: &'a Item, index: &Index<'a>, by_id: &HashMap<i64, &'a Item>) -> Vec<&'a [u8]> {
     let mut seen = Vec::new();
     let mut texts = vec![index.text];
@@ -171,7 +173,7 @@ fn is_named(item: &Item, [schema, name]: &Path) -> bool {
     is_name && of == *schema
 }
 
-/// Whether a thing of this name may be an extension's.
+/// Whether an object of this name may belong to an extension.
 fn may_have(extension: &str, name: &[u8]) -> bool {
     let is_of_index = name.iter().all(is_sign) || name.ends_with(b"_ops");
     let known = KNOWN.iter().find(|(known, _)| *known == extension);
@@ -181,7 +183,7 @@ fn may_have(extension: &str, name: &[u8]) -> bool {
     }
 }
 
-/// Where an extension is made.
+/// The schema that an extension is made in.
 fn schema_of(extension: &Item) -> Option<Vec<u8>> {
     let definition = extension.definition();
     let word = b" WITH SCHEMA ";
@@ -189,7 +191,7 @@ fn schema_of(extension: &Item) -> Option<Vec<u8>> {
     plain(&definition[at..])
 }
 
-/// All that is named with its schema.
+/// Every name that has its schema in front.
 fn with_schema(mut text: &[u8]) -> Vec<Path> {
     let mut found = Vec::new();
     while let Some(first) = text.first() {
@@ -211,13 +213,13 @@ fn with_schema(mut text: &[u8]) -> Vec<Path> {
     found
 }
 
-/// The name that a text begins with, without its quotes.
+/// The name at the start of a text, without its quotes.
 fn plain(text: &[u8]) -> Option<Vec<u8>> {
     let (names, _) = leading_names(&text[..word(text)])?;
     names.into_iter().next()
 }
 
-/// How long a name is, with its quotes.
+/// The length of a name, with its quotes.
 fn word(text: &[u8]) -> usize {
     match text.first() {
         Some(b'"') => quoted(text, false),
@@ -227,7 +229,7 @@ fn word(text: &[u8]) -> usize {
     }
 }
 
-/// How long what stands in quotes is, with them; a quote within is doubled.
+/// The length of a quoted text, with its quotes; a quote within it is doubled.
 fn quoted(text: &[u8], escapes: bool) -> usize {
     let quote = text.first();
     let mut at = 1;
@@ -249,7 +251,7 @@ fn leading(text: &[u8], belongs: impl Fn(&u8) -> bool) -> usize {
     text.iter().position(|byte| !belongs(byte)).unwrap_or(text.len())
 }
 
-/// Of an operator.
+/// Whether the byte can be part of an operator.
 fn is_sign(byte: &u8) -> bool {
     b"+-*/<>=~!@#%^&|`?".contains(byte)
 }

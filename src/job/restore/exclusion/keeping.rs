@@ -1,4 +1,5 @@
-//! What `--clean` leaves as it is in the target: what was named, all that belongs to it, and what it needs there.
+//! What `--clean` leaves unchanged in the target: the named objects, everything that belongs to them, and the objects
+//! that they need there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,9 +9,9 @@ use crate::format::archive::Item;
 use crate::job::restore::allowed::schema_of_extension;
 use crate::job::restore::choice::{self, RELATIONS};
 
-/// What says something of another entry, whatever that is.
+/// Kinds of entries that describe another entry, of any kind.
 const ABOUT: [&str; 3] = ["COMMENT", "ACL", "SECURITY LABEL"];
-/// What is part of a relation, and goes with one that is replaced.
+/// Kinds that are part of a relation, and are replaced with it.
 const PARTS: [&str; 13] = [
     "CHECK CONSTRAINT",
     "CONSTRAINT",
@@ -26,9 +27,9 @@ const PARTS: [&str; 13] = [
     "TABLE DATA",
     "TRIGGER",
 ];
-/// What follows a sequence or an index.
+/// Kinds that belong to a sequence or an index.
 const FOLLOWS: [&str; 4] = ["INDEX ATTACH", "SEQUENCE OWNED BY", "SEQUENCE SET", "STATISTICS DATA"];
-/// What can be parted from what it needs: it is taken off, and put back when that is there again.
+/// Kinds that can be detached from what they need, and attached again after that is made anew.
 const LOOSE: [&str; 12] = [
     "ACL",
     "BLOBS",
@@ -50,12 +51,12 @@ const BELONGS: &str = "it stays as it is, with what is left out";
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
     pub entries: HashSet<i64>,
-    /// Of those that were not named.
+    /// The reasons for entries that were not named.
     pub why: BTreeMap<i64, String>,
 }
 
 enum Need {
-    /// It can be parted from that.
+    /// It can be detached from that.
     None,
     /// That stays too.
     Stays,
@@ -64,7 +65,7 @@ enum Need {
 }
 
 impl Keeping {
-    /// What was asked for, and all that belongs to it. `exist` is what the target has.
+    /// The named entries and everything that belongs to them. `exist` is what the target has.
     pub fn of(items: &[Item], asked: &HashSet<i64>, exist: &HashSet<i64>) -> Self {
         let by_id = choice::by_id(items);
         let mut entries = asked.clone();
@@ -141,7 +142,7 @@ impl Keeping {
         }
     }
 
-    /// Those that the target has, and that do not go with what is replaced.
+    /// Those that the target has and that are not replaced with others.
     pub fn standing(&self, items: &[Item], exist: &HashSet<i64>) -> HashSet<i64> {
         let by_id = choice::by_id(items);
         let kept = items.iter().filter(|item| {
@@ -161,7 +162,8 @@ impl Keeping {
         !PARTS.contains(&item.entry.desc.as_str()) || relations.any(|other| self.entries.contains(&other.entry.dump_id))
     }
 
-    /// What stays needs others as they are: types, functions, sequences. An error where it needs what is replaced.
+    /// What stays needs others unchanged: types, functions, sequences. An error if it needs an object that is
+    /// replaced.
     pub fn need(&mut self, items: &[Item], exist: &HashSet<i64>) -> Result<()> {
         let by_id = choice::by_id(items);
         let mut open: Vec<&Item> = items
@@ -190,7 +192,7 @@ impl Keeping {
                     continue;
                 }
                 match need(item, other) {
-                    // A partition is taken off its root.
+                    // A partition is detached from its root.
                     Need::Replaced if is_partition(items, item, other) => {}
                     Need::None => {}
                     Need::Replaced => return Err(needs_what_is_replaced(item, other)),
@@ -201,7 +203,7 @@ impl Keeping {
         Ok(())
     }
 
-    /// What stays since another needs it, and what belongs to it.
+    /// Adds what stays because another needs it, with everything that belongs to it.
     fn add<'a>(&mut self, items: &'a [Item], by_id: &HashMap<i64, &Item>, item: &Item, other: &Item) -> Vec<&'a Item> {
         let before = self.entries.clone();
         self.entries.insert(other.entry.dump_id);
@@ -221,7 +223,7 @@ impl Keeping {
         added
     }
 
-    /// The sequence of an identity column goes with its table.
+    /// The sequence of an identity column is replaced with its table.
     fn check_identity(&self, item: &Item, by_id: &HashMap<i64, &Item>, exist: &HashSet<i64>) -> Result<()> {
         let is_there = exist.contains(&item.entry.dump_id);
         if item.entry.desc != "SEQUENCE" || choice::stands_alone(item) || !is_there {
@@ -238,7 +240,8 @@ impl Keeping {
     }
 }
 
-/// Where rows or a position are left out, what holds them: replaced, it would be without them. Large objects likewise.
+/// If rows or a sequence's value are left out, the objects that hold them: replaced, they would be empty. Large
+/// objects likewise.
 fn holders(items: &[Item], asked: &HashSet<i64>, by_id: &HashMap<i64, &Item>) -> Vec<i64> {
     let of_kind = |kind: &'static str| items.iter().filter(move |item| item.entry.desc == kind);
     let mut holders = Vec::new();
@@ -264,7 +267,7 @@ fn need(item: &Item, other: &Item) -> Need {
     let (kind, of) = (item.entry.desc.as_str(), other.entry.desc.as_str());
     let is_table = |kind: &str| matches!(kind, "TABLE" | "FOREIGN TABLE");
     if of == "SCHEMA" || kind.starts_with("PUBLICATION") || kind == "SUBSCRIPTION" || is_data(of) {
-        // A schema stays where something stays in it.
+        // A schema stays if an object in it stays.
         return Need::None;
     }
     if kind == "SEQUENCE" && RELATIONS.contains(&of) {
@@ -272,7 +275,7 @@ fn need(item: &Item, other: &Item) -> Need {
         return Need::None;
     }
     if RELATIONS.contains(&of) || PARTS.contains(&of) {
-        // A partition's indexes are like those above it; an heir is taken off its parent.
+        // A partition's indexes only resemble those above it; a child table is detached from its parent.
         let of_parent = matches!(kind, "INDEX" | "CONSTRAINT") && matches!(of, "TABLE" | "INDEX" | "CONSTRAINT");
         let inherits = is_table(kind) && is_table(of) && item.details.definition.contains("\nINHERITS (");
         return match of_parent || inherits {
@@ -373,7 +376,7 @@ mod tests {
         // A partitioned table's rows are in its partitions.
         assert_eq!(kept(&[10]), [10, 11, 13, 14]);
         assert_eq!(kept(&[1]).len(), 14);
-        // A part of what is replaced goes with it.
+        // A part of a replaced object is replaced with it.
         assert_eq!(kept(&[9]), [9]);
     }
 
@@ -388,14 +391,14 @@ mod tests {
         let mut keeping = Keeping::of(&items, &HashSet::from([12]), &all);
         let refused = keeping.need(&items, &all).unwrap_err();
         assert!(refused.message().contains("VIEW s.v") && refused.message().contains("TABLE s.t"));
-        // One that the target does not have needs nothing there.
+        // An object that the target lacks needs nothing there.
         let lacking = all.iter().copied().filter(|id| *id != 12).collect();
         let mut keeping = Keeping::of(&items, &HashSet::from([12]), &lacking);
         keeping.need(&items, &lacking).unwrap();
         let mut keeping = Keeping::of(&items, &HashSet::from([13]), &all);
         keeping.need(&items, &all).unwrap();
         assert_eq!(keeping.entries, HashSet::from([13, 14]));
-        // What goes with its table does not stand.
+        // What is replaced with its table does not stay.
         let keeping = Keeping::of(&items, &HashSet::from([9]), &all);
         assert!(keeping.standing(&items, &all).is_empty());
     }

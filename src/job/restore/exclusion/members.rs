@@ -1,4 +1,5 @@
-//! What an archive holds of extensions' members: grants on them, rows of their configuration, where their sequences stand.
+//! What an archive has for extensions' members: grants on them, rows of their configuration, values of their
+//! sequences.
 
 use std::collections::HashSet;
 
@@ -8,8 +9,8 @@ use crate::job::restore::allowed::schema_of_extension;
 use crate::postgres::quoting::unquoted;
 use crate::postgres::{MemberKind, Named, Session};
 
-/// What hangs on members of extensions that will not be there. An archive has no entries for members, so that nothing
-/// says of which extension they are: where others come along, the server is asked what these bring.
+/// The entries for members of extensions that will not exist. An archive has no entries for members, so it does not
+/// say which extension they belong to: if other extensions are restored, the server is asked for their members.
 pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &Session) -> Result<HashSet<i64>> {
     let hanging = hanging(items, left_out);
     let brought: Vec<(&str, String)> = items
@@ -36,7 +37,7 @@ pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &S
     Ok(lacking.map(|((item, _), _)| item.entry.dump_id).collect())
 }
 
-/// Of extensions that stay as they are in the target: what the archive holds of their members there.
+/// For extensions that stay as they are in the target: the archive's entries for their members.
 pub(super) async fn rows_and_grants(items: &[Item], kept: &HashSet<i64>, session: &Session) -> Result<Vec<i64>> {
     let extensions = items.iter().filter(|item| item.entry.desc == "EXTENSION");
     let extensions = extensions.filter(|item| kept.contains(&item.entry.dump_id));
@@ -64,7 +65,7 @@ pub(super) async fn rows_and_grants(items: &[Item], kept: &HashSet<i64>, session
     Ok(theirs.map(|(item, _)| item.entry.dump_id).collect())
 }
 
-/// Entries that may be of members: the archive has nothing that they need.
+/// Entries that may be about members: the archive has nothing that they need.
 fn hanging<'a>(items: &'a [Item], left_out: &HashSet<i64>) -> Vec<(&'a Item, Member)> {
     let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
     let hanging = items.iter().filter(|item| {
@@ -75,14 +76,14 @@ fn hanging<'a>(items: &'a [Item], left_out: &HashSet<i64>) -> Vec<(&'a Item, Mem
         .collect()
 }
 
-/// What may be an extension's, as the target is asked for it.
+/// An object that may belong to an extension, in the form in which the target is asked for it.
 #[derive(Debug, PartialEq, Eq)]
 struct Member {
     kind: &'static str,
     name: String,
 }
 
-/// As grants name kinds of things, and the kinds under which the target is asked for them.
+/// Kinds of objects as grants name them, and the kinds under which the target is asked for them.
 const GRANTED: [(&str, &str); 8] = [
     ("TABLE ", "TABLE"),
     ("SEQUENCE ", "SEQUENCE"),
@@ -93,10 +94,10 @@ const GRANTED: [(&str, &str); 8] = [
     ("FOREIGN DATA WRAPPER ", "FOREIGN DATA WRAPPER"),
     ("FOREIGN SERVER ", "SERVER"),
 ];
-/// Where nothing is an extension's alone.
+/// Schemas in which no object belongs to an extension alone.
 const SERVERS_OWN: [&str; 2] = ["pg_catalog", "information_schema"];
 
-/// That every database has.
+/// Languages that every database has.
 const LANGUAGES: [&str; 4] = ["LANGUAGE plpgsql", "LANGUAGE sql", "LANGUAGE c", "LANGUAGE internal"];
 
 impl Member {

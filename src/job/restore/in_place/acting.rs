@@ -1,8 +1,9 @@
-//! As whom rows are loaded. Checks, generated columns and index expressions of a table are code of its owner's, and run
-//! as the one who loads; so does what the check of a foreign key computes. A superuser does both as the owner.
+//! Chooses the role that loads rows. Checks, generated columns and index expressions of a table are code of its
+//! owner, and run with the rights of the role that loads; so does code that the check of a foreign key evaluates. A
+//! superuser does both as the owner.
 //!
-//! That keeps away what waits for a superuser, and is no wall: code that knows of it goes back to the session's own role
-//! (`RESET ROLE`). So those whose code it is are named before.
+//! This protects against code that only waits for a superuser, but it is no security boundary: code can return to the
+//! session's own role (`RESET ROLE`). So the roles whose code may run are named before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +21,9 @@ type Table = (String, String);
 
 #[derive(Debug, Default)]
 pub(super) struct Acting {
-    /// Of a superuser's restore, the owners who are none.
+    /// For a superuser's restore: the owners who are not superusers.
     owners: BTreeMap<Table, String>,
-    /// The same, of all whose code may run.
+    /// The same, for all roles whose code may run.
     pub strangers: BTreeSet<String>,
     roots: BTreeSet<Table>,
 }
@@ -71,7 +72,7 @@ impl Acting {
         };
         let encoding = literal(&rows::encoding(backup.items));
         let act = format!("SET LOCAL ROLE {}", identifier(owner));
-        // One after the other: each is read in the encoding that holds when it comes.
+        // One after the other: each is read in the encoding that the session has at that moment.
         for statement in [
             "SET client_encoding = 'UTF8'",
             &act,
@@ -79,13 +80,13 @@ impl Acting {
         ] {
             rows::execute(wire, statement).await?;
         }
-        // After a refusal the savepoint's end gives the role back.
+        // After a refusal, rolling back to the savepoint restores the role.
         let sum = rows::load(job, backup, wire, copy).await?;
         rows::execute(wire, "RESET ROLE").await?;
         Ok(sum)
     }
 
-    /// Of the table that the statement names.
+    /// The owner of the table that the statement names.
     fn owner(&self, backup: Backup<'_>, copy: &Copy) -> Option<&String> {
         let stored = backup.stored;
         if copy.place.starts_with(b"ONLY ") {
@@ -96,7 +97,7 @@ impl Acting {
         self.owners.get(&path.next().zip(path.next())?)
     }
 
-    /// A foreign key, by the owner of the table that it belongs to where that one may.
+    /// Makes a foreign key, as the owner of its table if that role may.
     pub async fn make(&self, wire: &mut Wire, key: &ForeignKey) -> std::result::Result<(), Refusal> {
         let making = key.making();
         let Some(owner) = self.owners.get(&key.of) else {

@@ -1,4 +1,4 @@
-//! Rows put back table by table within the one transaction: each is as it is in the backup, or as it was.
+//! Puts rows back table by table within one transaction: each table is as in the backup, or as it was.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ pub(super) async fn fill(
     work: &InPlace,
     emptied: bool,
 ) -> Result<Filled> {
-    // Together what goes through one root.
+    // Tables that are loaded through one root are loaded together.
     let mut places: VecDeque<Vec<Copy>> = VecDeque::new();
     for copy in copies {
         match places.iter_mut().find(|others| others[0].place == copy.place) {
@@ -30,7 +30,7 @@ pub(super) async fn fill(
     let mut losses = Losses::default();
     let mut compared = 0;
     let mut replaced = 0;
-    // How many have been refused one after the other: they wait for what the others bring.
+    // How many in a row were refused: they wait for others to be loaded.
     let mut waiting = 0;
     while let Some(copies) = places.pop_front() {
         rows::execute(wire, "SAVEPOINT one").await?;
@@ -79,7 +79,7 @@ pub(super) async fn fill(
     })
 }
 
-/// Says how many rows were there before.
+/// Returns how many rows were there before.
 async fn one(
     job: &Job<'_>,
     backup: Backup<'_>,

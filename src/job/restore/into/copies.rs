@@ -1,5 +1,5 @@
-//! What of the archive makes a copy: its definition under another name, the blocks with its rows, indexes and keys;
-//! and what of the table does not come along.
+//! What a copy is made of: the table's definition under another name, the blocks with its rows, indexes and keys; and
+//! what is left out.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -14,13 +14,13 @@ use crate::postgres::Standing;
 use crate::postgres::quoting::identifier;
 use crate::repository::stored_archive::StoredArchive;
 
-/// A table, and where it is to go.
+/// A table, and where its copy is made.
 pub(super) struct Wanted {
     pub of: (String, String),
     pub entry: i64,
     pub place: (String, String),
     pub replaced: Option<Standing>,
-    /// The table of the target has it.
+    /// The table in the target has row-level security.
     pub has_row_security: bool,
 }
 
@@ -28,20 +28,20 @@ pub(super) struct Wanted {
 pub(super) struct Source<'a> {
     pub stored: &'a StoredArchive,
     pub items: &'a [Item],
-    /// Entries whose objects the target has not.
+    /// Entries whose objects the target lacks.
     pub lacking: HashSet<i64>,
     pub excluded: &'a HashSet<i64>,
     pub encoding: String,
     /// The role that restores.
     pub owner: &'a str,
-    /// New tables there are published at once.
+    /// A publication would publish new tables there at once.
     pub is_published: bool,
-    /// Names that no new relation there can have.
+    /// Names that are not free for a new relation there.
     pub taken: BTreeSet<String>,
     pub left_out: Vec<LeftOut>,
 }
 
-/// Encodings in which every byte of ASCII stands for itself: a database can have no other.
+/// Encodings in which every ASCII byte stands for itself: a database can have no other.
 const ENCODINGS: [&str; 8] = [
     "UTF8",
     "SQL_ASCII",
@@ -52,7 +52,7 @@ const ENCODINGS: [&str; 8] = [
     "KOI8",
     "EUC_",
 ];
-const OF_ITS_OWN: &str = "it belongs to the table, and the copy is another one";
+const OF_ITS_OWN: &str = "it belongs to the table itself";
 
 impl<'a> Source<'a> {
     pub fn copy(&mut self, wanted: Wanted) -> Result<Copy> {
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
         if !needs.is_empty() {
             let what = format!("{shown} needs {}, which the target lacks", needs.join(", "));
             return Err(Error::new(Code::RestoreErr, what).hint(
-                "a copy brings nothing beside itself: make that first; or restore the table into another database \
+                "a copy does not bring what it needs: make that first; or restore the table into another database \
                  without --into, which brings what it needs",
             ));
         }
@@ -116,11 +116,11 @@ impl<'a> Source<'a> {
         let refused = |why: &str| Error::new(Code::RestoreErr, format!("{} cannot be copied: {why}", item.entry));
         let elsewhere = "restore it into another database, without --into";
         if item.entry.desc != "TABLE" {
-            return Err(refused("--into makes copies of tables alone").hint(elsewhere));
+            return Err(refused("--into makes copies only of tables").hint(elsewhere));
         }
         if self.excluded.contains(&item.entry.dump_id) {
             return Err(
-                Error::config(format!("--exclude leaves {shown} out, and --table names it"))
+                Error::config(format!("--exclude leaves {shown} out, but --table names it"))
                     .hint("leave one of the two out"),
             );
         }
@@ -132,18 +132,20 @@ impl<'a> Source<'a> {
             return Err(Error::new(Code::Integrity, what));
         }
         Table::parse(item.definition(), &item.entry.path()).map_err(|odd| match odd {
-            Odd::Heir => {
-                refused("it inherits columns from other tables, and a copy would be their heir too").hint(elsewhere)
+            Odd::Heir => refused("it inherits columns from other tables, and a copy would be their child table too")
+                .hint(elsewhere),
+            Odd::Typed => {
+                refused("its columns are those of a type, and a copy would depend on the type").hint(elsewhere)
             }
-            Odd::Typed => refused("its columns are those of a type, to which a copy would be tied").hint(elsewhere),
             Odd::Unknown => Error::new(
                 Code::Integrity,
-                format!("{}: its definition is none of pg_dump's", item.entry),
+                format!("{}: its definition is not one that pg_dump writes", item.entry),
             ),
         })
     }
 
-    /// What a table, or an index or key of it, needs beside the table and those above it, and the target lacks.
+    /// What a table, or an index or key of it, needs and the target lacks, besides the table itself and those above
+    /// it.
     fn needs(&self, of: &Item, table: &Item) -> Vec<&'a Item> {
         let table = table.entry.dump_id;
         let attaching =
@@ -160,9 +162,9 @@ impl<'a> Source<'a> {
                 && self.lacking.contains(&id)
                 && id != table
                 && !above.contains(&id)
-                // Where the table is, does not matter, nor what an index of it is like.
+                // The schema of the table does not matter, nor indexes that this one resembles.
                 && !matches!(other.entry.desc.as_str(), "SCHEMA" | "INDEX" | "CONSTRAINT")
-                // A name in another encoding cannot be asked for.
+                // The target cannot be asked for a name in another encoding.
                 && !other.entry.tag.contains(char::REPLACEMENT_CHARACTER)
         };
         self.items.iter().filter(lacks).collect()
@@ -193,7 +195,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The blocks with its rows: of a partitioned table those of all its partitions.
+    /// The blocks with its rows. For a partitioned table: those of all its partitions.
     fn rows(&mut self, item: &Item, is_partitioned: bool, shown: &str, spelt: &str) -> Result<Vec<Rows>> {
         let own = HashSet::from([item.entry.dump_id]);
         let family = match is_partitioned {
@@ -212,7 +214,10 @@ impl<'a> Source<'a> {
             let Some(of) = of else { continue };
             filled.insert(*of);
             let loading = Loading::parse(&copies[index]).ok_or_else(|| {
-                let what = format!("{}: its COPY statement is none of pg_dump's", self.stored.name(index));
+                let what = format!(
+                    "{}: its COPY statement is not one that pg_dump writes",
+                    self.stored.name(index)
+                );
                 Error::new(Code::Integrity, what)
             })?;
             rows.push(Rows {
@@ -222,7 +227,7 @@ impl<'a> Source<'a> {
                     ..loading
                 }
                 .statement(),
-                // A plain table, whose name is spelt so that it fits any encoding.
+                // A plain table, with its name spelt so that it fits any encoding.
                 place: [b"ONLY ", spelt.as_bytes()].concat(),
                 columns: loading.columns.to_vec(),
                 names: loading.column_names(),
@@ -236,7 +241,9 @@ impl<'a> Source<'a> {
             .collect();
         if without.iter().any(|one| one.entry.dump_id == item.entry.dump_id) {
             let what = format!("the backup has no rows of {shown}: they were left out when it was made");
-            return Err(Error::new(Code::RestoreErr, what).hint("`left_out` in its manifest says what it lacks"));
+            return Err(
+                Error::new(Code::RestoreErr, what).hint("`left_out` in its manifest lists what the backup lacks")
+            );
         }
         for lacking in without {
             let what = format!("rows of {}", lacking.entry);
@@ -249,8 +256,8 @@ impl<'a> Source<'a> {
         Ok(rows)
     }
 
-    /// Indexes and keys, which come along where they can; what else belongs to the table is left out, and told. Says
-    /// too whether the copy has to be guarded.
+    /// The indexes and keys that the copy gets. Everything else that belongs to the table is left out and reported.
+    /// Also returns whether only the owner may read the copy.
     fn finishing(
         &mut self,
         item: &Item,
@@ -273,17 +280,20 @@ impl<'a> Source<'a> {
             let what = other.entry.to_string();
             match other.entry.desc.as_str() {
                 _ if self.excluded.contains(&other.entry.dump_id) => {
-                    self.leave(what, "the restore is asked to leave it out");
+                    self.leave(what, "an option leaves it out");
                 }
                 "INDEX" | "CONSTRAINT" => match self.finished(item, other, spelt) {
                     Ok(one) => finishing.push(one),
                     Err(why) => self.leave(what, why),
                 },
                 "TABLE DATA" | "SEQUENCE OWNED BY" | "SEQUENCE SET" | "INDEX ATTACH" | "ROW SECURITY" => {}
-                // Those of a partitioned table's partitions are told in one.
+                // Those of a partitioned table's partitions are reported together.
                 "TABLE ATTACH" if other.entry.tag != item.entry.tag => {}
                 "COMMENT" => comments += 1,
-                "ACL" => self.leave(what, format!("a copy has no grants: it is {}'s alone", self.owner)),
+                "ACL" => self.leave(
+                    what,
+                    format!("a copy has no grants: only {} has rights on it", self.owner),
+                ),
                 "TRIGGER" => self.leave(what, "a copy has no triggers: it keeps the rows of the backup"),
                 "RULE" => self.leave(what, "a copy has no rules: it keeps the rows of the backup"),
                 "POLICY" => self.leave(what, "a copy has no policies"),
@@ -300,15 +310,15 @@ impl<'a> Source<'a> {
         if comments > 0 {
             self.leave(
                 format!("comments on {shown} and what belongs to it ({comments})"),
-                "a copy's comment names the backup that it is of",
+                "a copy's comment names its backup",
             );
         }
         if is_guarded {
             self.leave(
                 format!("the rights to rows of {shown}"),
                 format!(
-                    "it has row-level security, and so has the copy, without policies: {} and roles that bypass it \
-                     read it, and no others",
+                    "the table has row-level security, and so has the copy, without policies: only {} and roles that \
+                     bypass it read the copy",
                     self.owner
                 ),
             );
@@ -316,15 +326,15 @@ impl<'a> Source<'a> {
         Ok((finishing, is_guarded))
     }
 
-    /// An index or a key under a name that is free; or why it cannot be had.
+    /// An index or a key under a free name; or the reason why the copy does not get it.
     fn finished(&mut self, item: &Item, other: &Item, spelt: &str) -> std::result::Result<Finishing, String> {
         if let Some(lacking) = self.needs(other, item).first() {
             return Err(format!("the target lacks {}", lacking.entry));
         }
         let (table, [_, written]) = (item.entry.path(), other.entry.path());
-        let unknown = || "its definition is none that a copy can take over".to_owned();
+        let unknown = || "a copy cannot take over its definition".to_owned();
         let definition = other.definition();
-        // A key is tagged with its table's name in front.
+        // The tag of a key begins with its table's name.
         let (index, key, name) = match other.entry.desc.as_str() {
             "CONSTRAINT" => {
                 let of_table = format!("{} ", item.entry.tag);
@@ -355,12 +365,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A partitioned table, which has no rows of its own.
+/// Whether it is a partitioned table, which has no rows of its own.
 fn is_above(item: &Item) -> bool {
     Table::parse(item.definition(), &item.entry.path()).is_ok_and(|table| table.is_partitioned)
 }
 
-/// The name itself, or one like it that is free; from now on it is not.
+/// The name itself, or a similar one that is free. It is taken from then on.
 fn free(wanted: &str, taken: &mut BTreeSet<String>) -> String {
     let readable = wanted.replace(char::REPLACEMENT_CHARACTER, "_");
     let mut name = readable.clone();

@@ -1,19 +1,20 @@
-//! What pg_dump says of a table, an index or a constraint, taken apart so that it can be made under another name.
+//! Splits what pg_dump writes about a table, an index or a constraint, so that it can be made under another name.
 //!
-//! Of a definition only the head names the object. It is read word by word and must name just the entry's own; it is
-//! dropped, and another is written. What follows, up to the statement's end, is taken over as it is, and nothing
-//! after that end is ever run. Whatever does not look as pg_dump writes it is not taken at all.
+//! Only the head of a definition names the object. It is read word by word and must name exactly the entry's own
+//! object; then it is dropped, and another head is written. What follows, up to the statement's end, is taken over
+//! unchanged, and nothing after that end is ever run. A definition that does not look as pg_dump writes it is
+//! refused.
 
 use crate::format::archive::leading_names;
 
-/// Why a table's definition is not taken.
+/// Why a table's definition is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Odd {
-    /// Some of its columns stand in the definitions of tables that it inherits from.
+    /// Some of its columns are in the definitions of tables that it inherits from.
     Heir,
     /// Its columns are those of a type.
     Typed,
-    /// pg_dump writes no such thing.
+    /// pg_dump does not write this.
     Unknown,
 }
 
@@ -26,7 +27,7 @@ pub(super) struct Table<'a> {
     pub columns: &'a [u8],
     /// `WITH (…)`, or nothing.
     pub options: &'a [u8],
-    /// Statements follow: how columns are stored, and the like.
+    /// Statements follow, for example how columns are stored.
     pub has_more: bool,
 }
 
@@ -77,7 +78,7 @@ impl<'a> Table<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Index<'a> {
     pub is_unique: bool,
-    /// From `USING` on.
+    /// From `USING` to the end.
     pub rest: &'a [u8],
 }
 
@@ -100,7 +101,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Of `ALTER TABLE … ADD CONSTRAINT …` what follows the name: of a key or an exclusion constraint alone.
+/// What follows the name in `ALTER TABLE … ADD CONSTRAINT …`, only for a key or an exclusion constraint.
 pub(super) fn constraint<'a>(definition: &'a [u8], table: &[Vec<u8>; 2], name: &[u8]) -> Option<&'a [u8]> {
     let rest = definition.strip_prefix(b"ALTER TABLE ")?;
     let rest = rest.strip_prefix(b"ONLY ").unwrap_or(rest);
@@ -122,14 +123,13 @@ pub(super) fn constraint<'a>(definition: &'a [u8], table: &[Vec<u8>; 2], name: &
     known.then_some(&rest[..statement.end])
 }
 
-/// What follows a name that must be this one, each part of it.
+/// What follows a name, if each part of it is as wanted.
 fn after_names<'a>(text: &'a [u8], wanted: &[Vec<u8>]) -> Option<&'a [u8]> {
     let (names, rest) = leading_names(text)?;
     (names == wanted).then_some(rest)
 }
 
-/// A word, a sign, or what stands in quotes; with the depth of the brackets that it stands in. A bracket itself stands
-/// inside of what it opens.
+/// A word, a sign, or a quoted text, with its depth in brackets. A bracket itself is inside of what it opens.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::job::restore) struct Token<'a> {
     pub(in crate::job::restore) depth: usize,
@@ -148,13 +148,14 @@ impl Token<'_> {
 pub(in crate::job::restore) struct Statement<'a> {
     text: &'a [u8],
     pub(in crate::job::restore) tokens: Vec<Token<'a>>,
-    /// Where its semicolon stands.
+    /// The position of its semicolon.
     end: usize,
 }
 
 impl<'a> Statement<'a> {
-    /// Up to the first semicolon outside of brackets and quotes. Nothing if there is none, or something that pg_dump
-    /// does not write there: a comment, a text in dollars, one that goes on after a line's end.
+    /// The statement up to the first semicolon outside of brackets and quotes. `None` if there is none, or if it
+    /// contains something that pg_dump does not write there: a comment, a dollar-quoted text, a text that continues
+    /// after a line's end.
     pub(in crate::job::restore) fn first(text: &'a [u8]) -> Option<Self> {
         let (mut tokens, mut depth, mut at) = (Vec::new(), 0_usize, 0);
         let mut after_text = false;
@@ -196,7 +197,7 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// How long what stands in quotes is, with them; a quote within is doubled.
+/// The length of a quoted text, with its quotes; a quote within it is doubled.
 fn quoted(text: &[u8], escapes: bool) -> Option<usize> {
     let quote = *text.first()?;
     let mut at = 1;
@@ -238,7 +239,7 @@ impl<'a> Groups<'a> {
         found
     }
 
-    /// From a bracket to the one that closes it.
+    /// From a bracket to its closing one.
     fn brackets(&mut self) -> Option<&'a [u8]> {
         let tokens = &self.statement.tokens;
         let first = tokens.get(self.at).filter(|token| token.text == b"(")?;

@@ -1,4 +1,4 @@
-//! The copies at work: one transaction of one session. Whatever fails, and whenever, nothing of it is there.
+//! Makes the copies: one transaction of one session. After any failure at any time, nothing of it is left.
 
 use tokio_postgres::error::SqlState;
 
@@ -13,13 +13,14 @@ use crate::job::restore::state::{Stage, State};
 use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{COPY_OF, Refusal, Row, Session, Wire, not_locked};
 
-/// The class of errors that say a statement is none here: what it names is lacking, or not of that kind.
+/// The class of errors that say a statement does not fit here: an object that it names is missing, or of another
+/// kind.
 const NOT_HERE: &str = "42";
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Default)]
 pub(in crate::job::restore) struct Made {
-    /// How many copies were read again and found to hold the backup's rows.
+    /// How many copies were read again and hold the backup's rows.
     pub compared: Option<usize>,
     pub left_out: Vec<LeftOut>,
 }
@@ -55,7 +56,7 @@ struct Making<'a> {
     session: Session,
     wire: Wire,
     work: &'a Copies,
-    /// The session speaks as the archive does, and not in UTF-8.
+    /// Whether the session uses the archive's encoding, and not UTF-8.
     encoded: bool,
 }
 
@@ -111,9 +112,9 @@ impl Making<'_> {
         })
     }
 
-    /// With what pg_restore says of its session, where that matters to a table.
+    /// With the session settings of pg_restore that matter to a table.
     async fn begin(&mut self) -> Result<()> {
-        // A server that checks its clients ends the work of one that is gone; not every one can.
+        // A server that checks its clients ends the work of a lost client; not every server can.
         let asked = self.wire.execute(b"SET client_connection_check_interval = 1000").await;
         if let Err(refusal @ Refusal::Broken(_)) = asked {
             return Err(refusal.into_error());
@@ -128,7 +129,7 @@ impl Making<'_> {
         execute(&mut self.wire, &begin).await
     }
 
-    /// Speaks in the archive's encoding, or in UTF-8.
+    /// Switches to the archive's encoding, or to UTF-8.
     async fn as_archive(&mut self, encoded: bool) -> Result<()> {
         if self.encoded == encoded {
             return Ok(());
@@ -139,7 +140,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// The table that was looked at, and no other.
+    /// Removes the table that was looked at, and no other.
     async fn remove(&mut self, table: &Copy) -> Result<()> {
         self.as_archive(false).await?;
         let (schema, name) = &table.place;
@@ -161,7 +162,7 @@ impl Making<'_> {
             let is_needed = refusal.is(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
             let error = refused(&format!("cannot replace {}", table.name()), refusal);
             match is_needed {
-                true => error.hint("remove what needs it, or choose another place"),
+                true => error.hint("remove the objects that need it, or choose another place"),
                 false => error,
             }
         })
@@ -187,8 +188,8 @@ impl Making<'_> {
         self.make_our_own(table).await
     }
 
-    /// Whatever the definition said, and whatever the database grants by default: a plain table that is tied to no
-    /// other, and that its owner alone may read.
+    /// Checks and makes sure, whatever the definition said and the database grants by default, that it is a plain
+    /// table with no ties to others, which only its owner may read.
     async fn make_our_own(&mut self, table: &Copy) -> Result<()> {
         let (schema, name) = &table.place;
         let quoted = qualified(schema, name);
@@ -215,10 +216,7 @@ impl Making<'_> {
         let rows = self.ask(&question).await?;
         let found = rows.first().filter(|row| row.text(1) == Some("t"));
         let Some(oid) = found.and_then(|row| row.number::<u32>(0)) else {
-            let what = format!(
-                "{}: its definition makes something else than a table of its own",
-                table.of
-            );
+            let what = format!("{}: its definition does not make a plain table of its own", table.of);
             return Err(Error::new(Code::Integrity, what));
         };
         if let Some(added) = rows.first().and_then(|row| row.text(2)) {
@@ -277,10 +275,10 @@ impl Making<'_> {
             table.name(),
             table.of
         );
-        Err(Error::new(Code::RestoreErr, what).hint("look at its columns' types; or waive this with --no-check"))
+        Err(Error::new(Code::RestoreErr, what).hint("check its columns' types; or skip the comparison with --no-check"))
     }
 
-    /// An index or a key; what the target cannot make is told, and the copy has its rows without it.
+    /// Makes an index or a key. If the target cannot make it, it is reported, and the copy has its rows without it.
     async fn finish(&mut self, what: &str, statement: &[u8]) -> Result<Option<LeftOut>> {
         execute(&mut self.wire, "SAVEPOINT one").await?;
         match self.wire.execute_one(statement).await {

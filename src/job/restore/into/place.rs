@@ -1,8 +1,8 @@
-//! Where copies go: `SCHEMA`, each table under its own name; or `SCHEMA.NAME`, for one table.
+//! Where copies are made: `SCHEMA`, each table under its own name; or `SCHEMA.NAME`, for one table.
 
 use crate::error::{Error, Result};
 
-/// PostgreSQL cuts a longer name in silence.
+/// PostgreSQL shortens a longer name without an error.
 pub(super) const LONGEST: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,12 +12,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A name stands as it is, as in `--table`; one with a dot or a quote stands in double quotes, as in SQL.
+    /// A name is written as it is, as in `--table`; one with a dot or a quote is written in double quotes, as in SQL.
     pub fn parse(text: &str) -> Result<Self> {
         let refused = |why: &str| {
             Error::config(format!("--into: {text:?} {why}")).hint(
-                "give a schema (--into SCHEMA), or for one table also a name (--into SCHEMA.NAME); a name with a dot or \
-                 a quote stands in double quotes, as in SQL",
+                "give a schema (--into SCHEMA), or for one table also a name (--into SCHEMA.NAME); write a name with a \
+                 dot or a quote in double quotes, as in SQL",
             )
         };
         let (schema, rest) = part(text).map_err(refused)?;
@@ -33,7 +33,9 @@ impl Place {
         }
         for part in [Some(&schema), name.as_ref()].into_iter().flatten() {
             if part.len() > LONGEST {
-                return Err(refused("has a name of more than 63 bytes, which PostgreSQL would cut"));
+                return Err(refused(
+                    "has a name of more than 63 bytes, which PostgreSQL would shorten",
+                ));
             }
             if part.chars().any(char::is_control) {
                 return Err(refused("has a control character"));
@@ -64,7 +66,7 @@ fn part(text: &str) -> std::result::Result<(String, &str), &'static str> {
     }
 }
 
-/// What stands before the closing quote, in which a quote is doubled; and what follows it.
+/// The text before the closing quote, in which quotes are doubled; and what follows it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut rest = text;

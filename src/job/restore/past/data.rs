@@ -1,4 +1,4 @@
-//! The rows, past tables that the server refuses, or whose bytes are not what the manifest says.
+//! Loads the rows. Continues after tables that the server refuses, or whose bytes differ from the manifest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,11 +15,11 @@ use crate::job::restore::rows::{self, Backup, Copy};
 use crate::job::restore::tables::named;
 use crate::postgres::{Complaint, Named, RestoreEnd, Wire};
 
-/// More stored bytes than this are not sent once more only to learn a code.
+/// A table with more stored bytes is not sent again only to learn a code.
 const SENT_AGAIN: u64 = 256 << 20;
 
 impl Past<'_> {
-    /// All rows, and then where sequences stand.
+    /// Loads all rows, and then sets the sequences.
     pub async fn data(&mut self) -> Result<()> {
         let plan = self.backup.plan;
         let gone = self.tables_that_are_not_there().await?;
@@ -49,7 +49,8 @@ impl Past<'_> {
         Ok(())
     }
 
-    /// Those of the definitions that failed, by their dump ids. One may be there and only lack its owner.
+    /// The tables whose definitions failed and that do not exist, by their dump ids. One may exist and only lack its
+    /// owner.
     async fn tables_that_are_not_there(&self) -> Result<HashSet<i64>> {
         let failed: Vec<&Item> = self
             .archive
@@ -66,9 +67,9 @@ impl Past<'_> {
         Ok(gone.map(|(item, _)| item.entry.dump_id).collect())
     }
 
-    /// Blocks of whose rows their tables cannot say whether they came in, by dump ids: of partitions that are loaded
-    /// through their root, which may hold each other's rows; of extensions, which bring rows of their own; and of tables
-    /// that were there before, with rows.
+    /// Blocks, by dump ids, whose tables cannot show whether their rows were loaded: partitions that are loaded
+    /// through their root may hold each other's rows; extensions bring rows of their own; and some tables had rows
+    /// before.
     async fn doubtful(&self, gone: &HashSet<i64>) -> Result<HashSet<i64>> {
         let stored = self.backup.stored;
         let statements = stored.head.copy_statements()?;
@@ -97,7 +98,7 @@ impl Past<'_> {
                 Some(session) => session,
                 none => none.insert(self.session().await?),
             };
-            // One that cannot be asked now could not be asked later.
+            // If it cannot be asked now, it could not be asked later.
             if session.holds_rows(schema, name).await.unwrap_or(true) {
                 doubtful.insert(entry.dump_id);
             }
@@ -105,7 +106,7 @@ impl Past<'_> {
         Ok(doubtful)
     }
 
-    /// The load but for the rows of these tables, which are lost with them.
+    /// The load without the rows of these tables, which are reported as lost.
     fn without(&mut self, load: &Load, gone: &HashSet<i64>) -> Option<Load> {
         let lost: HashSet<i64> = load
             .list
@@ -117,7 +118,7 @@ impl Past<'_> {
             })
             .collect();
         for id in &lost {
-            self.lose(*id, Loss::quoted("its table is not there"));
+            self.lose(*id, Loss::quoted("its table does not exist"));
         }
         let kept = Load {
             blocks: load
@@ -136,7 +137,7 @@ impl Past<'_> {
         self.backup.stored.head.data[block].dump_id
     }
 
-    /// Rows, or large objects.
+    /// Reports rows or large objects as lost.
     fn lose(&mut self, id: i64, loss: Loss) {
         let stored = self.backup.stored;
         let block = stored.head.data.iter().position(|entry| entry.dump_id == id);
@@ -147,7 +148,7 @@ impl Past<'_> {
         self.losses.note(id, Loss { rows, ..loss });
     }
 
-    /// Says which entries the server refused, and in which words.
+    /// Returns the entries that the server refused, with its messages.
     async fn load_all(&mut self, loads: &[Load]) -> Result<BTreeMap<i64, String>> {
         let (jobs, order) = (self.job.settings.jobs, &self.backup.plan.order);
         let mut queue = Queue::new(loads, order, jobs);
@@ -196,10 +197,10 @@ impl Past<'_> {
         Ok(refused)
     }
 
-    /// Of a load whose pg_restore came to no end: what is not there yet, each by itself. Only blocks whose tables can say
-    /// so travel with others: see [`Past::doubtful`].
+    /// After a load whose pg_restore did not finish: loads what is not there yet, each table by itself. Loads have
+    /// several blocks only if their tables can show this: see [`Past::doubtful`].
     async fn one_by_one(&mut self, load: &Load, error: Error, refused: &mut BTreeMap<i64, String>) -> Result<()> {
-        // A server that is gone would refuse all of them.
+        // If the server is lost, it would refuse all of them.
         let session = self.session().await?;
         if let [only] = load.blocks[..] {
             let loss = Loss {
@@ -244,8 +245,8 @@ impl Past<'_> {
         Ok(())
     }
 
-    /// What was refused once more, in sessions of ours, which tell the server's code; and as often as others come in
-    /// meanwhile, where these may be what was missing.
+    /// Loads the refused tables again, in sessions of ours, which learn the server's code. Repeats as long as a round
+    /// loads others that may have been what was missing.
     async fn again(&mut self, refused: BTreeMap<i64, String>) -> Result<()> {
         if refused.is_empty() {
             return Ok(());
@@ -268,7 +269,7 @@ impl Past<'_> {
             let mut still = Vec::new();
             for (id, words) in open {
                 match self.copy(&mut wire, &copies[&id], words).await? {
-                    Ok(()) => tracing::debug!("{} came in when others were there", self.items[&id].entry),
+                    Ok(()) => tracing::debug!("{} was loaded after others", self.items[&id].entry),
                     Err((words, loss)) => still.push((id, words, loss)),
                 }
             }
@@ -285,7 +286,7 @@ impl Past<'_> {
         Ok(())
     }
 
-    /// The inner error is the server's, or the backup's.
+    /// The inner error is about the rows: from the server or from the backup.
     async fn copy(
         &self,
         wire: &mut Wire,
@@ -316,12 +317,12 @@ impl Past<'_> {
     }
 }
 
-/// Whether a failure is of what was to be loaded, and not of the store, the server or us.
+/// Whether a failure is about the loaded rows, and not about the store, the server or pgstow.
 fn is_about_rows(error: &Error) -> bool {
     matches!(error.code(), Code::Integrity | Code::RestoreErr | Code::Permission)
 }
 
-/// What was refused, by the entry; gives back what cannot be told of any.
+/// Records by entry what was refused; returns the complaints that belong to no entry.
 fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Vec<Complaint> {
     let mut stray = Vec::new();
     for complaint in end.refused {
@@ -338,7 +339,7 @@ fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Ve
     stray
 }
 
-/// The same in several loads: each of these blocks has one of its own, which comes in as a whole or not at all.
+/// Splits a load so that each of these blocks has one of its own, which is loaded as a whole or not at all.
 fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
     let is_doubtful = |load: &Load| load.list.iter().any(|id| doubtful.contains(id));
     if load.blocks.len() == 1 || !is_doubtful(&load) {
@@ -365,7 +366,7 @@ fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
     loads
 }
 
-/// The same, a block at a time; large objects with what makes them.
+/// Splits a load into single blocks; large objects come with the entries that make them.
 fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
     let mut blocks = load.blocks.iter().peekable();
     let mut list = Vec::new();

@@ -1,4 +1,4 @@
-//! Contents of large objects, written by the session that makes everything else: pg_restore would do it in another
+//! Writes the contents of large objects in the session that makes everything else: pg_restore would do it in another
 //! transaction.
 
 use bytes::Bytes;
@@ -10,28 +10,28 @@ use crate::error::{Code, Result};
 use crate::format::archive::{ArchiveError, BlockSink};
 use crate::postgres::{Refusal, Wire};
 
-/// A multiple of a page of a large object, so that no page is written twice.
+/// A multiple of a large object's page, so that no page is written twice.
 const PIECE: usize = 256 << 10;
-/// Pieces that wait for the server.
+/// How many pieces may wait for the server.
 const AHEAD: usize = 4;
-/// Small objects travel together: up to so many bytes of statements.
+/// Small objects are sent together, up to so many bytes of statements.
 const STATEMENTS: usize = 512 << 10;
 
-/// A stretch of one object.
+/// A part of one object.
 struct Stretch {
     oid: u32,
     offset: u64,
     bytes: Bytes,
 }
 
-/// Writes what one block holds into objects that are there and empty.
+/// Writes the content of one block into existing, empty objects.
 pub(super) async fn load(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, index: usize) -> Result<()> {
     let name = backup.stored.name(index);
     job.observer.table(&name);
     let (stretches, mut received) = mpsc::channel(AHEAD);
     let writing = async move {
         let written = write(wire, &mut received).await;
-        // What is read on then has nowhere to go.
+        // Dropped, so that the reader stops.
         drop(received);
         written
     };
@@ -41,7 +41,7 @@ pub(super) async fn load(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, ind
         (Ok(()), Ok(())) => Ok(()),
         (Err(error), Ok(())) => {
             let told = unread(backup.stored, index, error);
-            // Once more, to nowhere.
+            // Read it again without writing it.
             let is_stored_so = told.code() != Code::Integrity || read(job, backup, index, None).await?.is_err();
             Err(if is_stored_so { told } else { changed_on_the_way(&told) })
         }
@@ -85,7 +85,7 @@ async fn write(wire: &mut Wire, stretches: &mut Receiver<Stretch>) -> std::resul
 struct Objects {
     stretches: Option<Sender<Stretch>>,
     oid: u32,
-    /// Of the batch, in its object.
+    /// Where the batch begins in its object.
     offset: u64,
     batch: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Whether a restore is one transaction as a whole, and whether the server has the room for that.
+//! Decides whether the whole restore is one transaction, and whether the server has room for it.
 
 use super::super::plan::Plan;
 use super::super::ready::Target;
@@ -9,18 +9,20 @@ use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::{count, human_bytes};
 
-/// A definition takes a lock for its object, and some for what comes with it (toast, row type); its removal as many.
+/// A definition takes a lock for its object, and some for objects that come with it (toast, row type); its removal
+/// takes as many.
 const LOCKS_PER_DEFINITION: u64 = 3;
 
-pub(super) const HINT: &str = "raise max_locks_per_transaction on the target, which takes a restart; or restore fewer tables at \
-                               once; or do without one transaction: leave --single-transaction out, and give --jobs 2 where \
-                               --clean replaces a whole database";
-pub(super) const DISK: &str = "until the commit the old rows and the new ones take room at the same time: free some on the \
-                               server; or, where --clean replaces a whole database, give --jobs 2, which removes the old \
-                               tables before the rows come";
+pub(super) const HINT: &str = "raise max_locks_per_transaction on the target, which takes a restart; or restore fewer \
+                               tables at once; or restore without one transaction: leave --single-transaction out, and \
+                               give --jobs 2 if --clean replaces a whole database";
+pub(super) const DISK: &str = "until the commit the old rows and the new ones take space at the same time: free some \
+                               on the server; or, if --clean replaces a whole database, give --jobs 2, which removes \
+                               the old tables before the rows come";
 
-/// It is where that is asked for; where single tables are replaced; and where one job replaces what a whole backup
-/// holds. The last two as far as the server has the room; the first is an error where it has not.
+/// The whole restore is one transaction if the user asked for it, if single tables are replaced, or if one job
+/// replaces everything that the backup has. The last two need room on the server; without it they are not one
+/// transaction. The first is then an error.
 pub(in super::super) fn decide(
     request: &RestoreRequest,
     (plan, stored): (&Plan, &StoredArchive),
@@ -28,7 +30,7 @@ pub(in super::super) fn decide(
     manifest: &Manifest,
     jobs: usize,
 ) -> Result<bool> {
-    // These are one transaction in a way of their own, or must not be one.
+    // These have their own transaction, or must not be one.
     if request.data_only || request.into.is_some() || request.create || request.keep_going {
         return Ok(false);
     }
@@ -50,7 +52,10 @@ pub(in super::super) fn decide(
     }
     let lacking = lacking();
     if let Some(lacking) = &lacking {
-        tracing::info!("the rows come after what is removed: {}", lacking.message());
+        tracing::info!(
+            "the rows are loaded after the removal is committed: {}",
+            lacking.message()
+        );
     }
     Ok(lacking.is_none())
 }
@@ -59,7 +64,7 @@ fn definitions(plan: &Plan) -> usize {
     plan.ground.len() + plan.before.len() + plan.after.len() + plan.joins.len() + plan.events.len()
 }
 
-/// As many as the transaction may come to hold.
+/// An upper bound of the locks that the transaction takes.
 fn locks(plan: &Plan, stored: &StoredArchive) -> u64 {
     let made = (definitions(plan) as u64).saturating_mul(LOCKS_PER_DEFINITION);
     let removed = if plan.drops.is_empty() { 0 } else { made };
@@ -78,7 +83,7 @@ fn lacking_locks(plan: &Plan, stored: &StoredArchive, target: &Target) -> Option
         return None;
     }
     let what = format!(
-        "the transaction may come to hold {}, and the server's lock table has room for {room}",
+        "the transaction may hold up to {}, but the server's lock table has room for {room}",
         count(needed, "lock")
     );
     let times = needed / room.max(1) + 1;
@@ -88,7 +93,8 @@ fn lacking_locks(plan: &Plan, stored: &StoredArchive, target: &Target) -> Option
     )))
 }
 
-/// Where the server's disk can be seen, it must have room for what the source took, beside what is there.
+/// If pgstow can see the server's disk, it must have room for as much as the source took, beside the data that is
+/// there.
 fn lacking_disk(plan: &Plan, target: &Target, manifest: &Manifest, request: &RestoreRequest) -> Option<Error> {
     let needed = manifest.metadata.database_bytes?;
     let free = target.found.free_bytes?;
@@ -102,7 +108,7 @@ fn lacking_disk(plan: &Plan, target: &Target, manifest: &Manifest, request: &Res
         human_bytes(needed)
     );
     Some(Error::new(Code::RestoreErr, what).hint(
-        "free space on the server, or leave --single-transaction out and give --jobs 2: the old tables are then removed \
-         before the rows come",
+        "free space on the server, or leave --single-transaction out and give --jobs 2: the old tables are then \
+         removed before the rows come",
     ))
 }

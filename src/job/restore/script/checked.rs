@@ -1,5 +1,5 @@
-//! The first look at a plain dump, before psql is started: every stored byte against the manifest's
-//! digest, every statement by [`Screen`], and of each piece what it must be when it comes again.
+//! Checks a plain dump before psql is started: every stored byte against the manifest's digest, and every statement
+//! with [`Screen`]. It keeps a digest of each piece, to compare when the script is read again.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::{BlockingReading, Reading, our_error};
 
-/// A script that may be run.
+/// A script that passed the check.
 pub(crate) struct Checked {
     object: Object,
     /// The SHA-256 of each piece: 32 bytes for every MiB.
@@ -26,19 +26,19 @@ pub(crate) struct Checked {
     bytes: u64,
 }
 
-/// Where a script lies, and what the manifest says of it.
+/// Where a script is stored, and what the manifest says about it.
 #[derive(Clone)]
 struct Object {
     store: Arc<dyn Store>,
     key: String,
     file: FileRecord,
     algorithm: Algorithm,
-    /// As many bytes as pg_dump wrote.
+    /// The number of bytes that pg_dump wrote.
     limit: u64,
 }
 
-/// `INTEGRITY` if it is not what the manifest says, `RESTORE_ERR` if it holds what is not run. `watch` is told
-/// what it holds.
+/// Returns `INTEGRITY` if the script differs from the manifest, `RESTORE_ERR` if it contains a statement that is not
+/// allowed. `watch` sees every statement.
 pub(crate) async fn check<W: Watch + Send + 'static>(
     store: &Arc<dyn Store>,
     manifest: &Manifest,
@@ -53,7 +53,7 @@ pub(crate) async fn check<W: Watch + Send + 'static>(
         algorithm: manifest.compression.algorithm,
         limit: manifest.metadata.bytes_read.unwrap_or(u64::MAX),
     };
-    // Now, and once more when it is run.
+    // The observer counts the bytes twice: now, and when the script runs.
     observer.estimate(2 * object.file.bytes);
     let (reading, _reader) = object.read(observer);
     let looking = apart("look", move || look(object, reading, Screen::watched(watch)));
@@ -72,7 +72,7 @@ fn look<W: Watch>(object: Object, mut stored: Stored, mut screen: Screen<W>) -> 
         }
         Ok::<_, Error>(())
     })?;
-    // What follows the last frame is digested as well.
+    // Bytes after the last frame are digested too.
     io::copy(&mut stored, &mut io::sink()).map_err(|error| object.unread(error))?;
     let found = hex::encode(stored.sha256.finalize());
     if found != object.file.sha256 {
@@ -83,13 +83,16 @@ fn look<W: Watch>(object: Object, mut stored: Stored, mut screen: Screen<W>) -> 
         Some(refused) => Err(refused),
         None => screen.end_watched(),
     };
-    let (edits, watch) =
-        edits.map_err(|refused| {
-            Error::new(Code::RestoreErr, format!("the script {} is not run: {refused}", object.key)).hint(
-            "pg_dump writes nothing of the kind: find out who has changed the script, or fetch it with pgstow download \
+    let (edits, watch) = edits.map_err(|refused| {
+        Error::new(
+            Code::RestoreErr,
+            format!("the script {} is not run: {refused}", object.key),
+        )
+        .hint(
+            "pg_dump does not write this: find out who has changed the script, or fetch it with pgstow download \
              and read it",
         )
-        })?;
+    })?;
     let checked = Checked {
         object,
         pieces,
@@ -100,17 +103,17 @@ fn look<W: Watch>(object: Object, mut stored: Stored, mut screen: Screen<W>) -> 
 }
 
 impl Checked {
-    /// Of the script, unpacked.
+    /// The size of the unpacked script.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The script once more, for [`Checked::each`] in a thread. While the second value lives.
+    /// Reads the script again, for [`Checked::each`] in a thread. The thread ends when the second value is dropped.
     pub(super) fn read(&self, observer: &Arc<dyn Observer>) -> (Stored, Reader) {
         self.object.read(observer)
     }
 
-    /// Every piece, in order, when it is what it was before.
+    /// Passes every piece to `take`, in order, after checking that it has not changed.
     pub(super) fn each<E: From<Error>>(
         &self,
         stored: &mut Stored,
@@ -153,7 +156,7 @@ impl Object {
     ) -> std::result::Result<(), E> {
         match unpack(self.algorithm, stored, self.limit, take) {
             Ok(bytes) if bytes <= self.limit => Ok(()),
-            Ok(_) => Err(self.differs("holds more SQL than the manifest says").into()),
+            Ok(_) => Err(self.differs("contains more SQL than the manifest says").into()),
             Err(Unread::Stored(error)) => Err(self.unread(error).into()),
             Err(Unread::Taken(error)) => Err(error),
         }
@@ -171,7 +174,7 @@ impl Object {
     }
 }
 
-/// Who waits for the thread that reads; gone, that one ends.
+/// Held by the task that waits for the reading thread. When it is dropped, the thread ends.
 pub(super) struct Reader(Arc<AtomicBool>);
 
 impl Drop for Reader {
@@ -180,7 +183,7 @@ impl Drop for Reader {
     }
 }
 
-/// The stored bytes, digested as they pass.
+/// The stored bytes, digested while they are read.
 pub(super) struct Stored {
     inner: BlockingReading,
     sha256: Sha256,
@@ -191,7 +194,7 @@ pub(super) struct Stored {
 impl Read for Stored {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.gone.load(Ordering::Relaxed) {
-            return Err(io::Error::other(Error::internal("reading the script was given up")));
+            return Err(io::Error::other(Error::internal("reading the script was stopped")));
         }
         let count = self.inner.read(buffer)?;
         self.sha256.update(&buffer[..count]);
