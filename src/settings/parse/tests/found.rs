@@ -6,7 +6,7 @@ const OWN: &str = "DB_HOST=theirs\nDB_NAME=shop\nDB_USER=ada\n";
 
 #[track_caller]
 fn ignored(settings: &Settings, name: &str) {
-    let start = format!("{name} from .env was ignored: a file that nobody has named ");
+    let start = format!("{name} from .env was ignored: a .env found in the working folder may not ");
     let told = settings
         .warnings
         .iter()
@@ -47,7 +47,7 @@ fn it_names_no_file_of_secrets_no_keys_no_consent_and_no_program() {
         Place::new()
             .file("key", "hunter2\n")
             .env_file(&format!("DATABASE_URL=postgres://u@h/db?{part}\n"))
-            .refused(&["DATABASE_URL from .env: a file that nobody has named does not choose files of keys"]);
+            .refused(&["DATABASE_URL from .env: a .env found in the working folder may not choose files of keys"]);
     }
 }
 
@@ -55,13 +55,13 @@ fn it_names_no_file_of_secrets_no_keys_no_consent_and_no_program() {
 fn it_does_not_say_which_keys_are_trusted_and_its_word_is_not_passed_over_either() {
     for name in ["BACKUP_VERIFY_KEYS", "BACKUP_SIGN_KEY", "BACKUP_SIGN_KEY_PASSWORD_FILE"] {
         let message = Place::new().env_file(&format!("{name}=./key\n"));
-        message.refused(&[name, "does not say which keys sign or are trusted", "--env-file"]);
+        message.refused(&[name, "may not choose the keys that sign or are trusted", "--env-file"]);
     }
 }
 
 #[test]
 fn a_password_of_anothers_goes_to_no_place_that_it_names() {
-    let refusal = "does not say where credentials go that stand elsewhere";
+    let refusal = "may not decide where credentials from elsewhere go";
     let secret = ("BACKUP_SECRET_ID", "prod");
     for (env_pairs, text) in [
         (vec![("DB_PASSWORD", "hunter2")], "DB_HOST=theirs\n"),
@@ -157,7 +157,7 @@ fn its_own_password_may_go_where_it_says_and_what_only_strengthens_counts() {
 
 #[test]
 fn aws_credentials_of_anothers_go_to_no_endpoint_that_it_names() {
-    let refusal = "does not say where AWS credentials go that stand elsewhere";
+    let refusal = "may not decide where AWS credentials from elsewhere go";
     let keys = [("AWS_ACCESS_KEY_ID", "AKIA1"), ("AWS_SECRET_ACCESS_KEY", "s")];
     let store = "BACKUP_STORE=s3://shop-backups\n";
     for text in [
@@ -208,7 +208,8 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
     let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION=1d\nBACKUP_KEEP_LAST=1\n");
     place.input.uses = Uses::Prune;
     place.refused(&[
-        "BACKUP_RETENTION from .env: a file that nobody has named does not say what goes from a store",
+        "BACKUP_RETENTION from .env: a .env found in the working folder may not decide what pgstow removes from a \
+         store",
         "BACKUP_KEEP_LAST from .env",
     ]);
     // A backup's own time is told by its tier.
@@ -220,7 +221,7 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
     let key = "BACKUP_S3_KMS_KEY_ID=arn:aws:kms:eu-west-1:210987654321:key/theirs\n";
     env(&[("BACKUP_STORE", "s3://shop-backups")])
         .env_file(key)
-        .refused(&["BACKUP_S3_KMS_KEY_ID from .env", "does not choose a key"]);
+        .refused(&["BACKUP_S3_KMS_KEY_ID from .env", "may not choose a key"]);
     Place::new()
         .env_file(&format!("{key}BACKUP_STORE=s3://shop-backups\n"))
         .load();
@@ -230,11 +231,14 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
 fn doctor_does_not_send_anything_where_it_says_either() {
     let mut place = env(&[("DB_PASSWORD", "hunter2")]).env_file(OWN);
     place.input.uses = Uses::Doctor;
-    place.refused(&["does not say where credentials go that stand elsewhere"]);
+    place.refused(&["may not decide where credentials from elsewhere go"]);
     let mut place = env(&[("BACKUP_STORE", "s3://shop"), ("AWS_ACCESS_KEY_ID", "a")])
         .env_file("AWS_ENDPOINT_URL_S3=https://theirs.example\n");
     place.input.uses = Uses::Doctor;
-    place.refused(&["AWS_ENDPOINT_URL_S3 from .env", "does not say where AWS credentials go"]);
+    place.refused(&[
+        "AWS_ENDPOINT_URL_S3 from .env",
+        "may not decide where AWS credentials from elsewhere go",
+    ]);
     // What else is wrong, it shows.
     let mut place = env(&[("BACKUP_LEASE_SECONDS", "x")]);
     place.input.uses = Uses::Doctor;
@@ -264,7 +268,7 @@ fn what_leads_nowhere_else_and_makes_no_line_less_safe_counts() {
     ] {
         env(&url)
             .env_file(&format!("{harm}\n"))
-            .refused(&["does not say where credentials go that stand elsewhere"]);
+            .refused(&["may not decide where credentials from elsewhere go"]);
     }
     // Nor does a backup go by whom a restore fills.
     let mut place = env(&[url[0], ("PGPASSWORD", "x")]).env_file("BACKUP_TARGET_HOST=theirs\n");

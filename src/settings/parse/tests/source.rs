@@ -255,5 +255,5 @@ fn iam_needs_tls_and_no_password() {
         (password(&settings), direct(&settings).params["sslmode"].as_str()),
         (None, "verify-full")
     );
-    noted(&settings, "the password that is given beside it is not used");
+    noted(&settings, "the password in the settings is not used");
 }
