@@ -119,7 +119,10 @@ fn a_partition_that_is_loaded_through_its_root_is_named_by_its_header() {
 fn what_pg_dump_does_not_write_is_not_counted() {
     for (script, why) in [
         ("COPY t FROM stdin;\n\\.\n", "a COPY that pg_dump does not write"),
-        ("COPY s.t (a) FROM stdin;\n1\n\\.\r\n", "ends a table's rows differently"),
+        (
+            "COPY s.t (a) FROM stdin;\n1\n\\.\r\n",
+            "ends a table's rows differently",
+        ),
         ("COPY s.t (a) FROM stdin;\n1\n", "ends within a table's rows"),
     ] {
         let refused = read(script, usize::MAX).unwrap_err().to_string();
