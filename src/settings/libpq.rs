@@ -194,7 +194,8 @@ fn find_service(
         }
     }
     Err(format!(
-        "the service {service:?} is not defined: {SERVICE_FILE}, ~/.pg_service.conf or {SYSTEM_FOLDER} names the file"
+        "the service {service:?} is not defined: add it to the file that {SERVICE_FILE} names, to ~/.pg_service.conf, \
+         or to pg_service.conf in the folder of {SYSTEM_FOLDER}"
     ))
 }
 

@@ -62,7 +62,7 @@ pub fn load(input: &Input) -> Result<Settings> {
         _ => warnings.extend(
             passed
                 .into_iter()
-                .map(|problem| format!("{problem} (this command does without)")),
+                .map(|problem| format!("{problem} (this command does not need it)")),
         ),
     }
     // A setting that was ignored may be the one that is missing.

@@ -213,7 +213,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
         } else if *part == "password" {
             reading
                 .notes
-                .push(format!("{} not used: {} is stronger", value.name, secret.name));
+                .push(format!("{} not used: {} has priority", value.name, secret.name));
         } else if let Some(one) = part_beneath(value, part, &mut unusable) {
             defaults = defaults.merge(&one);
             // The secret has not been read yet.

@@ -96,7 +96,7 @@ pub fn retention(text: &str) -> Parsed<Policy> {
                 "{text:?}: months and years differ in length; give days, or monthly=12,yearly=3"
             ));
         }
-        _ => return Err(format!("{text:?} is neither like 30d nor like daily=7,weekly=4")),
+        _ => return Err(format!("{text:?} is not a retention such as 30d or daily=7,weekly=4")),
     };
     let days = number
         .parse::<u32>()

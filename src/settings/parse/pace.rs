@@ -25,7 +25,7 @@ impl Reader<'_> {
     pub(super) fn max_rate(&mut self) -> Option<u64> {
         self.read("BACKUP_MAX_RATE", |text| match specs::size(text)? {
             rate if rate >= SLOWEST => Ok(rate),
-            _ => Err(format!("{text:?} is less than 16k (bytes) per second")),
+            _ => Err(format!("{text:?} is less than 16k bytes per second")),
         })
     }
 
