@@ -51,7 +51,7 @@ pub const SETTINGS: &[Setting] = &[
         "AWS_ENDPOINT_URL_KMS",
         "aws.endpoint_url_kms",
         "URL",
-        "Endpoint for KMS only, if a KMS key signs",
+        "Endpoint for KMS only, if keys of signatures are in KMS",
     ),
     plain(
         "AWS_CA_BUNDLE",

@@ -15,7 +15,8 @@ pub const SETTINGS: &[Setting] = &[
         "PGSSLMODE",
         "db.sslmode",
         "MODE",
-        "libpq's sslmode (disable to verify-full), if the URL has none [default: prefer, with iam require]",
+        "libpq's sslmode (disable to verify-full), if the URL has none [default: prefer; require for iam, verify-full if \
+         PGSSLROOTCERT is `system`]",
     ),
     plain(
         "PGSSLROOTCERT",
