@@ -12,7 +12,7 @@ pub const ZSTD_LEVEL: i32 = 3;
 pub const GZIP_LEVEL: u32 = 6;
 
 impl Reader<'_> {
-    /// In the older systems BACKUP_COMPRESSION was true or false, with the level in a variable of its own.
+    /// In the older systems `BACKUP_COMPRESSION` was true or false, with the level in a variable of its own.
     pub(super) fn compression(&mut self) -> Compression {
         let value = self.values.get("BACKUP_COMPRESSION").cloned();
         let Some((value, switch)) = value.and_then(|value| specs::truth(value.text()).map(|switch| (value, switch)))
