@@ -1,5 +1,5 @@
 //! The statement that loads a table, as pg_dump writes it: `COPY schema.table (a, b) FROM stdin;`. It is in the
-//! database's encoding; in all of these an ASCII byte is always that ASCII character.
+//! database's encoding; in each such encoding an ASCII byte is that ASCII character.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loading<'a> {

@@ -4,8 +4,8 @@ use super::digest::{END_OF_COPY, TextCount};
 use super::{ArchiveError, BlockSink};
 use crate::units::count;
 
-/// A [`BlockSink`] for whole rows of one table, which it passes on as a block of their own. It adds COPY's end only if
-/// they are as many as the manifest says.
+/// A [`BlockSink`] for whole rows of one table, which it passes on as a block of their own. That
+/// block ends, with COPY's end, only if the rows are as many as the manifest says.
 pub struct PartCheck<S> {
     inner: S,
     rows: u64,
