@@ -330,7 +330,7 @@ impl<W: Watch> Screen<W> {
             // For psql the next byte may be the second half of a character; that depends on the encoding.
             State::LineCommentReturn => {
                 return Err(
-                    "has a comment with a carriage return, which psql and the server end at different places".into(),
+                    "has a carriage return in a comment, which psql's and the server's rules end differently".into(),
                 );
             }
             State::Comment { depth, before } => self.comment(rest, depth, before),
