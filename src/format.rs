@@ -1,9 +1,9 @@
-//! pg_dump's formats, as bytes: nothing here asks a server or a store.
+//! pg_dump's formats, as bytes. Nothing here sends a request to a server or a store.
 
 pub mod archive;
 pub mod script;
 
-/// In which of its forms pg_dump writes.
+/// The format in which pg_dump writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Custom,

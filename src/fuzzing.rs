@@ -1,6 +1,6 @@
-//! What must hold for any bytes that come from outside: for those that libFuzzer makes (`fuzz/`, `make fuzz`), and in
-//! every test run for the kept ones (`fuzz/corpus`). A property panics where it does not hold; a panic of the code that
-//! it tries is found the same way.
+//! Properties that must hold for any bytes from outside. libFuzzer makes such bytes (`fuzz/`, `make fuzz`), and every
+//! test run tries the kept ones (`fuzz/corpus`). A property panics if it does not hold; a panic of the tested code is
+//! found in the same way.
 
 pub mod archive;
 pub mod conninfo;
@@ -19,7 +19,7 @@ struct Trickle<'a> {
 }
 
 impl<'a> Trickle<'a> {
-    /// So few that nearly everything is cut somewhere, and large inputs still end soon.
+    /// Few bytes, so that nearly every field is cut somewhere; more for large inputs, so that they still end soon.
     fn new(bytes: &'a [u8]) -> Self {
         let at_once = 1 + bytes.len() / 512;
         Self { bytes, at_once }
@@ -41,7 +41,7 @@ impl Read for Trickle<'_> {
     }
 }
 
-/// The line end nearest to the middle from the right, and what lies on both sides of it.
+/// The two parts of a text, divided at the first line end after the middle.
 fn halves(text: &str) -> Option<(&str, &str)> {
     let middle = text.floor_char_boundary(text.len() / 2);
     let end = middle + text[middle..].find('\n')?;
@@ -79,7 +79,7 @@ mod tests {
             let mut inputs = 0;
             for file in corpus.join(target).read_dir().unwrap() {
                 let path = file.unwrap().path();
-                // The last one that is shown is the one that failed.
+                // The last name in the output is the input that failed.
                 println!("{}", path.display());
                 property(&std::fs::read(&path).unwrap());
                 inputs += 1;

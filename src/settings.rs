@@ -1,7 +1,7 @@
-//! Settings: read raw from four layers, validated together once, typed from then on.
+//! Settings: read as text from four layers, validated together once, and typed from then on.
 //!
-//! `table` names every setting, `layers` reads them, `aliases` knows the variable names of older
-//! systems, `unknown` those of none, `parse` turns text into the types below and reports every problem at once.
+//! `table` names every setting, `layers` reads them, `aliases` knows the variable names of older systems, `unknown`
+//! warns about names that are no setting, `parse` turns text into the types below and reports every problem at once.
 
 mod aliases;
 pub(crate) mod dotenv;
@@ -48,98 +48,98 @@ pub use span::parse_span;
 pub use table::SETTINGS;
 pub use uses::Uses;
 
-/// All that settings are made of: a face gathers it, so that nothing below touches the process.
+/// Everything from which settings are made. A face gathers it, so that nothing below reads the process itself.
 #[derive(Default)]
 pub struct Input {
     /// Values of flags, keyed by the setting's variable ([`SETTINGS`]).
     pub flags: BTreeMap<&'static str, Vec<String>>,
     /// The process environment.
     pub env: BTreeMap<String, String>,
-    /// `.env` is looked for here, and relative paths start here.
+    /// The folder in which pgstow looks for `.env`, and where relative paths start.
     pub working_dir: PathBuf,
-    /// `--env-file`; else `BACKUP_ENV_FILE`, else `.env` where there is one.
+    /// `--env-file`, else `BACKUP_ENV_FILE`, else `.env` if there is one.
     pub env_file: Option<PathBuf>,
     /// `--config`; else `BACKUP_CONFIG`.
     pub config_file: Option<PathBuf>,
-    /// What this process may use: the default number of compression threads.
+    /// How many CPUs this process may use: the default number of compression threads.
     pub cpus: usize,
-    /// Bytes that this process may use, where it is known: what the default of `BACKUP_MEMORY` goes by.
+    /// How many bytes of memory this process may use, if that is known. The default of `BACKUP_MEMORY` depends on it.
     pub memory: Option<u64>,
-    /// In Lambda there is no folder that outlives the run, so a store has to be named.
+    /// In Lambda no folder outlives the run, so the settings must name a store.
     pub in_lambda: bool,
     pub json: bool,
-    /// What the command needs.
+    /// Which settings the command uses.
     pub uses: Uses,
 }
 
 /// Everything that a command may need to know, valid as a whole.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What is read. A user can name one today; each that is named gets an `App` of its own.
+    /// The databases to read. A user can name only one today; each of them gets its own `App`.
     pub sources: Vec<Database>,
-    /// What a restore fills, likewise.
+    /// The databases that a restore fills; also only one today.
     pub targets: Vec<Database>,
     /// The first is the primary.
     pub stores: Vec<StoreUrl>,
     pub retention: Retention,
-    /// How old the last good backup may be before a person is called for.
+    /// How old the last good backup may be before `status` says that a person has to act.
     pub max_age: Duration,
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
     pub on_changed_tables: OnChangedTables,
-    /// Streams read from, or restored into, the database at once.
+    /// How many streams pgstow reads from the database, or restores into it, at once.
     pub jobs: usize,
     /// Compression threads.
     pub threads: usize,
-    /// What a backup may have in memory, by what it is for.
+    /// How much memory a backup may use, divided by purpose.
     pub memory: Shares,
-    /// Bytes per second that are read from the database at most.
+    /// How many bytes per second a backup may read from the database.
     pub max_rate: Option<u64>,
     pub nice: Option<Nice>,
     pub postgres: Postgres,
     pub s3: S3,
     pub aws: Aws,
-    /// Who is told how a run ended.
+    /// Where pgstow sends the result of a run.
     pub channels: Vec<Channel>,
-    /// Who makes a backup for which a function has not the time.
+    /// The container task that makes a backup if the Lambda function does not have the time for it.
     pub handover: Option<ContainerTask>,
     /// Whether an event may ask for a restore.
     pub allow_restore: bool,
     /// Whether an event may ask for a drill.
     pub allow_drill: bool,
-    /// A drill is run although this system cannot confine the throwaway server.
+    /// Whether a drill runs even if this system cannot confine the throwaway server.
     pub drill_unconfined: bool,
     pub metrics: Metrics,
-    /// How long a lease holds without being renewed.
+    /// How long a lease is valid if the run does not renew it.
     pub lease: Duration,
     pub md5: bool,
-    /// The database is that of the backups in the store, although its server is another.
+    /// The user confirms that the database is that of the backups in the store, although its server is a different one.
     pub adopt: bool,
     pub store_create: StoreCreate,
-    /// What this machine remembers between runs, if it can.
+    /// The folder for what this machine remembers between runs, if it has one.
     pub state_dir: Option<PathBuf>,
     pub json: bool,
     pub log: Log,
     pub signing: Signing,
-    /// What a person should see to although the settings hold: told whatever the log shows.
+    /// Warnings about settings that are valid. pgstow prints them whatever the log's level is.
     pub warnings: Vec<String>,
-    /// What is wrong, where the command only shows it.
+    /// Problems that the command only shows (`doctor`).
     pub problems: Vec<String>,
-    /// What was adjusted or understood in an older way: said once, in the report and the log.
+    /// What pgstow adjusted, or read as an older system did. The report and the log say it once.
     pub notes: Vec<String>,
-    /// Those of the notes that say that something has no effect as it was given.
+    /// Those of the notes which say that a setting has no effect.
     pub cautions: Vec<String>,
 }
 
 impl Settings {
-    /// Reads and validates everything at once. All problems come in one `CONFIG` error, each with
-    /// the setting's name and where it was set, none with a secret.
+    /// Reads and validates everything at once. One `CONFIG` error lists all problems, each with the setting's name
+    /// and where it was set, none with a secret.
     pub fn load(input: &Input) -> Result<Settings> {
         parse::load(input)
     }
 
-    /// The login of the database that is read.
+    /// The login of the database that a backup reads.
     pub fn source(&self) -> &Source {
         self.sources.first().map_or(&Source::None, |database| &database.login)
     }
@@ -149,13 +149,13 @@ impl Settings {
         self.targets.first().map_or(&Source::None, |database| &database.login)
     }
 
-    /// Whether a service of AWS is asked for anything once the database's credentials are forgotten.
+    /// Whether the run still uses a service of AWS after [`Settings::forget_passwords`].
     pub fn uses_aws(&self) -> bool {
         let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
         self.stores.iter().any(in_bucket) || !self.channels.is_empty() || self.signing.uses_kms()
     }
 
-    /// For a run that reads no database: what it does not hold cannot be taken from it.
+    /// For a run that reads no database: an attacker cannot take from its memory what is not there.
     pub fn forget_passwords(&mut self) {
         self.targets.clear();
         for database in &mut self.sources {
@@ -169,15 +169,15 @@ impl Settings {
     }
 }
 
-/// When a backup that is to disturb nobody pauses.
+/// When a backup with `--nice` pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nice {
     pub max_lag: Duration,
-    /// Active ones, of others.
+    /// How many sessions of others may be active.
     pub max_sessions: u64,
 }
 
-/// A database, and what proves there who we are.
+/// A database, and how pgstow logs in to it.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub login: Source,
@@ -185,7 +185,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// What a user has named; none where that is nothing.
+    /// The database that the user has named, as a list; empty if there is none.
     fn listed(login: Source, auth: Auth) -> Vec<Self> {
         let named = !matches!(login, Source::None) || auth != Auth::Password;
         named.then_some(Self { login, auth }).into_iter().collect()
@@ -201,10 +201,12 @@ impl Database {
 pub enum Source {
     /// Given as a URL or as `DB_*` variables.
     Direct(ConnectionInfo),
-    /// In Secrets Manager; `overrides` are the parts that settings name themselves
-    /// (`DB_NAME` beside a secret without `dbname`, `sslmode`), `defaults` those that count only where the
-    /// secret has none, `beside` the settings that give those: libpq's name of the part, and the setting's.
-    /// `unusable` are parts that a setting gives wrongly, and why: no matter where the secret has them.
+    /// In Secrets Manager.
+    ///
+    /// - `overrides`: parts that settings give and that replace those of the secret (`DB_NAME`, `sslmode`).
+    /// - `defaults`: parts that settings give and that count only if the secret lacks them.
+    /// - `beside`: the settings that give these defaults, as libpq's name of the part and the setting's name.
+    /// - `unusable`: parts whose setting is wrong, and why. They are an error only if the secret lacks the part.
     Secret {
         id: String,
         overrides: ConnectionInfo,
@@ -212,17 +214,17 @@ pub enum Source {
         beside: Vec<(&'static str, String)>,
         unusable: Vec<(&'static str, String)>,
     },
-    /// None given: commands that work on the store alone do not need one.
+    /// The settings give none. Commands that use only the store need none.
     None,
 }
 
-/// What proves to the database who we are.
+/// With what pgstow logs in to the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// A password, wherever it comes from.
+    /// A password, from any source.
     #[default]
     Password,
-    /// A token that AWS's credentials sign, as RDS's IAM login asks for.
+    /// A token that is signed with AWS credentials, for RDS's IAM login.
     Iam,
 }
 
@@ -232,7 +234,7 @@ pub enum StoreUrl {
     S3 { bucket: String, prefix: String },
 }
 
-/// When backups are made, in cron's words, where the settings say so.
+/// When backups are made, in cron's syntax, if the settings say it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Schedule {
     pub full: Option<String>,
@@ -242,7 +244,7 @@ pub struct Schedule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// zstd where the archive version can carry it, else gzip.
+    /// zstd if the archive's version allows it, else gzip.
     Auto,
     Zstd(i32),
     Gzip(u32),
@@ -260,11 +262,11 @@ impl fmt::Display for Compression {
     }
 }
 
-/// What becomes of a backup whose snapshot does not see the rows of some tables, because they were
-/// emptied or rewritten before their locks, in every attempt.
+/// How a backup ends if its snapshot does not see the rows of some tables, because in every attempt they were emptied
+/// or rewritten before pgstow had their locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChangedTables {
     Fail,
-    /// It counts, and names them.
+    /// The backup counts, and names these tables.
     Warn,
 }

@@ -1,15 +1,15 @@
-//! pg_dump's custom archive: read as it flows, written with its blocks compressed inside the
-//! format. The facts stand in docs/FORMAT.md; their source is PostgreSQL's
-//! `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c`.
+//! pg_dump's custom archive: read as a stream, and written with its blocks compressed inside the format.
+//! docs/FORMAT.md describes it; the source is PostgreSQL's `src/bin/pg_dump/pg_backup_archiver.c` and
+//! `pg_backup_custom.c`.
 //!
 //! ```text
 //! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
-//! way back: Blocks (each at its place) → reader → Unpack → Check → Writer, or Discard
+//! restore:  Blocks (each at its place) → reader → Unpack → Check → Writer, or Discard
 //! in parts: Sealed (some of a table's chunks) → reader → Unpack → PartCheck → Writer
 //! ```
 //!
-//! Nothing here trusts a byte: a length is never allocated before it has been read, and odd
-//! input ends in a typed error that names the position.
+//! No code here trusts the input: it never allocates a length before it has read as many bytes, and malformed input
+//! gives a typed error that names the position.
 
 mod blocks;
 mod check;
@@ -52,13 +52,13 @@ pub enum ArchiveError {
     Malformed { at: u64, what: String },
     #[error("archive version {0}.{1}.{2} is not one that this pgstow reads (1.14 to 1.16)")]
     Version(u8, u8, u8),
-    /// What a block holds is not what it should; the caller knows whose block it is.
+    /// A block's content is wrong. The caller knows which table the block belongs to.
     #[error("{0}")]
     Content(String),
     #[error("reading the archive failed")]
     Io(#[from] std::io::Error),
-    /// The receiver of the blocks gave up; it knows why.
-    #[error("the receiver of the archive gave up")]
+    /// The receiver of the blocks stopped. It reports the reason itself.
+    #[error("the receiver of the archive stopped")]
     Stopped,
 }
 

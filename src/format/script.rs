@@ -1,8 +1,8 @@
-//! A plain dump, read for what it holds: the rows of its tables, its large objects, and what it defines.
+//! Reads the content of a plain dump: the rows of its tables, its large objects, and its definitions.
 //!
-//! It is looked through token by token ([`Screen`]), so that only what the server would take for a COPY is
-//! one. Of the comments between statements, which are pg_dump's alone, the headers say whose each part is:
-//! the way in which pg_dump prints an archive's table of contents.
+//! [`Screen`] reads it token by token, so that pgstow takes only those texts for a COPY that the server would take for
+//! one. Only pg_dump writes comments between statements. Some of them are headers, which name the object of each part:
+//! in this form pg_dump prints an archive's table of contents.
 
 mod copy;
 mod header;
@@ -23,24 +23,24 @@ pub use screen::{Edit, Refused, Screen, Watch};
 pub(crate) use sum::RowSum;
 pub use sum::Sum;
 
-/// Of all definitions, in bytes: as much as a table of contents may have.
+/// The most bytes of definitions that are kept: as much as a table of contents may have.
 const DEFINITIONS: usize = 256 << 20;
 
-/// What a script holds.
+/// The content of a script.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// Of the script.
+    /// The length of the script.
     pub bytes: u64,
-    /// In its order.
+    /// In the script's order.
     pub tables: Vec<Table>,
     pub large_objects: Vec<LargeObjects>,
-    /// How many parts are none of data.
+    /// How many parts hold no data.
     pub headers: u64,
-    /// These parts, where they were asked for.
+    /// These parts, if the reader gathers them ([`Reader::gathering`]).
     pub definitions: Vec<Definition>,
-    /// That tables and indexes are kept in, likewise.
+    /// The tablespaces of tables and indexes, if the reader gathers them.
     pub tablespaces: BTreeSet<Vec<u8>>,
-    /// Statements before the first part, likewise; but for the encoding that the script is in.
+    /// The statements before the first part, if the reader gathers them, without that of the script's encoding.
     pub settings: Vec<Vec<u8>>,
 }
 
@@ -48,21 +48,21 @@ pub struct Contents {
 #[derive(Debug)]
 pub struct Table {
     pub header: Option<Header>,
-    /// The table that the COPY names, in the database's encoding: of a partition that is loaded through its
-    /// root, the root.
+    /// The table that the COPY names, in the database's encoding. For a partition that is loaded through its root,
+    /// this is the root.
     pub target: TablePath,
     pub through_root: bool,
     /// In the order of the fields.
     pub columns: Vec<Vec<u8>>,
-    /// The same as of a block of an archive.
+    /// The same digest as for a block of an archive.
     pub digest: BlockDigest,
-    /// The first row's place in the script.
+    /// The place of the first row in the script.
     pub offset: u64,
-    /// Of its rows in any order, and of its columns in any, where that was asked for.
+    /// A sum that does not depend on the order of rows and columns, if the reader gathers it.
     pub sum: Sum,
 }
 
-/// A table's name as the script has it.
+/// A table's name, as in the script.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TablePath {
     pub schema: Vec<u8>,
@@ -72,15 +72,15 @@ pub struct TablePath {
 #[derive(Debug)]
 pub struct LargeObjects {
     pub digest: BlockDigest,
-    /// Of the objects in any order, where that was asked for.
+    /// A sum that does not depend on the order of the objects, if the reader gathers it.
     pub sum: Sum,
 }
 
-/// What follows a header that is none of data, to the next one.
+/// A part that holds no data: a header, and the statements up to the next header.
 #[derive(Debug)]
 pub struct Definition {
     pub header: Header,
-    /// `None` where they are too long.
+    /// `None` if they are too long.
     pub statements: Option<Vec<Vec<u8>>>,
 }
 
@@ -92,8 +92,8 @@ impl Table {
         }
     }
 
-    /// Schema and name. Where rows are loaded through a root, only the header says whose they are, and has
-    /// spaces for line breaks.
+    /// Schema and name. If rows are loaded through a root, only the header names their table; it has spaces instead of
+    /// line breaks.
     pub fn name(&self) -> (String, String) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match &self.header {
@@ -112,8 +112,8 @@ impl LargeObjects {
     }
 }
 
-/// Reads a script piece by piece. Memory depends on the number of its tables alone, or on its definitions
-/// where those are asked for.
+/// Reads a script piece by piece. The memory depends only on the number of its tables, and on its definitions if the
+/// reader gathers them.
 #[derive(Debug)]
 pub struct Reader {
     screen: Screen<Counter>,
@@ -127,7 +127,7 @@ impl Reader {
         }
     }
 
-    /// For sums that do not depend on an order, and for the definitions too.
+    /// Also for the definitions, and for sums that do not depend on an order.
     pub fn gathering() -> Self {
         Self {
             screen: Screen::watched(Counter::gathering()),
@@ -144,13 +144,13 @@ impl Reader {
     }
 }
 
-/// Counts what a [`Screen`] tells.
+/// Collects the content that a [`Screen`] reports.
 #[derive(Debug)]
 pub struct Counter {
     gathers: bool,
     contents: Contents,
     kept: usize,
-    /// The comment before was two dashes alone: what follows may be a header.
+    /// The last comment was only two dashes, so the next one may be a header.
     behind_dashes: bool,
     header: Option<Header>,
     through_root: bool,
@@ -187,7 +187,7 @@ impl Counter {
         }
     }
 
-    /// All that it was told of a script of so many bytes.
+    /// The content of a script with this many bytes.
     pub fn contents(mut self, bytes: u64) -> Contents {
         self.end_objects();
         Contents { bytes, ..self.contents }
@@ -217,13 +217,12 @@ impl Counter {
     }
 }
 
-/// As many as a manifest tells of.
+/// As many parts as a manifest may have.
 const PARTS: usize = 500_000;
 
 const TABLESPACE: &[u8] = b"SET default_tablespace = ";
 
-/// Of a statement that stands before the part that wants it, and behind another's; or that says how the
-/// script's own bytes are read.
+/// Whether a statement sets something for the parts after it (so it belongs to no part), or the script's own encoding.
 fn is_ambient(sql: &[u8]) -> bool {
     let settings: [&[u8]; 3] = [
         TABLESPACE,
@@ -303,12 +302,12 @@ impl Watch for Counter {
         let Some(mut open) = self.open.take() else {
             return Ok(());
         };
-        // What pg_dump puts behind the line that ends them: in an archive it stands in the block.
+        // pg_dump writes this after the line that ends the rows. In an archive it is in the block.
         open.digest.update(b"\n\n");
         let (rows, bytes, sha256) = open
             .digest
             .finish()
-            .ok_or("ends a table's rows otherwise than pg_dump does")?;
+            .ok_or("ends a table's rows differently from pg_dump")?;
         if self.contents.tables.len() >= PARTS {
             return Err(format!("it has more than {PARTS} tables"));
         }

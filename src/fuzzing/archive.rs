@@ -1,12 +1,12 @@
-//! Any bytes as an archive.
+//! Any bytes, read as an archive.
 
 use std::io::Read;
 
 use super::Trickle;
 use crate::format::archive::{ArchiveError, BlockDigest, BlockSink, ContentDigest, Head, Input, read_blocks};
 
-/// The reader ends with an error or with the archive, the same however the bytes come; and what is
-/// short of an archive that it takes, or longer, it does not take.
+/// The reader ends with an error or with the archive, and its result does not depend on how the bytes are cut. If it
+/// accepts an archive, it refuses a shorter part of it, and the archive with one more byte.
 pub fn check(bytes: &[u8]) {
     let whole = read(bytes);
     assert_eq!(whole, read(Trickle::new(bytes)), "in small pieces");
@@ -18,7 +18,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// The blocks that came whole, and how it ended.
+/// The blocks that came whole, and how the reading ended.
 fn read(source: impl Read) -> (Vec<Option<BlockDigest>>, Result<(), String>) {
     let mut input = Input::new(source);
     let head = match Head::read(&mut input) {
@@ -34,7 +34,7 @@ fn read(source: impl Read) -> (Vec<Option<BlockDigest>>, Result<(), String>) {
     (blocks.found, end.map_err(|error| error.to_string()))
 }
 
-/// Digests what comes, as the pipeline does.
+/// Digests the content, as the pipeline does.
 struct Digests<'a> {
     head: &'a Head,
     current: Option<ContentDigest>,

@@ -1,4 +1,4 @@
-//! Any text as a connection URL or a keyword string, and any password in one.
+//! Any text, read as a connection URL or a keyword string; and any password in one.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret;
@@ -6,11 +6,12 @@ use secrecy::ExposeSecret;
 use crate::error::{Code, Error};
 use crate::postgres::{ConnectionInfo, Files};
 
-/// The text is refused as a setting, or understood; then it is the same after it was written as a
-/// keyword string, but for the password, which is not written. Where a line break divides the text,
-/// what is before it is a password, and what follows it the rest of a URL and of a keyword string:
-/// then the password is kept, and no message depends on it; nor does one show a part of it that is no
-/// parameter's name where it is not written as it must be.
+/// The parser refuses the text with `CONFIG`, or understands it. Then it reads the same from the keyword string that it
+/// writes, except for the password, which it does not write.
+///
+/// If the text has a line break, the part before it is a password, and the part after it the rest of a URL and of a
+/// keyword string. The parser keeps that password, and no message depends on it. If the password is not escaped as it
+/// should be, a message shows no part of it, except the name of a parameter.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -34,7 +35,7 @@ pub fn check(bytes: &[u8]) {
         format!("password='{password}' {rest}")
     });
     unwritten(password, &format!("postgres://ada:{password}@db.example/shop"));
-    // What is in quotes is a whole value, whatever follows it.
+    // A value in quotes ends at the second quote, so it would be only a part of the password.
     if !password.trim_start().starts_with('\'') {
         unwritten(password, &format!("host=db.example password={password}"));
     }
@@ -66,7 +67,7 @@ fn again(written: &str) -> ConnectionInfo {
     ConnectionInfo::parse_url(written).unwrap_or_else(|error| panic!("{written}: {error}"))
 }
 
-/// A password that is written as it must be.
+/// A password that is escaped as it should be.
 fn secret(password: &str, text: impl Fn(&str) -> String) {
     const OTHER: &str = "another";
     let given = ConnectionInfo::parse_url(&text(password));
@@ -74,7 +75,7 @@ fn secret(password: &str, text: impl Fn(&str) -> String) {
         (Ok(given), Ok(other)) => {
             let exposed =
                 |info: &ConnectionInfo| info.password.as_ref().map(|secret| secret.expose_secret().to_owned());
-            // The rest may name another one, which counts then.
+            // The rest may hold another password; then that one counts.
             if exposed(&other).as_deref() == Some(OTHER) {
                 assert_eq!(exposed(&given).as_deref(), Some(password));
             }
@@ -89,7 +90,7 @@ fn secret(password: &str, text: impl Fn(&str) -> String) {
     }
 }
 
-/// One that is not: nothing of it may be told but what is a parameter's name.
+/// A password that is not escaped: a message may show nothing of it but the name of a parameter.
 fn unwritten(password: &str, text: &str) {
     let Err(error) = ConnectionInfo::parse_url(text) else {
         return;

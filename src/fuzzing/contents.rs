@@ -1,13 +1,13 @@
-//! Any bytes as an archive's head: header and table of contents.
+//! Any bytes, read as an archive's head: header and table of contents.
 
 use std::io::Read;
 
 use super::Trickle;
 use crate::format::archive::{BlockCompression, Head, Input, contents};
 
-/// Reading ends with an error or a head, the same however the bytes come. A head has the length of
-/// what was read; written again, with or without offsets and with any compression, it keeps that
-/// length and says the same in everything else.
+/// Reading ends with an error or a head, and does not depend on how the bytes are cut. A head has the length of the
+/// bytes that were read. Written again, with or without offsets and with any compression, it has the same length, and
+/// everything else in it is the same.
 pub fn check(bytes: &[u8]) {
     let read = read(bytes);
     let in_pieces = self::read(Trickle::new(bytes));
@@ -48,7 +48,7 @@ pub fn check(bytes: &[u8]) {
     assert_same(&head, &bare);
     assert_eq!(bare.positions().is_some(), head.data.is_empty());
 
-    // As many bits as an offset has.
+    // An offset has this many bits.
     let mask = u64::MAX >> (64 - 8 * head.offset_size);
     let positions: Vec<u64> = (1..=head.data.len() as u64)
         .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask)
@@ -66,14 +66,14 @@ fn read(source: impl Read) -> Result<Head, String> {
     Ok(head)
 }
 
-/// A head of our own writing.
+/// Reads a head that pgstow wrote.
 fn read_all(bytes: &[u8]) -> Head {
     let head = read(bytes).expect("a head that was written is read");
     assert_eq!(head.len(), bytes.len());
     head
 }
 
-/// The compression and the offsets may differ.
+/// Asserts that two heads are equal, except for compression and offsets.
 fn assert_same(one: &Head, other: &Head) {
     assert_eq!(one.version, other.version);
     assert_eq!((one.int_size, one.offset_size), (other.int_size, other.offset_size));

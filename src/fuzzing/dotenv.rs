@@ -1,11 +1,11 @@
-//! Any text as an `.env` file.
+//! Any text, read as an `.env` file.
 
 use super::halves;
 use crate::settings::dotenv::{Malformed, parse};
 
-/// The text is refused by a line that it has, or gives variables with possible names. They come
-/// back from a file that is written of them; line ends of Windows change nothing; and two texts,
-/// one after the other, give what each gives.
+/// The parser refuses the text and names a line that it has, or returns variables with valid names. A file that is
+/// written from these gives the same variables. Line ends of Windows change nothing. Two texts, one after the other,
+/// give the variables of both.
 pub fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) {
     let Some((before, after)) = halves(text) else {
         return;
     };
-    // The mark belongs to the beginning of a file alone.
+    // The byte order mark counts only at the start of a file.
     if let Ok(mut pairs) = parse(before)
         && !after.starts_with('\u{feff}')
     {

@@ -1,11 +1,11 @@
-//! Any bytes as a script of roles.
+//! Any bytes, read as a script of roles.
 
 use crate::postgres::{Statement, statements};
 
-/// Nothing that is run is made up, nothing runs twice: the statements stand in the script, in
-/// their order, with only blanks, comments, semicolons and psql's two keys between them. They
-/// are found again when they are written with semicolons, and two scripts, one after the other,
-/// give what each gives. What is told of a statement ends before its first value.
+/// pgstow runs only statements of the script, each once: the statements are in the script, in this order, with only
+/// blanks, comments, semicolons and psql's two keys between them. Written again with semicolons, the same statements
+/// are found. Two scripts, one after the other, give the statements of both. The summary of a statement ends before
+/// its first value.
 pub fn check(bytes: &[u8]) {
     let found = statements(bytes);
     let mut rest = bytes;
@@ -33,18 +33,18 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// On a line of its own, because a comment may be the end of what is before it.
+/// Puts each semicolon on a line of its own, because the text before it may end with a comment.
 fn joined<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     texts.into_iter().collect::<Vec<_>>().join(&b"\n;\n"[..])
 }
 
-/// Whether what follows the script is not a part of a quoted text or comment in it.
+/// Whether the script ends outside of quotes and comments.
 fn is_closed(script: &[u8]) -> bool {
     let found = statements(&joined([script, b"LAST"]));
     found.last().is_some_and(|last| last.bytes() == b"LAST")
 }
 
-/// Read by rules of its own: blanks and semicolons, psql's keys and `--…` to the line's end, `/* … */`.
+/// Skips blanks, semicolons, lines with psql's keys, `--…` and `/* … */`, by rules of its own.
 fn after_gap(mut script: &[u8]) -> &[u8] {
     loop {
         script = match script {
@@ -57,13 +57,13 @@ fn after_gap(mut script: &[u8]) -> &[u8] {
     }
 }
 
-/// The first line, and what follows it. A carriage return ends one too.
+/// The first line, and the rest. A carriage return ends a line too.
 fn line(script: &[u8]) -> (&[u8], &[u8]) {
     let end = script.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
     end.map_or((script, &[]), |end| (&script[..end], &script[end + 1..]))
 }
 
-/// All other commands of psql's are statements, which are none that is run.
+/// All other commands of psql count as statements, and pgstow runs none of them.
 fn is_key(line: &[u8]) -> bool {
     let line = line.trim_ascii_end();
     [&b"\\restrict "[..], b"\\unrestrict "]

@@ -1,20 +1,20 @@
-//! Any bytes as a manifest.
+//! Any bytes, read as a manifest.
 
 use std::path::{Component, Path};
 
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Figures, Manifest, SCHEMA, Summary, Tally};
 
-/// What is taken for a manifest is written and read the same, its summary and its figures are read
-/// from the same bytes, its files are files in its folder, and its id is its folder's.
+/// If the parser accepts a manifest, the manifest reads the same from the bytes that it writes. Its summary and its
+/// figures can be read from the same bytes, its files are files in its folder, and its id is that of its folder.
 pub fn check(bytes: &[u8]) {
-    // The folder that it claims, so that what follows this check is tried too.
+    // Use the id in the bytes, so that the code after the check of the id is tested too.
     let claimed = serde_json::from_slice::<serde_json::Value>(bytes).ok();
     let claimed = claimed.and_then(|json| json["id"].as_str()?.parse().ok());
     let id: BackupId = claimed.unwrap_or_else(|| "shop/20250131T040500Z-full".parse().expect("an id"));
     assert_eq!(id.to_string().parse().as_ref(), Ok(&id));
 
-    // Errors only have to end.
+    // These may return an error, but must not panic.
     let summary = Summary::parse(bytes, &id);
     let figures = Figures::parse(bytes, &id);
     let manifest = match Manifest::parse(bytes, &id) {
@@ -52,7 +52,7 @@ pub fn check(bytes: &[u8]) {
     }
     assert_eq!(manifest.data_records().count(), manifest.data_files.len());
 
-    // Whatever schema it had, it is written as the newest.
+    // A manifest of any schema is written with the newest one.
     let written = manifest.to_bytes().expect("what was read is written");
     let schema = serde_json::from_slice::<serde_json::Value>(&written).map(|json| json["schema"].clone());
     assert_eq!(schema.ok(), Some(SCHEMA.into()));

@@ -1,4 +1,4 @@
-//! Any bytes as what a server says.
+//! Any bytes, read as the messages of a server.
 
 use std::io;
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use crate::error::Result;
 use crate::postgres::{ConnectionInfo, Redactor, Refusal, Row, Rows, Wire, log_in_over};
 
 const PASSWORD: &str = "hunter2";
-/// What is longer and no row ends a session.
+/// A longer message that is no row ends a session.
 const MESSAGE_LIMIT: usize = 1 << 20;
-/// What is longer ends a login.
+/// A longer message ends a login.
 const LOGIN_LIMIT: usize = 64 << 10;
 
-/// The bytes are tried as what a server says in a session, and as what it says in a login and after it: a login is
-/// accepted where a plain reading accepts it, and what comes behind it is there for the first statement.
+/// Tries the bytes as a server's messages in a session, and as its messages in a login and after it. pgstow accepts a
+/// login if a simple reader accepts it, and the bytes after the login are there for the first statement.
 pub fn check(bytes: &[u8]) {
     check_session(bytes, |room, at_once| wire(bytes, room, at_once));
     let after = after_login(bytes);
@@ -36,15 +36,14 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Rooms for a buffer, and what a read brings.
+/// Sizes of a buffer, and how many bytes one read returns.
 fn cuts(bytes: &[u8]) -> [(usize, usize); 3] {
     [(8, 3), (32, usize::MAX), (1000, 1 + bytes.len() / 512)]
 }
 
-/// Statements are answered one after the other until the session breaks: with the rows, their
-/// numbers and the refusals that a plain reading of the messages finds, however the bytes are cut;
-/// no more text than a buffer's is handed on before there is a moment to wait; and what is told of
-/// it never has the password.
+/// The statements get their answers one after the other until the session breaks. Rows, their numbers and refusals are
+/// those that a simple reader finds in the messages, and do not depend on how the bytes are cut. The wire passes on no
+/// more text than fits into a buffer before it lets the receiver wait. No error holds the password.
 fn check_session(bytes: &[u8], session: impl Fn(usize, usize) -> Wire) {
     let mut said = bytes;
     let mut expected = Vec::new();
@@ -71,7 +70,7 @@ fn check_session(bytes: &[u8], session: impl Fn(usize, usize) -> Wire) {
     }
 }
 
-/// What follows a login on a line that is safe, by a client with a password: none at all if it fails.
+/// The bytes after a login over a safe connection, by a client with a password; `None` if the login fails.
 fn after_login(bytes: &[u8]) -> Option<&[u8]> {
     let mut said = bytes;
     let (code, rest) = question(&mut said)?;
@@ -79,7 +78,7 @@ fn after_login(bytes: &[u8]) -> Option<&[u8]> {
         0 => {}
         3 if question(&mut said)?.0 == 0 => {}
         5 if rest.len() == 4 && question(&mut said)?.0 == 0 => {}
-        // SCRAM among them: nothing that was kept answers what the client makes up.
+        // SCRAM too: kept bytes cannot answer the client's random value.
         _ => return None,
     }
     let mut told = 0;
@@ -114,7 +113,7 @@ fn question<'a>(said: &mut &'a [u8]) -> Option<(u32, &'a [u8])> {
     }
 }
 
-/// A message that has come to its end, and is not too long.
+/// A whole message that is not too long.
 fn whole<'a>(said: &mut &'a [u8], limit: usize) -> Option<(u8, &'a [u8])> {
     let (kind, body, length) = message(said)?;
     (body.len() == length && length <= limit).then_some((kind, body))
@@ -127,13 +126,13 @@ fn is_copy(number: usize) -> bool {
 
 type Columns = Vec<Option<Vec<u8>>>;
 
-/// What a statement brings.
+/// The answer to a statement.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     text: Vec<u8>,
-    /// For each COPY where in the text it ends, and its rows.
+    /// For each COPY, where in the text it ends, and its number of rows.
     copies: Vec<(usize, u64)>,
-    /// Of a query.
+    /// The rows of a query.
     rows: Vec<Columns>,
     end: End,
 }
@@ -145,7 +144,7 @@ enum End {
     Broken,
 }
 
-/// A statement's answer, read without cutting anything.
+/// Reads a statement's answer from the whole bytes.
 fn plain(said: &mut &[u8], copy: bool) -> Answer {
     let mut answer = Answer {
         text: Vec::new(),
@@ -184,7 +183,7 @@ fn plain(said: &mut &[u8], copy: bool) -> Answer {
     }
 }
 
-/// Type, as much of the content as there is, and how long it claims to be.
+/// The type of a message, as much of the content as there is, and the length that it claims.
 fn message<'a>(said: &mut &'a [u8]) -> Option<(u8, &'a [u8], usize)> {
     let (&[kind, a, b, c, d], rest) = said.split_first_chunk::<5>()?;
     let length = (u32::from_be_bytes([a, b, c, d]) as usize).checked_sub(4)?;
@@ -292,12 +291,12 @@ fn wire(said: &[u8], room: usize, at_once: usize) -> Wire {
     Wire::with_room(Server::new(said, at_once), Redactor::new(&info()), room)
 }
 
-/// The server never keeps us waiting.
+/// The server always answers at once.
 fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("nothing to wait for")
 }
 
-/// Says what it has to say, whatever it is asked, and hangs up.
+/// Sends its bytes, whatever the client sends, and closes the connection.
 struct Server {
     said: Vec<u8>,
     at: usize,

@@ -1,14 +1,14 @@
-//! The variable names of the two systems that this one replaces, turned into ours before anything
-//! is validated. Our own names win over them within a layer; a stronger layer wins as always.
+//! The variable names of the two systems that pgstow replaces. They become pgstow's own settings before anything is
+//! validated. Within a layer pgstow's own names win; a stronger layer always wins.
 //!
-//! What this version cannot do is refused where leaving it out would weaken the backup (encryption,
-//! the copy by SCP), and noted where it would not.
+//! If this version cannot do what an old variable asks for, it refuses the variable where the backup would be weaker
+//! without it (encryption, the copy by SCP). Otherwise it only adds a note.
 
 use super::problems::Problems;
 use super::specs::truth;
 use super::value::{Value, Values};
 
-/// Schedules belong to `serve`; a one-shot command has nothing to do with them.
+/// Schedules are for `serve`; a command that runs once does not use them.
 pub const NAMES: &[&str] = &[
     "BACKUP_DIR",
     "BACKUP_LOCAL",
@@ -38,17 +38,17 @@ pub const NAMES: &[&str] = &[
     "CLEANUP_SCHEDULE",
 ];
 
-/// Settings that only an alias can give: there is no variable of ours for them.
+/// Settings that only an alias can give: pgstow has no own variable for them.
 pub const S3_ACCESS_KEY: &str = "MINIO_ACCESS_KEY";
 pub const S3_SECRET_KEY: &str = "MINIO_SECRET_KEY";
 
-/// The name under which an older variable is kept, if it is one.
+/// The key for the value of an older variable, if the name is one.
 pub fn variable(name: &str) -> Option<&'static str> {
     NAMES.iter().copied().find(|known| *known == name)
 }
 
 pub fn translate(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) {
-    // Of a backup alone: what is there already is restored as it is.
+    // These stop only a backup: a stored backup is restored as it is.
     let mut of_backups = Problems::default();
     refuse_what_would_weaken(values, &mut of_backups, notes);
     if let Some(told) = without_mail(values, &mut of_backups) {
@@ -76,7 +76,7 @@ fn switch(values: &Values, name: &'static str, problems: &mut Problems) -> Optio
 }
 
 fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mut Vec<String>) {
-    let refusal = "this version does not encrypt, and it will not write in the clear what was to be encrypted";
+    let refusal = "this version does not encrypt, and does not store a backup unencrypted that you wanted encrypted";
     match (
         switch(values, "BACKUP_ENCRYPT", problems),
         values.get("BACKUP_GPG_RECIPIENT"),
@@ -84,21 +84,21 @@ fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mu
         (Some(true), _) => {
             let name = values.get("BACKUP_ENCRYPT").map_or("", |value| value.name.as_str());
             problems.add(format!(
-                "{name}: {refusal}; with BACKUP_ENCRYPT=false the store's own encryption applies (BACKUP_S3_SSE)"
+                "{name}: {refusal}; set BACKUP_ENCRYPT=false, and the store encrypts (BACKUP_S3_SSE)"
             ));
         }
         (None, Some(recipient)) if values.get("BACKUP_ENCRYPT").is_none() => problems.add(format!(
-            "{}: {refusal}; BACKUP_ENCRYPT=false says that this is meant",
+            "{}: {refusal}; set BACKUP_ENCRYPT=false to store it so",
             recipient.name
         )),
         _ => {}
     }
     if let Some(remote) = values.get("BACKUP_REMOTE") {
-        // Anything but a plain no asks for a copy that would silently not be made.
+        // Any other value asks for a copy, and pgstow would silently not make it.
         if truth(remote.text()) != Some(false) {
             problems.add(format!(
-                "{}: copies to a host by SCP or SFTP are not in this version; set BACKUP_REMOTE=false, and --store \
-                 once more for a copy elsewhere",
+                "{}: copies to a host by SCP or SFTP are not in this version; set BACKUP_REMOTE=false, and give \
+                 --store once more for a copy elsewhere",
                 remote.name
             ));
         }
@@ -110,7 +110,7 @@ fn refuse_what_would_weaken(values: &Values, problems: &mut Problems, notes: &mu
     }
 }
 
-/// Somebody waits for these messages.
+/// A warning, not only a note: people wait for these messages.
 fn without_mail(values: &Values, problems: &mut Problems) -> Option<String> {
     let email = switch(values, "BACKUP_EMAIL_NOTIFY", problems);
     let wanted = match email {
@@ -127,8 +127,8 @@ fn without_mail(values: &Values, problems: &mut Problems) -> Option<String> {
     ))
 }
 
-/// Whether the `MINIO_*` variables are to be used. A `.env` made from a template names them even
-/// where backups go to AWS, so beside an explicit `BACKUP_S3` they need `BACKUP_MINIO=true`.
+/// Whether pgstow uses the `MINIO_*` variables. A `.env` made from a template has them even if backups go to AWS, so if
+/// `BACKUP_S3` is set they need `BACKUP_MINIO=true`.
 fn minio_is_meant(values: &Values, problems: &mut Problems) -> bool {
     match switch(values, "BACKUP_MINIO", problems) {
         Some(meant) => meant,
@@ -136,8 +136,8 @@ fn minio_is_meant(values: &Values, problems: &mut Problems) -> bool {
     }
 }
 
-/// `BACKUP_DIR`, `BACKUP_S3_BUCKET`, `MINIO_BUCKET` and their switches, as `BACKUP_STORE`: the
-/// folder first, as in the older systems, then the bucket.
+/// Turns `BACKUP_DIR`, `BACKUP_S3_BUCKET`, `MINIO_BUCKET` and their switches into `BACKUP_STORE`: first the folder, as
+/// in the older systems, then the bucket.
 fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut Vec<String>) {
     let local = switch(values, "BACKUP_LOCAL", problems);
     let s3 = switch(values, "BACKUP_S3", problems);
@@ -155,7 +155,7 @@ fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut
     let bucket = match (s3, minio) {
         (Some(true), true) => {
             problems.add(
-                "BACKUP_S3 and BACKUP_MINIO are both true: this version reaches one S3 endpoint; set one of them to false"
+                "BACKUP_S3 and BACKUP_MINIO are both true: this version uses one S3 endpoint; set one of them to false"
                     .to_owned(),
             );
             None
@@ -202,7 +202,7 @@ fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut
     );
 }
 
-/// `MINIO_END_POINT`, `MINIO_PORT` and `MINIO_USE_SSL`, as `AWS_ENDPOINT_URL_S3`.
+/// Turns `MINIO_END_POINT`, `MINIO_PORT` and `MINIO_USE_SSL` into `AWS_ENDPOINT_URL_S3`.
 fn endpoint(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String>) {
     let Some(host) = values.get("MINIO_END_POINT").cloned() else {
         return;
@@ -220,7 +220,7 @@ fn endpoint(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String
     let url = match text.split_once("://") {
         Some(_) => text.to_owned(),
         None => {
-            // The older systems spoke TLS only where MINIO_USE_SSL was `true`.
+            // The older systems used TLS only if MINIO_USE_SSL was `true`.
             let scheme = if ssl.unwrap_or(port.as_deref() == Some("443")) {
                 "https"
             } else {
@@ -238,7 +238,8 @@ fn endpoint(values: &mut Values, problems: &mut Problems, notes: &mut Vec<String
         .any(|start| authority.starts_with(start));
     if url.starts_with("http://") && ssl.is_none() && !loopback {
         notes.push(format!(
-            "{}: backups travel unencrypted, as MINIO_USE_SSL is not set; true makes it https",
+            "{}: backups go over an unencrypted connection, because MINIO_USE_SSL is not set; set it to true for \
+             https",
             host.name
         ));
     }

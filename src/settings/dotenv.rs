@@ -1,11 +1,9 @@
-//! Reads `.env` text as the Node.js systems' dotenv did, since their files must keep working:
-//! values may hold spaces (`0 2 * * *`) and `$` without quotes, nothing is substituted, and a
-//! repeated name counts the last time.
+//! Reads `.env` text like dotenv of Node.js, because files of the older systems must keep working: values may hold
+//! spaces (`0 2 * * *`) and `$` without quotes, nothing is substituted, and the last of several equal names counts.
 //!
-//! One difference: an unquoted `#` starts a comment only after a space, so that a password that
-//! holds one is not cut short.
+//! One difference: an unquoted `#` starts a comment only after a space, so that a password with a `#` is not cut short.
 
-/// A line that is not `NAME=value`. The text itself is not kept: it may be half a secret.
+/// A line that is not `NAME=value`. The text itself is not kept, because it may be a part of a secret.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed {
     pub line: usize,
@@ -27,7 +25,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Malformed> {
         let name = name.strip_prefix("export ").map_or(name, str::trim_start);
         let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if name.is_empty() || !name.chars().all(plausible) {
-            return Err(malformed("what stands before `=` is not a variable's name"));
+            return Err(malformed("the text before `=` is not a variable's name"));
         }
         let value = value.trim_start();
         let value = match value.chars().next() {
@@ -58,8 +56,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Malformed> {
     Ok(pairs)
 }
 
-/// Where in this line `quote` ends the value; a backslash before it keeps it, but not in single
-/// quotes.
+/// Where in this line `quote` ends the value. In double quotes, a quote after a backslash does not end it.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
@@ -74,7 +71,7 @@ fn closing(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// `\n`, `\r`, `\t`, `\"` and `\\` mean what they mean in JSON; any other backslash is itself.
+/// `\n`, `\r`, `\t`, `\"` and `\\` are the same as in JSON; any other backslash stays as it is.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -147,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_value_of_many_lines_is_read_once() {
-        // By the square of the length, this would not end today.
+        // In quadratic time, this test would not end today.
         let lines = "\\\n".repeat(1 << 20);
         assert_eq!(value(&format!("A=\"{lines}\"\n")), lines);
     }

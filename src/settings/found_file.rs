@@ -1,9 +1,9 @@
-//! The `.env` of the working folder, which nobody has named: it is read because it lies there. So it
-//! counts only where nobody but this user, or root, can have written it. But a folder that was cloned or
-//! unpacked is this user's as well, with all that its author wrote. So it says which database is meant, where
-//! backups go, how they are made and kept, and nothing else: no programs, no files to be read as keys or
-//! passwords, no walls, nobody who is trusted. And what others have given goes to no place that it names:
-//! see `source::found` and `parse::found`.
+//! The `.env` of the working folder, which the user has not named: pgstow reads it only because it is there. So it
+//! counts only if no other user than this one and root can write it. But a folder that was cloned or unpacked belongs
+//! to this user too, with everything that its author wrote. So the file may name the database, the stores, and how
+//! backups are made and kept, and nothing else: no programs, no files that hold keys or passwords, no walls of a
+//! drill, no trusted keys. And credentials from elsewhere go to no place that it names: see `source::found` and
+//! `parse::found`.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -17,10 +17,10 @@ use super::libpq;
 use super::problems::Problems;
 use super::{known, secret_file};
 
-/// More than any file of settings has.
+/// Longer than any file of settings.
 pub const LONGEST: u64 = 1 << 20;
 
-/// Its text, or a warning why it is not read. None at all is no news.
+/// Its text, or a warning that says why pgstow does not read it. A missing file gives neither.
 pub fn read(path: &Path, problems: &mut Problems, warnings: &mut Vec<String>) -> Option<String> {
     let file = match open(path) {
         Ok(file) => file?,
@@ -28,10 +28,10 @@ pub fn read(path: &Path, problems: &mut Problems, warnings: &mut Vec<String>) ->
             warnings.push(format!("{} was not read: {why}", path.display()));
             return None;
         }
-        // Perhaps another program's. What it would have set and is needed, is told as missing.
+        // It may belong to another program. If a setting in it is needed, pgstow reports that setting as missing.
         Err(Refused::Unreadable(error)) => {
             warnings.push(format!(
-                "{} was not read: {error}; if its settings are meant, let this user read it",
+                "{} was not read: {error}; if it holds settings of pgstow, let this user read it",
                 path.display()
             ));
             return None;
@@ -58,7 +58,7 @@ impl From<std::io::Error> for Refused {
     }
 }
 
-/// `None` where there is none. It may be a folder (a Python virtual environment is often called so).
+/// `None` if there is no such file. It may be a folder: Python virtual environments often have this name.
 fn open(path: &Path) -> Result<Option<File>, Refused> {
     let link = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -68,12 +68,12 @@ fn open(path: &Path) -> Result<Option<File>, Refused> {
     trusted(link.uid())?;
     let opened = File::options()
         .read(true)
-        // A FIFO would be waited for, for ever.
+        // Without this, opening a FIFO would wait for ever.
         .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
         .open(path);
     let file = match opened {
         Ok(file) => file,
-        // A link that leads nowhere.
+        // The target of the link does not exist.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -81,15 +81,17 @@ fn open(path: &Path) -> Result<Option<File>, Refused> {
     if !metadata.is_file() {
         return Ok(None);
     }
-    // The file itself, whatever led to it.
+    // Checked on the opened file, whatever link led to it.
     trusted(metadata.uid())?;
     if metadata.mode() & 0o022 != 0 {
         return Err(Refused::Unsafe(
-            "others than its owner can write it: chmod go-w it, or name it with --env-file".to_owned(),
+            "other users than its owner can write it: run chmod go-w on it, or name it with --env-file".to_owned(),
         ));
     }
     if metadata.len() > LONGEST {
-        return Err(Refused::Unsafe("it is too long for a file of settings".to_owned()));
+        return Err(Refused::Unsafe(
+            "it is longer than 1 MiB, and so no file of settings".to_owned(),
+        ));
     }
     Ok(Some(file))
 }
@@ -103,8 +105,8 @@ fn trusted(owner: u32) -> Result<(), Refused> {
     )))
 }
 
-/// Beside the older systems' names, and libpq's that choose no files. What is not listed here is a person's own
-/// word: a setting that is new, too, until somebody has thought of it.
+/// What such a file may set, besides the older systems' names, and libpq's that choose no files. All other settings
+/// need the user's own word, also each new one, until it is added here.
 const MAY_SAY: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
     "AWS_CA_BUNDLE",
@@ -176,7 +178,8 @@ const MAY_SAY: &[&str] = &[
     "RUST_LOG",
 ];
 
-/// Without a word, a backup would go unsigned, or one would be taken that no trusted key has signed.
+/// These are errors, not warnings: if pgstow ignored them, a backup would not be signed, or pgstow would accept a
+/// backup that no trusted key has signed.
 const REFUSED: &[&str] = &[
     "BACKUP_SIGN_KEY",
     "BACKUP_SIGN_KEY_PASSWORD",
@@ -184,7 +187,7 @@ const REFUSED: &[&str] = &[
     "BACKUP_VERIFY_KEYS",
 ];
 
-/// Takes out what is not such a file's to say.
+/// Removes the variables that such a file may not set.
 pub fn leave_out(pairs: &mut Vec<(String, String)>, problems: &mut Problems, warnings: &mut Vec<String>) {
     pairs.retain(|(name, text)| {
         if text.is_empty() || may_say(name) {
@@ -193,13 +196,13 @@ pub fn leave_out(pairs: &mut Vec<(String, String)>, problems: &mut Problems, war
         let named = "name it with --env-file";
         if REFUSED.contains(&name.as_str()) {
             problems.add(format!(
-                "{name} from .env: a file that nobody has named does not say which keys sign or are trusted; {named}, or \
-                 set {name} in the environment"
+                "{name} from .env: a .env found in the working folder may not choose the keys that sign or are \
+                 trusted; {named}, or set {name} in the environment"
             ));
         } else {
             warnings.push(format!(
-                "{name} from .env was ignored: a file that nobody has named does not choose {}; {named}, or set {name} in \
-                 the environment",
+                "{name} from .env was ignored: a .env found in the working folder may not choose {}; {named}, or set \
+                 {name} in the environment",
                 what(name)
             ));
         }
@@ -212,7 +215,7 @@ fn may_say(name: &str) -> bool {
         return false;
     }
     let ours = known::by_variable(name).is_some();
-    // The names of others are of no interest, unless somebody may think that they are ours.
+    // Variables of other programs do not matter, unless a user may think that they are pgstow's.
     MAY_SAY.contains(&name) || (!ours && !chooses_programs(name))
 }
 
@@ -223,7 +226,7 @@ fn what(name: &str) -> &'static str {
         name if secret_file::of_variable(name).is_some() => "files that hold secrets",
         "PGSSLCERT" | "PGSSLKEY" => "keys",
         "BACKUP_METRICS_FILE" | "BACKUP_STATE_DIR" => "what is written beside backups",
-        _ => "what is allowed",
+        _ => "what pgstow may do",
     }
 }
 
@@ -237,7 +240,7 @@ mod tests {
     use super::super::table::SETTINGS;
     use super::*;
 
-    /// A person's own word. A setting that is new belongs into one of the two lists.
+    /// Settings that need the user's own word. Add a new setting to one of the two lists.
     const NOT: &[&str] = &[
         "BACKUP_ADOPT",
         "BACKUP_ALLOW_DRILL",

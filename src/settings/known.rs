@@ -3,11 +3,11 @@
 use super::setting::{Kind, Setting};
 use super::table::SETTINGS;
 
-/// Whether a variable's value is shown to nobody: by the table, or by its name, as libpq and older systems have it.
+/// Whether a variable's value must never be shown: the table says so, or its name does (libpq's, older systems').
 pub fn is_secret(variable: &str) -> bool {
     let listed = |setting: &Setting| setting.variable == variable && setting.kind == Kind::Secret;
     let named = ["PASSWORD", "PASSPHRASE", "SECRET_KEY", "TOKEN"];
-    // Others' are for the programs that we start, as a profile's credential_process.
+    // Variables of others are for programs that pgstow starts, such as a profile's credential_process.
     let ours = ["BACKUP_", "DB_", "PG"].iter().any(|start| variable.starts_with(start));
     SETTINGS.iter().any(listed) || (ours && named.iter().any(|word| variable.contains(word)))
 }

@@ -1,5 +1,5 @@
-//! The four layers of settings, strongest first: flags, environment, `.env`, TOML file. Each
-//! yields text, keyed by variable, that remembers where it came from.
+//! The four layers of settings, strongest first: flags, environment, `.env`, TOML file. Each gives text by variable,
+//! and keeps where the text came from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ use super::unknown::Unknown;
 use super::value::{Layer, Origin, Value, Values};
 use crate::run::named_file;
 
-/// What all layers say.
+/// The values of all layers.
 pub struct Layers {
     pub values: Values,
-    /// What they would say without a `.env` that nobody has named, where one was read.
+    /// The values without a `.env` that the user has not named, if pgstow read such a file.
     pub without_found: Option<Values>,
 }
 
-/// Reads all layers. A file that was asked for and cannot be read is a problem; a missing `.env`
-/// in the working directory is not.
+/// Reads all layers. If a file that the user has named cannot be read, that is a problem; a missing `.env` in the
+/// working directory is none.
 pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Layers {
     let mut values = Values::default();
     for setting in SETTINGS {
-        // A command's own option is no flag of every command's: `restore --target`.
+        // These are options of one command, not flags of all commands: `restore --target`.
         let flag = match setting.variable {
             "BACKUP_TARGET_URL" => "target",
             "DB_NAME" => "database",
@@ -99,14 +99,14 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
         None => {}
     }
-    // In the report too, which is what is read of a run by schedule.
+    // In the report too: of a scheduled run, people read only the report.
     for told in unseen.into_iter().chain(unknown.warning()) {
         notes.push(told.clone());
         warnings.push(told);
     }
     take_config(&mut values, input, problems);
     if let Some(values) = &mut without_found {
-        // Its problems were told.
+        // The problems of this file are already in `problems`.
         take_config(values, input, &mut Problems::default());
     }
     Layers { values, without_found }
@@ -146,7 +146,7 @@ fn path_variable(input: &Input, name: &str) -> Option<PathBuf> {
     input.env.get(name).filter(|path| !path.is_empty()).map(Into::into)
 }
 
-/// `.env` is known by its name alone; its folder says nothing.
+/// The file's name without its folder: enough for a user to recognise it.
 fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(
         || path.display().to_string(),
@@ -164,8 +164,8 @@ fn read_file(path: &Path, name: &str, problems: &mut Problems) -> Option<String>
     }
 }
 
-/// Variables of the table and of the older systems. An empty one counts as not set: templates and
-/// compose files set every variable to something.
+/// Takes variables of the table, of the older systems and of libpq. An empty variable counts as not set, because
+/// templates and compose files often set every variable.
 fn take_variables<'a>(
     values: &mut Values,
     variables: impl Iterator<Item = (&'a str, &'a str)>,
@@ -222,7 +222,7 @@ fn take_variables<'a>(
     }
 }
 
-/// Both the secret and a file for it, in one layer: one of them is a mistake.
+/// If one layer gives both the secret and a file for it, one of them is a mistake.
 fn offer_file(values: &mut Values, variable: &'static str, value: Option<Value>, problems: &mut Problems) {
     let Some(value) = value else { return };
     match values.get(variable) {
@@ -246,7 +246,7 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => {
-            // Without the quoted line that the error's own Display has: it may hold a password.
+            // The error's own Display quotes the line, which may hold a password.
             let error: toml::de::Error = error;
             let start = error.span().map_or(0, |span| span.start).min(text.len());
             let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;

@@ -1,6 +1,5 @@
-//! The variables and files by which libpq's users name a connection, beneath our own settings: first what
-//! the connection says itself, then the service that it or `PGSERVICE` names, then `PGHOST` and its kin, then
-//! the file of passwords.
+//! libpq's variables and files, which give the parts of a connection that pgstow's own settings lack. The order: the
+//! connection itself, the service that it or `PGSERVICE` names, `PGHOST` and the like, the password file.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -42,7 +41,7 @@ const PARTS: &[(&str, &str)] = &[
     ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
     ("PGTARGETSESSIONATTRS", "target_session_attrs"),
 ];
-/// The old way to say `PGSSLMODE=require`, which libpq still obeys: by `1`.
+/// The old form of `PGSSLMODE=require`, with the value `1`. libpq still reads it.
 const REQUIRE_SSL: &str = "PGREQUIRESSL";
 pub const PASSWORD: &str = "PGPASSWORD";
 const SERVICE: &str = "PGSERVICE";
@@ -50,19 +49,19 @@ const SERVICE_FILE: &str = "PGSERVICEFILE";
 const SYSTEM_FOLDER: &str = "PGSYSCONFDIR";
 const PASSWORD_FILE: &str = "PGPASSFILE";
 
-/// Any of these names a database of itself.
+/// Each of these alone names a database.
 const NAMING: [&str; 4] = ["PGHOST", "PGHOSTADDR", "PGDATABASE", SERVICE];
 
 const LONGEST: u64 = 1 << 20;
 
-/// The name under which one of libpq's variables is kept, if it is one that is known here.
+/// The key for the value of one of libpq's variables, if pgstow knows the name.
 pub fn variable(name: &str) -> Option<&'static str> {
     let files = [SERVICE, SERVICE_FILE, SYSTEM_FOLDER, PASSWORD_FILE];
     let mut known = PARTS.iter().map(|(variable, _)| *variable).chain(files);
     known.find(|known| *known == name)
 }
 
-/// What chooses files that say where a connection leads, and with which password.
+/// Whether a variable chooses files that name the server and the password of a connection.
 pub fn chooses_files(name: &str) -> bool {
     matches!(name, SERVICE | SERVICE_FILE | SYSTEM_FOLDER | PASSWORD_FILE)
 }
@@ -71,15 +70,15 @@ pub fn names_a_database(values: &Values) -> bool {
     NAMING.iter().any(|name| values.get(name).is_some())
 }
 
-/// Where libpq looks, from the process's own environment.
+/// The folders in which libpq looks for its files, from the process's own environment.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub home: Option<&'a str>,
     pub working_dir: &'a Path,
 }
 
-/// What the variables say of the parts that `given` lacks, without a password: for what lies beneath a secret. What is
-/// wrong with one is no problem yet, since the secret may say that part itself.
+/// The parts that `given` lacks and the variables have, without a password: for the defaults of a secret. A wrong
+/// value is no problem yet, because the secret may hold that part itself.
 pub fn variables_without_password(
     values: &Values,
     given: &ConnectionInfo,
@@ -94,7 +93,7 @@ pub fn variables_without_password(
     (info, unusable)
 }
 
-/// As in libpq, a variable is looked at, right or wrong, only where nothing else says that part.
+/// As in libpq, a variable counts, and a wrong value is reported, only if nothing else gives that part.
 fn variables(
     values: &Values,
     given: &ConnectionInfo,
@@ -120,7 +119,8 @@ fn variables(
     info
 }
 
-/// Lays the connection over what libpq would put beneath it. A target's database is always named by itself.
+/// Completes the connection with what libpq's variables and files give. The name of a target's database never comes
+/// from them.
 pub fn beneath(
     values: &Values,
     place: &Place<'_>,
@@ -168,7 +168,8 @@ fn text(values: &Values, variable: &str) -> Option<String> {
     values.get(variable).map(|value| value.text().to_owned())
 }
 
-/// The user's file, or the system's where that has no such service. A file that is named must be there.
+/// The service from the user's file, or from the system's if the user's has no such service. A file that the user has
+/// named must exist.
 fn find_service(
     service: &str,
     named: Option<&Path>,
@@ -193,11 +194,12 @@ fn find_service(
         }
     }
     Err(format!(
-        "the service {service:?} is not defined: {SERVICE_FILE}, ~/.pg_service.conf or {SYSTEM_FOLDER} names the file"
+        "the service {service:?} is not defined: add it to the file that {SERVICE_FILE} names, to ~/.pg_service.conf, \
+         or to pg_service.conf in the folder of {SYSTEM_FOLDER}"
     ))
 }
 
-/// The part of a service file that stands under this name. Reasons quote no value.
+/// The section of a service file with this name. Errors quote no value.
 fn parse(text: &str, service: &str) -> Result<Option<ConnectionInfo>, String> {
     let mut found: Option<ConnectionInfo> = None;
     let mut inside = false;
@@ -219,7 +221,7 @@ fn parse(text: &str, service: &str) -> Result<Option<ConnectionInfo>, String> {
             continue;
         };
         if line.starts_with("ldap") {
-            return Err(told("a directory server (LDAP) is not asked"));
+            return Err(told("a directory server (LDAP) is not supported"));
         }
         let Some((name, value)) = line.split_once('=') else {
             return Err(told("there is no `=`"));
@@ -228,7 +230,7 @@ fn parse(text: &str, service: &str) -> Result<Option<ConnectionInfo>, String> {
         if matches!(name, "service" | "servicefile") {
             return Err(told("a service cannot name another"));
         }
-        // The first of two counts.
+        // If a name is given twice, the first counts.
         if seen.insert(name) {
             info.set(name, value.trim_start())
                 .map_err(|error| told(&error.message()))?;
@@ -266,7 +268,7 @@ mod tests {
             let told = parse(text, "s").unwrap_err();
             assert!(told.starts_with(why) && !told.contains("hunter2"), "{told}");
         }
-        // Another's faults are its own.
+        // A wrong line of another service does not matter.
         assert!(parse("[t]\nhunter2\n[s]\nhost=h\n", "s").unwrap().is_some());
     }
 

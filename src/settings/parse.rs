@@ -1,5 +1,4 @@
-//! From text to [`Settings`]: every value is looked at, and every problem is told, before anything
-//! starts.
+//! From text to [`Settings`]: pgstow checks every value, and reports every problem, before anything starts.
 
 mod cloud;
 pub(super) mod compression;
@@ -35,7 +34,7 @@ pub fn load(input: &Input) -> Result<Settings> {
     aliases::translate(&mut layers.values, &mut of_aliases, &mut notes, &mut warnings);
     problems.absorb(of_aliases, "BACKUP_STORE");
     if let Some(values) = &mut layers.without_found {
-        // Its warnings were told.
+        // Its warnings are already in the lists.
         aliases::translate(values, &mut Problems::default(), &mut Vec::new(), &mut Vec::new());
     }
     let mut reader = Reader {
@@ -52,7 +51,7 @@ pub fn load(input: &Input) -> Result<Settings> {
     let uses = input.uses;
     let unneeded = reader.unneeded(&settings);
     if unneeded.contains(&"AWS_") {
-        // It would be read, although nobody is asked.
+        // The run sends no request to AWS, so it must not read the file.
         settings.aws.ca_bundle = None;
     }
     let goes_by = |variable: &str| uses.go_by(variable) && !unneeded.iter().any(|start| variable.starts_with(start));
@@ -63,10 +62,10 @@ pub fn load(input: &Input) -> Result<Settings> {
         _ => warnings.extend(
             passed
                 .into_iter()
-                .map(|problem| format!("{problem} (this command does without)")),
+                .map(|problem| format!("{problem} (this command does not need it)")),
         ),
     }
-    // What was not read may be what is missing.
+    // A setting that was ignored may be the one that is missing.
     let told = |error: Error| {
         warnings
             .iter()
@@ -85,7 +84,7 @@ pub fn load(input: &Input) -> Result<Settings> {
 struct Reader<'a> {
     input: &'a Input,
     values: Values,
-    /// Without the `.env` that nobody has named, where there is one.
+    /// The values without the `.env` that the user has not named, if there is one.
     without_found: Option<Values>,
     problems: Problems,
     notes: Vec<String>,
@@ -185,7 +184,7 @@ impl Reader<'_> {
         self.notes.push(note);
     }
 
-    /// What is found wrong there is a problem of this setting.
+    /// Problems that `read` finds are problems of this setting.
     fn of<T>(&mut self, variable: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::take(&mut self.problems);
         let value = read(self);
@@ -194,7 +193,7 @@ impl Reader<'_> {
         value
     }
 
-    /// One value through its parser; what it says against the text is a problem of that setting.
+    /// Parses one value. An error of the parser is a problem of that setting.
     fn read<T, E: Display>(&mut self, variable: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let value = self.values.get(variable)?;
         match parse(value.text().trim()) {

@@ -1,4 +1,4 @@
-//! Everything that is wrong with the settings, told at once.
+//! All problems of the settings, reported at once.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -7,12 +7,12 @@ use super::value::Value;
 use crate::error::{Error, Result};
 
 struct Problem {
-    /// The setting, where it is of one that not every command goes by.
+    /// The setting that the problem is of, if not every command uses it.
     of: Option<&'static str>,
     text: String,
-    /// Helps where it is the only one.
+    /// Shown if this is the only problem.
     hint: Option<String>,
-    /// Whether even who only looks must not act on what the settings say.
+    /// Whether the problem stops `doctor` too.
     is_grave: bool,
 }
 
@@ -26,7 +26,7 @@ impl Problems {
         self.push(None, problem, None);
     }
 
-    /// One of a setting that not every command goes by.
+    /// Adds a problem of a setting that not every command uses.
     pub fn add_of(&mut self, of: &'static str, problem: String) {
         self.push(Some(of), problem, None);
     }
@@ -40,7 +40,7 @@ impl Problems {
         });
     }
 
-    /// One that stops `doctor` too: it would send to somebody what he must not have.
+    /// Adds a problem that stops `doctor` too, because `doctor` would send credentials to the wrong server.
     pub fn add_grave(&mut self, problem: String) {
         self.found.push(Problem {
             of: None,
@@ -50,7 +50,7 @@ impl Problems {
         });
     }
 
-    /// Those of others, as problems of this setting.
+    /// Takes over the problems of `others`, as problems of this setting.
     pub fn absorb(&mut self, others: Problems, of: &'static str) {
         let found = others.found.into_iter();
         self.found.extend(found.map(|problem| Problem {
@@ -59,8 +59,8 @@ impl Problems {
         }));
     }
 
-    /// Takes out those that a command is not stopped by; where none stops it, all but the grave ones. Nothing is
-    /// told twice, such as what both logins go by.
+    /// Removes and returns the problems that do not stop a command; if `none_stop`, all but the grave ones. Each text
+    /// is returned once: source and target may report the same problem.
     pub fn passed_over(&mut self, stops: impl Fn(&str) -> bool, none_stop: bool) -> Vec<String> {
         let found = std::mem::take(&mut self.found).into_iter();
         let (stopping, passed): (Vec<_>, Vec<_>) = found.partition(|problem| match none_stop {
@@ -77,14 +77,13 @@ impl Problems {
         texts
     }
 
-    /// A module's own refusal of a value, under the setting's name; its hint counts while it is
-    /// the only problem.
+    /// Adds an error of a module as a problem of the named setting. Its hint is shown if it is the only problem.
     pub fn add_error(&mut self, name: &str, error: &Error) {
         let hint = error.has_own_hint().then(|| error.hint_text().to_owned());
         self.push(None, format!("{name}: {error}"), hint);
     }
 
-    /// A file that was named, by `name`, and cannot be read.
+    /// Adds the problem that the file which the setting `name` names cannot be read.
     pub fn unreadable(&mut self, path: &Path, name: &str, error: &std::io::Error) {
         let why = match error.kind() {
             ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),

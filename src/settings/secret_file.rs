@@ -1,5 +1,5 @@
-//! Secrets in files, as Docker, Compose and Kubernetes hand them out: `DB_PASSWORD_FILE` names the file that
-//! holds what `DB_PASSWORD` would say. So with every secret, and with the parts of the connection.
+//! Secrets in files, as Docker, Compose and Kubernetes provide them: `DB_PASSWORD_FILE` names the file that holds the
+//! value of `DB_PASSWORD`. The same works for every secret, and for the parts of the connection.
 
 use super::aliases;
 use super::known;
@@ -10,10 +10,10 @@ use super::value::{Origin, Value};
 use crate::postgres::text_of_secret;
 use crate::run::named_file;
 
-/// More than any secret has.
+/// Longer than any secret.
 const LONGEST: u64 = 64 << 10;
 
-/// No secrets, but where passwords are in files, these often are too.
+/// These are no secrets, but they are often in files too if the password is.
 const BESIDE: [&str; 4] = ["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"];
 
 /// The setting whose file a variable names.
@@ -32,7 +32,7 @@ pub fn of_key(key: &str) -> Option<&'static str> {
     (setting.kind == Kind::Secret).then_some(setting.variable)
 }
 
-/// What the file says, or a problem of the setting that it is for.
+/// The file's text as the value of the setting `of`. If there is none, adds a problem of that setting.
 pub fn read(path: &str, of: &'static str, name: String, origin: &Origin<'_>, problems: &mut Problems) -> Option<Value> {
     let path = origin.folder.join(path);
     match named_file::read_text(&path, LONGEST) {

@@ -1,15 +1,15 @@
-//! What a setting is: its names in every layer, and what its values look like.
+//! A setting: its names in every layer, and the form of its values.
 
-/// One setting, as its user may name it.
+/// One setting, with its names.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// What its values are keyed by, whatever layer they come from.
+    /// The key of its values, for all layers.
     pub variable: &'static str,
     pub flag: Option<&'static str>,
-    /// Dotted where it stands in a TOML table.
+    /// With a dot if it is in a TOML table.
     pub key: Option<&'static str>,
     pub kind: Kind,
-    /// What stands for the value in the help text.
+    /// The placeholder for the value in the help text.
     pub value: &'static str,
     pub help: &'static str,
 }
@@ -19,9 +19,9 @@ pub enum Kind {
     Text,
     /// Several values: a repeated flag, words in a variable, an array in TOML.
     List,
-    /// Never quoted in a message.
+    /// Messages never quote it.
     Secret,
-    /// True or false; as a flag alone it means true.
+    /// True or false; the flag without a value is true.
     Switch,
 }
 
@@ -57,7 +57,7 @@ pub const fn kind(kind: Kind, setting: Setting) -> Setting {
     Setting { kind, ..setting }
 }
 
-/// The name among `names` that a misspelt `name` most likely meant.
+/// The one of `names` that the user most likely meant by a misspelt `name`.
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     names

@@ -1,18 +1,19 @@
-//! Which database is read, from the settings that may name it.
+//! The database that a backup reads, from the settings that may name it.
 //!
-//! One of three says where the credentials are: `BACKUP_SECRET_ID`, `DATABASE_URL`, or `DB_*`
-//! alone. The first two in the same layer conflict; otherwise the stronger layer's counts. But a URL without a
-//! login completes the secret.
+//! The credentials come from `BACKUP_SECRET_ID`, from `DATABASE_URL`, or from `DB_*` alone. The first two are in
+//! conflict if one layer gives both; otherwise the one of the stronger layer counts. But a URL without a login
+//! completes the secret.
 //!
-//! `DB_*` beside a URL: a stronger layer's replaces the URL's part, the same layer's must agree
-//! with it, a weaker layer's counts only where the URL has no such part (so a URL flag without a
-//! password takes the environment's `DB_PASSWORD`). `--database` always replaces its name.
+//! | `DB_*` of | beside a URL | beside a secret | `DB_PASSWORD` beside a secret |
+//! | --- | --- | --- | --- |
+//! | a stronger layer | replaces the URL's part | replaces the secret's part | replaces the secret |
+//! | the same layer | must be equal to the URL's part | replaces the secret's part | is a conflict |
+//! | a weaker layer | counts if the URL lacks the part | counts if the secret lacks the part | does not count |
 //!
-//! `DB_*` beside a secret: the same or a stronger layer's replaces what the secret says, a weaker
-//! layer's counts where the secret says nothing. A password in the same layer is a conflict; in a
-//! stronger one, it takes the secret's place; in a weaker one, it is left out.
+//! So a URL flag without a password takes `DB_PASSWORD` of the environment. `--database` always replaces the name in
+//! the URL.
 //!
-//! Beneath all of it lies what libpq would take: see [`libpq`].
+//! Parts that none of these give come from libpq's variables and files: see [`libpq`].
 
 pub mod found;
 mod target;
@@ -34,7 +35,7 @@ const PARTS: &[(&str, &str)] = &[
     ("DB_PASSWORD", "password"),
 ];
 
-/// Defaults of the source's own parameters.
+/// The variable of a connection parameter; it counts if nothing else gives the parameter.
 const PARAMETERS: &[(&str, &str)] = &[
     ("PGSSLMODE", "sslmode"),
     ("PGSSLROOTCERT", "sslrootcert"),
@@ -42,7 +43,7 @@ const PARAMETERS: &[(&str, &str)] = &[
     ("PGSSLKEY", "sslkey"),
 ];
 
-/// What settings are read from, and what is told of them.
+/// The values from which a login is read, and where problems and notes go.
 pub struct Reading<'a> {
     pub values: &'a Values,
     pub place: libpq::Place<'a>,
@@ -55,7 +56,7 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
     let url = values.get("DATABASE_URL");
     let secret = values.get("BACKUP_SECRET_ID");
     let password = values.get("DB_PASSWORD");
-    // A URL that cannot be read is told where it is read.
+    // `direct` reports a URL that cannot be parsed.
     let place = url.filter(|_| secret.is_some()).and_then(|url| {
         let info = ConnectionInfo::parse_url(url.text()).ok()?;
         (!names_who(&info)).then_some((url, info))
@@ -85,7 +86,8 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
     proved(reading, source, auth)
 }
 
-/// By IAM, a password is none, and the line is encrypted: the token is as good as one, for a while.
+/// With IAM login there is no password, and the connection must use TLS: for a while, the token is worth as much as a
+/// password.
 fn proved(reading: &mut Reading<'_>, mut source: Source, auth: Option<&Value>) -> Source {
     let Some(auth) = auth else { return source };
     let info = match &mut source {
@@ -94,17 +96,16 @@ fn proved(reading: &mut Reading<'_>, mut source: Source, auth: Option<&Value>) -
     };
     let given = matches!(info.keys, Keys::SecretFile(_) | Keys::UrlFile(_)) || info.password.is_some();
     if given {
-        reading.notes.push(format!(
-            "{}=iam: the password that is given beside it is not used",
-            auth.name
-        ));
+        reading
+            .notes
+            .push(format!("{}=iam: the password in the settings is not used", auth.name));
     }
     info.password = None;
     info.keys = Keys::Given;
     let mode = info.params.get("sslmode").map(String::as_str);
     if info.is_socket() || matches!(mode, Some("disable" | "allow" | "prefer")) {
         reading.problems.add(format!(
-            "{}: IAM login needs TLS, and the connection is {}; set sslmode=verify-full (or require), and a host",
+            "{}: IAM login needs TLS, but the connection is {}; set sslmode=verify-full (or require), and a host",
             auth.name,
             match mode {
                 Some(mode) if !info.is_socket() => format!("made with sslmode={mode}"),
@@ -145,7 +146,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
         };
         let given = info.clone().merge(&one);
         let overwrites = has(&info, part) && given != info;
-        // `--database NAME` says which of the server's databases is meant.
+        // `--database NAME` chooses one of the server's databases.
         let chooses = *variable == "DB_NAME" && value.layer == Layer::Flags;
         match url {
             Some(url) if overwrites && value.layer == url.layer && !chooses => {
@@ -154,7 +155,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
                     .conflict(url, value, &format!("they differ in the {part}"));
             }
             Some(url) if overwrites && value.layer > url.layer => {}
-            // The password is the same, wherever the next one comes from.
+            // The URL has the same password; where the next one comes from stays as the URL says.
             Some(_) if *part == "password" && has(&info, part) && given == info => {}
             _ => info = given,
         }
@@ -164,7 +165,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
     Source::Direct(info)
 }
 
-/// A connection that has this part alone.
+/// A connection that has only this part.
 fn part_of(value: &Value, part: &str, problems: &mut Problems) -> Option<ConnectionInfo> {
     let mut one = ConnectionInfo::default();
     if let Err(error) = one.set(part, value.text()) {
@@ -187,7 +188,7 @@ fn has(info: &ConnectionInfo, part: &str) -> bool {
     }
 }
 
-/// Whether it says who we are, and not only where to go.
+/// Whether it holds a login, and not only a place.
 fn names_who(info: &ConnectionInfo) -> bool {
     info.user.is_some() || info.password.is_some()
 }
@@ -212,10 +213,10 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
         } else if *part == "password" {
             reading
                 .notes
-                .push(format!("{} not used: {} is stronger", value.name, secret.name));
+                .push(format!("{} not used: {} has priority", value.name, secret.name));
         } else if let Some(one) = part_beneath(value, part, &mut unusable) {
             defaults = defaults.merge(&one);
-            // What the secret says is not known yet.
+            // The secret has not been read yet.
             beside.push((*part, value.name.clone()));
         }
     }
@@ -233,7 +234,8 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     }
 }
 
-/// The same of a setting that counts only where the secret lacks the part. What is wrong with it is told then.
+/// The same as [`part_of`], for a setting that counts only if the secret lacks the part. A wrong value is reported only
+/// then.
 fn part_beneath(
     value: &Value,
     part: &'static str,

@@ -1,14 +1,14 @@
 //! Spans of time as people write them: `90s`, `26h`, `1h 30min`, `1.5d`.
 //!
-//! jiff reads such text too, but wants its units in order and each but once, knows no fraction of a day, and does not
-//! say how long a month is.
+//! jiff reads such text too, but accepts each unit only once and in order, accepts no fraction of a day, and does not
+//! define how long a month is.
 
 use std::time::Duration;
 
 const SECOND: u128 = 1_000_000_000;
 const DAY: u128 = 86_400 * SECOND;
 
-/// In nanoseconds. A month is 30.44 days and a year 365.25, whichever it is: so far back goes `1month`.
+/// In nanoseconds. Every month is 30.44 days and every year 365.25 days, so `1month` is always the same time.
 const UNITS: &[(&[&str], u128)] = &[
     (&["ns", "nsec", "nanos"], 1),
     (&["us", "usec", "µs"], 1_000),
@@ -22,7 +22,7 @@ const UNITS: &[(&[&str], u128)] = &[
     (&["y", "yr", "yrs", "year", "years"], DAY * 36_525 / 100),
 ];
 
-/// Numbers with their units, in any order, which are added up; `0` needs none. `None` for any other text.
+/// The sum of numbers with units, in any order; `0` needs no unit. `None` for any other text.
 pub fn parse_span(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -47,7 +47,7 @@ fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic() || c == 'µ'
 }
 
-/// So many of a unit: digits, and perhaps a point with more of them.
+/// A number of units: digits, and optionally a point with more digits.
 fn times(number: &str, unit: u128) -> Option<u128> {
     let number: String = number.chars().filter(|c| !c.is_whitespace()).collect();
     let (whole, part) = number.split_once('.').unwrap_or((&number, "0"));

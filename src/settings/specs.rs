@@ -1,5 +1,5 @@
-//! The small languages of single settings: retention, compression, sizes, durations, switches.
-//! Pure functions; an error is the reason alone, for the caller knows the setting's name.
+//! The syntax of single settings: retention, compression, sizes, durations, switches. Pure functions; an error is only
+//! the reason, because the caller knows the setting's name.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::run::telemetry::log_directives;
 
 type Parsed<T> = Result<T, String>;
 
-/// A hundred years: more is a typing error, and S3 counts days in 32 bits.
+/// A hundred years. More is a typing error, and S3 counts days in 32 bits.
 const MOST_DAYS: u32 = 36_500;
 
 pub fn truth(text: &str) -> Option<bool> {
@@ -29,8 +29,8 @@ pub fn number(text: &str, range: std::ops::RangeInclusive<u64>) -> Parsed<u64> {
     }
 }
 
-/// Seconds, or a duration with a unit (`90s`, `5m`, `1h`). At least a second: no limit here has a
-/// meaning of "none".
+/// Seconds, or a duration with a unit (`90s`, `5m`, `1h`). At least one second: none of these limits can be switched
+/// off.
 pub fn duration(text: &str) -> Parsed<Duration> {
     let parsed = match text.parse::<u64>() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
@@ -42,7 +42,7 @@ pub fn duration(text: &str) -> Parsed<Duration> {
         .ok_or_else(|| format!("{text:?} is not a number of seconds from 1 to 604800"))
 }
 
-/// An age with its unit: a bare number would be days to one reader and hours to another.
+/// An age with its unit: some readers would take a bare number for days, others for hours.
 pub fn age(text: &str) -> Parsed<Duration> {
     let limits = Duration::from_secs(60)..=Duration::from_secs(u64::from(MOST_DAYS) * 86_400);
     let parsed = parse_span(text);
@@ -51,7 +51,7 @@ pub fn age(text: &str) -> Parsed<Duration> {
         .ok_or_else(|| format!("{text:?} is not a time such as 26h or 2d"))
 }
 
-/// Bytes, with an optional unit. `M` and `MB` mean what people mean by them here: MiB.
+/// Bytes, with an optional unit. `M` and `MB` are MiB, as people expect here.
 pub fn size(text: &str) -> Parsed<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '_')
@@ -73,7 +73,7 @@ pub fn size(text: &str) -> Parsed<u64> {
         .ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// By the very directives that the log is started with.
+/// Checks the same directives with which the log starts.
 pub fn log_filter(text: &str) -> Parsed<()> {
     tracing_subscriber::EnvFilter::builder()
         .parse(log_directives(text))
@@ -96,7 +96,7 @@ pub fn retention(text: &str) -> Parsed<Policy> {
                 "{text:?}: months and years differ in length; give days, or monthly=12,yearly=3"
             ));
         }
-        _ => return Err(format!("{text:?} is neither like 30d nor like daily=7,weekly=4")),
+        _ => return Err(format!("{text:?} is not a retention such as 30d or daily=7,weekly=4")),
     };
     let days = number
         .parse::<u32>()
@@ -128,11 +128,11 @@ fn tiers(text: &str) -> Parsed<Policy> {
         let most = u64::from(MOST_DAYS / days);
         let count = number(count.trim(), 0..=most).map_err(|why| format!("{name}: {why}"))?;
         if tiers.iter().any(|(known, _)| known == tier) {
-            return Err(format!("{name} stands there twice"));
+            return Err(format!("{name} is given twice"));
         }
         tiers.push((*tier, u32::try_from(count).unwrap_or(MOST_DAYS)));
     }
-    // `weekly=0` says that there is no such tier.
+    // With `weekly=0` there is no such tier.
     tiers.retain(|(_, count)| *count > 0);
     tiers.sort_unstable();
     if tiers.is_empty() {
@@ -141,7 +141,7 @@ fn tiers(text: &str) -> Parsed<Policy> {
     Ok(Policy::Tiers(tiers))
 }
 
-/// An algorithm and, where the text names it, a level.
+/// An algorithm, and a level if the text names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     Auto,

@@ -1,11 +1,11 @@
-//! Where backups are kept, from text.
+//! Stores, read from their URLs.
 
 use std::path::{Path, PathBuf};
 
 use super::StoreUrl;
 
-/// Reads one store's URL. Relative folders are taken from `working_dir`, `~/` from `home`. The
-/// reason of a refusal never quotes the part that may hold a password.
+/// Reads one store's URL. Relative folders start at `working_dir`, `~/` at `home`. An error never quotes the part that
+/// may hold a password.
 pub fn parse(text: &str, working_dir: &Path, home: Option<&str>) -> Result<StoreUrl, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -20,7 +20,7 @@ pub fn parse(text: &str, working_dir: &Path, home: Option<&str>) -> Result<Store
         Some(("file", rest)) => {
             let path = rest.strip_prefix("localhost").unwrap_or(rest);
             if !path.starts_with('/') {
-                return Err("a file URL has three slashes and an absolute path: file:///srv/backups".into());
+                return Err("a file URL needs three slashes and an absolute path: file:///srv/backups".into());
             }
             let path = percent_encoding::percent_decode_str(path)
                 .decode_utf8()
@@ -41,7 +41,7 @@ pub fn parse(text: &str, working_dir: &Path, home: Option<&str>) -> Result<Store
     }
 }
 
-/// `./backups` without the dot, as it would be typed in full.
+/// `./backups` as a full path, without the dot.
 fn plain(working_dir: &Path, text: &str) -> PathBuf {
     let relative = text.trim_start_matches("./");
     match relative {
@@ -51,18 +51,18 @@ fn plain(working_dir: &Path, text: &str) -> PathBuf {
     }
 }
 
-/// `word:` or `word://` at the start, in lower case; a folder whose name looks like that is written `./word:…`.
+/// `word:` or `word://` at the start, in lower case. For a folder with such a name, users write `./word:…`.
 fn scheme(text: &str) -> Option<(String, &str)> {
     let (word, rest) = text.split_once(':')?;
     let plausible = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
     let is_word = word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.chars().all(plausible);
     let lower = word.to_ascii_lowercase();
-    // `Backups:old` is a folder; `S3://bucket` is none.
+    // `Backups:old` is a folder, `S3://bucket` is not.
     let meant = rest.starts_with("//") || lower == word;
     (is_word && meant).then(|| (lower, rest.strip_prefix("//").unwrap_or(rest)))
 }
 
-/// The stores in one variable's text: words, in which quotes around them and backslashes keep spaces.
+/// The stores in one variable's text: words separated by spaces. Quotes around a word, or backslashes, keep its spaces.
 pub fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -71,7 +71,7 @@ pub fn words(text: &str) -> Result<Vec<String>, String> {
     while let Some(c) = chars.next() {
         match (c, quote) {
             (c, Some(open)) if c == open => quote = None,
-            // Elsewhere it is a letter of the name, as in `/srv/Ada's`.
+            // Within a word a quote is a letter of the name, as in `/srv/Ada's`.
             ('\'' | '"', None) if word.is_none() => {
                 quote = Some(c);
                 word = Some(String::new());
@@ -85,30 +85,32 @@ pub fn words(text: &str) -> Result<Vec<String>, String> {
         }
     }
     if quote.is_some() {
-        return Err("a quotation mark has no end".into());
+        return Err("a quotation mark is not closed".into());
     }
     words.extend(word);
-    // The second half of a path with a space would be a copy in a folder that nobody meant.
+    // The second half of a path with a space would become a store that the user did not want.
     let plain = |word: &&String| {
         let starts = ["/", "./", "../", "~/"].iter().any(|start| word.starts_with(start));
         !starts && *word != "." && scheme(word).is_none()
     };
     if let Some(odd) = words.iter().skip(1).find(plain) {
         return Err(format!(
-            "{odd:?} after a space would be a store of its own: put a path with a space into quotes, or write ./{odd} if a \
-             second store is meant"
+            "{odd:?} after a space would be a second store: put a path with a space into quotes, or write ./{odd} if \
+             you want a second store"
         ));
     }
     Ok(words)
 }
 
-/// The naming rules of general-purpose buckets, so that a typing error costs no request.
+/// Checks the naming rules of general-purpose buckets, so that a typing error costs no request.
 fn bucket(rest: &str) -> Result<StoreUrl, String> {
     if rest.contains('@') {
-        return Err("an S3 store holds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into());
+        return Err(
+            "the URL of an S3 store may hold no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into(),
+        );
     }
     if rest.starts_with('/') {
-        return Err("an S3 store is s3://bucket/prefix: two slashes, and then the bucket's name".into());
+        return Err("an S3 store is written s3://bucket/prefix: two slashes, then the bucket's name".into());
     }
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let plausible = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');

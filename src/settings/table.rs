@@ -1,5 +1,5 @@
-//! The one table of settings, each noun's in a file of its own. The flags of the command line, the variables that are
-//! read, the keys of the TOML file, the help text and the guard on secrets all come from here.
+//! The only table of settings, one file for each subject. The flags of the command line, the variables that pgstow
+//! reads, the keys of the TOML file, the help text and the check for secrets all come from here.
 
 mod aws;
 mod backup;
@@ -14,7 +14,7 @@ mod store;
 
 use super::setting::Setting;
 
-/// In the order in which a person needs them, which is that of the help text.
+/// In the order of the help text: a person needs the first ones first.
 const NOUNS: &[&[Setting]] = &[
     database::SETTINGS,
     store::SETTINGS,

@@ -1,14 +1,14 @@
-//! Names that look like settings and are none: misspelt ones, and those by which other systems call what has another
-//! name here. They are told all at once, and whatever the log shows: what was set must not vanish without a word.
+//! Names that look like settings but are none: misspelt ones, and names that other systems use for a setting of pgstow.
+//! One warning lists all of them, whatever the log's level is: pgstow must not ignore silently what a user has set.
 
 use super::aliases;
 use super::setting::nearest;
 use super::table::SETTINGS;
 
-/// Read before there are settings.
+/// Variables that pgstow reads before it has settings.
 const READ_ELSEWHERE: [&str; 2] = ["BACKUP_ENV_FILE", "BACKUP_CONFIG"];
 
-/// What else names the parts of a connection.
+/// Names of other programs for the parts of a connection, and pgstow's names for them.
 const OTHERS: &[(&str, &str)] = &[
     ("PG_HOST", "DB_HOST"),
     ("PG_PORT", "DB_PORT"),
@@ -19,17 +19,17 @@ const OTHERS: &[(&str, &str)] = &[
     ("DB_DATABASE", "DB_NAME"),
 ];
 
-/// All names that start so are meant for us.
+/// All names with this start are meant for pgstow.
 const OURS: &str = "BACKUP_";
-/// Of these some are other programs', so those alone count that are nearly one of ours.
+/// Other programs use these starts too, so pgstow warns only about names that are nearly one of its own.
 const SHARED: [&str; 2] = ["DB_", "MINIO_"];
 const MAIL: [&str; 2] = ["MAIL_", "SMTP_"];
 
-/// What was met of them.
+/// The unknown names found so far.
 #[derive(Default)]
 pub struct Unknown(Vec<Met>);
 
-/// Names of which the same is to be said.
+/// Names with the same place and the same remark.
 struct Met {
     names: Vec<String>,
     place: String,
@@ -37,7 +37,7 @@ struct Met {
 }
 
 impl Unknown {
-    /// Keeps a variable that is no setting, if a person may take it for one.
+    /// Keeps a variable that is no setting if a user may think that it is one.
     pub fn meet(&mut self, name: &str, text: &str, place: &str) {
         let Some(remark) = remark(name).filter(|_| !is_of_a_service(name, text)) else {
             return;
@@ -74,7 +74,7 @@ fn is_of_a_service(name: &str, text: &str) -> bool {
     words.iter().any(|word| name.contains(word)) || text.starts_with("tcp://") || text.starts_with("udp://")
 }
 
-/// What is to be said of a name; `None`: nothing at all.
+/// The remark in the warning about a name. `None`: no warning; `Some(None)`: a warning without remark.
 fn remark(name: &str) -> Option<Option<String>> {
     if READ_ELSEWHERE.contains(&name) {
         return None;
@@ -93,7 +93,7 @@ fn remark(name: &str) -> Option<Option<String>> {
     SHARED.into_iter().find_map(meant).map(Some)
 }
 
-/// The setting with this start whose rest is most like the name's.
+/// The setting with this start whose rest is most similar to the rest of the name.
 fn near(name: &str, start: &str) -> Option<&'static str> {
     let rest = name.strip_prefix(start)?;
     let settings = SETTINGS.iter().map(|setting| setting.variable);

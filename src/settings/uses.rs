@@ -1,34 +1,34 @@
-//! Which settings a command goes by: what is wrong with another must not stop it, least of all a restore.
+//! Which settings a command uses. A wrong value of another setting must not stop it, least of all a restore.
 
-/// What a command needs of the settings.
+/// A command, or a group of commands, that uses the same settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Uses {
-    /// Everything: whatever serves any command.
+    /// All settings, for a process that serves any command.
     #[default]
     All,
     Backup,
-    /// Shows what is wrong, and goes on.
+    /// Shows wrong values, and continues.
     Doctor,
     Restore,
     Verify,
     /// Verifies, and restores into a server of its own.
     Drill,
-    /// Removes what is not kept any longer.
+    /// Removes expired backups.
     Prune,
-    /// Shows what that would be.
+    /// Shows which backups `prune` would remove.
     PrunePlan,
-    /// Says by what rules a bucket removes it.
+    /// Installs the rules by which a bucket removes expired backups.
     Rules,
-    /// Shows those rules, and asks no store.
+    /// Shows those rules, without a request to a store.
     RulesShown,
     Status,
-    /// Reads what is in the store.
+    /// Reads backups in the store.
     Store,
-    /// Makes keys, in files that it is told.
+    /// Makes keys, in the files that its arguments name.
     Keys,
 }
 
-/// How a backup is made, and of what.
+/// Which database a backup reads, and how.
 const OF_BACKUPS: &[&str] = &[
     "DATABASE_URL",
     "DB_",
@@ -54,16 +54,16 @@ const OF_BACKUPS: &[&str] = &[
     "BACKUP_STORE_CREATE",
 ];
 const OF_RESTORES: &[&str] = &["BACKUP_TARGET_"];
-/// What either goes by.
+/// Backups and restores use these.
 const OF_SESSIONS: &[&str] = &["BACKUP_STALL_SECONDS", "PGPASSWORD"];
-/// Where tags are set or looked at.
+/// For commands that set or read tags.
 const OF_TAGS: &[&str] = &["BACKUP_S3_TAGGING"];
 const OF_SIGNERS: &[&str] = &["BACKUP_SIGN_KEY"];
-/// Of whoever reads manifests.
+/// For commands that read manifests.
 const OF_TRUST: &[&str] = &["BACKUP_VERIFY_KEYS"];
-/// How many of the newest stay.
+/// How many of the newest backups stay.
 const OF_THE_NEWEST: &[&str] = &["BACKUP_KEEP_LAST"];
-/// How long the others stay.
+/// How long the other backups stay.
 const OF_RETENTION: &[&str] = &["BACKUP_RETENTION"];
 const OF_STATUS: &[&str] = &["BACKUP_MAX_AGE"];
 const OF_PROGRAMS: &[&str] = &[
@@ -72,22 +72,22 @@ const OF_PROGRAMS: &[&str] = &[
     "BACKUP_LOCK_WAIT_SECONDS",
     "BACKUP_PG_BIN",
 ];
-/// What reads a database: a drill does with its own, to compare.
+/// For commands that read a database. A drill reads its throwaway database, to compare.
 const OF_READERS: &[&str] = &["BACKUP_PG_DUMP_MAJOR", "BACKUP_THREADS"];
 const OF_TELLING: &[&str] = &["BACKUP_METRICS", "BACKUP_SNS_TOPIC_ARN"];
 const OF_DRILLS: &[&str] = &["BACKUP_DRILL_UNCONFINED"];
-/// What a Lambda function may be asked for, and to whom it hands over.
+/// What a Lambda function accepts, and which container task takes over its backups.
 const OF_FUNCTIONS: &[&str] = &[
     "AWS_ENDPOINT_URL_ECS",
     "BACKUP_ALLOW_",
     "BACKUP_ECS_",
     "BACKUP_HANDOVER",
 ];
-/// Of all these the default shows enough.
+/// A wrong value of these never stops a command: the default shows enough.
 const OF_LOGS: &[&str] = &["LOG_FORMAT", "RUST_LOG"];
 
 impl Uses {
-    /// Whether it is stopped by what is wrong with this setting.
+    /// Whether a wrong value of this setting stops the command.
     pub fn go_by(self, variable: &str) -> bool {
         let is_of = |group: &[&str]| group.iter().any(|start| variable.starts_with(start));
         if is_of(OF_LOGS) {
@@ -96,13 +96,13 @@ impl Uses {
         match self {
             Self::All => true,
             Self::Doctor => false,
-            // Of a key's file, the password is all that may be given.
+            // `keygen` takes only the new key's password from settings.
             Self::Keys => variable.starts_with("BACKUP_SIGN_KEY_PASSWORD"),
             _ => !self.unused().iter().any(|group| is_of(group)),
         }
     }
 
-    /// What does not stop it. Whatever is named nowhere here stops each of them.
+    /// The settings that do not stop the command. A setting that is in none of these groups stops every command.
     fn unused(self) -> Vec<&'static [&'static str]> {
         use Uses::{Backup, Drill, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
         let groups: [(&'static [&'static str], &[Uses]); 14] = [
@@ -128,12 +128,12 @@ impl Uses {
         unused.map(|(group, _)| group).collect()
     }
 
-    /// Whether it sends anything to a store.
+    /// Whether the command sends requests to a store.
     pub fn asks_stores(self) -> bool {
         !matches!(self, Self::Keys | Self::RulesShown)
     }
 
-    /// Whether it removes backups, or decides what does.
+    /// Whether the command removes backups, or installs rules that do.
     pub fn removes(self) -> bool {
         matches!(self, Self::Prune | Self::Rules)
     }

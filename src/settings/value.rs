@@ -1,4 +1,4 @@
-//! What a layer says of a setting, and which layer.
+//! The value of a setting, and the layer that it comes from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ pub enum Layer {
     Flags,
     Environment,
     EnvFile,
-    /// A `.env` that nobody has named, in its place: see [`super::found_file`].
+    /// A `.env` that the user has not named. It has the place of the env file: see [`super::found_file`].
     FoundFile,
     ConfigFile,
 }
 
-/// What a layer says about one setting. No `Debug`: the text may be a secret.
+/// One layer's value of one setting. It has no `Debug`, because the text may be a secret.
 #[derive(Clone)]
 pub struct Value {
-    /// One text; several where the setting is a list.
+    /// One text, or several if the setting is a list.
     pub texts: Vec<String>,
     pub layer: Layer,
-    /// How its user knows it: `--retention`, `BACKUP_RETENTION from .env`.
+    /// Its name in messages: `--retention`, `BACKUP_RETENTION from .env`.
     pub name: String,
-    /// The file that holds the text, where the setting names one (`DB_PASSWORD_FILE`).
+    /// The file that holds the text, if the setting names one (`DB_PASSWORD_FILE`).
     pub file: Option<PathBuf>,
 }
 
@@ -38,10 +38,10 @@ impl Value {
     }
 }
 
-/// Where the settings of a layer stand.
+/// Where the settings of a layer come from.
 pub struct Origin<'a> {
     pub layer: Layer,
-    /// How its user knows it.
+    /// Its name in messages.
     pub place: &'a str,
     /// Where relative paths start.
     pub folder: &'a Path,
@@ -69,7 +69,7 @@ impl Values {
         values.filter(move |(_, value)| value.layer == layer)
     }
 
-    /// Takes what no stronger layer has set.
+    /// Sets the value, unless a stronger layer has set it.
     pub fn offer(&mut self, variable: &'static str, value: Value) {
         self.0.entry(variable).or_insert(value);
     }

@@ -149,7 +149,7 @@ fn rule_5_blocks_keep_the_order_of_the_table_of_contents() {
         .err()
         .unwrap();
     assert_eq!(error.code(), Code::PgDumpErr);
-    assert!(error.message().contains("was due"), "{error}");
+    assert!(error.message().contains("was expected"), "{error}");
 }
 
 #[test]

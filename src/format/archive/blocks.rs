@@ -1,16 +1,17 @@
-//! Stored blocks, each where it is said to lie: one that is damaged does not hide the next.
+//! Reads stored blocks, each at the place that the table of contents names, so that a damaged one does not hide the
+//! next.
 
 use std::io::Read;
 use std::ops::Range;
 
 use super::{ArchiveError, BlockSink, Head, Input, read_block};
 
-/// Reads blocks from a stretch of an archive, in ascending order.
+/// Reads blocks from a part of an archive, in ascending order.
 pub struct Blocks<R> {
     input: Input<Stretch<R>>,
 }
 
-/// A source that can be made to end where the block ends.
+/// A source that ends where the current block ends.
 struct Stretch<R> {
     inner: R,
     left: u64,
@@ -34,9 +35,8 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Reads the block of the entry `index`, which lies at `place`, and nothing else. After an
-    /// error the next block can still be read, unless the source itself has failed
-    /// ([`ArchiveError::Io`]).
+    /// Reads the block of the entry `index`, which is at `place`, and nothing else. After an error the next block can
+    /// still be read, unless the source itself has failed ([`ArchiveError::Io`]).
     pub fn read(
         &mut self,
         head: &Head,
@@ -50,7 +50,7 @@ impl<R: Read> Blocks<R> {
             if self.input.available()?.is_empty() {
                 Ok(())
             } else {
-                Err(self.input.malformed("the block ends before its place does"))
+                Err(self.input.malformed("the block ends before the next one begins"))
             }
         });
         if !matches!(read, Err(ArchiveError::Io(_))) {
@@ -59,7 +59,7 @@ impl<R: Read> Blocks<R> {
         read
     }
 
-    /// Takes what lies before `position` without looking at it.
+    /// Skips all bytes before `position`.
     pub fn pass_over(&mut self, position: u64) -> Result<(), ArchiveError> {
         self.end_at(position);
         loop {

@@ -1,14 +1,13 @@
-//! What passes is held against what the manifest promised, before its end is handed on.
+//! Compares a block's content with the manifest before it passes on the block's end.
 
 use super::digest::END_OF_COPY;
 use super::{ArchiveError, BlockContent, BlockDigest, BlockKind, BlockSink, ContentDigest};
 use crate::units::count;
 
-/// A [`BlockSink`] for content that fails at the first byte too many, and otherwise at the end of
-/// a block that is not what was promised. The one behind it never learns of the end of such a
-/// block, so it can leave undone what it has begun.
+/// A [`BlockSink`] for content. If a block differs from the manifest it fails: at the first byte too many, or at the
+/// block's end. The next sink never gets the end of such a block, so it can drop what it has begun.
 pub struct Check<'a, S> {
-    /// By the index of the block.
+    /// The manifest's digests, by the index of the block.
     promises: &'a [BlockDigest],
     inner: S,
     digest: Option<ContentDigest>,
@@ -37,7 +36,7 @@ impl<S: BlockSink> BlockSink for Check<'_, S> {
         let promise = self
             .promises
             .get(index)
-            .ok_or_else(|| ArchiveError::Content("the manifest knows nothing of it".into()))?;
+            .ok_or_else(|| ArchiveError::Content("the manifest does not have it".into()))?;
         let (kind, terminator) = match promise.content {
             BlockContent::Table { .. } => (BlockKind::Table, END_OF_COPY.len() as u64),
             BlockContent::LargeObjects { .. } => (BlockKind::LargeObjects, 0),
@@ -87,7 +86,7 @@ impl<S: BlockSink> BlockSink for Check<'_, S> {
     }
 }
 
-/// In words.
+/// The difference in words, for a message.
 pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
     let holds = |content: &BlockContent| match content {
         BlockContent::Table { rows } => count(*rows, "row"),
@@ -109,7 +108,7 @@ pub fn difference(found: &BlockDigest, promise: &BlockDigest) -> String {
     )
 }
 
-/// Drops the content: its caller wants the check in front alone.
+/// Drops the content, for a caller that needs only the check before it.
 pub struct Discard;
 
 impl BlockSink for Discard {

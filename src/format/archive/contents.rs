@@ -1,10 +1,9 @@
-//! The table of contents in full: what a restore chooses from.
+//! The whole table of contents, from which a restore chooses.
 
 use super::head::Details;
 use super::{ArchiveError, Entry, Head, Loading};
 
-/// The phases in which a restore creates things: definitions, data, and what is better made when
-/// the data is there.
+/// The phases of a restore: definitions, data, and objects that are better made after the data (indexes, constraints).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
     PreData,
@@ -15,14 +14,14 @@ pub enum Section {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     pub entry: Entry,
-    /// Where pg_restore counts it. An entry that is written without a section (a comment, a
-    /// grant) belongs to that of the entries before it.
+    /// The section as pg_restore sees it. An entry without a section (a comment, a grant) belongs to the section of the
+    /// entries before it.
     pub section: Section,
     pub details: Details,
 }
 
 impl Item {
-    /// The definition as it was written, in the database's encoding.
+    /// The definition as in the archive, in the database's encoding.
     pub fn definition(&self) -> &[u8] {
         let details = &self.details;
         details
@@ -31,17 +30,17 @@ impl Item {
             .unwrap_or(details.definition.as_bytes())
     }
 
-    /// Grants come last in a restore, so that none of them stands in its way.
+    /// Grants come last in a restore, so that none of them can make it fail.
     pub fn is_grant(&self) -> bool {
         matches!(self.entry.desc.as_str(), "ACL" | "DEFAULT ACL" | "ACL LANGUAGE")
     }
 
-    /// What every restore needs and no list can leave out: encoding and the like.
+    /// Whether every restore needs it, and no list may omit it: the encoding and the like.
     pub fn is_setting(&self) -> bool {
         matches!(self.entry.desc.as_str(), "ENCODING" | "STDSTRINGS" | "SEARCHPATH")
     }
 
-    /// Whether it belongs to the database itself, which pg_restore touches with `--create` alone.
+    /// Whether it belongs to the database itself, which pg_restore changes only with `--create`.
     pub fn is_of_database(&self) -> bool {
         matches!(self.entry.desc.as_str(), "DATABASE" | "DATABASE PROPERTIES")
             || (matches!(self.entry.desc.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
@@ -70,7 +69,7 @@ pub fn contents(head: &Head) -> Result<Vec<Item>, ArchiveError> {
 }
 
 impl Loading<'_> {
-    /// Whether it loads another table than the entry's own: the root of its partitions.
+    /// Whether it loads a different table than the entry's own: the root of its partitions.
     pub fn is_through_another(&self, entry: &Entry) -> bool {
         self.path() != entry.path()
     }

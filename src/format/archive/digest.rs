@@ -1,10 +1,10 @@
-//! What is known of a block's content when it has passed: rows, bytes, SHA-256.
+//! The count of rows, the bytes and the SHA-256 of a block's content, computed as it passes.
 
 use sha2::{Digest, Sha256};
 
 use super::BlockKind;
 
-/// What a block holds, by its content alone.
+/// The content of a block, independent of how it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockDigest {
     pub content: BlockContent,
@@ -19,7 +19,7 @@ pub enum BlockContent {
 }
 
 impl BlockContent {
-    /// As many of the same.
+    /// Changes the number, not the kind.
     pub fn set_count(&mut self, number: u64) {
         match self {
             BlockContent::Table { rows } => *rows = number,
@@ -28,7 +28,7 @@ impl BlockContent {
     }
 }
 
-/// The digest of the block that passes now, of either kind.
+/// The digest of the current block, of either kind.
 pub enum ContentDigest {
     Table(TableDigest),
     LargeObjects(LargeObjectsDigest),
@@ -44,7 +44,7 @@ impl ContentDigest {
 
     pub fn begin_object(&mut self, oid: i64) {
         if let ContentDigest::LargeObjects(digest) = self {
-            // Above 2^31 an OID is read as a negative integer: its low 32 bits are right.
+            // An OID above 2^31 is read as a negative integer: its low 32 bits are right.
             digest.begin(oid as u32);
         }
     }
@@ -62,7 +62,7 @@ impl ContentDigest {
         }
     }
 
-    /// `(rows, bytes)` of a table's text that has passed: see [`TextCount::so_far`].
+    /// `(rows, bytes)` of a table's text so far: see [`TextCount::so_far`].
     pub fn so_far(&self) -> Option<(u64, u64)> {
         match self {
             ContentDigest::Table(digest) => Some(digest.so_far()),
@@ -70,7 +70,7 @@ impl ContentDigest {
         }
     }
 
-    /// `None` when a table's text did not end as pg_dump ends it.
+    /// `None` if a table's text did not end as pg_dump ends it.
     pub fn finish(self) -> Option<BlockDigest> {
         match self {
             ContentDigest::Table(digest) => digest.finish().map(|(rows, bytes, sha256)| BlockDigest {
@@ -93,17 +93,17 @@ impl ContentDigest {
 /// pg_dump ends every table's text with this, inside the stream.
 pub const END_OF_COPY: &[u8; 5] = b"\\.\n\n\n";
 
-/// How much COPY text has passed, without the terminator that pg_dump adds.
+/// Counts COPY text, without the terminator that pg_dump adds.
 #[derive(Debug, Default)]
 pub struct TextCount {
     bytes: u64,
     rows: u64,
-    /// The last bytes seen, held back until it is known that they are not the terminator.
+    /// The last bytes. They are not counted until it is certain that they are not the terminator.
     tail: Vec<u8>,
 }
 
 impl TextCount {
-    /// `sure` gets what is text for certain.
+    /// `sure` gets the bytes that are certainly text.
     pub fn update(&mut self, text: &[u8], mut sure: impl FnMut(&[u8])) {
         let keep = END_OF_COPY.len();
         if text.len() >= keep {
@@ -128,18 +128,18 @@ impl TextCount {
         self.rows += rows(body);
     }
 
-    /// `(rows, bytes)` of all that has passed, where the terminator has not begun.
+    /// `(rows, bytes)` of the whole text so far; right only if the terminator has not begun.
     pub fn so_far(&self) -> (u64, u64) {
         (self.rows + rows(&self.tail), self.bytes + self.tail.len() as u64)
     }
 
-    /// `(rows, bytes)`, or `None` when the text did not end as pg_dump ends it.
+    /// `(rows, bytes)`, or `None` if the text did not end as pg_dump ends it.
     pub fn finish(&self) -> Option<(u64, u64)> {
         (self.tail == END_OF_COPY).then_some((self.rows, self.bytes))
     }
 }
 
-/// COPY escapes newlines inside values: each one ends a row.
+/// COPY escapes newlines inside values, so every newline ends a row.
 fn rows(text: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', text).count() as u64
 }
@@ -163,7 +163,7 @@ impl TableDigest {
         self.count.so_far()
     }
 
-    /// `(rows, bytes, sha256)`, or `None` when the text did not end as pg_dump ends it.
+    /// `(rows, bytes, sha256)`, or `None` if the text did not end as pg_dump ends it.
     pub fn finish(self) -> Option<(u64, u64, [u8; 32])> {
         let (rows, bytes) = self.count.finish()?;
         Some((rows, bytes, self.sha256.finalize().into()))

@@ -1,5 +1,5 @@
-//! The head: header and table of contents. Its length is final as soon as it is read, since the
-//! compression is the only field that changes, and offsets have a fixed width.
+//! The head: header and table of contents. Its length is final as soon as pgstow has read it, because pgstow changes
+//! only the compression and the offsets, and both have a fixed width.
 
 mod entry;
 mod header;
@@ -20,7 +20,7 @@ use entry::{OFFSET_NOT_SET, OFFSET_SET};
 use header::{Form, Header};
 use strings::HEAD_LIMIT;
 
-/// Header and table of contents, with the very bytes that they were read from.
+/// Header and table of contents, with the bytes from which they were read.
 #[derive(Debug, Clone)]
 pub struct Head {
     pub version: Version,
@@ -32,7 +32,7 @@ pub struct Head {
     pub pg_dump_version: String,
     /// How many entries the table of contents has in all.
     pub entries: usize,
-    /// The entries that have a block, in the order in which the blocks follow.
+    /// The entries that have a block, in the order of the blocks.
     pub data: Vec<Entry>,
     /// Where the first entry starts in `bytes`.
     entries_at: usize,
@@ -82,8 +82,8 @@ impl Head {
         })
     }
 
-    /// What is written in the table of contents and is not UTF-8: names, definitions, and columns of tables. In an archive
-    /// with another encoding that is all that is not ASCII, also bytes that UTF-8 would take for another text.
+    /// The names, definitions and columns of tables in the table of contents that are not UTF-8. If the archive has
+    /// another encoding, all texts that are not ASCII, also those whose bytes are a different text in UTF-8.
     pub fn foreign_texts(&self) -> Result<BTreeSet<Vec<u8>>, ArchiveError> {
         let mut found = BTreeSet::new();
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
@@ -113,7 +113,7 @@ impl Head {
         Ok(found)
     }
 
-    /// The same, read with these.
+    /// The same head, read with these translations.
     pub fn with_texts(mut self, texts: Arc<Texts>) -> Result<Head, ArchiveError> {
         self.texts = texts;
         let entries = self.read_entries()?.into_iter();
@@ -121,14 +121,14 @@ impl Head {
         Ok(self)
     }
 
-    /// A name as it stands in the archive, for people and for a session of ours.
+    /// A name of the archive in UTF-8, for people and for pgstow's own sessions.
     pub fn text(&self, bytes: &[u8]) -> String {
         let known = self.texts.get(bytes).cloned();
         known.unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// Every entry in full. Read again from the head's bytes: a backup, which has no use for it,
-    /// does not pay for the texts of a large schema.
+    /// Every whole entry, read again from the head's bytes: a backup does not need the texts of a large schema, so it
+    /// does not keep them in memory.
     pub(super) fn read_entries(&self) -> Result<Vec<(Entry, Details)>, ArchiveError> {
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
         (1..=self.entries)
@@ -142,7 +142,7 @@ impl Head {
             .collect()
     }
 
-    /// How each block's table is copied back, in the order of `data`.
+    /// The COPY statement of each block's table, in the order of `data`.
     pub fn copy_statements(&self) -> Result<Vec<Vec<u8>>, ArchiveError> {
         let entries = self.read_entries()?.into_iter();
         Ok(entries
@@ -151,8 +151,8 @@ impl Head {
             .collect())
     }
 
-    /// The same with other statements for how some entries' tables are copied back, by dump id: for a pg_restore that
-    /// reads from a pipe, as everything after them moves.
+    /// The same head with other COPY statements for some entries, by dump id. Everything after them moves, so this is
+    /// only for a pg_restore that reads from a pipe.
     pub fn with_copy_statements(&self, statements: &HashMap<i64, Vec<u8>>) -> Result<Head, ArchiveError> {
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut taken = 0;
@@ -169,7 +169,7 @@ impl Head {
         Head::read(&mut Input::new(&bytes[..]))?.with_texts(Arc::clone(&self.texts))
     }
 
-    /// The head as the archive itself begins with it: offsets not set.
+    /// The head as at the start of the archive when it is written: without offsets.
     pub fn without_offsets(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         for entry in &self.data {
@@ -179,8 +179,7 @@ impl Head {
         bytes
     }
 
-    /// Where the blocks start, in the order of `data`, if the offsets are filled in: those of a
-    /// stored table of contents are.
+    /// Where the blocks start, in the order of `data`, if the offsets are set. In a stored table of contents they are.
     pub fn positions(&self) -> Option<Vec<u64>> {
         let position = |entry: &Entry| {
             let field = self.bytes.get(entry.offset_at..=entry.offset_at + self.offset_size)?;
@@ -190,7 +189,7 @@ impl Head {
         self.data.iter().map(position).collect()
     }
 
-    /// The bytes in the archive that header and table of contents take.
+    /// The number of bytes of header and table of contents.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -199,12 +198,12 @@ impl Head {
         self.bytes.is_empty()
     }
 
-    /// How long it is.
+    /// [`Self::len`], as a position in the archive.
     pub fn length(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// The same head, saying that its blocks are compressed. Same length, nothing moves.
+    /// The bytes of the same head with another compression. They have the same length, so nothing moves.
     pub fn announcing(&self, compression: BlockCompression, level: u32) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         compression.write_over(self.form(), level, &mut bytes);
@@ -219,7 +218,7 @@ impl Head {
         }
     }
 
-    /// Fills in where each data entry's block starts; `announced` is a head of this archive.
+    /// Sets the offset of each data entry to the start of its block. `announced` is a head of this archive;
     /// `positions` are in the order of `data`.
     pub fn with_offsets(&self, mut announced: Vec<u8>, positions: &[u64]) -> Vec<u8> {
         debug_assert_eq!(announced.len(), self.bytes.len());

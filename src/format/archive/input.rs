@@ -4,11 +4,11 @@ use std::io::Read;
 
 use super::ArchiveError;
 
-/// Large enough that a pipe's worth (1 MiB) is taken with one read.
+/// One read can take everything that fits into a pipe (1 MiB).
 const BUFFER: usize = 1 << 20;
 
-/// A buffered reader that knows where it is, and that keeps a copy of what passes while it is
-/// asked to (the head is stored once more beside the archive).
+/// A buffered reader that knows its position. While it records, it keeps a copy of the bytes: pgstow also stores the
+/// head in a file of its own.
 pub struct Input<R> {
     source: R,
     buffer: Box<[u8]>,
@@ -40,7 +40,7 @@ impl<R: Read> Input<R> {
         self.position
     }
 
-    /// How much has been read and not consumed.
+    /// The number of bytes that are read and not consumed.
     pub(super) fn buffered(&self) -> u64 {
         (self.end - self.start) as u64
     }
@@ -57,7 +57,7 @@ impl<R: Read> Input<R> {
         self.recording.take().unwrap_or_default()
     }
 
-    /// What has been read and not consumed; empty only at the end of the input.
+    /// The bytes that are read and not consumed; empty only at the end of the input.
     #[inline]
     pub fn available(&mut self) -> Result<&[u8], ArchiveError> {
         if self.start == self.end {
@@ -140,8 +140,8 @@ impl<R: Read> Input<R> {
         Ok(value)
     }
 
-    /// A length and as many bytes; `None` for NULL. The bytes are taken as they come, so that a
-    /// wrong length costs what is there and not what it claims.
+    /// A length and as many bytes; `None` for NULL. The bytes are collected as they come, so that a wrong length costs
+    /// no more memory than the input has bytes.
     pub(super) fn string(&mut self, size: usize, limit: u64, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let length = self.int(size, name)?;
         if length == -1 {
@@ -168,7 +168,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-/// `None` when the sign is neither 0 nor 1, or the magnitude does not fit.
+/// `None` if the sign is neither 0 nor 1, or the magnitude does not fit.
 #[inline]
 pub(super) fn decode_int(bytes: &[u8]) -> Option<i64> {
     let magnitude = bytes[1..].iter().rev().try_fold(0i64, |value, byte| {

@@ -1,4 +1,4 @@
-//! How the archive's pieces are framed when written, and where each block lies.
+//! How pgstow frames the archive's pieces when it writes them.
 
 use super::input::encode_int;
 
@@ -8,7 +8,7 @@ pub enum BlockKind {
     LargeObjects,
 }
 
-/// Writes the framing around content into `out`; the content itself is appended by the caller.
+/// Writes the framing around content into `out`; the caller appends the content itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     pub int_size: usize,
@@ -33,12 +33,12 @@ impl Layout {
         1 + self.int_size as u64
     }
 
-    /// `oid` as it was read: above 2^31 it is negative.
+    /// `oid` as pgstow read it: negative above 2^31.
     pub fn begin_object(self, oid: i64, out: &mut Vec<u8>) {
         self.int(oid, out);
     }
 
-    /// A chunk's length. Never zero: that is the terminator.
+    /// A chunk's length. It must not be zero, because zero is the terminator.
     pub fn chunk(self, length: usize, out: &mut Vec<u8>) {
         assert!(length > 0, "a chunk of length zero would end its stream");
         self.int(length as i64, out);

@@ -1,23 +1,23 @@
-//! The statement that loads a table, as pg_dump writes it: `COPY schema.table (a, b) FROM stdin;`. In the
-//! database's own encoding, in which every ASCII byte stands for itself.
+//! The statement that loads a table, as pg_dump writes it: `COPY schema.table (a, b) FROM stdin;`. It is in the
+//! database's encoding; in each such encoding an ASCII byte is that ASCII character.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loading<'a> {
-    /// With its schema, quoted where need be. A partition may be loaded through its root.
+    /// With its schema, in quotes if necessary. The rows of a partition may be loaded through its root.
     pub table: &'a [u8],
-    /// Quoted, separated by commas; empty for a table that has none to copy.
+    /// In quotes if necessary, separated by commas; empty for a table without columns to copy.
     pub columns: &'a [u8],
 }
 
 impl<'a> Loading<'a> {
-    /// `None` if it is anything else.
+    /// `None` if `copy` is anything else.
     pub fn parse(copy: &'a [u8]) -> Option<Self> {
         let rest = copy.strip_prefix(b"COPY ")?.strip_suffix(b" FROM stdin;\n")?;
         let (table, rest) = rest.split_at(identifiers(rest, b'.')?);
         let columns = match rest.trim_ascii() {
             [] => &[][..],
             list => {
-                // Both are written into statements of ours: nothing but names may stand there.
+                // pgstow writes both into its own statements, so they may hold nothing but names.
                 let columns = list.strip_prefix(b"(")?.strip_suffix(b")")?;
                 (self::list(columns)? == columns.len()).then_some(columns)?
             }
@@ -25,7 +25,7 @@ impl<'a> Loading<'a> {
         Some(Self { table, columns })
     }
 
-    /// Whether a text is a name, with or without its schema, and nothing else.
+    /// Whether a text is only a name, with or without a schema.
     pub fn is_name(text: &[u8]) -> bool {
         identifiers(text, b'.') == Some(text.len())
     }
@@ -57,7 +57,7 @@ impl<'a> Loading<'a> {
         [b"COPY ", &*table, b" ", &columns, b" FROM stdin;\n"].concat()
     }
 
-    /// The statement of these parts, and of nothing else.
+    /// The statement made of only these parts.
     pub fn statement(&self) -> Vec<u8> {
         let columns = match self.columns {
             [] => Vec::new(),
@@ -67,7 +67,7 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// The name that a text begins with, part by part and without quotes; and what follows it.
+/// The name at the start of a text, in parts and without quotes; and the rest of the text.
 pub fn leading_names(text: &[u8]) -> Option<(Vec<Vec<u8>>, &[u8])> {
     let (path, rest) = text.split_at(identifiers(text, b'.')?);
     Some((names(path, b'.'), rest))
@@ -101,7 +101,7 @@ fn unquoted(name: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The length of names with this between them.
+/// The length of names with this separator.
 fn identifiers(text: &[u8], separator: u8) -> Option<usize> {
     let mut at = identifier(text)?;
     while text.get(at) == Some(&separator) {
@@ -110,7 +110,7 @@ fn identifiers(text: &[u8], separator: u8) -> Option<usize> {
     Some(at)
 }
 
-/// The length of names as they stand in a list of columns.
+/// The length of a list of columns.
 fn list(text: &[u8]) -> Option<usize> {
     let mut at = identifier(text)?;
     while text[at..].starts_with(b", ") {
@@ -119,7 +119,7 @@ fn list(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// The length of a name, as it is or in quotes, in which a quote is doubled.
+/// The length of a name without quotes, or in quotes, where a quote is doubled.
 fn identifier(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'"') {
         let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80 || matches!(byte, b'_' | b'$');

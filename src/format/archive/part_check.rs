@@ -1,16 +1,16 @@
-//! Some of a table's rows, taken as if they were all of them.
+//! Some rows of a table, passed on as a whole table.
 
 use super::digest::{END_OF_COPY, TextCount};
 use super::{ArchiveError, BlockSink};
 use crate::units::count;
 
-/// A [`BlockSink`] for whole rows of one table, which it hands on as a block of their own: with
-/// COPY's end behind them, when they are as many as were promised.
+/// A [`BlockSink`] for whole rows of one table, which it passes on as a block of their own. That
+/// block ends, with COPY's end, only if the rows are as many as the manifest says.
 pub struct PartCheck<S> {
     inner: S,
     rows: u64,
     bytes: u64,
-    /// Whether COPY's end comes with them, because they are the table's last.
+    /// Whether COPY's end comes with the rows, because they are the table's last rows.
     ends_itself: bool,
     count: TextCount,
     last_byte: Option<u8>,
@@ -40,7 +40,7 @@ impl<S: BlockSink> BlockSink for PartCheck<S> {
     }
 
     fn begin_object(&mut self, _oid: i64) -> Result<(), ArchiveError> {
-        Err(ArchiveError::Content("it holds large objects, and no rows".into()))
+        Err(ArchiveError::Content("it holds large objects, not rows".into()))
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {

@@ -1,5 +1,5 @@
-//! Stretches of a large table's block that can be read without the others, and the proof that
-//! their stored bytes are those that were written.
+//! Ranges of a large table's block that can be read alone, and the check that their stored bytes are those that the
+//! backup wrote.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error};
 
-/// Some of a table's chunks: where they lie in the archive, and what they hold. Ranges begin and
-/// end between two chunks and between two rows.
+/// Some of a table's chunks: their place in the archive and their content. Ranges begin and end between two chunks and
+/// between two rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedRange {
     pub offset: u64,
     pub length: u64,
-    /// Of the COPY text in it, without the terminator.
+    /// Rows of the COPY text in it, without the terminator; `bytes` likewise.
     pub rows: u64,
     pub bytes: u64,
-    /// Of its bytes as they are stored.
+    /// The SHA-256 of the stored bytes.
     pub stored_sha256: [u8; 32],
 }
 
@@ -31,14 +31,14 @@ impl SealedRange {
 
 /// Digests stored bytes as they pass, range by range.
 pub struct RangeCheck {
-    /// Ascending; what lies between them is passed over.
+    /// Ascending. The check skips bytes between them.
     ranges: Peekable<IntoIter<SealedRange>>,
-    /// Begun and not ended: several only where they share bytes.
+    /// Ranges that have begun and not ended; several only if they share bytes.
     open: VecDeque<(SealedRange, Sha256)>,
     position: u64,
 }
 
-/// A range whose stored bytes are others than those that were written.
+/// A range whose stored bytes differ from those that the backup wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spoilt {
     pub range: SealedRange,
@@ -104,12 +104,12 @@ impl RangeCheck {
     }
 }
 
-/// A reader of stored bytes from the first range on, which never gives the end of one that is
-/// spoilt: it fails instead.
+/// Reads stored bytes, starting with the first range. At the end of a damaged range it fails, and does not return the
+/// range's last bytes.
 pub struct Sealed<R> {
     inner: R,
     check: RangeCheck,
-    /// For the error: whose bytes these are.
+    /// The name of the table, for the error.
     name: String,
 }
 

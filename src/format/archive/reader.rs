@@ -1,23 +1,23 @@
-//! The blocks after the head: read in one pass, handed to a sink slice by slice.
+//! Reads the blocks after the head in one pass, and gives them to a sink slice by slice.
 
 use std::io::Read;
 
 use super::input::decode_int;
 use super::{ArchiveError, BlockKind, Head, Input};
 
-/// Receives the blocks' content in archive order. Slices are as they come: one row, a part of
-/// one, or as much as the buffer holds.
+/// Receives the blocks' content in archive order. A slice may be one row, a part of a row, or as much as the buffer
+/// holds.
 pub trait BlockSink {
-    /// A block begins: `index` counts [`Head::data`].
+    /// A block begins. `index` is its place in [`Head::data`].
     fn begin(&mut self, index: usize) -> Result<(), ArchiveError>;
     /// A large object begins inside the block; its OID is the low 32 bits.
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError>;
     fn data(&mut self, bytes: &[u8]) -> Result<(), ArchiveError>;
-    /// The same, for one who has no more use for the buffer; more of this block follows.
+    /// The same, from a caller that no longer needs the buffer. More of this block follows.
     fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
         self.data(&bytes)
     }
-    /// A chunk ends here: of interest to those who know what may not follow in it.
+    /// A chunk ends here. [`super::Unpack`] needs to know: a zstd frame may end only there.
     fn end_chunk(&mut self) -> Result<(), ArchiveError> {
         Ok(())
     }
@@ -26,9 +26,9 @@ pub trait BlockSink {
     fn end(&mut self, at: u64) -> Result<(), ArchiveError>;
 }
 
-/// Reads every block that the table of contents promises, in its order, and then the end of the
-/// input. There is no end marker: a block that is missing or cut is the only sign of an archive
-/// that ends early, and a byte more than the last block is none of pg_dump's.
+/// Reads every block that the table of contents names, in its order, and then the end of the input. The format has no
+/// end marker: only a missing or cut block shows that an archive ends early. A byte after the last block is not from
+/// pg_dump.
 pub fn read_blocks<R: Read>(input: &mut Input<R>, head: &Head, sink: &mut impl BlockSink) -> Result<(), ArchiveError> {
     for index in 0..head.data.len() {
         read_block(input, head, index, sink)?;
@@ -54,12 +54,12 @@ pub fn read_block<R: Read>(
     let kind = match block_type {
         1 => BlockKind::Table,
         3 => BlockKind::LargeObjects,
-        other => return Err(input.malformed(format!("block type {other} where the data of {entry} was due"))),
+        other => return Err(input.malformed(format!("block type {other} where the data of {entry} was expected"))),
     };
     let dump_id = input.int(head.int_size, "a block's dump id")?;
     if dump_id != entry.dump_id || kind != entry.block_kind() {
         return Err(input.malformed(format!(
-            "a block of entry {dump_id} where the data of {entry} (entry {}) was due",
+            "a block of entry {dump_id} where the data of {entry} (entry {}) was expected",
             entry.dump_id
         )));
     }
@@ -95,13 +95,12 @@ pub fn read_part<R: Read>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     Terminator,
-    /// The input's: what is read is cut out between two chunks.
+    /// The end of the input, which is a part of a block that ends between two chunks.
     End,
 }
 
-/// `{Int length > 0, bytes}… Int 0`. pg_dump -Z0 writes one chunk per row, so this loop turns
-/// millions of times per gigabyte: the common case, a whole small chunk in the buffer, touches no
-/// byte more than once.
+/// `{Int length > 0, bytes}… Int 0`. pg_dump -Z0 writes one chunk per row, so this loop runs millions of times per
+/// gigabyte. In the common case, a whole small chunk in the buffer, it reads each byte only once.
 fn read_chunks<R: Read>(
     input: &mut Input<R>,
     head: &Head,

@@ -1,14 +1,14 @@
-//! Texts of an archive in another encoding than UTF-8: names, and the definitions that hold them. For reports and for
-//! statements of ours they must be UTF-8; whoever knows the encoding says what they are.
+//! Texts of an archive in another encoding than UTF-8: names, and the definitions that hold them. Reports and pgstow's
+//! own statements need them in UTF-8. The caller that knows the encoding gives the translations.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
-/// Texts of an archive that is not in UTF-8, by their bytes. What is not here is read with marks in place of what
-/// cannot be read.
+/// The texts of an archive that is not in UTF-8, by their bytes. In a text that is not here, replacement marks stand
+/// for bytes that are not UTF-8.
 pub type Texts = HashMap<Vec<u8>, String>;
 
-/// What is known of texts that are not ASCII, and where those are noted that are met.
+/// The known translations of texts that are not ASCII, and the set that collects such texts.
 #[derive(Clone, Copy)]
 pub(super) struct Meeting<'a> {
     pub known: &'a Texts,
@@ -18,7 +18,7 @@ pub(super) struct Meeting<'a> {
 impl Meeting<'_> {
     pub fn read(self, bytes: Vec<u8>) -> String {
         if !bytes.is_ascii() {
-            // Bytes of another encoding may be UTF-8 as well, and then another text.
+            // Bytes of another encoding may be valid UTF-8 too, with a different text.
             if let Some(known) = self.known.get(&bytes) {
                 return known.clone();
             }

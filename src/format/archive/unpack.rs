@@ -1,5 +1,4 @@
-//! Compressed blocks back into their content, and the rules that stock pg_restore lives by: what
-//! it would lose without a word is an error here.
+//! Decompresses blocks, by the rules of stock pg_restore: data that it would silently lose is an error here.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
@@ -7,18 +6,18 @@ use zstd::zstd_safe::DParameter;
 
 use super::{ArchiveError, BlockCompression, BlockSink};
 
-/// Content is handed on in slices of at most this size.
+/// Content is passed on in slices of at most this size.
 const SLICE: usize = 1 << 20;
-/// Our frames hold 2 MiB. A frame that asks for more memory than this is none of ours, and may be
-/// a bomb.
+/// pgstow's frames hold 2 MiB. A frame that needs more memory than this is not from pgstow, and may be made to exhaust
+/// the memory.
 const ZSTD_WINDOW_LOG: u32 = 24;
 
-/// A [`BlockSink`] for stored blocks that hands their content to another.
+/// A [`BlockSink`] for stored blocks that passes their content to another sink.
 pub struct Unpack<S> {
     inner: S,
     compression: BlockCompression,
     stream: Option<Stream>,
-    /// Something has come since the block began.
+    /// Whether data has come since the block began.
     touched: bool,
     slice: Box<[u8]>,
 }
@@ -31,9 +30,9 @@ enum Stream {
     },
     Zstd {
         decoder: Box<ZstdDecoder<'static>>,
-        /// Between two frames, where alone the stream may end.
+        /// Between two frames: only there may the stream end.
         between: bool,
-        /// A frame has ended in the chunk that passes now.
+        /// A frame has ended in the current chunk.
         ended_in_chunk: bool,
     },
 }
@@ -124,7 +123,7 @@ impl<S: BlockSink> BlockSink for Unpack<S> {
                     let read = (decoder.total_in() - read) as usize;
                     let written = (decoder.total_out() - written) as usize;
                     if read == 0 && written == 0 && !*ended {
-                        return Err(content("it does not decompress: its stream stands still"));
+                        return Err(content("it does not decompress: its stream does not continue"));
                     }
                     rest = &rest[read..];
                     self.inner.data(&self.slice[..written])?;
@@ -143,7 +142,7 @@ impl<S: BlockSink> BlockSink for Unpack<S> {
                             return Ok(());
                         }
                         return Err(content(
-                            "a zstd frame ends within a chunk: pg_restore would lose what follows it without a word",
+                            "a zstd frame ends within a chunk: pg_restore would silently lose the bytes after it",
                         ));
                     }
                     let mut output = OutBuffer::around(&mut self.slice[..]);
@@ -154,7 +153,7 @@ impl<S: BlockSink> BlockSink for Unpack<S> {
                     *between = hint == 0;
                     *ended_in_chunk = *between;
                     self.inner.data(&self.slice[..written])?;
-                    // A full slice may have left something in the decoder.
+                    // If the slice is full, the decoder may hold more output.
                     if input.pos() == bytes.len() && written < self.slice.len() && !*between {
                         return Ok(());
                     }
@@ -176,8 +175,8 @@ impl<S: BlockSink> BlockSink for Unpack<S> {
     }
 
     fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
-        // A block of large objects ends between their streams, or without any. A table without a
-        // stream lacks COPY's end, which is found behind.
+        // A block of large objects ends between their streams, or without any. A table without a stream lacks COPY's
+        // end; the next sink finds that.
         if self.touched {
             self.end_stream()?;
         }

@@ -1,11 +1,11 @@
-//! Blocks written as pg_dump -Z0 writes them, for a pg_restore that reads them from a pipe.
+//! Writes blocks as pg_dump -Z0 does, for a pg_restore that reads them from a pipe.
 
 use std::io::Write;
 
 use super::{ArchiveError, BlockSink, Head, Layout};
 
-/// A [`BlockSink`] that writes an archive without compression. A block's end is written when it
-/// is told: an archive that stops before is cut, and pg_restore takes nothing of that block.
+/// A [`BlockSink`] that writes an archive without compression. It writes a block's end only when its caller ends the
+/// block: without the end the archive is cut, and pg_restore commits nothing of that block.
 pub struct Writer<'a, W> {
     head: &'a Head,
     layout: Layout,
@@ -62,7 +62,7 @@ impl<W: Write> BlockSink for Writer<'_, W> {
     }
 
     fn end(&mut self, _at: u64) -> Result<(), ArchiveError> {
-        // Of a table its chunks, of large objects their list.
+        // Ends the chunks of a table, or the list of large objects.
         self.write_frame(Layout::end)
     }
 }

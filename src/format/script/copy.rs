@@ -1,4 +1,4 @@
-//! What a plain dump's COPY says of itself.
+//! The table and the columns of a COPY statement in a plain dump.
 
 use super::TablePath;
 
@@ -35,7 +35,7 @@ impl CopyStatement {
     }
 }
 
-/// Takes a name off the beginning, as pg_dump quotes it.
+/// Removes a name, as pg_dump quotes it, from the start of `rest`, and returns it.
 pub(super) fn identifier(rest: &mut &[u8]) -> Option<Vec<u8>> {
     let Some(mut quoted) = rest.strip_prefix(b"\"") else {
         let bare = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$');
@@ -61,7 +61,7 @@ pub(super) fn identifier(rest: &mut &[u8]) -> Option<Vec<u8>> {
     Some(name)
 }
 
-/// The comment by which pg_dump says that the COPY names another table than the one whose rows they are.
+/// Whether this is pg_dump's comment that the next COPY names the root, not the table to which the rows belong.
 pub(super) fn through_root(comment: &[u8]) -> bool {
     comment.starts_with(b"-- load via partition root ")
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// `Name: x; Type: TABLE; Schema: public; Owner: o`, or `Data for Name: …`. A name in it has spaces for its line
-/// breaks, and may hold anything else, the words between the fields too: so what is certain is the whole line.
+/// `Name: x; Type: TABLE; Schema: public; Owner: o`, or `Data for Name: …`. A name in it has spaces instead of line
+/// breaks. It may hold any other text, also the words between the fields, so only the whole line is certain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Header {
     line: Vec<u8>,
@@ -17,7 +17,7 @@ const OWNER: &str = "; Owner: ";
 const TABLESPACE: &str = "; Tablespace: ";
 
 impl Header {
-    /// A whole comment, if it is a header.
+    /// Reads a whole comment. `None` if it is no header.
     pub fn read(comment: &[u8]) -> Option<Self> {
         let line = comment.strip_prefix(b"-- ")?;
         let fields = line.strip_prefix(DATA.as_bytes()).unwrap_or(line);
@@ -35,8 +35,8 @@ impl Header {
         &self.line
     }
 
-    /// Name, type, schema and owner. Found from the end: a name that holds the words between them is whole, but
-    /// a schema's or a role's name that does is not.
+    /// Name, type, schema and owner, searched from the end. If the object's name holds the words between the fields,
+    /// it is still whole; the name of a schema or a role with these words is not.
     fn fields(&self) -> Option<[String; 4]> {
         let line = self.line();
         let line = line.strip_prefix(DATA).unwrap_or(&line);
@@ -70,7 +70,7 @@ impl Header {
         Some(self.field(3)).filter(|owner| owner != "-" && !owner.is_empty())
     }
 
-    /// All but where it is kept; and but for the owner where that does not matter.
+    /// All fields without the tablespace, and without the owner unless `with_owner`.
     pub fn identity(&self, with_owner: bool) -> String {
         let [name, kind, schema, owner] = self.fields().unwrap_or_default();
         let owner = if with_owner { owner } else { String::new() };
@@ -90,7 +90,7 @@ impl Header {
     }
 }
 
-/// For people: `INDEX public.orders_pkey`.
+/// For messages: `INDEX public.orders_pkey`.
 impl std::fmt::Display for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.schema() {

@@ -5,11 +5,11 @@ use sha2::{Digest, Sha256};
 use super::{LargeObjects, Sum};
 use crate::format::archive::{BlockContent, BlockDigest, LargeObjectsDigest};
 
-/// One part of them.
+/// The large objects of one part of the script.
 pub(super) struct Objects {
     digest: LargeObjectsDigest,
     content: Vec<u8>,
-    /// Of the object that is open: number, bytes, digest; where the sum is wanted.
+    /// OID, bytes and digest of the open object, if the reader gathers a sum.
     open: Option<(u32, u64, Sha256)>,
     sum: Option<Sum>,
 }
@@ -30,7 +30,7 @@ impl Objects {
         }
     }
 
-    /// What is none of the three calls says nothing here.
+    /// Reads one of the three calls, and ignores all other statements.
     pub fn statement(&mut self, sql: &[u8]) -> Result<(), String> {
         const STRANGE: &str = "has a large object that pg_dump does not write";
         let Some(call) = sql.strip_prefix(b"SELECT pg_catalog.") else {
@@ -44,7 +44,7 @@ impl Objects {
             self.open = self.sum.is_some().then(|| (oid, 0, Sha256::new()));
         } else if let Some(rest) = call.strip_prefix(b"lowrite(0, '") {
             let text = rest.strip_suffix(b"');").ok_or(STRANGE)?;
-            // Two where a backslash escapes.
+            // pg_dump writes two if a backslash escapes.
             let text = text.strip_prefix(b"\\").ok_or(STRANGE)?;
             let text = text.strip_prefix(b"\\").unwrap_or(text);
             let text = text.strip_prefix(b"x").ok_or(STRANGE)?;

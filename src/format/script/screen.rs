@@ -1,10 +1,14 @@
-//! A plain dump, looked through before psql gets a byte of it: by psql's own lexical rules, which
-//! are the server's too, and with an allow-list of what pg_dump writes beside plain statements.
+//! Checks a plain dump before psql gets a byte of it: by psql's own lexical rules, which are also the server's, and
+//! with a list of what pg_dump writes in addition to plain statements.
 //!
-//! What is refused would be obeyed by psql itself (`\!`, `\o`, `\copy` …), would end the transaction
-//! that the script is run in, or is read by psql and by the server in two ways. Of psql's commands
-//! pg_dump writes `\restrict` and `\unrestrict` alone, and around large objects it writes `BEGIN` and
-//! `COMMIT`: these are taken out, and so is `SET transaction_timeout`, which a server before 17 does not know.
+//! It refuses:
+//!
+//! - commands that psql itself would run (`\!`, `\o`, `\copy` …);
+//! - statements that would end the transaction in which the script runs;
+//! - texts that psql and the server read differently.
+//!
+//! Of psql's commands pg_dump writes only `\restrict` and `\unrestrict`, and around large objects it writes `BEGIN` and
+//! `COMMIT`. The screen removes these, and `SET transaction_timeout`, which a server before 17 does not know.
 
 mod statement;
 #[cfg(test)]
@@ -20,12 +24,12 @@ use statement::Statement;
 pub use watch::Watch;
 use watch::Watching;
 
-/// What is changed in the script on its way to psql.
+/// A change to the script before psql gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// These bytes become spaces.
     Blank(Range<u64>),
-    /// This goes in before the byte at that place.
+    /// This text is inserted before the byte at that place.
     Insert(u64, &'static str),
 }
 
@@ -38,7 +42,7 @@ impl Edit {
     }
 }
 
-/// A script that is not run, by the line in which the reason stands.
+/// Why pgstow does not run a script, and the line of the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub line: u64,
@@ -51,36 +55,36 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// More changes than any honest script needs. They are kept in memory: 8 MiB.
+/// More changes than any script of pg_dump needs. They take at most 8 MiB of memory.
 const EDITS: usize = 1 << 18;
-/// What is kept of a word, a literal, a tag or a command: none that matters is longer.
+/// How many bytes of a word, a literal, a tag or a command are kept. All that the rules compare are shorter.
 const KEPT: usize = 128;
 
-/// Takes the script piece by piece; memory does not depend on its size. What it holds is told to `W`.
+/// Reads the script piece by piece; the memory does not depend on its size. `W` gets the content.
 #[derive(Debug)]
 pub struct Screen<W = ()> {
     state: State,
     watching: Watching<W>,
-    /// Of a table's rows: a line's end, and the beginning of the last line.
+    /// Finds the end of a table's rows: a line's end, and the start of the last line.
     last_line: Finder<'static>,
     statement: Statement,
-    /// The byte before, outside of quotes; a line's end at the very beginning.
+    /// The byte before this one, outside of quotes; a line's end at the start of the script.
     before: u8,
-    /// Of the token that is being read.
+    /// The start of the current token.
     token: Vec<u8>,
-    /// A backslash within plain quotes is a sign like any other, as the server was told.
+    /// Whether a backslash within plain quotes is an ordinary character, as the script's last setting says.
     standard_strings: bool,
-    /// As the script has named it: the statement that sets it.
+    /// The statement that sets the encoding which the script has named.
     encoding: Option<&'static str>,
     settled: Settled,
     edits: Vec<Edit>,
-    /// Where pg_dump's own `BEGIN` stands that has not met its `COMMIT`.
+    /// Whether pg_dump's own `BEGIN` has come, and its `COMMIT` has not.
     begun: bool,
     offset: u64,
     line: u64,
 }
 
-/// What was set anew before a statement, and cannot have been changed since.
+/// The settings that the screen has set again before a statement, and that nothing can have changed since.
 #[derive(Debug, Default)]
 struct Settled {
     strings: bool,
@@ -92,7 +96,7 @@ enum State {
     Ground,
     Word,
     Number,
-    /// Behind the `e` of a number.
+    /// After the `e` of a number.
     Exponent {
         signed: bool,
     },
@@ -101,38 +105,38 @@ enum State {
     Slash,
     Colon,
     LineComment,
-    /// Behind a carriage return in it.
+    /// After a carriage return in a line comment.
     LineCommentReturn,
     Comment {
         depth: u32,
         before: u8,
     },
-    /// Within single quotes; `escapes` is what a backslash does there.
+    /// Within single quotes; `escapes` says whether a backslash escapes there.
     Text {
         escapes: bool,
         before: u8,
     },
-    /// Behind a backslash that escapes.
+    /// After a backslash that escapes.
     Escaped,
-    /// Behind a quote that ends the text, or is doubled.
+    /// After a quote that ends the text, or is the first of a doubled one.
     TextQuote {
         escapes: bool,
     },
     Name,
     NameQuote,
-    /// Behind a dollar sign.
+    /// After a dollar sign.
     Tag,
-    /// Within dollar quotes: so much of the closing ones has been seen.
+    /// Within dollar quotes; `seen` counts the bytes of the closing quotes so far.
     Body {
         seen: usize,
     },
-    /// One of psql's commands, at the beginning of a line between statements.
+    /// In one of psql's commands, at the start of a line between statements.
     Command,
-    /// Behind `COPY … FROM stdin;`.
+    /// After `COPY … FROM stdin;`.
     CopyLine,
-    /// Behind a setting that says how texts are read: psql heeds it from the next line on.
+    /// After a setting that says how texts are read: psql follows it from the next line on.
     SettingLine,
-    /// At the beginning of a line of rows: what has been seen of `\.` and its line's end.
+    /// At the start of a line of rows; `seen` counts the bytes of `\.` and its line's end so far.
     CopyStart {
         seen: usize,
     },
@@ -206,7 +210,7 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
-    /// Tells what these bytes, by which the state has become what it is, have ended or gone on with.
+    /// Gives these bytes to the watcher: they have changed the state from `before` to the present one.
     fn watched_step(&mut self, before: State, bytes: &[u8], at: usize, step: usize) -> Seen {
         if !W::WATCHES || (before.is_of_rows() && self.state.is_of_rows()) {
             return Ok(());
@@ -233,14 +237,14 @@ impl<W: Watch> Screen<W> {
         }
     }
 
-    /// The script has ended; what is to be changed in it, in the order of the places.
+    /// Ends the script. Returns the changes, in the order of their places.
     pub fn end(self) -> Result<Vec<Edit>, Refused> {
         self.end_watched().map(|(edits, _)| edits)
     }
 
-    /// The same, with the one that was told.
+    /// The same, and returns the watcher too.
     pub fn end_watched(mut self) -> Result<(Vec<Edit>, W), Refused> {
-        // What waits for the byte behind it gets one.
+        // Some states need one more byte to end.
         self.pass(b"\n")?;
         let open = match self.state {
             State::Ground if self.statement.is_empty() && !self.begun => {
@@ -255,8 +259,7 @@ impl<W: Watch> Screen<W> {
         Err(refused(self.line - 1, open))
     }
 
-    /// Takes one or more of the bytes from `at`, and says how many; none, when only the state has
-    /// changed.
+    /// Consumes one or more bytes from `at`, and returns how many: 0 if only the state has changed.
     fn step(&mut self, bytes: &[u8], at: usize) -> Seen<usize> {
         let rest = &bytes[at..];
         let byte = rest[0];
@@ -314,7 +317,7 @@ impl<W: Watch> Screen<W> {
                         self.state = State::LineCommentReturn;
                         return Ok(end + 1);
                     }
-                    // The line's end is whitespace, and seen once more.
+                    // The next step reads the line's end as whitespace.
                     Some(_) => self.back(b'\n'),
                     None => {}
                 }
@@ -324,11 +327,10 @@ impl<W: Watch> Screen<W> {
                 self.back(byte);
                 0
             }
-            // To psql it may be the second half of a character: which depends on the encoding.
+            // For psql the next byte may be the second half of a character; that depends on the encoding.
             State::LineCommentReturn => {
                 return Err(
-                    "has a carriage return in a comment, whose end psql's and the server's rules place differently"
-                        .into(),
+                    "has a carriage return in a comment, which psql's and the server's rules end differently".into(),
                 );
             }
             State::Comment { depth, before } => self.comment(rest, depth, before),
@@ -369,19 +371,19 @@ impl<W: Watch> Screen<W> {
             State::Body { seen } => self.body(rest, seen),
             State::Command => self.command(rest)?,
             State::CopyLine if byte == b'\n' => self.go(State::CopyStart { seen: 0 }),
-            State::CopyLine => return Err("has something behind COPY in its line".into()),
+            State::CopyLine => return Err("has something after COPY in its line".into()),
             State::SettingLine if byte == b'\n' => {
                 self.back(byte);
                 1
             }
-            State::SettingLine => return Err("has something behind a setting in its line".into()),
+            State::SettingLine => return Err("has something after a setting in its line".into()),
             State::CopyStart { seen } => self.copy_start(byte, seen),
             State::CopyRow => match self.last_line.find(rest) {
                 Some(end) => {
                     self.state = State::CopyStart { seen: 0 };
                     end + 1
                 }
-                // What is cut off here may be the beginning of the last line.
+                // The end of this piece may be the start of the last line.
                 None => {
                     let seen = match rest {
                         [.., b'\n'] => Some(0),
@@ -412,7 +414,7 @@ impl<W: Watch> Screen<W> {
         self.token.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// Begins a token that goes on.
+    /// Begins a token of more than one byte.
     fn begin(&mut self, state: State) {
         self.token.clear();
         self.state = state;
@@ -426,16 +428,17 @@ impl<W: Watch> Screen<W> {
         }
         match byte {
             _ if is_space(byte) => {}
-            0x0b => return Err("has a vertical tab, which versions read in two ways".into()),
-            // psql masks what it takes for the rest of a character, by an encoding that any function may have set.
+            0x0b => return Err("has a vertical tab, which versions of PostgreSQL read differently".into()),
+            // psql hides the bytes that it takes for the rest of a character, and any function may have changed its
+            // encoding.
             0x80.. => {
                 return Err(
-                    "has letters beyond ASCII outside of quotes, which psql and the server may read in two ways".into(),
+                    "has letters beyond ASCII outside of quotes, which psql and the server may read differently".into(),
                 );
             }
             b'\'' => {
                 if self.statement.behind_text {
-                    return Err("continues a text in other quotes, which psql and the server read in two ways".into());
+                    return Err("continues a text in other quotes, which psql and the server read differently".into());
                 }
                 if !self.standard_strings && glued == b'&' {
                     return Err("has U&'…' where a backslash escapes".into());
@@ -460,7 +463,7 @@ impl<W: Watch> Screen<W> {
             }
             b'\\' => {
                 if !(line_begins && self.statement.is_empty()) {
-                    return Err("has a backslash, which begins a command of psql's".into());
+                    return Err("has a backslash, which begins one of psql's commands".into());
                 }
                 self.begin(State::Command);
                 self.token.push(b'\\');
@@ -487,7 +490,7 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
-    /// Versions differ in what they make of a number that sticks to something else.
+    /// PostgreSQL's versions read a number differently if a letter or a quote follows it without a space.
     fn number_ends(&mut self, next: u8) -> Seen {
         if in_word(next) || matches!(next, b'\'' | b'"') {
             return Err(GLUED.into());
@@ -496,13 +499,13 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
-    /// A bare word has ended, before this byte.
+    /// A word without quotes has ended before the byte `next`.
     fn word(&mut self, next: u8) -> Seen {
         let prefix = |letters: &[u8]| self.token.len() == 1 && letters.contains(&self.token[0]);
         if next == b'\'' && (prefix(b"eE") || prefix(b"bBxX")) {
             let escapes = prefix(b"eE");
             self.statement.sign()?;
-            // The quote is what comes next.
+            // The next byte is the quote.
             self.begin(State::TextQuote { escapes });
             return Ok(());
         }
@@ -513,11 +516,11 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
-    /// psql puts the value of a variable in for `:NAME`, `:'NAME'` and `:"NAME"`, and has set some
-    /// itself. Behind a space it is none, and to the server that space is nothing.
+    /// psql replaces `:NAME`, `:'NAME'` and `:"NAME"` by the value of a variable, and has set some variables itself.
+    /// With a space after the colon it does not, and the server ignores that space.
     fn colon(&mut self, byte: u8) -> Seen<usize> {
         match byte {
-            b'{' => return Err("asks for a variable of psql's".into()),
+            b'{' => return Err("uses one of psql's variables".into()),
             b':' | b'=' => {
                 self.back(byte);
                 return Ok(1);
@@ -582,9 +585,9 @@ impl<W: Watch> Screen<W> {
         Ok(end + 1)
     }
 
-    /// Whether a quote ends this text depends on a setting, which any function may have changed: it
-    /// is set once more, just before the statement. On a line of its own, since psql reads each line
-    /// by what held at its beginning.
+    /// A setting decides whether a quote ends this text, and any function may have changed it. So the screen sets it
+    /// again just before the statement, on a line of its own, because psql reads each line by the setting at its
+    /// start.
     fn settle_strings(&mut self) -> Seen {
         if std::mem::replace(&mut self.settled.strings, true) {
             return Ok(());
@@ -598,7 +601,7 @@ impl<W: Watch> Screen<W> {
         ))
     }
 
-    /// Whether this backslash is one, or the second half of a character, depends on the encoding.
+    /// The encoding decides whether this backslash is a character, or the second half of one. So it is set again too.
     fn settle_encoding(&mut self) -> Seen {
         let Some(encoding) = self.encoding else {
             return Err("has an escaped text before it names its encoding".into());
@@ -611,7 +614,7 @@ impl<W: Watch> Screen<W> {
 
     fn edit(&mut self, edit: Edit) -> Seen {
         if self.edits.len() >= EDITS {
-            return Err("is one of too many that pgstow would have to change".into());
+            return Err("has one more text than pgstow can change in a script".into());
         }
         self.edits.push(edit);
         Ok(())
@@ -620,7 +623,7 @@ impl<W: Watch> Screen<W> {
     fn tag(&mut self, byte: u8) -> Seen<usize> {
         let inner = byte.is_ascii_alphabetic() || byte == b'_' || (byte.is_ascii_digit() && !self.token.is_empty());
         if self.token.is_empty() && byte.is_ascii_digit() {
-            // A parameter.
+            // A parameter, such as `$1`.
             self.state = State::Number;
             return Ok(1);
         }
@@ -634,7 +637,7 @@ impl<W: Watch> Screen<W> {
         Ok(1)
     }
 
-    /// The closing quotes hold a dollar sign at both ends and nowhere else.
+    /// The closing quotes have a dollar sign at both ends, and nowhere else.
     fn body(&mut self, rest: &[u8], seen: usize) -> usize {
         if seen == 0 {
             let found = memchr(b'$', rest);
@@ -668,7 +671,7 @@ impl<W: Watch> Screen<W> {
             )
         };
         if end == rest.len() {
-            // A line that goes on has more than its key.
+            // A longer line holds more than a key.
             return if self.token.len() < KEPT {
                 Ok(end)
             } else {
@@ -735,7 +738,7 @@ impl<W: Watch> Screen<W> {
     }
 }
 
-const GLUED: &str = "has a number that sticks to something else, which versions read in two ways";
+const GLUED: &str = "has a number without a space after it, which versions of PostgreSQL read differently";
 
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64

@@ -1,4 +1,4 @@
-//! What is equal for the same rows, in whatever order they and their columns come.
+//! A sum that is equal for the same rows, in any order of rows and columns.
 
 use sha2::{Digest, Sha256};
 
@@ -23,12 +23,12 @@ impl Sum {
     }
 }
 
-/// Of COPY text that comes in pieces, with the fields of each row in the order of their columns' names.
+/// The sum of COPY text that comes in pieces. The fields of each row are put in the order of their columns' names.
 #[derive(Debug)]
 pub(crate) struct RowSum {
-    /// Which field comes first, and so on; `None` where they stand in this order.
+    /// The order in which the fields are taken; `None` if they are already in the order of the names.
     order: Option<Vec<usize>>,
-    /// A row that goes on in the next piece.
+    /// The start of a row that continues in the next piece.
     begun: Vec<u8>,
     row: Vec<u8>,
     sum: Sum,
@@ -63,7 +63,7 @@ impl RowSum {
     }
 
     fn line(&mut self, line: &[u8]) {
-        // It ends them: a row of a single such text has another backslash.
+        // The end of the rows. A row whose only text is `\.` has one more backslash.
         if line == b"\\." {
             return;
         }

@@ -11,7 +11,7 @@ fn read(script: &str, cut: usize) -> Result<Contents, Refused> {
     reader.end(script.len() as u64)
 }
 
-/// The same wherever the script is cut.
+/// The content, which must be the same wherever the script is cut.
 fn contents(script: &str) -> Contents {
     let whole = read(script, usize::MAX).unwrap_or_else(|refused| panic!("{refused}: {script}"));
     for cut in 1..=9 {
@@ -34,7 +34,7 @@ fn data(schema: &str, name: &str, owner: &str) -> String {
     ))
 }
 
-/// Name, rows, the rows themselves as their place in the script says.
+/// The name of each table, its number of rows, and the rows at their place in the script.
 fn tables(script: &str) -> Vec<(String, u64, &str)> {
     let contents = contents(script);
     let of = |table: &Table| {
@@ -119,7 +119,10 @@ fn a_partition_that_is_loaded_through_its_root_is_named_by_its_header() {
 fn what_pg_dump_does_not_write_is_not_counted() {
     for (script, why) in [
         ("COPY t FROM stdin;\n\\.\n", "a COPY that pg_dump does not write"),
-        ("COPY s.t (a) FROM stdin;\n1\n\\.\r\n", "ends a table's rows otherwise"),
+        (
+            "COPY s.t (a) FROM stdin;\n1\n\\.\r\n",
+            "ends a table's rows differently",
+        ),
         ("COPY s.t (a) FROM stdin;\n1\n", "ends within a table's rows"),
     ] {
         let refused = read(script, usize::MAX).unwrap_err().to_string();

@@ -12,9 +12,9 @@ const PART_SIZE: u64 = 8 << 20;
 const SMALLEST_PART: u64 = 5 << 20;
 const LARGEST_PART: u64 = 5 << 30;
 const MOST_PARTS: u64 = 10_000;
-const ARCHIVES: &str = "what lies in this class cannot be read for hours, and every run reads the store: give a class that is read \
-                        at once, such as STANDARD_IA or GLACIER_IR";
-/// Outlives what stores call a short disturbance, and is over before a person wonders.
+const ARCHIVES: &str = "objects of this class cannot be read for hours, but every run reads the store: give a class \
+                        that can be read at once, such as STANDARD_IA or GLACIER_IR";
+/// Longer than a short failure of a store, and short enough that a user still waits.
 const RETRY: Duration = Duration::from_secs(35);
 
 impl Reader<'_> {
@@ -46,14 +46,14 @@ impl Reader<'_> {
         if ours.or(sdk) == Some(Checksums::WhenRequired)
             && stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
         {
-            self.note("S3 checksums are sent only where required: what the store holds is compared less strictly");
+            self.note("S3 checksums are sent only where required, so pgstow compares stored objects less strictly");
         }
         S3 {
             max_parts: max_parts
                 .and_then(|parts| u32::try_from(parts).ok())
                 .unwrap_or(MOST_PARTS as u32),
             part_size: part_size.unwrap_or(PART_SIZE),
-            // Its share is known when all shares are.
+            // Set later, together with all shares.
             memory: 0,
             retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
@@ -63,7 +63,7 @@ impl Reader<'_> {
                 let plausible = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let valid = !text.is_empty() && text.chars().all(plausible);
                 let class = text.to_ascii_uppercase();
-                // Leases and manifests are read by the next run, which could not wait for hours.
+                // The next run reads leases and manifests, and cannot wait for hours.
                 if ["GLACIER", "DEEP_ARCHIVE"].contains(&class.as_str()) {
                     return Err(ARCHIVES);
                 }
@@ -137,8 +137,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Credentials that the SDK does not see by itself. Those of the environment stay with its own
-    /// chain, whatever is in them, so that it can refresh them.
+    /// Credentials that the SDK does not find by itself. It reads those of the environment itself, so that it can
+    /// refresh them.
     fn aws_credentials(&mut self) -> Option<(Value, Value)> {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const KEY: &str = "AWS_SECRET_ACCESS_KEY";
@@ -152,24 +152,24 @@ impl Reader<'_> {
             self.of(ID, |reader| {
                 reader
                     .problems
-                    .conflict(&id, &key, "two halves of one credential come from different places");
+                    .conflict(&id, &key, "the two halves of one credential come from different places");
             });
         }
         Some((id, key))
     }
 
-    /// Two halves of one credential: both or neither.
+    /// The two halves of one credential. One without the other is a problem.
     fn pair(&mut self, id: &'static str, key: &'static str) -> Option<(Value, Value)> {
         match (self.values.get(id), self.values.get(key)) {
             (Some(one), Some(other)) => Some((one.clone(), other.clone())),
             (Some(one), None) => {
                 self.problems
-                    .add_of(id, format!("{}: {key} is missing beside it", one.name));
+                    .add_of(id, format!("{}: {key} is not set, and is needed too", one.name));
                 None
             }
             (None, Some(one)) => {
                 self.problems
-                    .add_of(id, format!("{}: {id} is missing beside it", one.name));
+                    .add_of(id, format!("{}: {id} is not set, and is needed too", one.name));
                 None
             }
             (None, None) => None,
@@ -189,7 +189,7 @@ pub(super) fn topic(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// It becomes a part of a host's name. Blank is as if it were not set.
+/// The region becomes a part of a host name. A blank one counts as not set.
 fn region(text: &str) -> Result<Option<String>, &'static str> {
     let plausible = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     match text.chars().all(plausible) {
@@ -208,7 +208,7 @@ fn endpoint(text: &str) -> Result<String, &'static str> {
         return Err("the URL has no host");
     }
     if authority.contains('@') {
-        return Err("an endpoint holds no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+        return Err("the URL of an endpoint may hold no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

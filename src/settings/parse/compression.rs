@@ -1,18 +1,18 @@
-//! How a backup is compressed.
+//! The compression of a backup.
 
 use super::Reader;
 use crate::settings::Compression;
 use crate::settings::specs::{self, Algorithm};
 use crate::settings::value::Value;
 
-/// The level of `zstd` without one: pg_dump's own default. In frames of 2 MiB it gives no more bytes
-/// than pg_dump's stream, and fewer than gzip does.
+/// The default level of zstd, as in pg_dump. In frames of 2 MiB it gives no more bytes than pg_dump's stream, and fewer
+/// than gzip.
 pub const ZSTD_LEVEL: i32 = 3;
-/// The level of `gzip` without one: pg_dump's own default, so that the sizes compare.
+/// The default level of gzip, as in pg_dump, so that users can compare sizes.
 pub const GZIP_LEVEL: u32 = 6;
 
 impl Reader<'_> {
-    /// The older systems had a switch, and its level beside it.
+    /// In the older systems `BACKUP_COMPRESSION` was true or false, with the level in a variable of its own.
     pub(super) fn compression(&mut self) -> Compression {
         let value = self.values.get("BACKUP_COMPRESSION").cloned();
         let Some((value, switch)) = value.and_then(|value| specs::truth(value.text()).map(|switch| (value, switch)))
@@ -48,7 +48,7 @@ impl Reader<'_> {
         chosen.settled(ZSTD_LEVEL, GZIP_LEVEL)
     }
 
-    /// The older systems knew gzip alone, with zlib's 0 for no compression.
+    /// The older systems had only gzip, with zlib's 0 for no compression.
     pub(super) fn level_alone(&mut self, level: &Value) -> Algorithm {
         self.gzip_of_a_level(level, &format!("{} alone", level.name))
     }

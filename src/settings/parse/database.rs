@@ -1,4 +1,4 @@
-//! The databases and how their logins are proved.
+//! The databases, and how pgstow logs in to them.
 
 use super::Reader;
 use crate::settings::problems::Problems;
@@ -28,7 +28,7 @@ impl Reader<'_> {
         (Database::listed(source, auth), Database::listed(target, target_auth))
     }
 
-    /// What is found wrong with a login is a problem of the setting that most people give it by.
+    /// Problems of a login are problems of the setting by which most people give it.
     pub(super) fn login(
         &mut self,
         variable: &'static str,
@@ -67,7 +67,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a URL on the command line holds a password, which `ps` shows to everybody.
+/// Whether a URL on the command line holds a password, which every user of the machine can see with `ps`.
 pub(super) fn shows_password(url: &Value) -> bool {
     url.layer == Layer::Flags
         && crate::postgres::ConnectionInfo::parse_url(url.text()).is_ok_and(|info| info.password.is_some())

@@ -1,5 +1,5 @@
-//! What a `.env` that nobody has named may not do to what others have named: their AWS credentials go to no
-//! endpoint of its, and what stands in their store is neither removed nor encrypted by its word.
+//! What a `.env` that the user has not named may not do: send AWS credentials from elsewhere to its own endpoint, or
+//! decide what is removed from a store that the user has named, or with which key it is encrypted.
 
 use super::Reader;
 use crate::settings::problems::Problems;
@@ -35,12 +35,12 @@ impl Reader<'_> {
                 self.refuse_found(
                     variable,
                     variable,
-                    "does not say what goes from a store that others have named",
+                    "may not decide what pgstow removes from a store that is named elsewhere",
                 );
             }
         }
         let key = "BACKUP_S3_KMS_KEY_ID";
-        self.refuse_found(key, key, "does not choose a key for a store that others have named");
+        self.refuse_found(key, key, "may not choose a key for a store that is named elsewhere");
     }
 
     fn keep_credentials_from_its_endpoints(&mut self, stores: &[StoreUrl]) {
@@ -71,11 +71,11 @@ impl Reader<'_> {
                 variable => matches!(variable, "AWS_ENDPOINT_URL_S3" | "AWS_CA_BUNDLE"),
             };
             if in_s3 && of_store {
-                // Elsewhere than meant, the backup would go to a bucket of the same name.
+                // The backup would go to a bucket of the same name at another provider.
                 self.refuse_found(
                     variable,
                     "BACKUP_STORE",
-                    "does not say where AWS credentials go that stand elsewhere",
+                    "may not decide where AWS credentials from elsewhere go",
                 );
             } else {
                 self.ignore_found(variable);
@@ -91,13 +91,14 @@ impl Reader<'_> {
         let Some(value) = value else { return };
         let mut found = Problems::default();
         found.add_grave(format!(
-            "{}: a file that nobody has named {why}; name it with --env-file, or set {variable} in the environment",
+            "{}: a .env found in the working folder {why}; name it with --env-file, or set {variable} in the \
+             environment",
             value.name
         ));
         self.problems.absorb(found, of);
     }
 
-    /// What the others say, in its place.
+    /// Uses the value of the other layers instead.
     fn ignore_found(&mut self, variable: &'static str) {
         let value = self
             .values
@@ -105,7 +106,8 @@ impl Reader<'_> {
             .filter(|value| value.layer == Layer::FoundFile);
         let Some(value) = value else { return };
         self.warnings.push(format!(
-            "{} was ignored: a file that nobody has named does not say where AWS credentials go that stand elsewhere",
+            "{} was ignored: a .env found in the working folder may not decide where AWS credentials from elsewhere \
+             go",
             value.name
         ));
         match self.without_found.as_ref().and_then(|others| others.get(variable)) {

@@ -1,4 +1,4 @@
-//! Who takes a run that does not fit a function's time.
+//! The container task that makes a backup for which a Lambda function does not have the time.
 
 use super::Reader;
 use crate::settings::ContainerTask;
@@ -20,7 +20,7 @@ impl Reader<'_> {
         }
         for name in NEEDED.iter().filter(|name| self.values.get(name).is_none()) {
             self.problems
-                .add(format!("{name} is not set, and BACKUP_HANDOVER=ecs needs it"));
+                .add(format!("{name} is not set, but BACKUP_HANDOVER=ecs needs it"));
         }
         Some(ContainerTask {
             cluster: cluster?,

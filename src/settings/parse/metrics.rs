@@ -5,7 +5,7 @@ use crate::settings::{MetricLines, Metrics};
 
 const NAMESPACE: &str = "pgstow";
 const SERVICE: &str = "pgstow";
-/// What CloudWatch takes as a name or a dimension's value.
+/// The longest name, and the longest value of a dimension, that CloudWatch accepts.
 const LONGEST: usize = 255;
 
 impl Reader<'_> {
@@ -26,7 +26,7 @@ impl Reader<'_> {
             && file.extension().is_none_or(|extension| extension != "prom")
         {
             self.caution(format!(
-                "node exporter reads only files whose names end in .prom, and so not {}",
+                "node exporter reads only files whose names end in .prom, so it does not read {}",
                 file.display()
             ));
         }
@@ -45,7 +45,7 @@ impl Reader<'_> {
     }
 }
 
-/// CloudWatch drops the metrics of a namespace that it does not understand, without a word.
+/// CloudWatch silently drops metrics whose namespace it does not accept.
 fn namespace(text: &str) -> Result<String, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
     let fits = (1..=LONGEST).contains(&text.len()) && text.chars().all(allowed);

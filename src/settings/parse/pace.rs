@@ -1,4 +1,4 @@
-//! How fast a backup may go: its streams, its memory, and what it spares the server.
+//! How fast a backup may run: its streams, its memory, and its limits for the load on the server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::units::count;
 
 const NICE_MAX_LAG: Duration = Duration::from_secs(10);
 const NICE_MAX_SESSIONS: usize = 20;
-/// Below it a backup of anything would not end.
+/// With a lower rate, hardly any backup would end.
 const SLOWEST: u64 = 16 << 10;
 
 impl Reader<'_> {
@@ -25,7 +25,7 @@ impl Reader<'_> {
     pub(super) fn max_rate(&mut self) -> Option<u64> {
         self.read("BACKUP_MAX_RATE", |text| match specs::size(text)? {
             rate if rate >= SLOWEST => Ok(rate),
-            _ => Err(format!("{text:?} is less than 16k (bytes) per second")),
+            _ => Err(format!("{text:?} is less than 16k bytes per second")),
         })
     }
 
@@ -34,15 +34,15 @@ impl Reader<'_> {
         if jobs > 1 && nice.is_some() {
             if let (Some(nice), Some(jobs)) = (self.values.get("BACKUP_NICE"), self.values.get("BACKUP_JOBS")) {
                 self.problems
-                    .conflict(nice, jobs, "a nice backup reads with one stream");
+                    .conflict(nice, jobs, "a backup with --nice reads with one stream");
             }
         } else if jobs > 1 && format == Format::Plain {
-            self.note("plain SQL is read with one stream, whatever the number of jobs");
+            self.note("a backup in the plain format reads with one stream, whatever the number of jobs");
         }
         jobs
     }
 
-    /// The shares, and the threads that they are enough for.
+    /// The shares of memory, and the number of threads that fit into them.
     pub(super) fn memory(
         &mut self,
         jobs: usize,
@@ -65,7 +65,7 @@ impl Reader<'_> {
         if let Some(shares) = demand.shares(memory) {
             return (shares, threads);
         }
-        // Fewer threads are slower; more memory than there is would be the end.
+        // Fewer threads are only slower. With more memory than the task has, the system would kill it.
         let least = Demand { threads: 1, ..demand };
         if given.is_some() && least.shares(memory).is_none() {
             self.problems.add(format!(
@@ -82,7 +82,7 @@ impl Reader<'_> {
         let (shares, fewer) = fitting.unwrap_or_else(|| (least.at_least(), 1));
         if fewer < threads {
             self.note(format!(
-                "compression threads: {fewer}, not {threads}: there is memory for no more"
+                "pgstow uses {fewer} compression threads, not {threads}: the memory is not enough for more"
             ));
         }
         (shares, fewer)

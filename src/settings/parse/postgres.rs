@@ -1,4 +1,4 @@
-//! PostgreSQL's programs, and how long is waited.
+//! PostgreSQL's programs, and how long pgstow waits.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Reader;
 use crate::settings::{Postgres, specs};
 
-/// An ordinary migration's statement is over by then; and it is well below the stall limit, so
-/// that the error speaks of the lock and not of silence.
+/// A statement of a usual migration ends within this time. It is well below the stall limit, so that the error names
+/// the lock and not a stall.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 const STALL: Duration = Duration::from_secs(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,8 +58,8 @@ impl Reader<'_> {
         }
     }
 
-    /// While pg_dump waits for a lock no byte flows, so the wait must end before the stall limit
-    /// does: otherwise the error would speak of silence and hide the lock.
+    /// While pg_dump waits for a lock, no byte flows. So the wait must end before the stall limit: otherwise the error
+    /// would name a stall and hide the lock.
     pub(super) fn limits(&mut self) -> (Duration, Duration) {
         let lock_wait = self.read("BACKUP_LOCK_WAIT_SECONDS", specs::duration);
         let stall = self.read("BACKUP_STALL_SECONDS", specs::duration);
@@ -70,11 +70,13 @@ impl Reader<'_> {
                     self.values.get("BACKUP_STALL_SECONDS").cloned(),
                 );
                 if let (true, (Some(one), Some(other))) = (wait >= stall, names) {
-                    // No problem of a command that goes by one of them alone.
+                    // A command that uses only one of them has no problem.
                     self.of("BACKUP_STALL_SECONDS", |reader| {
-                        reader
-                            .problems
-                            .conflict(&one, &other, "the wait for a lock must be the shorter");
+                        reader.problems.conflict(
+                            &one,
+                            &other,
+                            "the wait for a lock must be shorter than the stall limit",
+                        );
                     });
                 }
                 (wait, stall)
@@ -82,7 +84,7 @@ impl Reader<'_> {
             (Some(wait), None) if wait >= STALL => {
                 let raised = wait + LOCK_WAIT;
                 self.note(format!(
-                    "the stall limit is {} s, longer than the wait for a lock",
+                    "the stall limit is set to {} s, because it must be longer than the wait for a lock",
                     raised.as_secs()
                 ));
                 (wait, raised)
@@ -90,7 +92,7 @@ impl Reader<'_> {
             (None, Some(stall)) if LOCK_WAIT >= stall => {
                 let lowered = stall / 2;
                 self.note(format!(
-                    "the wait for a lock is {} ms, shorter than the stall limit",
+                    "the wait for a lock is set to {} ms, because it must be shorter than the stall limit",
                     lowered.as_millis()
                 ));
                 (lowered, stall)

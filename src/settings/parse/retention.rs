@@ -1,4 +1,4 @@
-//! How long backups are kept, and when they should be made.
+//! How long pgstow keeps backups, and when they should be made.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::settings::specs;
 use crate::settings::{Policy, Retention, Schedule};
 
 const RETENTION_DAYS: u32 = 30;
-/// A nightly backup, and two hours for it to be made.
+/// One backup each night, and two hours to make it.
 const MAX_AGE: Duration = Duration::from_secs(26 * 3_600);
 
 impl Reader<'_> {
-    /// As the older systems name them. Nothing here runs by them yet: they are known, and told.
+    /// The older systems' variables. pgstow does not run by them yet: it only reads and shows them.
     pub(super) fn schedule(&self) -> Schedule {
         let text = |variable| {
             let text = self.values.get(variable)?.text().trim();
@@ -40,8 +40,7 @@ impl Reader<'_> {
             self.values.get("BACKUP_RETENTION_DAYS"),
         ) {
             (Some(one), Some(other)) if one.layer == other.layer && spec != days => {
-                self.problems
-                    .conflict(one, other, "they keep backups for different times");
+                self.problems.conflict(one, other, "they give different times");
                 spec.clone()
             }
             (Some(one), Some(other)) if other.layer < one.layer => days.clone(),

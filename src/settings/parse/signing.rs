@@ -1,4 +1,4 @@
-//! The keys that sign, and the keys that are trusted.
+//! The key that signs, and the keys that pgstow trusts.
 
 use std::path::Path;
 
@@ -14,16 +14,14 @@ impl Reader<'_> {
         let working_dir = self.input.working_dir.clone();
         let source = |text: &str| source(text, &working_dir, home.as_deref());
         let sign_key = self.read("BACKUP_SIGN_KEY", |text| match source(text)? {
-            KeySource::Text(_) => Err("it is a public key, and signing needs the secret one".to_owned()),
+            KeySource::Text(_) => Err("it is a public key, but signing needs the secret key".to_owned()),
             other => Ok(other),
         });
         let password = self.values.get("BACKUP_SIGN_KEY_PASSWORD").cloned();
         let password_file = self.values.get("BACKUP_SIGN_KEY_PASSWORD_FILE").cloned();
         if let (Some(one), Some(other)) = (&password, &password_file) {
             self.of("BACKUP_SIGN_KEY_PASSWORD", |reader| {
-                reader
-                    .problems
-                    .conflict(one, other, "the password comes from one of them");
+                reader.problems.conflict(one, other, "give the password once");
             });
         }
         let mut verify_keys = Vec::new();
@@ -36,7 +34,7 @@ impl Reader<'_> {
                         .add_of("BACKUP_VERIFY_KEYS", format!("{}: {why}", value.name)),
                 }
             }
-            // Otherwise a mistake would ask for no signature at all.
+            // Otherwise a mistake would turn the check of signatures off.
             if verify_keys.is_empty() {
                 self.problems
                     .add_of("BACKUP_VERIFY_KEYS", format!("{}: it names no key", value.name));
@@ -51,23 +49,23 @@ impl Reader<'_> {
     }
 }
 
-/// A key that stays the same one: an alias can be turned to another without a word.
+/// Refuses an alias: it can be moved to another key, and pgstow would not notice.
 fn lasting(source: KeySource) -> Result<KeySource, String> {
     match source {
         KeySource::Kms(arn) if arn.contains(":alias/") => Err(format!(
-            "{arn} is an alias, and who may turn it to another key decides what is trusted: give the ARN of the key \
-             itself (…:key/…), or its public key"
+            "{arn} is an alias, which can be moved to another key: give the ARN of the key itself (…:key/…), \
+             or its public key"
         )),
         source => Ok(source),
     }
 }
 
 fn source(text: &str, working_dir: &Path, home: Option<&str>) -> Result<KeySource, String> {
-    // Before anything that would show it.
+    // First, because later errors quote the text.
     if is_secret(text) {
         return Err(
-            "it holds a secret key itself, which is not shown here: put it into a file that only pgstow can read, and \
-             name that file. Where this value was seen by others, make a new key"
+            "it holds the secret key itself, which is not shown here: put it into a file that only pgstow can read, \
+             and name that file. If others have seen this value, make a new key"
                 .into(),
         );
     }
@@ -94,21 +92,21 @@ fn source(text: &str, working_dir: &Path, home: Option<&str>) -> Result<KeySourc
     }
     if is_encoded(text) {
         return Err(
-            "it looks like a key and is none that is known, so it is not shown here: give a public key, or the name of \
-             a file, with ./ before it if the name is as long as this"
+            "it looks like a key, but pgstow does not know this kind of key, and does not show it here: give a public \
+             key, or the name of a file (with ./ before a long name)"
                 .into(),
         );
     }
     Ok(KeySource::File(place(text, working_dir, home)))
 }
 
-/// minisign's secret keys, encrypted and not, begin so in base64; others say what they are.
+/// minisign's secret keys, encrypted or not, begin like this in base64; others hold these words.
 fn is_secret(text: &str) -> bool {
     let marks = ["RWRTY0Iy", "RWQAAEIy", "PRIVATE KEY", "SECRET KEY", "SECRET-KEY"];
     marks.iter().any(|mark| text.contains(mark)) || text.to_ascii_lowercase().contains("secret key")
 }
 
-/// Long, and of base64's or hex's letters alone, in a mixture that no name of a file has.
+/// Long, only letters of base64 or hex, and both digits and letters: no usual name of a file looks like that.
 fn is_encoded(text: &str) -> bool {
     const LONG: usize = 40;
     let has = |wanted: fn(&u8) -> bool| text.bytes().any(|byte| wanted(&byte));

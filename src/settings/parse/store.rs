@@ -1,4 +1,4 @@
-//! Where backups are kept, and what this machine remembers of that.
+//! The stores, and the folder for what this machine remembers of them.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -14,19 +14,19 @@ impl Reader<'_> {
         let Some(value) = self.values.get("BACKUP_STORE") else {
             if self.input.in_lambda {
                 self.problems.add(
-                    "BACKUP_STORE is not set: a Lambda function has no folder that outlives it; name s3://bucket/prefix"
+                    "BACKUP_STORE is not set, and no folder of a Lambda function outlives the run; set s3://bucket/prefix"
                         .to_owned(),
                 );
                 return Vec::new();
             }
-            self.note(format!("no store was named: backups go to {DEFAULT_STORE}"));
+            self.note(format!("no store is set: backups go to {DEFAULT_STORE}"));
             return vec![StoreUrl::Folder(self.input.working_dir.join("backups"))];
         };
         let mut found: Vec<StoreUrl> = Vec::new();
         for text in &value.texts {
             match stores::parse(text, &self.input.working_dir, home) {
                 Ok(store) if found.contains(&store) => {
-                    self.problems.add(format!("{}: {text} stands there twice", value.name));
+                    self.problems.add(format!("{}: {text} is given twice", value.name));
                 }
                 Ok(store) => found.push(store),
                 Err(why) => self.problems.add(format!("{}: {why}", value.name)),
@@ -35,8 +35,8 @@ impl Reader<'_> {
         found
     }
 
-    /// As systemd gives it to a service, or where such things lie. Root does not write into the home of whoever
-    /// became it.
+    /// The folder that systemd gives to a service, or the usual place for such files. Root does not use `HOME`: after
+    /// `sudo`, that may be the folder of another user.
     pub(super) fn state_dir(&mut self) -> Option<PathBuf> {
         let working_dir = self.input.working_dir.clone();
         if let Some(folder) = self.read("BACKUP_STATE_DIR", |text| Ok::<_, Infallible>(working_dir.join(text))) {

@@ -43,7 +43,7 @@ impl Place {
         self.file(".env", text)
     }
 
-    /// One that is named, so that all counts that it says.
+    /// An env file that the user has named, so that all its settings count.
     fn named_env_file(mut self, text: &str) -> Self {
         self.input.env_file = Some("named.env".into());
         self.file("named.env", text)
@@ -517,7 +517,7 @@ fn children_inherit_four_variables_and_no_credential() {
 #[test]
 fn the_log_filter_is_checked_at_once() {
     assert_eq!(env(&[("RUST_LOG", "debug")]).load().log.filter, "debug");
-    // Neither stops anything: the defaults show enough.
+    // A wrong value of these stops no command: the defaults show enough.
     let settings = env(&[("RUST_LOG", "pgstow=loud"), ("LOG_FORMAT", "xml")]).load();
     assert_eq!(
         (settings.log.filter.as_str(), settings.log.format),

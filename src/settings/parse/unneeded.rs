@@ -1,5 +1,5 @@
-//! Settings that this command would go by, but has no need of, by what the others say: what is wrong with one of
-//! them must not stop it.
+//! Settings that the command usually uses, but does not need with these other settings. A wrong value of one of them
+//! must not stop the command.
 
 use super::Reader;
 use super::database::shows_password;
@@ -7,7 +7,7 @@ use crate::postgres::ConnectionInfo;
 use crate::settings::{Auth, Database, Settings, Source, StoreUrl, Uses};
 
 impl Reader<'_> {
-    /// How their names start.
+    /// The starts of their names.
     pub(super) fn unneeded(&self, settings: &Settings) -> Vec<&'static str> {
         let login = match self.input.uses {
             Uses::All | Uses::Doctor => return Vec::new(),
@@ -22,7 +22,7 @@ impl Reader<'_> {
         unneeded
     }
 
-    /// Services that are not asked. A folder has no region.
+    /// Settings of AWS services to which the command sends no request. A folder store needs no region.
     fn unneeded_of_aws(&self, settings: &Settings, login: Option<(&Source, Auth)>) -> Vec<&'static str> {
         let uses = self.input.uses;
         let tells = uses.go_by("BACKUP_SNS_TOPIC_ARN");
@@ -53,7 +53,7 @@ impl Reader<'_> {
         idle.flat_map(|(_, settings)| settings.iter().copied()).collect()
     }
 
-    /// Of passwords that something else takes the place of, whatever they are.
+    /// Settings of passwords that the login does not use, because it has another one.
     fn unneeded_passwords(&self, source: &Source, auth: Auth) -> Vec<&'static str> {
         let (own, given) = match self.input.uses {
             Uses::Restore => {
@@ -64,7 +64,8 @@ impl Reader<'_> {
                     info.is_some_and(|info| info.password.is_some()),
                 )
             }
-            // One beside a URL of the same layer must be the same, and of a stronger one replaces it.
+            // `DB_PASSWORD` of the URL's layer must be equal to the URL's password, and of a stronger layer replaces
+            // it.
             _ => (
                 "DB_PASSWORD",
                 self.values.get("DATABASE_URL").is_some_and(shows_password),

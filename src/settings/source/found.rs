@@ -1,6 +1,6 @@
-//! Logins beside a `.env` that nobody has named. It may name a database of its own, with a password of its
-//! own. But a password, a secret or a token that others have given goes where they say: a file that came with
-//! a folder must not send it elsewhere, or over a line that is less safe.
+//! Logins, if pgstow found a `.env` that the user has not named. The file may name its own database with its own
+//! password. But it must not send a password, a secret or a token from elsewhere to another place, or over a less safe
+//! connection: the file may have come with a folder that the user cloned or unpacked.
 
 use secrecy::ExposeSecret;
 
@@ -16,15 +16,15 @@ const VERIFIED: usize = 4;
 const URLS: [&str; 2] = ["DATABASE_URL", "BACKUP_TARGET_URL"];
 const PASSWORDS: [&str; 3] = ["DB_PASSWORD", "BACKUP_TARGET_PASSWORD", "PGPASSWORD"];
 
-/// Compares the login with what it would be without that file.
+/// Compares the login with the login that the settings without that file give.
 pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str, problems: &mut Problems) {
     let found = || values.of(Layer::FoundFile);
     if let Some((_, value)) = found().find(|(variable, _)| *variable == url)
         && ConnectionInfo::parse_url(value.text()).is_ok_and(|info| names_files(&info))
     {
         problems.add_grave(format!(
-            "{}: a file that nobody has named does not choose files of keys, passwords and services; name it with \
-             --env-file, or set {url} in the environment",
+            "{}: a .env found in the working folder may not choose files of keys, passwords and services; name it \
+             with --env-file, or set {url} in the environment",
             value.name
         ));
     }
@@ -40,8 +40,8 @@ pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str
     let hostaddr = |info: &ConnectionInfo| info.params.get("hostaddr").cloned();
     let elsewhere = match strict {
         true => place_of(&login) != place_of(&before),
-        // libpq's file says itself to which host a password belongs, and a token is made for one: but neither
-        // for the address behind it.
+        // libpq's password file names the host of each password, and a token is made for one host. But neither names
+        // the address of that host.
         false => holds_keys(with, values) && hostaddr(&login).is_some() && hostaddr(&login) != hostaddr(&before),
     };
     let less_safe = others.is_some_and(|others| others.host.is_some() || strict) && less_safe(&login, &before);
@@ -51,7 +51,7 @@ pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str
             .map(|(_, value)| value.name.as_str())
             .collect();
         problems.add_grave(format!(
-            "{}: a file that nobody has named does not say where credentials go that stand elsewhere; name it with \
+            "{}: a .env found in the working folder may not decide where credentials from elsewhere go; name it with \
              --env-file, or give the whole connection in one place",
             names.join(" and ")
         ));
@@ -62,7 +62,7 @@ fn names_files(info: &ConnectionInfo) -> bool {
     info.files != Files::default() || ["sslkey", "sslcert"].iter().any(|name| info.params.contains_key(*name))
 }
 
-/// The connection, as far as it is known; what a secret says is not.
+/// The connection, as far as the settings give it; the secret has not been read.
 fn place(source: &Source) -> Option<ConnectionInfo> {
     match source {
         Source::Direct(info) => Some(info.clone()),
@@ -73,7 +73,7 @@ fn place(source: &Source) -> Option<ConnectionInfo> {
     }
 }
 
-/// Whether it has a password that the file does not hold itself.
+/// Whether it has a password that comes from elsewhere than the file.
 fn holds_anothers(info: &ConnectionInfo, values: &Values) -> bool {
     if matches!(info.keys, Keys::SecretFile(_) | Keys::UrlFile(_) | Keys::Provider(_)) {
         return true;
@@ -94,7 +94,7 @@ fn holds_anothers(info: &ConnectionInfo, values: &Values) -> bool {
         .any(|own| own == password.expose_secret())
 }
 
-/// Whether it would ask a file of libpq's, or make a token.
+/// Whether a login would take a password from libpq's file or from a secret, or make a token.
 fn holds_keys(source: &Source, values: &Values) -> bool {
     let token = ["BACKUP_DB_AUTH", "BACKUP_TARGET_AUTH"]
         .iter()
@@ -106,7 +106,7 @@ fn holds_keys(source: &Source, values: &Values) -> bool {
     }
 }
 
-/// Parameters that lead nowhere else, and make no line less safe. (The ways of TLS are weighed by themselves.)
+/// Parameters that do not change the server, and make no connection less safe. [`less_safe`] compares those of TLS.
 const HARMLESS: [&str; 18] = [
     "application_name",
     "connect_timeout",
@@ -127,7 +127,7 @@ const HARMLESS: [&str; 18] = [
     "target_session_attrs",
     "tcp_user_timeout",
 ];
-/// What only makes it safer.
+/// Values that only make a connection safer.
 const SAFER: [(&str, &str); 6] = [
     ("channel_binding", "require"),
     ("gssencmode", "disable"),
@@ -137,14 +137,14 @@ const SAFER: [(&str, &str); 6] = [
     ("sslnegotiation", "direct"),
 ];
 
-/// What decides who gets the password.
+/// The parts that decide which server gets the password.
 fn place_of(info: &ConnectionInfo) -> (Option<&str>, u16, Vec<(&str, &str)>) {
     let params = info.params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let others = params.filter(|part| !HARMLESS.contains(&part.0) && !SAFER.contains(part));
     (info.host.as_deref(), info.port.unwrap_or(5432), others.collect())
 }
 
-/// Whether the line is less safe than without the file. More is its own affair.
+/// Whether the connection is less safe than without the file. A safer one is allowed.
 fn less_safe(info: &ConnectionInfo, before: &ConnectionInfo) -> bool {
     let root = |info: &ConnectionInfo| info.params.get("sslrootcert").cloned();
     let mode = |info: &ConnectionInfo| {

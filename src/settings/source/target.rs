@@ -1,9 +1,9 @@
-//! Where a restore goes: `BACKUP_TARGET_URL` (`--target`), `BACKUP_TARGET_SECRET_ID`, or
-//! `BACKUP_TARGET_HOST` and its kin; and any two of them, where one completes the other.
+//! The target of a restore: `BACKUP_TARGET_URL` (`--target`), `BACKUP_TARGET_SECRET_ID`, or `BACKUP_TARGET_HOST` and
+//! the variables like it. Two of them may complete each other.
 //!
-//! A URL without a login completes the secret, which often holds user and password alone. One with a login takes
-//! the secret's place in a stronger layer, and is in conflict with it in the same one.
-//! `BACKUP_TARGET_PASSWORD` is for a URL without one, so that none stands in an argument.
+//! A URL without a login completes the secret, which often holds only user and password. A URL with a login replaces
+//! the secret of a weaker layer, and is in conflict with a secret of the same layer. `BACKUP_TARGET_PASSWORD` is for a
+//! URL without a password, so that no argument holds it.
 
 use super::super::libpq;
 use super::super::value::Value;
@@ -59,7 +59,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     let mut defaults = ConnectionInfo::default();
     let mut unusable = Vec::new();
     if let Some((url, info)) = url {
-        // A weaker layer's is an older setting, of which nothing but what the secret lacks is meant.
+        // A URL of a weaker layer is an older setting: only the parts that the secret lacks count.
         let place = if url.at_least(secret) {
             &mut overrides
         } else {

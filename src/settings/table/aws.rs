@@ -7,7 +7,7 @@ pub const SETTINGS: &[Setting] = &[
         "AWS_REGION",
         "aws.region",
         "REGION",
-        "The AWS region (AWS_DEFAULT_REGION counts too)",
+        "The AWS region; if it is not set, AWS_DEFAULT_REGION counts",
     ),
     Setting {
         variable: "AWS_DEFAULT_REGION",
@@ -15,7 +15,7 @@ pub const SETTINGS: &[Setting] = &[
         key: None,
         kind: Kind::Text,
         value: "REGION",
-        help: "The AWS region, where AWS_REGION is not set",
+        help: "The AWS region, if AWS_REGION is not set",
     },
     plain(
         "AWS_ENDPOINT_URL",
@@ -33,35 +33,41 @@ pub const SETTINGS: &[Setting] = &[
         "AWS_ENDPOINT_URL_SECRETS_MANAGER",
         "aws.endpoint_url_secrets_manager",
         "URL",
-        "Endpoint for Secrets Manager alone",
+        "Endpoint for Secrets Manager only",
     ),
     plain(
         "AWS_ENDPOINT_URL_SNS",
         "aws.endpoint_url_sns",
         "URL",
-        "Endpoint for SNS alone",
+        "Endpoint for SNS only",
     ),
     plain(
         "AWS_ENDPOINT_URL_ECS",
         "aws.endpoint_url_ecs",
         "URL",
-        "Endpoint for ECS alone",
+        "Endpoint for ECS only",
     ),
     plain(
         "AWS_ENDPOINT_URL_KMS",
         "aws.endpoint_url_kms",
         "URL",
-        "Endpoint for KMS alone, where it signs",
+        "Endpoint for KMS only, if keys of signatures are in KMS",
     ),
     plain(
         "AWS_CA_BUNDLE",
         "aws.ca_bundle",
         "FILE",
-        "Certificate authorities (PEM) for AWS's services and S3-compatible stores, instead of the system's",
+        "File with certificate authorities (PEM) for AWS's services and S3-compatible stores, instead of the \
+         system's",
     ),
     kind(
         Kind::Secret,
-        plain("AWS_ACCESS_KEY_ID", "aws.access_key_id", "ID", "AWS credentials"),
+        plain(
+            "AWS_ACCESS_KEY_ID",
+            "aws.access_key_id",
+            "ID",
+            "The access key ID of the AWS credentials",
+        ),
     ),
     kind(
         Kind::Secret,
@@ -69,7 +75,7 @@ pub const SETTINGS: &[Setting] = &[
             "AWS_SECRET_ACCESS_KEY",
             "aws.secret_access_key",
             "KEY",
-            "AWS credentials",
+            "The secret access key of the AWS credentials",
         ),
     ),
     kind(
@@ -78,7 +84,7 @@ pub const SETTINGS: &[Setting] = &[
             "AWS_SESSION_TOKEN",
             "aws.session_token",
             "TOKEN",
-            "AWS credentials, where they are temporary",
+            "The session token of temporary AWS credentials",
         ),
     ),
 ];

@@ -28,56 +28,62 @@ pub const SETTINGS: &[Setting] = &[
         "max-age",
         "max_age",
         "TIME",
-        "How old the last good backup may be before `status` calls for a person: 90m, 26h, 2d [default: 26h]",
+        "How old the last good backup may be before `status` says that a person has to act: 90m, 26h, 2d [default: \
+         26h]",
     ),
     flag(
         "BACKUP_COMPRESSION",
         "compress",
         "compress",
         "SPEC",
-        "auto, zstd, zstd:1..19, gzip, gzip:1..9 or none; auto takes zstd where pg_restore can read it [default: auto]",
+        "auto, zstd, zstd:1..19, gzip, gzip:1..9 or none; auto is zstd if pg_restore can read it, else gzip \
+         [default: auto]",
     ),
     plain(
         "BACKUP_COMPRESSION_LEVEL",
         "compression_level",
         "LEVEL",
-        "The level for the algorithm that BACKUP_COMPRESSION names; alone, it means gzip",
+        "The level for the algorithm in BACKUP_COMPRESSION; if only the level is set, the algorithm is gzip \
+         [default: 3 for zstd, 6 for gzip]",
     ),
     flag(
         "BACKUP_FORMAT",
         "format",
         "format",
         "FORMAT",
-        "custom (for pg_restore: parallel, single tables) or plain (SQL text) [default: custom]",
+        "custom (pg_restore can restore it in parallel, or single tables of it) or plain (SQL text) [default: \
+         custom]",
     ),
     flag(
         "BACKUP_JOBS",
         "jobs",
         "jobs",
         "N",
-        "Streams read from, or restored into, the database at once, as pg_dump's and pg_restore's -j [default: 1]",
+        "How many streams pgstow reads from the database, or restores into it, at once: -j of pg_dump and pg_restore \
+         [default: 1]",
     ),
     flag(
         "BACKUP_THREADS",
         "threads",
         "threads",
         "N",
-        "Compression threads [default: the CPUs that the task has]",
+        "How many threads compress [default: the number of CPUs that the task has]",
     ),
     flag(
         "BACKUP_MEMORY",
         "memory",
         "memory",
         "SIZE",
-        "Bytes of data that a backup may have in memory at once, beside the 30 MiB of the program itself [default: a \
-         quarter of what the task has, at most 32 MiB and 32 MiB for each job or thread]",
+        "How much data a backup may hold in memory at once, besides the 30 MiB of the program itself [default: a \
+         quarter of the task's memory, at most 32 MiB plus 32 MiB for each job or thread]",
     ),
     flag(
         "BACKUP_MAX_RATE",
         "max-rate",
         "max_rate",
         "SIZE",
-        "Bytes per second that a backup reads from the database at most, as pg_basebackup's --max-rate [default: none]",
+        "How many bytes per second a backup may read from the database, like pg_basebackup's --max-rate [default: no \
+         limit]",
     ),
     kind(
         Kind::Switch,
@@ -86,19 +92,20 @@ pub const SETTINGS: &[Setting] = &[
             "nice",
             "nice",
             "BOOL",
-            "Keep the server's load low: one stream, which pauses while replicas lag or sessions are many [default: false]",
+            "Keep the server's load low: read one stream, and pause while replicas lag or many sessions are active \
+             [default: false]",
         ),
     ),
     plain(
         "BACKUP_NICE_MAX_LAG",
         "nice_max_lag",
         "N",
-        "Seconds by which a replica may lag before --nice pauses [default: 10]",
+        "How many seconds a replica may lag before --nice pauses [default: 10]",
     ),
     plain(
         "BACKUP_NICE_MAX_SESSIONS",
         "nice_max_sessions",
         "N",
-        "Active sessions of others before --nice pauses [default: 20]",
+        "How many sessions of others may be active before --nice pauses [default: 20]",
     ),
 ];

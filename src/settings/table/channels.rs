@@ -1,4 +1,4 @@
-//! Who is told of a run: people, metrics, the log.
+//! Where pgstow reports a run: messages to people, metrics, the log.
 
 use super::super::setting::{Setting, flag, plain};
 
@@ -8,34 +8,35 @@ pub const SETTINGS: &[Setting] = &[
         "sns-topic-arn",
         "sns_topic_arn",
         "ARN",
-        "SNS topic that gets one message per backup, good or bad, and per verification or drill that fails",
+        "SNS topic that gets one message for each backup, good or failed, and for each verification or drill that \
+         fails",
     ),
     plain(
         "BACKUP_METRICS",
         "metrics",
         "FORMAT",
-        "emf: the run's metrics as one line on stderr, in CloudWatch's embedded metric format; or none [default: none, in \
-         Lambda emf]",
+        "emf: write the run's metrics as one line to stderr, in CloudWatch's embedded metric format; none: do not \
+         [default: none, in Lambda emf]",
     ),
     plain(
         "BACKUP_METRICS_NAMESPACE",
         "metrics_namespace",
         "NAME",
-        "CloudWatch's namespace for them [default: pgstow]",
+        "The CloudWatch namespace of the metrics [default: pgstow]",
     ),
     plain(
         "BACKUP_METRICS_SERVICE",
         "metrics_service",
         "NAME",
-        "Their dimension and label Service [default: pgstow, in Lambda the function's name]",
+        "The value of the metrics' dimension and label Service [default: pgstow, in Lambda the function's name]",
     ),
     flag(
         "BACKUP_METRICS_FILE",
         "metrics-file",
         "metrics_file",
         "FILE",
-        "Write the run's metrics for Prometheus into this file as well, for node exporter's textfile collector: its \
-         name ends in .prom",
+        "Also write the run's metrics for Prometheus to this file. node exporter's textfile collector reads it only \
+         if its name ends in .prom",
     ),
     flag(
         "LOG_FORMAT",
@@ -48,6 +49,7 @@ pub const SETTINGS: &[Setting] = &[
         "RUST_LOG",
         "log",
         "FILTER",
-        "What is logged: error, warn, info, debug, or module=level pairs; a level alone is pgstow's own [default: warn, in Lambda info]",
+        "What pgstow logs: error, warn, info, debug, or module=level pairs; a level without a module is for pgstow's \
+         own modules [default: warn, in Lambda info]",
     ),
 ];

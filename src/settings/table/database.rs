@@ -1,4 +1,4 @@
-//! The databases: the one that is read, and the one that a restore fills.
+//! The database that a backup reads, and the one that a restore fills.
 
 use super::super::setting::{Kind, Setting, flag, kind, plain};
 
@@ -10,8 +10,8 @@ pub const SETTINGS: &[Setting] = &[
             "database-url",
             "database_url",
             "URL",
-            "The database to read: postgres://user@host:5432/name?sslmode=verify-full. A password in a flag is visible \
-             to other users of the machine; give it in DATABASE_URL or DB_PASSWORD instead",
+            "The database to read: postgres://user@host:5432/name?sslmode=verify-full. A password in a flag is \
+             visible to other users of the machine; give it in DATABASE_URL or DB_PASSWORD instead",
         ),
     ),
     flag(
@@ -25,8 +25,8 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_DB_AUTH",
         "db.auth",
         "WAY",
-        "password; or iam: log in with a token that the task's AWS credentials sign, as RDS and Aurora take it for a role \
-         with rds_iam, made anew for each connection; needs TLS [default: password]",
+        "How to log in: password, or iam. iam signs a new token with the task's AWS credentials for each connection, \
+         as RDS and Aurora accept it for a role with rds_iam; it needs TLS [default: password]",
     ),
     kind(
         Kind::Secret,
@@ -34,7 +34,7 @@ pub const SETTINGS: &[Setting] = &[
             "BACKUP_TARGET_URL",
             "target_url",
             "URL",
-            "The database that `restore` fills, where --target does not name it",
+            "The database that `restore` fills, if --target does not name it",
         ),
     ),
     kind(
@@ -43,33 +43,43 @@ pub const SETTINGS: &[Setting] = &[
             "BACKUP_TARGET_PASSWORD",
             "target_password",
             "PASSWORD",
-            "Its password, where the URL has none",
+            "The password for the target, if its URL has none",
         ),
     ),
     plain(
         "BACKUP_TARGET_SECRET_ID",
         "target_secret_id",
         "ID",
-        "Secrets Manager secret with the target's credentials; a URL without a password completes it",
+        "Secrets Manager secret with the target's credentials; a URL without user and password completes it",
     ),
     plain(
         "BACKUP_TARGET_HOST",
         "target_host",
         "HOST",
-        "The target's host, where no URL names it",
+        "The target's host, if no URL names it",
     ),
-    plain("BACKUP_TARGET_PORT", "target_port", "PORT", "Its port"),
-    plain("BACKUP_TARGET_NAME", "target_name", "NAME", "The database's name there"),
+    plain(
+        "BACKUP_TARGET_PORT",
+        "target_port",
+        "PORT",
+        "The target's port [default: 5432]",
+    ),
+    plain(
+        "BACKUP_TARGET_NAME",
+        "target_name",
+        "NAME",
+        "The name of the target's database",
+    ),
     plain(
         "BACKUP_TARGET_USER",
         "target_user",
         "USER",
-        "The role to log in as there",
+        "The role to log in to the target as",
     ),
     plain(
         "BACKUP_TARGET_AUTH",
         "target_auth",
         "WAY",
-        "As BACKUP_DB_AUTH, for the target [default: password]",
+        "How to log in to the target: password or iam, as for BACKUP_DB_AUTH [default: password]",
     ),
 ];

@@ -3,31 +3,27 @@
 use super::super::setting::{Kind, Setting, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
-    plain(
-        "DB_HOST",
-        "db.host",
-        "HOST",
-        "The database's host, where no URL names it",
-    ),
-    plain("DB_PORT", "db.port", "PORT", "Its port"),
+    plain("DB_HOST", "db.host", "HOST", "The database's host, if no URL names it"),
+    plain("DB_PORT", "db.port", "PORT", "The database's port [default: 5432]"),
     plain("DB_NAME", "db.name", "NAME", "The database's name"),
     plain("DB_USER", "db.user", "USER", "The role to log in as"),
     kind(
         Kind::Secret,
-        plain("DB_PASSWORD", "db.password", "PASSWORD", "Its password"),
+        plain("DB_PASSWORD", "db.password", "PASSWORD", "The role's password"),
     ),
     plain(
         "PGSSLMODE",
         "db.sslmode",
         "MODE",
-        "libpq's sslmode, where the URL has none",
+        "libpq's sslmode (disable to verify-full), if the URL has none [default: prefer; require for iam, verify-full if \
+         PGSSLROOTCERT is `system`]",
     ),
     plain(
         "PGSSLROOTCERT",
         "db.sslrootcert",
         "FILE",
-        "Certificate authorities for verify-ca and verify-full, or `system`",
+        "File with the certificate authorities for verify-ca and verify-full, or `system` for those of the system",
     ),
-    plain("PGSSLCERT", "db.sslcert", "FILE", "Client certificate"),
-    plain("PGSSLKEY", "db.sslkey", "FILE", "Client key"),
+    plain("PGSSLCERT", "db.sslcert", "FILE", "File with the client's certificate"),
+    plain("PGSSLKEY", "db.sslkey", "FILE", "File with the client's key"),
 ];

@@ -1,4 +1,4 @@
-//! PostgreSQL's programs, and how long is waited for the server.
+//! PostgreSQL's programs, and how long pgstow waits for the server.
 
 use super::super::setting::{Setting, plain};
 
@@ -7,7 +7,7 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_PG_BIN",
         "pg.bin",
         "FOLDERS",
-        "Folders with pg_dump, separated by colons; where set, they alone count",
+        "Folders with pg_dump and the like, separated by colons; if it is set, pgstow looks in no other folder",
     ),
     plain(
         "BACKUP_PG_DUMP_MAJOR",
@@ -19,37 +19,37 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_LOCK_WAIT_SECONDS",
         "lock_wait_seconds",
         "N",
-        "How long a backup waits for a table's lock [default: 60]",
+        "How many seconds pgstow waits for a table's lock [default: 60]",
     ),
     plain(
         "BACKUP_ON_CHANGED_TABLES",
         "on_changed_tables",
         "WHAT",
-        "fail, or warn and store the rest, if tables are always emptied or rewritten before their locks can be had \
-         [default: fail]",
+        "What a backup does if, in every attempt, tables are emptied or rewritten before it has their locks: fail, \
+         or warn (name these tables and store the rest) [default: fail]",
     ),
     plain(
         "BACKUP_STALL_SECONDS",
         "stall_seconds",
         "N",
-        "A run without a byte for so long is given up [default: 300]",
+        "A run fails if no byte moves for this many seconds [default: 300]",
     ),
     plain(
         "BACKUP_CONNECT_TIMEOUT_SECONDS",
         "connect_timeout_seconds",
         "N",
-        "How long the database may take to answer [default: 15]",
+        "How many seconds the database may take to answer [default: 15]",
     ),
     plain(
         "BACKUP_LEASE_SECONDS",
         "lease_seconds",
         "N",
-        "When the lease of a run that died may be taken over [default: 120]",
+        "After how many seconds another run may take over the lease of a run that died [default: 120]",
     ),
     plain(
         "BACKUP_MD5",
         "md5",
         "BOOL",
-        "Write MD5SUMS beside SHA256SUMS [default: false]",
+        "Write MD5SUMS in addition to SHA256SUMS [default: false]",
     ),
 ];

@@ -1,4 +1,4 @@
-//! How objects are kept in S3.
+//! How pgstow stores objects in S3.
 
 use super::super::setting::{Setting, plain};
 
@@ -7,44 +7,46 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_S3_MAX_PARTS",
         "s3.max_parts",
         "N",
-        "Parts that the provider allows in one upload, 1 to 10000 [default: 10000]",
+        "How many parts the provider allows in one upload, 1 to 10000 [default: 10000]",
     ),
     plain(
         "BACKUP_S3_PART_SIZE",
         "s3.part_size",
         "SIZE",
-        "Size of the first parts, 5MiB to 5GiB; parts grow as the object does [default: 8MiB]",
+        "Size of the first parts of an upload, 5MiB to 5GiB; parts grow with the object [default: 8MiB]",
     ),
     plain(
         "BACKUP_S3_RETRY_SECONDS",
         "s3.retry_seconds",
         "N",
-        "How long a request is repeated when S3 keeps failing; a run ends sooner if its lease does [default: 35]",
+        "For how many seconds pgstow retries if S3 fails; a run fails earlier if its lease ends [default: 35]",
     ),
     plain(
         "BACKUP_S3_CHECKSUMS",
         "s3.checksums",
         "WHEN",
-        "always, or when_required for endpoints that refuse checksum headers [default: always]",
+        "When pgstow sends checksums: always, or when_required for endpoints that refuse checksum headers [default: \
+         always]",
     ),
     plain(
         "BACKUP_S3_TAGGING",
         "s3.tagging",
         "WHEN",
-        "Object tags, by which a bucket's rules expire backups: on, off, or auto: without where the store refuses them \
-         (R2, B2); prune --allow-delete applies the retention then [default: auto]",
+        "Whether objects get tags, by which a bucket's rules expire backups: on, off, or auto (no tags if the store \
+         refuses them, as R2 and B2 do). Without tags, `prune --allow-delete` applies the retention [default: \
+         auto]",
     ),
     plain(
         "AWS_REQUEST_CHECKSUM_CALCULATION",
         "aws.request_checksum_calculation",
         "WHEN",
-        "The AWS SDK's own name for the same: when_supported or when_required",
+        "The AWS SDK's own name for BACKUP_S3_CHECKSUMS: when_supported (always) or when_required",
     ),
     plain(
         "BACKUP_S3_SSE",
         "s3.sse",
         "METHOD",
-        "Server-side encryption: AES256 or aws:kms [default: what the bucket does]",
+        "Server-side encryption: AES256 or aws:kms [default: the bucket's own setting]",
     ),
     plain(
         "BACKUP_S3_KMS_KEY_ID",
@@ -62,6 +64,6 @@ pub const SETTINGS: &[Setting] = &[
         "BACKUP_S3_PATH_STYLE",
         "s3.path_style",
         "BOOL",
-        "Path-style addressing [default: for a custom endpoint]",
+        "Put the bucket's name into the URL's path, not its host name [default: true for a custom endpoint]",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Whose signatures are made, and whose count.
+//! The key that signs, and the keys that pgstow trusts.
 
 use super::super::setting::{Kind, Setting, flag, kind, plain};
 
@@ -8,8 +8,9 @@ pub const SETTINGS: &[Setting] = &[
         "sign-key",
         "sign_key",
         "FILE|KMS-ARN",
-        "Sign manifests and the results of verifications: minisign's secret key (pgstow keygen, minisign -G), or the ARN \
-         of a KMS key for SIGN_VERIFY of the spec ECC_NIST_EDWARDS25519 or ECC_NIST_P256",
+        "Sign manifests and the results of verifications with this key: a file with minisign's secret key (`pgstow \
+         keygen` or `minisign -G` makes one), or the ARN of a KMS key (SIGN_VERIFY, ECC_NIST_EDWARDS25519 or \
+         ECC_NIST_P256)",
     ),
     kind(
         Kind::Secret,
@@ -17,7 +18,7 @@ pub const SETTINGS: &[Setting] = &[
             "BACKUP_SIGN_KEY_PASSWORD",
             "sign_key_password",
             "PASSWORD",
-            "The password of that file, where it has one; of a key that `keygen` makes",
+            "The password of that file, if it has one; for `keygen` the password of the new key",
         ),
     ),
     plain(
@@ -33,8 +34,9 @@ pub const SETTINGS: &[Setting] = &[
             "verify-key",
             "verify_keys",
             "KEY",
-            "Refuse a backup whose manifest none of these keys has signed: public keys as files, as minisign's line of \
-             base64, or as ARNs of KMS keys. Repeat it for several; several in the variable, separated by spaces",
+            "Refuse a backup whose manifest none of these keys has signed. A key is a file with a public key, \
+             minisign's line of base64, or the ARN of a KMS key. Repeat the flag for several keys; separate them by \
+             spaces in the variable",
         ),
     ),
 ];

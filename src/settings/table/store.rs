@@ -19,17 +19,17 @@ pub const SETTINGS: &[Setting] = &[
         "store-create",
         "store_create",
         "WHEN",
-        "What a backup does where a store's folder has no backup yet: auto begins there unless something says that \
-         there were some (a mount that is missing, another folder of its name, other stores' manifests); always; \
-         never [default: auto]",
+        "Whether a backup may begin in a store's folder that has no backup yet: always, never, or auto (unless \
+         something shows that there were backups: a missing mount, another folder of its name, manifests in the \
+         other stores) [default: auto]",
     ),
     flag(
         "BACKUP_STATE_DIR",
         "state-dir",
         "state_dir",
         "FOLDER",
-        "What this machine remembers between runs: the folders in which backups were made [default: $STATE_DIRECTORY of \
-         systemd, /var/lib/pgstow for root, else ~/.local/state/pgstow]",
+        "Folder for what this machine remembers between runs: in which folders it made backups [default: \
+         $STATE_DIRECTORY of systemd, /var/lib/pgstow for root, else ~/.local/state/pgstow]",
     ),
     kind(
         Kind::Switch,
@@ -38,8 +38,8 @@ pub const SETTINGS: &[Setting] = &[
             "adopt",
             "adopt",
             "BOOL",
-            "The database is the one whose backups are in the store, though its server is another: it was moved, \
-             restored or upgraded. Give it for one backup [default: false]",
+            "Confirm that this is the database whose backups are in the store, although its server is a different \
+             one: it was moved, restored or upgraded. Give it for one backup [default: false]",
         ),
     ),
 ];

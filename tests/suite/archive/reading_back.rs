@@ -292,7 +292,7 @@ fn blocks_that_have_changed_places_are_told_by_their_numbers() {
     assert!(
         found
             .iter()
-            .all(|one| one.as_ref().is_err_and(|error| error.contains("was due"))),
+            .all(|one| one.as_ref().is_err_and(|error| error.contains("was expected"))),
         "{found:?}"
     );
 }

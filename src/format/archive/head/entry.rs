@@ -13,11 +13,11 @@ pub(super) const OFFSET_NOT_SET: u8 = 1;
 pub(super) const OFFSET_SET: u8 = 2;
 const OFFSET_NO_DATA: u8 = 3;
 
-/// One entry of the table of contents, as far as the data path needs it; [`Details`] is the rest.
+/// The part of an entry of the table of contents that is needed to move data; [`Details`] is the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     pub dump_id: i64,
-    /// The OID of the dumped object, 0 where there is none.
+    /// The OID of the dumped object, 0 if there is none.
     pub oid: u32,
     pub tag: String,
     /// `TABLE DATA`, `BLOBS`, …
@@ -28,12 +28,12 @@ pub struct Entry {
     pub has_data: bool,
     /// Where the entry's Offset field starts in the head.
     pub(crate) offset_at: usize,
-    /// Schema and tag as they were written, where that is not UTF-8.
+    /// Schema and tag as in the archive, if that is not UTF-8.
     pub(crate) written: Option<[Vec<u8>; 2]>,
 }
 
 impl Entry {
-    /// The block kind that carries this entry's data.
+    /// The kind of the block that holds this entry's data.
     pub fn block_kind(&self) -> BlockKind {
         if self.desc == "BLOBS" {
             BlockKind::LargeObjects
@@ -48,7 +48,7 @@ impl Entry {
         self.written.clone().unwrap_or_else(own)
     }
 
-    /// With its schema, where it has one.
+    /// With its schema, if it has one.
     pub fn name(&self) -> String {
         match self.namespace.as_deref().filter(|schema| !schema.is_empty()) {
             Some(schema) => format!("{schema}.{}", self.tag),
@@ -66,23 +66,23 @@ impl std::fmt::Display for Entry {
     }
 }
 
-/// What a restore needs to know of an entry beside [`Entry`].
+/// What a restore needs of an entry, in addition to [`Entry`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
-    /// As written: none 1, pre-data 2, data 3, post-data 4.
+    /// The number in the archive: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
     pub definition: String,
-    /// As it was written, where that is not UTF-8.
+    /// As in the archive, if that is not UTF-8.
     pub definition_bytes: Option<Vec<u8>>,
     pub drop_statement: String,
-    /// In the database's encoding, as it was written.
+    /// As in the archive, in the database's encoding.
     pub copy_statement: Vec<u8>,
-    /// Where that stands in the head, with its length in front.
+    /// Its place in the head, with the length before it.
     pub(crate) copy_at: Range<usize>,
     pub tablespace: Option<String>,
     pub access_method: Option<String>,
     pub owner: String,
-    /// The dump ids of what must be there first.
+    /// The dump ids of the entries that must be restored first.
     pub dependencies: Vec<i64>,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn read<R: Read>(
     details.dependencies = read_dependencies(&mut strings, number)?;
     let entry = Entry {
         dump_id,
-        // OIDs above 2^31 come out negative in some builds: the low 32 bits are the OID.
+        // Some builds write OIDs above 2^31 as negative numbers: the low 32 bits are the OID.
         oid: oid.parse::<i64>().map_or(0, |oid| oid as u32),
         tag: texts.read(tag_bytes.clone()),
         desc,
@@ -121,14 +121,14 @@ pub(super) fn read<R: Read>(
     };
     if read_offset(input, form, number)? != has_data {
         return Err(input.malformed(format!(
-            "entry {number} ({} {}) contradicts itself on having data",
+            "entry {number} ({} {}) says both that it has data and that it has none",
             entry.desc, entry.tag
         )));
     }
     Ok((entry, details))
 }
 
-/// What stands between an entry's kind and its dependencies; and its schema.
+/// Reads the fields between an entry's kind and its dependencies; the second value is its schema.
 fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
     let (int_size, texts) = (form.int_size, strings.texts);
     let section = strings.input.int(int_size, "an entry's section")?;
@@ -168,7 +168,7 @@ fn read_dependencies<R: Read>(strings: &mut Strings<'_, R>, number: usize) -> Re
     let mut dependencies = Vec::new();
     while let Some(dependency) = strings.text("an entry's dependency")? {
         let Ok(dependency) = dependency.parse() else {
-            let what = format!("entry {number} depends on {dependency:?}, which is no dump id");
+            let what = format!("entry {number} depends on {dependency:?}, which is not a dump id");
             return Err(strings.input.malformed(what));
         };
         dependencies.push(dependency);
@@ -189,7 +189,7 @@ fn read_offset<R: Read>(input: &mut Input<R>, form: Form, number: usize) -> Resu
     }
 }
 
-/// Names as they were written, where one of them is another text than its bytes are in UTF-8.
+/// Names as in the archive, if the bytes of one of them are not its text in UTF-8.
 fn written(texts: Meeting<'_>, path: [Vec<u8>; 2]) -> Option<[Vec<u8>; 2]> {
     let foreign = path.iter().any(|name| texts.read(name.clone()).as_bytes() != name);
     foreign.then_some(path)

@@ -1,4 +1,4 @@
-//! The header: what the archive is, and how its numbers are written.
+//! The header: format, version and compression of the archive, and the size of its numbers.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use super::super::input::{Input, encode_int};
 use super::super::texts::Meeting;
 use super::strings::Strings;
 
-/// Where the compression stands in every header.
+/// The place of the compression in every header.
 const COMPRESSION_AT: usize = 11;
 const FORMAT_CUSTOM: u8 = 1;
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// How the blocks are compressed, as the header says it.
+/// The compression of the blocks, as the header says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockCompression {
     None,
@@ -42,7 +42,7 @@ pub enum BlockCompression {
     Zstd,
 }
 
-/// How the archive writes what it holds.
+/// The archive's version, and the sizes of its integers and offsets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
     pub version: Version,
@@ -50,7 +50,7 @@ pub(super) struct Form {
     pub offset_size: usize,
 }
 
-/// What stands before the table of contents.
+/// The fields before the table of contents.
 pub(super) struct Header {
     pub form: Form,
     pub compression: BlockCompression,
@@ -133,7 +133,7 @@ impl BlockCompression {
         }
     }
 
-    /// Writes it over the one that a header says. Same length, nothing moves.
+    /// Overwrites the compression in a header. It has the same length, so nothing moves.
     pub(super) fn write_over(self, form: Form, level: u32, head: &mut [u8]) {
         if form.version.names_algorithm() {
             head[COMPRESSION_AT] = match self {

@@ -6,7 +6,7 @@ use super::super::ArchiveError;
 use super::super::input::Input;
 use super::super::texts::Meeting;
 
-/// A table of contents beyond this is not one.
+/// The largest table of contents that pgstow reads.
 pub(super) const HEAD_LIMIT: u64 = 1 << 30;
 
 /// Reads strings in their order.
@@ -17,7 +17,7 @@ pub(super) struct Strings<'a, R> {
 }
 
 impl<R: Read> Strings<'_, R> {
-    /// Names are in the database's encoding; for reports and the manifest they must be UTF-8.
+    /// Strings are in the database's encoding; reports and the manifest need UTF-8.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, ArchiveError> {
         let texts = self.texts;
         Ok(self.bytes(name)?.map(|bytes| texts.read(bytes)))

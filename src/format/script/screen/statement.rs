@@ -1,9 +1,9 @@
-//! One statement of a script, as far as its tokens have come.
+//! One statement of a script: its tokens so far.
 
 use super::Seen;
 
-/// These begin, end or divide a transaction, or put back what texts mean. pg_dump writes none of
-/// them, but `BEGIN` and `COMMIT` around large objects.
+/// Statements that begin, end or divide a transaction, or reset how texts are read. pg_dump writes none of them, except
+/// `BEGIN` and `COMMIT` around large objects.
 const CONTROL: [&str; 11] = [
     "ABORT",
     "BEGIN",
@@ -19,8 +19,8 @@ const CONTROL: [&str; 11] = [
 ];
 macro_rules! encodings {
     ($($name:literal)*) => {
-        /// Those that a database can have, each with the statement that sets it. In the others of a
-        /// client's a backslash may be half a character.
+        /// The encodings that a database can have, each with the statement that sets it. In the other encodings of a
+        /// client, a backslash may be the second half of a character.
         const ENCODINGS: &[(&str, &str)] = &[$(($name, concat!("SET client_encoding = '", $name, "';\n"))),*];
     };
 }
@@ -32,30 +32,30 @@ encodings! {
     "WIN1253" "WIN1254" "WIN1255" "WIN1256" "WIN1257" "WIN1258" "WIN866" "WIN874"
 }
 
-/// Words at its beginning that are looked at.
+/// How many words at the start of a statement are kept.
 const LEADING: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Statement {
     pub start: u64,
     pub depth: u32,
-    /// The token before was a text in single quotes.
+    /// Whether the last token was a text in single quotes.
     pub behind_text: bool,
     tokens: u64,
-    /// Those of them that were bare words, in quotes of no kind.
+    /// How many of them were words without quotes.
     words: u64,
-    /// The fourth token, if it was one.
+    /// The fourth token, if it was a word without quotes.
     called: String,
-    /// Bare words at its beginning, in capitals.
+    /// The words without quotes at the start of the statement, in capitals.
     lead: Vec<String>,
-    /// The two tokens before, as far as they were bare words.
+    /// The last two tokens; empty if they were no words without quotes.
     last: [String; 2],
     literal: Vec<u8>,
-    /// What comes next begins a statement, this one or one within.
+    /// Whether the next token begins a statement: this one, or one within it.
     fresh: bool,
-    /// Within the body of `BEGIN ATOMIC … END`.
+    /// Whether this is within the body of `BEGIN ATOMIC … END`.
     atomic: bool,
-    /// What psql thinks of that: it counts words.
+    /// Where psql expects such a body: it counts words.
     psql: Counted,
 }
 
@@ -66,18 +66,18 @@ struct Counted {
     blocks: u32,
 }
 
-/// A whole statement that means something to the lines behind it.
+/// What the end of a statement changes for the lines after it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Plain,
     /// Rows follow.
     Rows,
     StandardStrings(bool),
-    /// The statement that sets it again.
+    /// With the statement that sets the encoding again.
     Encoding(&'static str),
     Begin,
     Commit,
-    /// A limit that our own sessions lift, and that no server before 17 knows.
+    /// A limit that pgstow's own sessions switch off, and that no server before 17 knows.
     TransactionTimeout,
 }
 
@@ -109,7 +109,7 @@ impl Statement {
         self.start = offset;
     }
 
-    /// Any token but a bare word begins.
+    /// A token begins that is no word without quotes.
     pub fn sign(&mut self) -> Seen {
         self.token(String::new())
     }
@@ -120,14 +120,14 @@ impl Statement {
         self.literal = text.to_vec();
     }
 
-    /// A bare word, in capitals.
+    /// A word without quotes, in capitals.
     pub fn word(&mut self, word: &str) -> Seen {
         let begins = self.tokens == 0;
         if self.fresh {
             if self.atomic && word == "END" {
                 self.atomic = false;
             } else if CONTROL.contains(&word) && !(begins && matches!(word, "BEGIN" | "COMMIT")) {
-                return Err(format!("has {word}, which a dump does not hold and which is not run"));
+                return Err(format!("has {word}, which no dump holds and which is not run"));
             } else if word == "COPY" && !begins {
                 return Err("has COPY within a statement".into());
             }
@@ -171,8 +171,8 @@ impl Statement {
         )
     }
 
-    /// One of the three calls by which pg_dump fills a large object: no code but PostgreSQL's own runs
-    /// by them, so no setting is another afterwards. There may be millions.
+    /// Whether this is one of the three calls with which pg_dump fills a large object. They run only PostgreSQL's own
+    /// code, so they change no setting. A script may have millions of them.
     pub fn is_of_large_objects(&self) -> bool {
         let of_catalog = matches!(self.leads(), ["SELECT", "PG_CATALOG", "", ""]) && self.words == 3;
         of_catalog
@@ -182,29 +182,29 @@ impl Statement {
             )
     }
 
-    /// A semicolon: what has ended, if something has.
+    /// A semicolon has come. Returns which statement it ends, if it ends one.
     pub fn semicolon(&mut self, begun: bool) -> Seen<Option<Ended>> {
         self.behind_text = false;
         if self.depth > 0 || self.atomic {
             if self.depth == 0 && self.psql.blocks == 0 {
-                return Err("has a function's body that psql would take apart".into());
+                return Err("has a function's body that psql would divide".into());
             }
             self.sign()?;
             self.fresh = true;
             return Ok(None);
         }
         if self.psql.blocks > 0 {
-            return Err("has a function of which psql would not see the end".into());
+            return Err("has a function whose end psql would not see".into());
         }
         let ended = match self.leads() {
             ["BEGIN", ..] if begun => return Err("has BEGIN within a transaction".into()),
             ["BEGIN", ..] => Ended::Begin,
             ["COMMIT", ..] if !begun => {
-                return Err("has COMMIT, which would end the transaction that the script is run in".into());
+                return Err("has COMMIT, which would end the transaction in which the script runs".into());
             }
             ["COMMIT", ..] => Ended::Commit,
             ["COPY", ..] if self.last == ["FROM", "STDIN"] => Ended::Rows,
-            ["COPY", ..] => return Err("has a COPY that is not from the script's own lines".into()),
+            ["COPY", ..] => return Err("has a COPY that does not read the script's own lines".into()),
             ["SET", "STANDARD_CONFORMING_STRINGS", "", ""] => match (self.tokens, self.last[1].as_str()) {
                 (4, "ON") => Ended::StandardStrings(true),
                 (4, "OFF") => Ended::StandardStrings(false),
@@ -234,10 +234,10 @@ impl Statement {
     }
 }
 
-const UNUSUAL: &str = "sets how texts are read, and not as pg_dump does";
+const UNUSUAL: &str = "changes how texts are read, in another way than pg_dump";
 
 impl Counted {
-    /// psql's rule for `CREATE FUNCTION … BEGIN … END`, whose semicolons end nothing.
+    /// psql's rule for `CREATE FUNCTION … BEGIN … END`: semicolons in it do not end the statement.
     fn word(&mut self, word: &str, depth: u32) {
         let counts = matches!(word, "CREATE" | "FUNCTION" | "PROCEDURE" | "OR" | "REPLACE");
         if counts && self.words < self.first.len() {

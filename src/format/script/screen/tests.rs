@@ -10,7 +10,7 @@ fn screened(script: &str, cut: usize) -> Result<Vec<Edit>, Refused> {
     screen.end()
 }
 
-/// The edits, the same wherever the script is cut.
+/// The edits, which must be the same wherever the script is cut.
 fn edits(script: &str) -> Vec<Edit> {
     let whole = screened(script, usize::MAX);
     for cut in 1..=7 {
@@ -226,7 +226,7 @@ fn where_a_setting_decides_what_ends_a_text_it_is_set_before_the_statement() {
     refused("SELECT E'é\\'';\n");
 }
 
-/// Between two of the calls that fill large objects nothing can have changed it.
+/// Between two of the calls that fill large objects, nothing can have changed the setting.
 #[test]
 fn large_objects_are_settled_once() {
     let writes = "SELECT pg_catalog.lo_open('1', 131072);\nSELECT pg_catalog.lowrite(0, '\\\\x00');\n\
@@ -264,14 +264,14 @@ fn no_colon_asks_psql_for_a_variable() {
         let spaces: Vec<Edit> = places.into_iter().map(|place| Edit::Insert(place, " ")).collect();
         assert_eq!(edits(script), spaces, "{script}");
     }
-    // In the order of the places, whatever was known first.
+    // In the order of the places, not in the order in which the screen found them.
     let settled = "SET standard_conforming_strings = on;\n";
     let expected = [Edit::Insert(0, settled), Edit::Insert(11, " ")];
     assert_eq!(edits("SELECT a[1:n], 'C:\\';\n"), expected);
 }
 
 proptest! {
-    /// Cut anywhere, the same comes out.
+    /// The result must be the same wherever the script is cut.
     #[test]
     fn no_bytes_make_it_panic_or_depend_on_the_pieces(
         script in "([-/*;'\"$:eEU&()\\\\a1 \n\r.]|BEGIN|COMMIT;|COPY t FROM stdin;\n|\\$a\\$|ATOMIC|CREATE FUNCTION ){0,40}",

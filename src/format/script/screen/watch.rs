@@ -1,30 +1,30 @@
-//! What a script holds, told while it is looked through.
+//! Reports the content of a script while the screen reads it.
 
 use super::Seen;
 
-/// Is told what passes. An error refuses the script, for that reason.
+/// Gets the content of a script. If it returns an error, the screen refuses the script for that reason.
 pub trait Watch {
-    /// Whether it wants to be told at all.
+    /// Whether it needs the content at all.
     const WATCHES: bool = true;
-    /// So much of one statement is kept for it; of a longer one it gets the beginning.
+    /// How many bytes of a statement are kept for it. Of a longer statement it gets the start.
     const KEEPS: usize;
 
-    /// A comment between statements, from its dashes to its line's end.
+    /// A comment between statements, from its dashes to the end of the line.
     fn comment(&mut self, text: &[u8]) -> Seen;
 
-    /// A statement with its semicolon; `whole` unless it was too long.
+    /// A statement with its semicolon. `whole` is false if it was too long.
     fn statement(&mut self, sql: &[u8], whole: bool) -> Seen;
 
-    /// A `COPY … FROM stdin;`, whose rows begin at this byte of the script.
+    /// A `COPY … FROM stdin;`, whose rows begin at the byte `at` of the script.
     fn rows_begin(&mut self, sql: &[u8], at: u64) -> Seen;
 
-    /// Some of the rows' bytes: all of them come, and with the last the line that ends them.
+    /// Some bytes of the rows. In the end all of them have come, with the line that ends them.
     fn rows(&mut self, bytes: &[u8]);
 
     fn rows_end(&mut self) -> Seen;
 }
 
-/// Nobody is told.
+/// For a script that is only checked.
 impl Watch for () {
     const WATCHES: bool = false;
     const KEEPS: usize = 0;
@@ -48,14 +48,14 @@ impl Watch for () {
     }
 }
 
-/// What is kept until it is told.
+/// The bytes that are kept until the watcher gets them.
 #[derive(Debug)]
 pub(super) struct Watching<W> {
     watch: W,
-    /// Since the last statement or comment that was told.
+    /// The bytes since the last statement or comment that the watcher got.
     kept: Vec<u8>,
     whole: bool,
-    /// Where in this piece the rows begin that have not been told.
+    /// Where in this piece the rows begin that the watcher has not got.
     rows_from: Option<usize>,
 }
 
@@ -88,7 +88,7 @@ impl<W: Watch> Watching<W> {
         self.whole = true;
     }
 
-    /// Within a statement it is a part of that.
+    /// A comment within a statement is a part of that statement.
     pub fn comment_ends(&mut self, between: bool) -> Seen {
         if !between {
             return Ok(());
@@ -99,7 +99,7 @@ impl<W: Watch> Watching<W> {
     }
 
     pub fn statement_ends(&mut self, is_copy: bool) -> Seen {
-        // That one is told with its rows.
+        // `rows_begin` reports a COPY.
         if is_copy {
             return Ok(());
         }
@@ -108,25 +108,25 @@ impl<W: Watch> Watching<W> {
         told
     }
 
-    /// At `from` of this piece, which is `at` in the script.
+    /// Rows begin at `from` of this piece, which is `at` in the script.
     pub fn rows_begin(&mut self, from: usize, at: u64) -> Seen {
         self.rows_from = Some(from);
         let told = match self.whole {
             true => self.watch.rows_begin(&self.kept, at),
-            false => Err("has a COPY of endless length".into()),
+            false => Err("has a COPY that is too long".into()),
         };
         self.forget();
         told
     }
 
-    /// With the last byte of this piece.
+    /// Rows end with the last byte of this piece.
     pub fn rows_end(&mut self, piece: &[u8]) -> Seen {
         let from = self.rows_from.take().unwrap_or(0);
         self.watch.rows(&piece[from..]);
         self.watch.rows_end()
     }
 
-    /// A new piece comes.
+    /// A new piece begins.
     pub fn piece(&mut self, within_rows: bool) {
         self.rows_from = within_rows.then_some(0);
     }

@@ -1,10 +1,10 @@
-//! Each setting of the table with a value that is none: the commands that use it refuse it, and no other does.
+//! Each setting of the table with a wrong value: the commands that use the setting refuse it, and no others.
 
 use super::*;
 use crate::settings::SETTINGS;
 use Uses::{Backup, Drill, Keys, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
 
-/// All commands but `doctor`, which shows what is wrong.
+/// All commands except `doctor`, which only shows wrong values.
 const COMMANDS: [Uses; 11] = [
     Backup, Restore, Verify, Drill, Prune, PrunePlan, Rules, RulesShown, Status, Store, Keys,
 ];
@@ -20,8 +20,8 @@ const TELLING: &[Uses] = &[Backup, Verify, Drill];
 const BUCKET: (&str, &str) = ("BACKUP_STORE", "s3://bucket");
 const CONTROL: &str = "\u{1}";
 
-/// The setting, a value that is none (or contradicts what stands beside it), what else must be set for it to count, and
-/// who refuses it.
+/// The setting, a wrong value (or one that contradicts the other settings), the settings that it needs to count, and
+/// the commands that refuse it.
 type Row = (
     &'static str,
     &'static str,
@@ -144,7 +144,7 @@ const ROWS: &[Row] = &[
     ("AWS_CA_BUNDLE", CONTROL, &[BUCKET], ASKING_STORES),
 ];
 
-/// Of these any text is one; what else can be wrong with them (a file that is missing) stands in `unused`.
+/// Any text is a valid value of these. `unused` tests other problems with them, such as a missing file.
 const ANY_TEXT: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -177,10 +177,9 @@ fn a_setting_that_is_wrong_stops_the_commands_that_use_it_and_no_other() {
             match Settings::load(&place(row, uses).input) {
                 Ok(settings) => {
                     assert!(!users.contains(&uses), "{variable} does not stop {uses:?}");
-                    let told = settings
-                        .warnings
-                        .iter()
-                        .any(|warning| warning.contains(variable) && warning.ends_with("(this command does without)"));
+                    let told = settings.warnings.iter().any(|warning| {
+                        warning.contains(variable) && warning.ends_with("(this command does not need it)")
+                    });
                     assert!(told, "{variable}, {uses:?}: {:?}", settings.warnings);
                 }
                 Err(error) => {
@@ -192,7 +191,7 @@ fn a_setting_that_is_wrong_stops_the_commands_that_use_it_and_no_other() {
         }
         let shown = place(row, Uses::Doctor).load().problems;
         assert!(shown.iter().any(|problem| problem.contains(variable)), "{shown:?}");
-        // A process that serves any command goes by all of them.
+        // A process that serves any command uses all of them.
         let serves_all = Settings::load(&place(row, Uses::All).input);
         let is_of_logs = matches!(*variable, "LOG_FORMAT" | "RUST_LOG");
         assert_eq!(serves_all.is_ok(), is_of_logs, "{variable}");

@@ -1,4 +1,4 @@
-//! The `.env` that nobody has named: it may have come with a folder.
+//! The `.env` that the user has not named: it may have come with a folder.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const OWN: &str = "DB_HOST=theirs\nDB_NAME=shop\nDB_USER=ada\n";
 
 #[track_caller]
 fn ignored(settings: &Settings, name: &str) {
-    let start = format!("{name} from .env was ignored: a file that nobody has named ");
+    let start = format!("{name} from .env was ignored: a .env found in the working folder may not ");
     let told = settings
         .warnings
         .iter()
@@ -33,7 +33,7 @@ fn it_names_no_file_of_secrets_no_keys_no_consent_and_no_program() {
         !settings.drill_unconfined && !settings.allow_restore && !settings.adopt && settings.postgres.bin.is_none()
     );
     assert!(!format!("{:?}{:?}", settings.warnings, settings.notes).contains("hunter2"));
-    // Named, it says all of this.
+    // A file that the user has named may set all of this.
     let settings = Place::new()
         .file("key", "hunter2\n")
         .named_env_file(&format!("{OWN}DB_PASSWORD_FILE=key\nBACKUP_DRILL_UNCONFINED=true\n"))
@@ -42,12 +42,12 @@ fn it_names_no_file_of_secrets_no_keys_no_consent_and_no_program() {
         (password(&settings), settings.drill_unconfined),
         (Some("hunter2"), true)
     );
-    // Nor by the URL.
+    // The URL may not name such files either.
     for part in ["passfile=key", "service=shop", "sslkey=key", "sslcert=key"] {
         Place::new()
             .file("key", "hunter2\n")
             .env_file(&format!("DATABASE_URL=postgres://u@h/db?{part}\n"))
-            .refused(&["DATABASE_URL from .env: a file that nobody has named does not choose files of keys"]);
+            .refused(&["DATABASE_URL from .env: a .env found in the working folder may not choose files of keys"]);
     }
 }
 
@@ -55,18 +55,18 @@ fn it_names_no_file_of_secrets_no_keys_no_consent_and_no_program() {
 fn it_does_not_say_which_keys_are_trusted_and_its_word_is_not_passed_over_either() {
     for name in ["BACKUP_VERIFY_KEYS", "BACKUP_SIGN_KEY", "BACKUP_SIGN_KEY_PASSWORD_FILE"] {
         let message = Place::new().env_file(&format!("{name}=./key\n"));
-        message.refused(&[name, "does not say which keys sign or are trusted", "--env-file"]);
+        message.refused(&[name, "may not choose the keys that sign or are trusted", "--env-file"]);
     }
 }
 
 #[test]
 fn a_password_of_anothers_goes_to_no_place_that_it_names() {
-    let refusal = "does not say where credentials go that stand elsewhere";
+    let refusal = "may not decide where credentials from elsewhere go";
     let secret = ("BACKUP_SECRET_ID", "prod");
     for (env_pairs, text) in [
         (vec![("DB_PASSWORD", "hunter2")], "DB_HOST=theirs\n"),
         (vec![("PGPASSWORD", "hunter2")], "DATABASE_URL=postgres://u@theirs/db\n"),
-        // The stronger layer's password.
+        // The password of the stronger layer counts.
         (
             vec![("DB_PASSWORD", "hunter2")],
             "DATABASE_URL=postgres://u:own@theirs/db\n",
@@ -92,7 +92,7 @@ fn a_password_of_anothers_goes_to_no_place_that_it_names() {
         (vec![secret], "DATABASE_URL=postgres://theirs/db\n"),
         (vec![secret], "PGHOSTADDR=203.0.113.1\n"),
         (vec![], "BACKUP_SECRET_ID=any\nDB_HOST=theirs\n"),
-        // By the name of one host, at the address of another.
+        // The name of one host, with the address of another.
         (
             vec![("HOME", "/home/ada")],
             "DATABASE_URL=postgres://u@h/d?hostaddr=203.0.113.1\n",
@@ -106,7 +106,7 @@ fn a_password_of_anothers_goes_to_no_place_that_it_names() {
         let message = place.refused(&[refusal, "from .env", "--env-file"]);
         assert!(!message.contains("hunter2"), "{message}");
     }
-    // The config file's, too, which is beneath it.
+    // Also a password of the config file, which is a weaker layer.
     Place::new()
         .toml("database_url = 'postgres://u:hunter2@h/db?sslmode=verify-full'\n")
         .env_file("DB_HOST=theirs\n")
@@ -123,7 +123,7 @@ fn a_password_of_anothers_goes_to_no_place_that_it_names() {
 
 #[test]
 fn its_own_password_may_go_where_it_says_and_what_only_strengthens_counts() {
-    // An application's file, which is about another database.
+    // The file of an application, with another database.
     let theirs = "DB_HOST=localhost\nDB_PORT=6\nDB_NAME=app\nDB_USER=app\nDB_PASSWORD=app\n";
     let settings = env(&[("DATABASE_URL", "postgres://u:p@h:5/db")])
         .env_file(theirs)
@@ -141,7 +141,7 @@ fn its_own_password_may_go_where_it_says_and_what_only_strengthens_counts() {
         .env_file("DATABASE_URL=postgres://u:p@h/db?sslmode=disable&require_auth=password\n")
         .load();
     assert_eq!(password(&settings), Some("p"));
-    // libpq's file says itself which host a password is for.
+    // libpq's file names the host for each password.
     let settings = env(&[("HOME", "/home/ada")])
         .env_file(&format!("{OWN}PGSSLMODE=disable\n"))
         .load();
@@ -157,7 +157,7 @@ fn its_own_password_may_go_where_it_says_and_what_only_strengthens_counts() {
 
 #[test]
 fn aws_credentials_of_anothers_go_to_no_endpoint_that_it_names() {
-    let refusal = "does not say where AWS credentials go that stand elsewhere";
+    let refusal = "may not decide where AWS credentials from elsewhere go";
     let keys = [("AWS_ACCESS_KEY_ID", "AKIA1"), ("AWS_SECRET_ACCESS_KEY", "s")];
     let store = "BACKUP_STORE=s3://shop-backups\n";
     for text in [
@@ -183,11 +183,11 @@ fn aws_credentials_of_anothers_go_to_no_endpoint_that_it_names() {
             assert!(endpoint.is_none(), "{service}");
         }
     }
-    // Where no store is in S3, an application's own endpoint is no matter.
+    // Without a store in S3, an application's own endpoint does not matter.
     let settings = env(&keys).env_file("AWS_ENDPOINT_URL=http://localhost:4566\n").load();
     ignored(&settings, "AWS_ENDPOINT_URL");
     assert!(settings.aws.endpoint.is_none());
-    // Its own keys may.
+    // The file's own keys may go to its own endpoint.
     let own = format!(
         "{store}AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\nAWS_ENDPOINT_URL=https://s3.example\nAWS_CA_BUNDLE=ca.pem\n"
     );
@@ -197,7 +197,7 @@ fn aws_credentials_of_anothers_go_to_no_endpoint_that_it_names() {
         .env_file("MINIO_END_POINT=minio\nMINIO_BUCKET=shop\nMINIO_ACCESS_KEY=a\nMINIO_SECRET_KEY=b\n")
         .load();
     assert_eq!(settings.aws.endpoint_s3.as_deref(), Some("http://minio"));
-    // A region becomes a part of the host's name.
+    // A region becomes a part of the host name.
     for region in ["theirs.example/", "x@theirs.example", "a.b"] {
         env(&[("AWS_REGION", region)]).refused(&["AWS_REGION", "expected a region"]);
     }
@@ -208,10 +208,11 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
     let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION=1d\nBACKUP_KEEP_LAST=1\n");
     place.input.uses = Uses::Prune;
     place.refused(&[
-        "BACKUP_RETENTION from .env: a file that nobody has named does not say what goes from a store",
+        "BACKUP_RETENTION from .env: a .env found in the working folder may not decide what pgstow removes from a \
+         store",
         "BACKUP_KEEP_LAST from .env",
     ]);
-    // A backup's own time is told by its tier.
+    // A backup only marks itself with its tier.
     place.input.uses = Uses::All;
     assert_eq!(place.load().retention.policy, Policy::Days(1));
     let mut own = Place::new().env_file("BACKUP_DIR=/srv/backups\nBACKUP_RETENTION_DAYS=14\n");
@@ -220,7 +221,7 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
     let key = "BACKUP_S3_KMS_KEY_ID=arn:aws:kms:eu-west-1:210987654321:key/theirs\n";
     env(&[("BACKUP_STORE", "s3://shop-backups")])
         .env_file(key)
-        .refused(&["BACKUP_S3_KMS_KEY_ID from .env", "does not choose a key"]);
+        .refused(&["BACKUP_S3_KMS_KEY_ID from .env", "may not choose a key"]);
     Place::new()
         .env_file(&format!("{key}BACKUP_STORE=s3://shop-backups\n"))
         .load();
@@ -230,12 +231,15 @@ fn what_stands_in_anothers_store_is_neither_removed_nor_encrypted_by_its_word() 
 fn doctor_does_not_send_anything_where_it_says_either() {
     let mut place = env(&[("DB_PASSWORD", "hunter2")]).env_file(OWN);
     place.input.uses = Uses::Doctor;
-    place.refused(&["does not say where credentials go that stand elsewhere"]);
+    place.refused(&["may not decide where credentials from elsewhere go"]);
     let mut place = env(&[("BACKUP_STORE", "s3://shop"), ("AWS_ACCESS_KEY_ID", "a")])
         .env_file("AWS_ENDPOINT_URL_S3=https://theirs.example\n");
     place.input.uses = Uses::Doctor;
-    place.refused(&["AWS_ENDPOINT_URL_S3 from .env", "does not say where AWS credentials go"]);
-    // What else is wrong, it shows.
+    place.refused(&[
+        "AWS_ENDPOINT_URL_S3 from .env",
+        "may not decide where AWS credentials from elsewhere go",
+    ]);
+    // `doctor` shows all other wrong values.
     let mut place = env(&[("BACKUP_LEASE_SECONDS", "x")]);
     place.input.uses = Uses::Doctor;
     assert_eq!(place.load().problems.len(), 1);
@@ -264,13 +268,13 @@ fn what_leads_nowhere_else_and_makes_no_line_less_safe_counts() {
     ] {
         env(&url)
             .env_file(&format!("{harm}\n"))
-            .refused(&["does not say where credentials go that stand elsewhere"]);
+            .refused(&["may not decide where credentials from elsewhere go"]);
     }
-    // Nor does a backup go by whom a restore fills.
+    // A backup does not use the target of a restore.
     let mut place = env(&[url[0], ("PGPASSWORD", "x")]).env_file("BACKUP_TARGET_HOST=theirs\n");
     place.input.uses = Uses::Backup;
     place.load();
-    // Shown, a retention removes nothing.
+    // A plan removes nothing.
     let mut place = env(&[("BACKUP_STORE", "/srv/backups")]).env_file("BACKUP_RETENTION_DAYS=7\n");
     place.input.uses = Uses::PrunePlan;
     assert_eq!(place.load().retention.policy, Policy::Days(7));

@@ -1,4 +1,4 @@
-//! Where the numbers of a run go.
+//! Where pgstow writes the metrics of a run.
 
 use super::*;
 use crate::settings::{MetricLines, Metrics};
@@ -12,7 +12,7 @@ fn on_a_machine_of_ones_own_nothing_is_written_until_it_is_asked_for() {
         file: None,
     };
     assert_eq!(env(&[]).load().metrics, expected);
-    // A name that something else left there makes no function of us.
+    // The name of a function alone does not show that pgstow runs in Lambda.
     let named = env(&[("AWS_LAMBDA_FUNCTION_NAME", "nightly")]);
     assert_eq!(named.load().metrics, expected);
 }

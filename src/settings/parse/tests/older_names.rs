@@ -29,7 +29,7 @@ fn an_older_systems_env_file_runs_unchanged() {
         "{:?}",
         settings.warnings
     );
-    noted(&settings, "travel unencrypted");
+    noted(&settings, "over an unencrypted connection");
     assert!(!settings.notes.iter().any(|note| note.contains("SCHEDULE")));
 }
 

@@ -1,4 +1,4 @@
-//! Which database is read.
+//! Which database a backup reads.
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn a_password_in_a_flag_is_warned_of() {
         "{:?}",
         settings.warnings
     );
-    // No backup's manifest tells of the command line that made it.
+    // A manifest says nothing of the command line that made it.
     assert!(settings.notes.iter().all(|note| !note.contains("password")));
     assert!(!settings.warnings.concat().contains("hunter2"));
 }
@@ -142,7 +142,7 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
     assert_eq!(beside.as_slice(), [("host", "DB_HOST from named.env".to_owned())]);
     noted(
         &settings,
-        "DB_PASSWORD from named.env not used: BACKUP_SECRET_ID from the environment is stronger",
+        "DB_PASSWORD from named.env not used: BACKUP_SECRET_ID from the environment has priority",
     );
     env(&[("BACKUP_SECRET_ID", "prod"), ("DB_PASSWORD", "x")]).refused(&["the secret holds the password"]);
     let settings = env(&[("DB_USER", "ada"), ("DB_PASSWORD", "x")])
@@ -171,7 +171,7 @@ fn a_url_without_a_login_completes_a_secret() {
         .env_file("BACKUP_TARGET_URL=postgres://h/db")
         .load();
     assert_eq!(whole(settings.target()), (Some("other".into()), Some("h".into())));
-    // With a login, it is a target of its own.
+    // A URL with a login is a target of its own.
     let settings = env(&[target]).flag("BACKUP_TARGET_URL", "postgres://u@h/db").load();
     assert!(matches!(settings.target(), Source::Direct(info) if info.host.as_deref() == Some("h")));
     env(&[target, ("BACKUP_TARGET_URL", "postgres://u@h/db")]).refused(&["give the target once"]);
@@ -206,15 +206,15 @@ fn libpqs_variables_lie_beneath_ours() {
     let settings = env(&pg).env_file("DB_HOST=ours\nDB_PASSWORD=ours\n").load();
     assert_eq!(direct(&settings).target(), "pguser@ours:5433/pgdb");
     assert_eq!(password(&settings), Some("ours"));
-    // A target is completed, but never by a database.
+    // libpq's variables complete a target, but never with the name of its database.
     let settings = env(&pg).flag("BACKUP_TARGET_URL", "postgres://u@t").load();
     let Source::Direct(target) = settings.target() else {
         panic!("{:?}", settings.target())
     };
     assert_eq!(target.target(), "u@t:5433/?");
-    // They name a source of their own only where they name a place.
+    // They name a source only if they name a host, a database or a service.
     assert!(matches!(env(&[("PGUSER", "u")]).load().source(), Source::None));
-    // Beneath a secret, without the password.
+    // For a secret they give defaults, without the password.
     let settings = env(&pg).flag("BACKUP_SECRET_ID", "prod").load();
     assert!(matches!(settings.source(), Source::Secret { defaults, .. }
         if defaults.host.as_deref() == Some("pg") && defaults.password.is_none()));
@@ -255,5 +255,5 @@ fn iam_needs_tls_and_no_password() {
         (password(&settings), direct(&settings).params["sslmode"].as_str()),
         (None, "verify-full")
     );
-    noted(&settings, "the password that is given beside it is not used");
+    noted(&settings, "the password in the settings is not used");
 }

@@ -15,7 +15,7 @@ fn with(uses: Uses, pairs: &[(&str, &str)]) -> Place {
 #[track_caller]
 fn goes_on(uses: Uses, variable: &str, text: &str) {
     let settings = with(uses, &[(variable, text)]).load();
-    let told = |warning: &String| warning.contains(variable) && warning.ends_with("(this command does without)");
+    let told = |warning: &String| warning.contains(variable) && warning.ends_with("(this command does not need it)");
     assert!(
         settings.warnings.iter().any(told),
         "{variable}: {:?}",
@@ -160,7 +160,7 @@ fn a_variable_of_libpqs_counts_where_nothing_else_says_that_part() {
     place.load();
 }
 
-/// Its port is known when it has been read.
+/// Only a secret that has been read shows whether it has a port.
 #[test]
 fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
     let unusable = |source: &Source| match source {
@@ -178,7 +178,7 @@ fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
         !parts.is_empty() && parts.iter().all(|part| *part == "port"),
         "{parts:?}"
     );
-    // What replaces the secret's port must be one.
+    // A setting that replaces the secret's port must be a port.
     with(Uses::Backup, &[secret, ("DATABASE_URL", ""), ("DB_PORT", "abc")]).refused(&["DB_PORT"]);
     let mut place = env(&[("BACKUP_TARGET_SECRET_ID", "one")]).named_env_file("BACKUP_TARGET_PORT=abc\n");
     place.input.uses = Uses::Restore;
