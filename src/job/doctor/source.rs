@@ -181,7 +181,7 @@ async fn tls(session: &Session) -> Check {
         Err(error) => return Check::lacking(NAME, &error),
     };
     let Some(line) = encryption else {
-        let detail = "the line is not encrypted";
+        let detail = "the connection is not encrypted";
         return if local {
             Check::ok(NAME, format!("{detail}, but it does not leave this machine"))
         } else {

@@ -349,7 +349,7 @@ async fn filled(
         .await
         .map_err(|refusal| refused("cannot look at the tables again", refusal))?;
     if let Some(what) = changed {
-        let what = format!("the target has changed since it was looked at: {what}");
+        let what = format!("the target has changed since it was checked: {what}");
         return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
     }
     job.observer.phase("emptying the tables");

@@ -275,7 +275,7 @@ fn an_open_line_serves_every_command_all_the_same(major: u32) {
     let mut doctor = pgstow();
     doctor.args(["doctor", "--json", "--store"]).arg(site.store());
     let told = run(doctor.env("DATABASE_URL", &outside)).text();
-    assert!(told.contains("the line is not encrypted"), "{told}");
+    assert!(told.contains("the connection is not encrypted"), "{told}");
 }
 
 on_majors! { an_open_line_serves_every_command_all_the_same: 15 17 }

@@ -154,7 +154,7 @@ impl Making<'_> {
             locked => locked.map_err(|refusal| refused(&format!("cannot replace {}", table.name()), refusal))?,
         }
         if self.session.standing(schema, name).await? != table.replaced {
-            let what = format!("{} has changed since it was looked at", table.name());
+            let what = format!("{} has changed since it was checked", table.name());
             return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
         }
         let dropped = self.wire.execute(format!("DROP TABLE {quoted}").as_bytes()).await;
