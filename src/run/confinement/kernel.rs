@@ -123,6 +123,7 @@ pub(super) fn mount_writable(folder: &CStr) -> Result<()> {
 #[allow(unsafe_code)]
 pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
     // Direct system calls: the C library's functions change every thread of the process, and wait for them.
+    // SAFETY: they take numbers, and no list, since its length is zero.
     unsafe {
         checked(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()))?;
         checked(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
@@ -257,6 +258,7 @@ pub(super) fn set_filter(filter: &[libc::sock_filter]) -> Result<()> {
         filter: filter.as_ptr().cast_mut(),
     };
     // Uses the older call: some systems that filter calls themselves allow only that one.
+    // SAFETY: the program outlives the call, and its length is that of the filter.
     let set = unsafe {
         let mode: c_ulong = libc::SECCOMP_MODE_FILTER.into();
         libc::prctl(
