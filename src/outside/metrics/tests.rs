@@ -222,7 +222,7 @@ fn verifications_and_drills_are_counted_apart() {
 }
 
 const GOLDEN: &str = r#"# Written by pgstow after each run; what it says of other databases is kept.
-# HELP pgstow_backup_last_run_timestamp_seconds When the last run ended, well or not.
+# HELP pgstow_backup_last_run_timestamp_seconds When the last run ended, with or without an error.
 # TYPE pgstow_backup_last_run_timestamp_seconds gauge
 pgstow_backup_last_run_timestamp_seconds{service="nightly",database="bü\"ch\\er\n"} 1738296349
 pgstow_backup_last_run_timestamp_seconds{service="nightly",database="shop"} 1738296349
@@ -234,15 +234,15 @@ pgstow_backup_last_run_success{service="nightly",database="shop"} 1
 # TYPE pgstow_backup_last_run_degraded gauge
 pgstow_backup_last_run_degraded{service="nightly",database="bü\"ch\\er\n"} 0
 pgstow_backup_last_run_degraded{service="nightly",database="shop"} 0
-# HELP pgstow_backup_last_run_exit_code The exit code that it ended with; 0: all is well, 3: a copy failed.
+# HELP pgstow_backup_last_run_exit_code The exit code of the last run; 0: no error, 3: a copy failed.
 # TYPE pgstow_backup_last_run_exit_code gauge
 pgstow_backup_last_run_exit_code{service="nightly",database="bü\"ch\\er\n"} 13
 pgstow_backup_last_run_exit_code{service="nightly",database="shop"} 0
-# HELP pgstow_backup_last_run_duration_seconds How long it took.
+# HELP pgstow_backup_last_run_duration_seconds How long the last run took.
 # TYPE pgstow_backup_last_run_duration_seconds gauge
 pgstow_backup_last_run_duration_seconds{service="nightly",database="bü\"ch\\er\n"} 2.5
 pgstow_backup_last_run_duration_seconds{service="nightly",database="shop"} 48.5
-# HELP pgstow_backup_last_run_notifications_failed Messages about it that could not be sent.
+# HELP pgstow_backup_last_run_notifications_failed Messages about the last run that could not be sent.
 # TYPE pgstow_backup_last_run_notifications_failed gauge
 pgstow_backup_last_run_notifications_failed{service="nightly",database="bü\"ch\\er\n"} 0
 pgstow_backup_last_run_notifications_failed{service="nightly",database="shop"} 0
@@ -262,10 +262,10 @@ pgstow_backup_tables{service="nightly",database="shop"} 120
 # HELP pgstow_backup_rows The rows in them.
 # TYPE pgstow_backup_rows gauge
 pgstow_backup_rows{service="nightly",database="shop"} 8401233
-# HELP pgstow_backup_read_bytes_per_second How fast it was read from the database.
+# HELP pgstow_backup_read_bytes_per_second Bytes per second that were read from the database.
 # TYPE pgstow_backup_read_bytes_per_second gauge
 pgstow_backup_read_bytes_per_second{service="nightly",database="shop"} 61000000
-# HELP pgstow_backup_size_deviation_ratio By what factor its size differs from the median of those before it, in either direction.
+# HELP pgstow_backup_size_deviation_ratio The factor by which its size differs from the median of earlier backups, in either direction.
 # TYPE pgstow_backup_size_deviation_ratio gauge
 pgstow_backup_size_deviation_ratio{service="nightly",database="shop"} 1.25
 "#;

@@ -250,7 +250,7 @@ mod tests {
             ..manifest()
         };
         for (manifest, why) in [
-            (too_long, "may have 134217728 at most"),
+            (too_long, "only 134217728 can be read again"),
             (too_many, "more than 5000 entries"),
             (absurd, "names and versions are too long"),
         ] {

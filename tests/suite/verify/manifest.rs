@@ -138,7 +138,7 @@ fn exchanged_names_are_found_by_the_table_of_contents() {
     for (what, change) in [
         ("calls it other.", &|table: &mut Value| table["schema"] = "other".into()),
         ("differ on the owner", &|table: &mut Value| {
-            table["owner"] = "nobody".into()
+            table["owner"] = "nobody".into();
         }),
     ] as [(&str, &dyn Fn(&mut Value)); 2]
     {

@@ -152,7 +152,7 @@ fn a_script_that_would_end_its_transaction_is_refused() {
     let why = refused("SELECT 1;\nCOMMIT;\n").to_string();
     assert_eq!(
         why,
-        "line 2 has COMMIT, which would end the transaction that the script is run in"
+        "line 2 has COMMIT, which would end the transaction in which the script runs"
     );
 }
 

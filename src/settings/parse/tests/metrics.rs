@@ -55,7 +55,9 @@ fn a_file_is_found_from_the_working_folder_and_must_have_the_collectors_ending()
     assert!(!settings.notes.iter().any(|note| note.contains(".prom")));
     let notes = env(&[("BACKUP_METRICS_FILE", "/var/lib/pgstow.txt")]).load().notes;
     assert!(
-        notes.iter().any(|note| note.contains("not /var/lib/pgstow.txt")),
+        notes
+            .iter()
+            .any(|note| note.contains("does not read /var/lib/pgstow.txt")),
         "{notes:?}"
     );
     env(&[("BACKUP_METRICS_FILE", "/var/lib/")]).refused(&["BACKUP_METRICS_FILE", "pgstow.prom"]);
