@@ -191,7 +191,7 @@ fn a_person_gets_signs_lines_and_hints_and_the_old_name_of_the_command_works() {
         "{}",
         told.text()
     );
-    assert!(told.text().contains("→ check host, port"), "{}", told.text());
+    assert!(told.text().contains("→ check that the server runs"), "{}", told.text());
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn copies_stand_beside_the_living(major: u32) {
     let clean = [&own[..], &["--clean"]].concat();
     let needed = backed.refused(&live.url(), &clean, "RESTORE_ERR", 41);
     assert!(
-        needed.message.contains("nothing was changed") && needed.hint.contains("what needs it"),
+        needed.message.contains("nothing was changed") && needed.hint.contains("remove the objects that need it"),
         "{needed:?}"
     );
     live.sql("DROP VIEW app.upon");
