@@ -51,7 +51,7 @@ fn a_black_hole_is_conn_err_after_the_connect_timeout() {
         .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok())
         .collect();
     assert!(queued.len() < 4, "the queue takes everybody");
-    for (listener, hint) in [(&silent, "host, port"), (&full, "security group")] {
+    for (listener, hint) in [(&silent, "its host and port"), (&full, "security group")] {
         let place = listener.local_addr().unwrap().to_string();
         let mut command = site.backup(&at(&database, &place));
         command.env("BACKUP_CONNECT_TIMEOUT_SECONDS", "1");
