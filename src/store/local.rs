@@ -72,14 +72,18 @@ impl Local {
     async fn write<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T> + Send + 'static) -> Result<T> {
         let begun = Arc::clone(&self.begun);
         self.work(move |root| {
+            // In this order: a write beside this one creates the folder before it says so.
+            let had_begun = begun.load(Ordering::Acquire);
             let exists = root.exists();
-            if begun.load(Ordering::Relaxed) && !exists {
+            if had_begun && !exists {
                 let what = format!("the store's folder {} has disappeared during the run", root.display());
                 return Err(Error::new(Code::Enoent, what).hint("mount its disk again, or find out who removed it"));
             }
             // This work may create the folder and remove it again. So the folder counts as existing from the next
             // work on, or once an object was seen in it.
-            begun.store(exists, Ordering::Relaxed);
+            if exists {
+                begun.store(true, Ordering::Release);
+            }
             work(root)
         })
         .await
@@ -94,7 +98,7 @@ impl Local {
         self.write(move |root| {
             let done = put(root, &names, &body, condition.as_ref())?;
             if matches!(done, Put::Done(_)) {
-                begun.store(true, Ordering::Relaxed);
+                begun.store(true, Ordering::Release);
             }
             if let Some(remembered) = remembered {
                 remembered.note(root);

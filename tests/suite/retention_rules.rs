@@ -339,7 +339,7 @@ async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
     said(
         apply("7d"),
         "pgstow-0-daily expires everything below pg/ after 30 days, the last good backup too",
-        "take pgstow-0-daily out at once",
+        "remove pgstow-0-daily at once",
     );
     service.put_rules(&json!({"Rules": foreign}));
 
