@@ -258,7 +258,9 @@ fn each_backup_vouches_for_the_one_before_it() {
     let (report, exit, _) = kept.verify(&[&first]);
     assert_eq!(exit, 40, "{report}");
     assert!(
-        report.to_string().contains(&format!("when {} was made", kept.id)),
+        report
+            .to_string()
+            .contains(&format!("but the manifest of {} says", kept.id)),
         "{report}"
     );
     fs::write(&path, whole).unwrap();
