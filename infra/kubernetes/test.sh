@@ -37,7 +37,7 @@ made=("$WORK"/made/*.yaml)
 say "kustomize: $(basename -a -s .yaml "${made[@]}" | xargs), taken by the schemas of Kubernetes ${VERSIONS[*]}"
 
 # What no schema can know: that the parts fit each other, the image, and pgstow.
-"$BINARY" backup --help >"$WORK/help"
+"$BINARY" backup --help=all >"$WORK/help"
 "$DEPLOY_VENV/bin/python" - "$WORK" <<'PY'
 import re, sys
 from pathlib import Path
