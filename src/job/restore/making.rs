@@ -36,8 +36,8 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
         database: Some(name.to_owned()),
     });
     let created = target.session.execute(&creation).await;
-    // If the server cannot make it (a locale or a tablespace is missing), the old database stays.
-    if replaces && created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+    // A server that refuses it (a locale or a tablespace is missing, or another run has made it) has made nothing.
+    if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
         state.set(Stage::Untouched);
     }
     created?;

@@ -121,6 +121,36 @@ fn a_role_that_may_not_create_databases_is_told_so_and_none_is_made() {
     assert_eq!(psql(16, &postgres_url(16), &count), "0");
 }
 
+/// The hint must not advise `--clean`: by the next run the name may belong to another run's database.
+#[test]
+fn a_database_that_the_server_refuses_to_create_changes_nothing() {
+    let backed = Backed::up(crate::restore::place::three(17), &[]);
+    let server = OwnServer::start(17);
+    let target = server.database("refused");
+    let url = server.url();
+    psql(17, &url, &format!("DROP DATABASE {}", quoted(&target.name)));
+    // A database with a session in it cannot be copied.
+    psql(17, &url, "ALTER DATABASE template0 ALLOW_CONNECTIONS true");
+    let (place, _) = url.rsplit_once('/').unwrap();
+    let mut session = stock(17, "psql");
+    let mut session = session
+        .args(["-X", "-q", "-d", &format!("{place}/template0")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'template0'";
+    while psql(17, &url, connected) == "0" {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let refused = backed.refused(&target.url(), &["--create"], "RESTORE_ERR", 41);
+    assert!(refused.message.contains("template0"), "{}", refused.message);
+    assert!(refused.message.contains("nothing was changed"), "{}", refused.message);
+    assert!(!refused.hint.contains("--clean"), "{}", refused.hint);
+    drop(session.stdin.take());
+    session.wait().unwrap();
+    backed.restored(&target, &["--create"]);
+}
+
 #[test]
 fn roles_that_another_server_lacks_come_first_with_globals() {
     let source = Database::fresh(15);
