@@ -26,7 +26,7 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
     if request.no_tablespaces {
         creation = database::without_tablespace(&creation);
     }
-    let mut notes = unfinished::sweep(target, replaces).await?;
+    let mut notes = unfinished::sweep(target, request.clean).await?;
     if let Some(beside) = &beside {
         // Before the database exists, so that no other run takes it for an unfinished one.
         target.session.claim(beside).await?;

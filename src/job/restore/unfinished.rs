@@ -51,9 +51,9 @@ pub(super) async fn placed(target: &Target) {
     }
 }
 
-/// If this run replaces the database: removes what killed runs for this target have left, and reports it; reports
-/// also what it does not remove.
-pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>> {
+/// With `--clean`, also if the target is absent now: removes what killed runs for this target have left, and reports
+/// it; reports also what it does not remove.
+pub(super) async fn sweep(target: &Target, clean: bool) -> Result<Vec<String>> {
     let (name, session) = (target.name(), &target.session);
     let (unfinished, finished) = (unfinished(name), finished(name));
     let beginning = database::beginning(name);
@@ -75,8 +75,8 @@ pub(super) async fn sweep(target: &Target, replaces: bool) -> Result<Vec<String>
         }
         let why = if left.is_used {
             Some("sessions are in it".to_owned())
-        } else if !replaces {
-            Some("this restore does not replace a database".to_owned())
+        } else if !clean {
+            Some("this restore is without --clean".to_owned())
         } else {
             match session.execute(&format!("DROP DATABASE {quoted}")).await {
                 Err(error) if error.code() == Code::ConnErr => return Err(error),

@@ -84,6 +84,34 @@ fn what_a_killed_restore_left_is_removed_by_the_next(major: u32) {
 
 on_majors! { what_a_killed_restore_left_is_removed_by_the_next: 15 18 }
 
+/// The target itself may have been dropped by hand in the meantime.
+fn what_is_left_of_a_database_that_is_gone_is_removed_only_with_clean(major: u32) {
+    let backed = Backed::up(three(major), &[]);
+    let target = Database::fresh(major);
+    let server = postgres_url(major);
+    let left = format!("{}_pgstow_00000001", &target.name[..target.name.len().min(40)]);
+    let _guard = Database::fresh_named(major, &left);
+    let comment = format!("pgstow: an unfinished restore, to take the place of {}", target.name);
+    let remark = format!("COMMENT ON DATABASE {} IS '{comment}'", quoted(&left));
+    psql(major, &server, &remark);
+    let drop_target = format!("DROP DATABASE {}", quoted(&target.name));
+    for (options, expected) in [
+        (
+            &["--create"][..],
+            format!("\\\"{left}\\\" unfinished, and it was not removed"),
+        ),
+        (REPLACES, format!("removed the database \\\"{left}\\\"")),
+    ] {
+        psql(major, &server, &drop_target);
+        let report = succeed(&mut backed.restore(&target.url(), options)).json();
+        let told = warnings(&report);
+        assert!(told.contains(&expected), "{expected}: {told}");
+    }
+    assert_eq!(databases(&target), target.name);
+}
+
+on_majors! { what_is_left_of_a_database_that_is_gone_is_removed_only_with_clean: 15 18 }
+
 /// What may be a user's, what another run is making, and what may be all that there is of a database.
 fn what_is_not_surely_left_stays_and_is_named(major: u32) {
     let backed = Backed::up(three(major), &[]);
