@@ -57,14 +57,13 @@ pub(super) async fn sweep(target: &Target, clean: bool) -> Result<Vec<String>> {
     let (name, session) = (target.name(), &target.session);
     let (unfinished, finished) = (unfinished(name), finished(name));
     let beginning = database::beginning(name);
+    let comments: &[&str] = &[&unfinished, &finished];
+    let is_finished = |comment: Option<&str>| comment == Some(&*finished);
     let mut notes = Vec::new();
-    for left in session.unfinished(&beginning, &[&unfinished, &finished]).await? {
+    for left in session.unfinished(&beginning, comments).await? {
         let quoted = identifier(&left.name);
-        if left.comment.as_deref() == Some(&*finished) {
-            notes.push(format!(
-                "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of \
-                 the two you want, and rename or drop the other"
-            ));
+        if is_finished(left.comment.as_deref()) {
+            notes.push(may_be_the_only_one(&quoted, name));
             continue;
         }
         if !session.claim(&left.name).await? {
@@ -73,26 +72,46 @@ pub(super) async fn sweep(target: &Target, clean: bool) -> Result<Vec<String>> {
             ));
             continue;
         }
-        let why = if left.is_used {
-            Some("sessions are in it".to_owned())
-        } else if !clean {
-            Some("this restore is without --clean".to_owned())
-        } else {
-            match session.execute(&format!("DROP DATABASE {quoted}")).await {
-                Err(error) if error.code() == Code::ConnErr => return Err(error),
-                dropped => dropped.err().map(|error| error.message()),
-            }
-        };
-        notes.push(match why {
-            None => format!("removed the database {quoted}, which an earlier restore had left unfinished"),
-            Some(why) => format!(
-                "an earlier restore left the database {quoted} unfinished, and it was not removed ({why}): run DROP \
-                 DATABASE {quoted}"
-            ),
-        });
+        // Between the list and the claim, the run that made it may have continued, dropped the old database, and
+        // ended. Under the claim no other run changes it.
+        let now = session.unfinished(&beginning, comments).await?;
+        if let Some(now) = now.iter().find(|now| now.name == left.name) {
+            notes.push(match is_finished(now.comment.as_deref()) {
+                true => may_be_the_only_one(&quoted, name),
+                false => remove(target, &quoted, now.is_used, clean).await?,
+            });
+        }
         session.let_go(&left.name).await?;
     }
     Ok(notes)
+}
+
+/// Removes one that this run has claimed, unless something speaks against it; returns the warning.
+async fn remove(target: &Target, quoted: &str, is_used: bool, clean: bool) -> Result<String> {
+    let why = if is_used {
+        Some("sessions are in it".to_owned())
+    } else if !clean {
+        Some("this restore is without --clean".to_owned())
+    } else {
+        match target.session.execute(&format!("DROP DATABASE {quoted}")).await {
+            Err(error) if error.code() == Code::ConnErr => return Err(error),
+            dropped => dropped.err().map(|error| error.message()),
+        }
+    };
+    Ok(match why {
+        None => format!("removed the database {quoted}, which an earlier restore had left unfinished"),
+        Some(why) => format!(
+            "an earlier restore left the database {quoted} unfinished, and it was not removed ({why}): run DROP \
+             DATABASE {quoted}"
+        ),
+    })
+}
+
+fn may_be_the_only_one(quoted: &str, name: &str) -> String {
+    format!(
+        "the database {quoted} was made by a restore that was killed while it replaced {name}: look which of the two \
+         you want, and rename or drop the other"
+    )
 }
 
 #[cfg(test)]
