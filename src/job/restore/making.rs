@@ -9,6 +9,9 @@ use crate::job::restore::RestoreRequest;
 use crate::postgres::{self, ConnectionInfo, Session};
 use crate::settings;
 
+/// How many temporary names are tried. The server has one lock for names of one hash.
+const NAMES: usize = 5;
+
 /// A database that this run makes.
 pub(super) struct New {
     /// Its temporary name, if it replaces another.
@@ -20,16 +23,17 @@ pub(super) struct New {
 /// Makes the database with the settings under which its data was written.
 pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<New> {
     let replaces = target.exists && request.clean;
-    let beside = replaces.then(|| database::beside(target.name()));
+    let beside = match replaces {
+        true => Some(claimed(target).await?),
+        false => None,
+    };
     let name = beside.as_deref().unwrap_or(target.name());
     let mut creation = database::creation(items, name)?;
     if request.no_tablespaces {
         creation = database::without_tablespace(&creation);
     }
     let mut notes = unfinished::sweep(target, request.clean).await?;
-    if let Some(beside) = &beside {
-        // Before the database exists, so that no other run takes it for an unfinished one.
-        target.session.claim(beside).await?;
+    if beside.is_some() {
         creation = unfinished::closed(&creation);
     }
     state.set(Stage::Making {
@@ -60,6 +64,18 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
             Err(error)
         }
     }
+}
+
+/// A temporary name, claimed before the database exists, so that no other run takes it for an unfinished one.
+async fn claimed(target: &Target) -> Result<String> {
+    for _ in 0..NAMES {
+        let beside = database::beside(target.name());
+        if target.session.claim(&beside).await? {
+            return Ok(beside);
+        }
+    }
+    let what = format!("the new database has no name: other sessions hold the locks of {NAMES} names that were tried");
+    Err(Error::new(Code::RestoreErr, what).hint("run it again"))
 }
 
 /// Grants, settings and the owner, as far as objects in the database depend on them.
