@@ -1,7 +1,7 @@
 //! Makes the new database, and what belongs to it.
 
 use super::ready::Target;
-use super::state::{Stage, State};
+use super::state::{Exchange, Stage, State};
 use super::{database, unfinished};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
@@ -163,9 +163,14 @@ fn giving(database: &str, owner: &str) -> String {
 pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequest, state: &State) -> Result<()> {
     let (session, name) = (&target.session, target.name());
     let quoted = postgres::quoting::identifier(name);
-    let template = |is: bool| format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}");
+    let exchange = Exchange {
+        database: name.to_owned(),
+        beside: beside.to_owned(),
+        is_template: target.is_template,
+    };
+    state.set(Stage::Placing(exchange.clone()));
     if target.is_template
-        && let Err(error) = session.execute(&template(false)).await
+        && let Err(error) = session.execute(&template(&quoted, false)).await
     {
         discard(target, beside, state).await;
         return Err(error);
@@ -177,16 +182,12 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         postgres::quoting::literal(beside)
     );
     let _ = session.execute(&end).await;
-    let kept = unfinished::keep(target, beside).await;
-    if kept.is_err() {
-        discard(target, beside, state).await;
-        if target.is_template {
-            session.execute(&template(true)).await?;
-        }
+    if let Err(error) = unfinished::keep(target, beside).await {
+        return Err(given_up(error, target, &exchange, state).await);
     }
-    kept?;
     state.set(Stage::Removing {
-        database: name.to_owned(),
+        exchange: exchange.clone(),
+        removed: false,
     });
     let force = if request.force { " WITH (FORCE)" } else { "" };
     let removed = session.execute(&format!("DROP DATABASE {quoted}{force}")).await;
@@ -194,29 +195,41 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         // Without an answer the old database may be gone, and the new one may be the only one left.
         if error.code() != Code::ConnErr && session.is_whole(name).await.unwrap_or(false) {
             // The server refused it.
-            state.set(Stage::Untouched);
-            discard(target, beside, state).await;
-            if target.is_template {
-                session.execute(&template(true)).await?;
-            }
+            return Err(given_up(error, target, &exchange, state).await);
         }
         return Err(error);
     }
-    let renaming = format!(
-        "ALTER DATABASE {} RENAME TO {quoted}",
-        postgres::quoting::identifier(beside)
-    );
+    let renaming = exchange.renaming();
+    state.set(Stage::Removing {
+        exchange,
+        removed: true,
+    });
     if session.execute(&renaming).await.is_err() {
         // A session has connected in between.
         let _ = session.execute(&end).await;
-        session.execute(&renaming).await.map_err(|error| {
-            error.hint(format!(
-                "the old database is removed, but the new one still has the name {beside}: run {renaming}"
-            ))
-        })?;
+        session.execute(&renaming).await?;
     }
     unfinished::placed(target).await;
     Ok(())
+}
+
+fn template(quoted: &str, is: bool) -> String {
+    format!("ALTER DATABASE {quoted} WITH IS_TEMPLATE {is}")
+}
+
+/// The error, when the old database is a template again and the new one is removed. What fails of that is attached.
+async fn given_up(error: Error, target: &Target, exchange: &Exchange, state: &State) -> Error {
+    state.set(Stage::Placing(exchange.clone()));
+    let quoted = postgres::quoting::identifier(target.name());
+    let restored = match exchange.is_template {
+        true => target.session.execute(&template(&quoted, true)).await,
+        false => Ok(()),
+    };
+    discard(target, &exchange.beside, state).await;
+    if restored.is_err() {
+        state.set(Stage::Placing(exchange.clone()));
+    }
+    error.with_clean_up(restored)
 }
 
 /// The report of a refused statement. It does not contain the value of a setting.

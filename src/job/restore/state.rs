@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::ready::some_of;
 use crate::error::{Code, Error};
 use crate::format::archive::BlockContent;
+use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
 use crate::repository::stored_archive::StoredArchive;
 use crate::settings;
@@ -20,8 +21,10 @@ use crate::units::count;
 pub(super) enum Stage {
     #[default]
     Untouched,
-    /// The database that is made anew is being removed.
-    Removing { database: String },
+    /// The new database is made. The old one is as it was, but may not be a template any more.
+    Placing(Exchange),
+    /// The old database is being removed, and then the new one gets its name; `removed`: the first is done.
+    Removing { exchange: Exchange, removed: bool },
     /// The database or roles are being made.
     Making { database: Option<String> },
     /// Objects are being removed, in one transaction.
@@ -50,11 +53,73 @@ pub(super) enum Stage {
     Running { end: TransactionEnd },
 }
 
+/// A database and the one that replaces it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub database: String,
+    /// The temporary name of the new one.
+    pub beside: String,
+    /// The old one was a template, which PostgreSQL does not remove.
+    pub is_template: bool,
+}
+
+impl Exchange {
+    /// The statement that ends it.
+    pub fn renaming(&self) -> String {
+        let Self { database, beside, .. } = self;
+        format!(
+            "ALTER DATABASE {} RENAME TO {}",
+            identifier(beside),
+            identifier(database)
+        )
+    }
+
+    fn of_template(&self) -> String {
+        match self.is_template {
+            true => format!(
+                "; if {0} exists, it may not be a template any more: then run ALTER DATABASE {1} WITH IS_TEMPLATE true",
+                self.database,
+                identifier(&self.database)
+            ),
+            false => String::new(),
+        }
+    }
+
+    /// The state of the target before anything is removed.
+    fn before(&self) -> String {
+        format!(
+            "the database {} is as it was; the database {}, which was to replace it, may be left{}",
+            self.database,
+            self.beside,
+            self.of_template()
+        )
+    }
+
+    /// The same from then on.
+    fn after(&self, removed: bool) -> String {
+        let Self { database, beside, .. } = self;
+        let renaming = self.renaming();
+        match removed {
+            true => format!(
+                "the database {database} is removed, and its replacement may still have the name {beside}: if it \
+                 has, run {renaming}"
+            ),
+            false => format!(
+                "the database {database} may have been removed, and its replacement has the name {beside}: if \
+                 {database} does not exist, run {renaming}{}",
+                self.of_template()
+            ),
+        }
+    }
+}
+
 /// How many names an error lists.
 const NAMED: usize = 10;
 /// How long the target may take to answer what it holds. The error waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What to do if a database may have to be made again.
+const ANEW: &str = "correct the cause, and run it again with --create --clean";
 /// The hint if the server refuses the role something.
 const PERMISSION: &str = "restore as a role that may do this, such as the owner of the replaced objects, or a \
                           superuser; or leave the object out, with everything that needs it: --exclude KIND:NAME";
@@ -173,13 +238,14 @@ impl State {
                 ("the database is as it was".to_owned(), None)
             }
             Stage::Untouched => ("nothing was changed in the target".to_owned(), None),
-            Stage::Removing { database } => (format!("the database {database} may have been removed"), None),
+            Stage::Placing(exchange) => (exchange.before(), Some(ANEW)),
+            Stage::Removing { exchange, removed } => (exchange.after(removed), Some(ANEW)),
             Stage::Making { database: None } => {
                 ("roles may have been made; the database is as it was".to_owned(), None)
             }
             Stage::Making { database: Some(name) } => (
                 format!("the database {name} may have been made, and is empty"),
-                Some("correct the cause, and run it again with --create --clean"),
+                Some(ANEW),
             ),
             Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
             Stage::Together => (
@@ -333,6 +399,43 @@ mod tests {
         let told = state.tell(&Error::new(Code::RestoreErr, "no"));
         let expected = "the new database is empty; the roles that were made stay: a";
         assert!(told.message().ends_with(expected), "{}", told.message());
+    }
+
+    #[test]
+    fn a_database_that_is_being_replaced_is_told_with_the_name_of_the_new_one() {
+        let exchange = |is_template| Exchange {
+            database: "app".to_owned(),
+            beside: "app_pgstow_00000001".to_owned(),
+            is_template,
+        };
+        let told = |stage| {
+            let state = State::default();
+            state.set(stage);
+            state.tell(&Error::new(Code::ConnErr, "no answer")).message()
+        };
+        let renaming = "run ALTER DATABASE \"app_pgstow_00000001\" RENAME TO \"app\"";
+        let template = "run ALTER DATABASE \"app\" WITH IS_TEMPLATE true";
+        for is_template in [false, true] {
+            let before = told(Stage::Placing(exchange(is_template)));
+            assert!(before.contains("the database app is as it was"), "{before}");
+            let removing = |removed| Stage::Removing {
+                exchange: exchange(is_template),
+                removed,
+            };
+            let during = told(removing(false));
+            assert!(during.contains("if app does not exist"), "{during}");
+            let after = told(removing(true));
+            assert!(after.contains("the database app is removed"), "{after}");
+            assert!(
+                during.contains(renaming) && after.contains(renaming),
+                "{during} {after}"
+            );
+            for text in [&before, &during] {
+                assert!(text.contains("app_pgstow_00000001"), "{text}");
+                assert_eq!(text.contains(template), is_template, "{text}");
+            }
+            assert!(!after.contains(template), "{after}");
+        }
     }
 
     #[test]
