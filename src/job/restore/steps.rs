@@ -15,7 +15,7 @@ use super::waiting::{self, Watch};
 use super::{Job, Loader, globals, in_place, into, loading, making, refreshing, renewing, replacing, script, silence};
 use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{ConnectionInfo, Passfile, Removal};
+use crate::postgres::{ConnectionInfo, Passfile, Removal, Session};
 use crate::run::private_folder::{PrivateFolder, answering};
 
 pub(super) async fn carry_out(
@@ -352,7 +352,7 @@ async fn fill(
             loader.finish("ground", &plan.ground, 1).await?;
         }
         loader.definitions(&plan.before, atomic).await?;
-        take_back_defaults(request, archive, target).await?;
+        take_back_defaults(job, request, archive, target).await?;
     }
 
     let silent = job.stop.or_stop(silence::of(archive, target, loader)).await?;
@@ -372,8 +372,7 @@ async fn fill(
     result?;
 
     state.set(Stage::Finishing);
-    let objects = renewing::made_objects(request, &archive.items, plan);
-    target.session.take_back_of_objects(&objects).await?;
+    take_back_of_objects(job, request, archive, target).await?;
     job.observer.phase(FINISHING);
     let (after, refreshes) = refreshing::divide(archive);
     loader.finish("after", &after, job.settings.jobs).await?;
@@ -420,7 +419,7 @@ async fn fill_past(
     job.observer.phase(DEFINING);
     past.step("ground", &plan.ground).await?;
     past.step("before", &plan.before).await?;
-    take_back_defaults(request, archive, target).await?;
+    take_back_defaults(job, request, archive, target).await?;
 
     silent = job.stop.or_stop(silence::of(archive, target, loader)).await?;
     silenced = Loader {
@@ -438,8 +437,7 @@ async fn fill_past(
     loaded?;
 
     state.set(Stage::Finishing);
-    let objects = renewing::made_objects(request, &archive.items, plan);
-    target.session.take_back_of_objects(&objects).await?;
+    take_back_of_objects(job, request, archive, target).await?;
     job.observer.phase(FINISHING);
     let (after, refreshes) = refreshing::divide(archive);
     past.finish(&after, job.settings.jobs).await?;
@@ -546,12 +544,48 @@ async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State)
 }
 
 /// Takes back what the target's default privileges give on the objects that are made again.
-async fn take_back_defaults(request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
+async fn take_back_defaults(job: &Job<'_>, request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
     if !renewing::has_the_backups_grants(request) {
         return Ok(());
     }
     let made = renewing::made(&archive.items, &archive.plan);
-    target.session.take_back_defaults(&made).await
+    if made.is_empty() {
+        return Ok(());
+    }
+    let taking = async {
+        let session = Session::connect(&target.info, &job.settings.postgres).await?;
+        session.take_back_defaults(&made).await?;
+        session.close().await;
+        Ok(())
+    };
+    while_it_answers(job, target, taking).await
+}
+
+/// The same for large objects, which come with the rows.
+async fn take_back_of_objects(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &Archive,
+    target: &Target,
+) -> Result<()> {
+    let objects = renewing::made_objects(request, &archive.items, &archive.plan);
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let taking = async {
+        let session = Session::connect(&target.info, &job.settings.postgres).await?;
+        session.take_back_of_objects(&objects).await?;
+        session.close().await;
+        Ok(())
+    };
+    while_it_answers(job, target, taking).await
+}
+
+/// Does work in a session of its own until a stop is requested, or until the server no longer answers the target's
+/// session.
+async fn while_it_answers<T>(job: &Job<'_>, target: &Target, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let work = waiting::while_it_answers(&target.session, job.settings.postgres.stall, work);
+    job.stop.or_stop(work).await
 }
 
 async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {

@@ -105,3 +105,29 @@ fn a_server_that_stops_midway_is_told_and_nothing_hangs() {
     assert!(told.message.contains("perhaps without data"), "{}", told.message);
     backed.site.assert_nothing_runs();
 }
+
+/// The target's default privileges are revoked while an event trigger makes it last.
+#[test]
+fn sigterm_while_default_privileges_are_taken_back_ends_the_restore() {
+    let source = Database::fresh(15);
+    source.sql("CREATE TABLE t AS SELECT 1 AS n");
+    let backed = Backed::up(source, &[]);
+    let target = backed.source.copy();
+    target.sql(
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+         CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); END';
+         CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('REVOKE') EXECUTE FUNCTION slow()",
+    );
+    let options = ["--clean", "--keep-going"];
+    let mut running = backed.site.start(&mut backed.restore(&target.url(), &options));
+    running.until("the server sleeps in the trigger", || {
+        target
+            .sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
+            == "1"
+    });
+    running.signal(Signal::TERM);
+    let (run, took) = running.end(Duration::from_secs(10));
+    let told = ended(&run, took, "INTERRUPTED", 143);
+    assert!(told.message.contains("some of the definitions"), "{}", told.message);
+    backed.site.assert_nothing_runs();
+}
