@@ -185,7 +185,7 @@ fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u
             settings.extend_from_slice(line);
         }
     }
-    let end = memmem::rfind(text, UNRESTRICT);
+    let end = memmem::rfind(text, UNRESTRICT).filter(|at| is_key(&text[at + UNRESTRICT.len()..]));
     let mut rest = &text[begin..end.unwrap_or(text.len())];
     let mut parts = vec![("the settings of the archive".to_owned(), settings)];
     let mut last = "the last definition".to_owned();
@@ -206,6 +206,12 @@ fn parts(text: &[u8], list: &[i64], items: &[Item]) -> Option<Vec<(String, Vec<u
     }
     parts.push((last, rest.to_vec()));
     Some(parts)
+}
+
+/// Whether this is the rest of pg_restore's last line for psql. In a definition the same word stands before other text.
+fn is_key(rest: &[u8]) -> bool {
+    let key = rest.trim_ascii_end();
+    !key.is_empty() && key.iter().all(u8::is_ascii_alphanumeric)
 }
 
 /// The pieces in UTF-8, which our session uses. `None` if the encoding is not known.
@@ -282,5 +288,19 @@ mod tests {
         assert!(texts[1].ends_with(odd));
         assert!(texts[2].starts_with("\n\nALTER f OWNER") && texts[2].ends_with("CREATE g;\n"));
         assert!(texts[3].contains("ALTER g OWNER") && !texts[3].contains('\\'));
+    }
+
+    #[test]
+    fn only_the_last_line_for_psql_is_cut_off() {
+        let text =
+            |end: &str| format!("SET a = 1;\n\n--\n-- Name: f\n--\n\nCREATE f AS '\n\\unrestrict abc\nEND';\n{end}");
+        let last = |end: &str| {
+            let parts = parts(text(end).as_bytes(), &[], &[]).unwrap();
+            String::from_utf8(parts.last().unwrap().1.clone()).unwrap()
+        };
+        for end in ["", "\n\\unrestrict K\n\n"] {
+            let last = last(end);
+            assert!(last.ends_with("\\unrestrict abc\nEND';\n"), "{last}");
+        }
     }
 }
