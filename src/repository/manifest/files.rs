@@ -35,13 +35,15 @@ pub fn checksums(files: &BTreeMap<String, FileRecord>) -> BTreeMap<String, Strin
         .collect()
 }
 
-/// These names become keys and paths: a name that leaves the folder must be refused here.
+/// These names become keys, paths and lines of text: a name that leaves the folder, or that a terminal or a list of
+/// checksums reads as something else, must be refused here.
 pub(super) fn check_names(files: &BTreeMap<String, FileRecord>) -> Result<(), Broken> {
     for file in files.values() {
-        let climbs = matches!(file.name.as_str(), "" | "." | "..")
-            || file.name.contains(['/', '\\', '\0'])
+        let is_odd = matches!(file.name.as_str(), "" | "." | "..")
+            || file.name.contains(['/', '\\'])
+            || file.name.contains(char::is_control)
             || file.name.len() > LONGEST_NAME;
-        if climbs {
+        if is_odd {
             return Err(Broken::FileName(file.name.clone()));
         }
     }

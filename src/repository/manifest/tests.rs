@@ -172,9 +172,21 @@ fn a_manifest_of_another_backup_or_with_a_climbing_name_is_broken() {
         Manifest::parse(&bytes, &id()),
         Err(Broken::OtherBackup { .. })
     ));
-    manifest.files.get_mut(role::DUMP).unwrap().name = "../other.dump".into();
-    let bytes = manifest.to_bytes().unwrap();
-    assert!(matches!(Summary::parse(&bytes, &other), Err(Broken::FileName(_))));
+    for name in [
+        "../other.dump",
+        "a\\b",
+        "..",
+        "",
+        "other\n.dump",
+        "other\r.dump",
+        "\u{1b}[2J.dump",
+        "other\u{85}.dump",
+    ] {
+        manifest.files.get_mut(role::DUMP).unwrap().name = name.into();
+        let bytes = manifest.to_bytes().unwrap();
+        let read = Summary::parse(&bytes, &other);
+        assert!(matches!(read, Err(Broken::FileName(_))), "{name:?}");
+    }
 }
 
 /// What a version of schema 1 would have written of this manifest.
