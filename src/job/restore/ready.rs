@@ -97,11 +97,7 @@ impl Target {
 
     /// Whether the plan's definitions fit into one transaction of this server.
     pub fn fits_one_transaction(&self, plan: &Plan) -> bool {
-        self.has_locks_for(plan.before.len())
-    }
-
-    pub fn has_locks_for(&self, definitions: usize) -> bool {
-        (definitions as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
+        (plan.before.len() as u64).saturating_mul(LOCKS_PER_DEFINITION) < self.found.locks
     }
 
     pub fn name(&self) -> &str {

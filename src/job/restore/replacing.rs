@@ -41,11 +41,11 @@ pub(super) async fn run(
         renewing::first(archive, target, loader).await?,
         Following::of(archive, target, loader).await?,
     ) else {
-        return not_done(request, no_text());
+        return not_done(request, NO_TEXT);
     };
     job.observer.phase("replacing the definitions");
     let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
-        return not_done(request, no_room());
+        return not_done(request, NO_ROOM);
     };
 
     let mut wire = renewed.session.into_wire().await?;
@@ -68,25 +68,25 @@ pub(super) async fn run(
     Ok(Some(left_out))
 }
 
-fn not_done(request: &RestoreRequest, error: Error) -> Result<Option<Vec<LeftOut>>> {
-    match request.single_transaction {
-        true => Err(error),
-        false => Ok(None),
+/// Why it is not one transaction, and the hint for a user who asked for one.
+type Reason = (&'static str, &'static str);
+
+const NO_TEXT: Reason = (
+    "some definitions in the backup are not text of the database's encoding, so one session cannot send them",
+    "leave --single-transaction out: pg_restore sends them as they are",
+);
+const NO_ROOM: Reason = (
+    "the server's lock table has no room for the definitions in one transaction",
+    room::HINT,
+);
+
+fn not_done(request: &RestoreRequest, (why, hint): Reason) -> Result<Option<Vec<LeftOut>>> {
+    if request.single_transaction {
+        let what = format!("--single-transaction: {why}");
+        return Err(Error::new(Code::RestoreErr, what).hint(hint));
     }
-}
-
-fn no_text() -> Error {
-    Error::new(
-        Code::RestoreErr,
-        "--single-transaction: some definitions in the backup are not text of the database's encoding, so one session \
-         cannot send them",
-    )
-    .hint("leave --single-transaction out: pg_restore sends them as they are")
-}
-
-fn no_room() -> Error {
-    let what = "--single-transaction: the server's lock table has no room for the definitions in one transaction";
-    Error::new(Code::RestoreErr, what).hint(room::HINT)
+    room::tell(why);
+    Ok(None)
 }
 
 /// What follows the first definitions, as it is sent.

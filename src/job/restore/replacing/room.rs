@@ -44,20 +44,19 @@ pub(in super::super) fn decide(
     if !request.clean || !removes {
         return Ok(false);
     }
-    if !request.tables.is_empty() {
-        return Ok(target.has_locks_for(definitions(plan)));
-    }
-    if jobs > 1 {
+    if request.tables.is_empty() && jobs > 1 {
         return Ok(false);
     }
     let lacking = lacking();
     if let Some(lacking) = &lacking {
-        tracing::info!(
-            "the rows are loaded after the removal is committed: {}",
-            lacking.message()
-        );
+        tell(&lacking.message());
     }
     Ok(lacking.is_none())
+}
+
+/// Says why a restore that could be one transaction is not.
+pub(super) fn tell(why: &str) {
+    tracing::info!("the rows are loaded after the removal is committed: {why}");
 }
 
 fn definitions(plan: &Plan) -> usize {
