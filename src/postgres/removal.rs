@@ -56,19 +56,14 @@ pub struct Definition {
 }
 
 impl Session {
-    /// Removes objects in one transaction and returns their number. An object that does not exist counts as removed.
-    /// An error undoes everything.
+    /// Removes objects in a transaction that stays open, and returns their number. An object that does not exist
+    /// counts as removed. An error undoes everything.
     pub async fn remove(&self, removal: &Removal<'_>) -> Result<usize> {
-        match self.remove_all(removal).await {
-            Ok(removed) => {
-                self.execute("COMMIT").await?;
-                Ok(removed)
-            }
-            Err(error) => {
-                self.roll_back().await;
-                Err(error)
-            }
+        let removed = self.remove_all(removal).await;
+        if removed.is_err() {
+            self.roll_back().await;
         }
+        removed
     }
 
     /// Called after an error, so an error here adds nothing. If the server no longer answers, it rolls back when the

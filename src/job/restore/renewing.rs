@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use memchr::memmem;
 
 use super::Job;
+use super::around::Surroundings;
 use super::loading::Loader;
 use super::plan::{self, Plan};
 use super::prepared::Archive;
@@ -107,17 +108,24 @@ pub(super) async fn replace(
 
 impl Renewed {
     /// Until the commit everything is as it was.
-    pub async fn commit(self, state: &State) -> Result<()> {
-        state.set(Stage::Committing);
-        if let Err(error) = self.session.execute("COMMIT").await {
-            if error.code() != Code::ConnErr {
-                state.set(Stage::Cleaning);
-            }
-            return Err(error);
-        }
+    pub async fn commit(self, around: &Surroundings, state: &State) -> Result<()> {
+        commit(&self.session, around, state).await?;
         self.session.close().await;
         Ok(())
     }
+}
+
+/// Commits the removal that is open in this session. If the answer is lost, or is not awaited, the objects may be gone.
+pub(super) async fn commit(session: &Session, around: &Surroundings, state: &State) -> Result<()> {
+    state.set(Stage::CommittingRemoval);
+    state.remind(around.reminder());
+    let committed = session.execute("COMMIT").await;
+    if committed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
+        // The server refused it.
+        state.set(Stage::Cleaning);
+        state.remind(None);
+    }
+    committed
 }
 
 /// The names of all relations and indexes that a plan makes.

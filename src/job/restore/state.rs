@@ -29,6 +29,8 @@ pub(super) enum Stage {
     Making { database: Option<String> },
     /// Objects are being removed, in one transaction.
     Cleaning,
+    /// That transaction is being committed, perhaps with the definitions of the new objects.
+    CommittingRemoval,
     /// The whole restore is one transaction, which is open.
     Together,
     /// Definitions are being made, in one transaction or without one.
@@ -233,6 +235,10 @@ impl State {
         let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
         let lacking = self.lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
         let whole = stage == Stage::Whole;
+        let reminds = match stage {
+            Stage::CommittingRemoval => "; if it is committed: ",
+            _ => "; ",
+        };
         let (state, again) = match stage {
             Stage::Untouched | Stage::Making { database: None } if !roles.is_empty() => {
                 ("the database is as it was".to_owned(), None)
@@ -248,6 +254,12 @@ impl State {
                 Some(ANEW),
             ),
             Stage::Cleaning => ("the removal was rolled back: the target is as it was".to_owned(), None),
+            Stage::CommittingRemoval => (
+                "the removal was being committed, and the server does not say whether it is: the target is as it was, \
+                 or the objects to be replaced are gone, with their rows"
+                    .to_owned(),
+                Some("correct the cause, and run it again with --clean: it restores the removed objects too"),
+            ),
             Stage::Together => (
                 "all of it was one transaction, which was rolled back: the target is as it was".to_owned(),
                 None,
@@ -373,7 +385,7 @@ impl State {
                 some_of(&roles, roles.len() as u64)
             ),
         };
-        let reminder = reminder.map_or(String::new(), |reminder| format!("; {reminder}"));
+        let reminder = reminder.map_or(String::new(), |reminder| format!("{reminds}{reminder}"));
         Error::new(error.code(), format!("{}; {state}{reminder}", error.message())).hint(hint)
     }
 }
@@ -436,6 +448,27 @@ mod tests {
             }
             assert!(!after.contains(template), "{after}");
         }
+    }
+
+    #[test]
+    fn a_removal_whose_commit_has_no_answer_may_have_removed_everything() {
+        let state = State::default();
+        state.set(Stage::CommittingRemoval);
+        state.remind(Some("run: ALTER TABLE a".to_owned()));
+        let told = state.tell(&Error::new(
+            Code::Interrupted(crate::error::Signal::Terminate),
+            "stopped",
+        ));
+        let message = told.message();
+        for words in [
+            "does not say whether it is",
+            "are gone, with their rows",
+            "; if it is committed: run: ALTER TABLE a",
+        ] {
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        assert!(!message.contains("rolled back"), "{message}");
+        assert!(told.hint_text().contains("--clean"), "{}", told.hint_text());
     }
 
     #[test]

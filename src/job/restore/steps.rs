@@ -475,14 +475,13 @@ async fn renew(
             return Ok(None);
         };
         let cleaned = renewed.cleaned;
-        renewed.commit(state).await?;
+        renewed.commit(&archive.around, state).await?;
         Ok(Some(cleaned))
     };
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let cleaned = job.stop.or_stop(replacing).await?;
     if let Some(cleaned) = cleaned {
         state.set(Stage::Defining { atomic: false, cleaned });
-        state.remind(archive.around.reminder());
     }
     Ok(cleaned.is_some())
 }
@@ -538,9 +537,12 @@ async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State)
     state.set(Stage::Cleaning);
     job.observer.phase("removing conflicting objects");
     let removal = removal(job, archive);
-    let cleaned = job.stop.or_stop(target.session.remove(&removal)).await?;
-    state.remind(archive.around.reminder());
-    Ok(cleaned)
+    let removing = async {
+        let cleaned = target.session.remove(&removal).await?;
+        renewing::commit(&target.session, &archive.around, state).await?;
+        Ok(cleaned)
+    };
+    job.stop.or_stop(removing).await
 }
 
 /// Takes back what the target's default privileges give on the objects that are made again.

@@ -131,3 +131,37 @@ fn sigterm_while_default_privileges_are_taken_back_ends_the_restore() {
     assert!(told.message.contains("some of the definitions"), "{}", told.message);
     backed.site.assert_nothing_runs();
 }
+
+/// The server waits for a standby that does not exist, so the answer to the commit does not come.
+#[test]
+fn sigterm_while_a_removal_is_committed_says_that_the_objects_may_be_gone() {
+    let source = Database::fresh(17);
+    source.sql("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(17);
+    for options in [["--clean", "--jobs=2"], ["--clean", "--keep-going"]] {
+        let target = server.database("committing");
+        target.sql("CREATE TABLE t (n int PRIMARY KEY); CREATE TABLE outside (n int REFERENCES t)");
+        target.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+        target.sql("SELECT pg_reload_conf()");
+        let mut running = backed.site.start(&mut backed.restore(&target.url(), &options));
+        running.until("the commit waits", || {
+            target.sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'",
+            ) == "1"
+        });
+        running.signal(Signal::TERM);
+        let (run, took) = running.end(Duration::from_secs(10));
+        let told = ended(&run, took, "INTERRUPTED", 143);
+        for words in ["the removal was being committed", "are gone", "outside_n_fkey"] {
+            assert!(told.message.contains(words), "{words}: {}", told.message);
+        }
+        assert!(!told.message.contains("rolled back"), "{}", told.message);
+        assert!(told.hint.contains("--clean"), "{}", told.hint);
+        backed.site.assert_nothing_runs();
+        target.sql("ALTER SYSTEM RESET synchronous_standby_names");
+        target.sql("SELECT pg_reload_conf()");
+        backed.restored(&target, &["--clean"]);
+        assert_eq!(target.sql("SELECT count(*) FROM t"), "1");
+    }
+}
