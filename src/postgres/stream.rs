@@ -170,29 +170,6 @@ impl Stream {
         Poll::Ready(Ok(count))
     }
 
-    /// Whether the server has sent anything by now.
-    pub async fn has_spoken(&mut self) -> Result<bool, Broken> {
-        if self.start < self.end {
-            return Ok(true);
-        }
-        let count = poll_fn(|context| {
-            Poll::Ready(match self.poll_fill(context) {
-                Poll::Ready(Ok(count)) => Ok(Some(count)),
-                Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(None),
-            })
-        });
-        match count.await? {
-            Some(0) => Err(Broken::Closed),
-            Some(_) => Ok(true),
-            None => Ok(false),
-        }
-    }
-
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        Ok(self.line.write_all(bytes).await?)
-    }
-
     /// Writes and flushes.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         self.line.write_all(bytes).await?;

@@ -196,9 +196,14 @@ impl Wire {
             .stream
             .body(length, if kind == b'T' { usize::MAX } else { MESSAGE_LIMIT })
             .await?;
+        self.noted(kind, &body, refused)
+    }
+
+    /// The same for one that is read.
+    fn noted(&self, kind: u8, body: &[u8], refused: &mut Option<Refusal>) -> Result<()> {
         match kind {
             b'E' => {
-                *refused = Some(complaint(&body).into_refusal(&self.redactor));
+                *refused = Some(complaint(body).into_refusal(&self.redactor));
                 Ok(())
             }
             // Notice, parameter, notification; the description of rows; the end of COPY and of a statement; an empty
@@ -252,6 +257,7 @@ mod tests {
     use tokio_postgres::error::SqlState;
 
     use super::*;
+    use crate::postgres::StallClock;
     use crate::postgres::stream::ROOM;
 
     /// What the receiver gets from a script of messages.
@@ -428,6 +434,62 @@ mod tests {
                 refused => refused,
             };
             assert!(matches!(heard, Err(Refusal::Broken(_))), "{said:?}");
+        }
+    }
+
+    async fn heard_by_server(line: &mut tokio::io::DuplexStream) -> (u8, Vec<u8>) {
+        let kind = line.read_u8().await.unwrap();
+        let length = line.read_u32().await.unwrap() as usize;
+        let mut body = vec![0; length - 4];
+        line.read_exact(&mut body).await.unwrap();
+        (kind, body)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_warns_of_each_row_is_heard_while_it_takes_them() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let server = tokio::spawn(async move {
+            assert_eq!(heard_by_server(&mut theirs).await.0, b'Q');
+            theirs.write_all(&message(b'G', b"\0\0\0")).await.unwrap();
+            let mut bytes = 0;
+            while let (b'd', body) = heard_by_server(&mut theirs).await {
+                bytes += body.len();
+                for _ in 0..300 {
+                    theirs.write_all(&message(b'N', &[b'x'; 4096])).await.unwrap();
+                }
+            }
+            theirs.write_all(&message(b'C', b"COPY 7\0")).await.unwrap();
+            theirs.write_all(&message(b'Z', b"T")).await.unwrap();
+            bytes
+        });
+        let mut wire = Wire::new(Stream::new(Box::new(ours), ROOM), Redactor::default());
+        let (pieces, mut received) = tokio::sync::mpsc::channel(4);
+        for piece in [
+            Piece::Rows(vec![b'1'; 500_000].into()),
+            Piece::Rows(vec![b'2'; 500_000].into()),
+            Piece::End,
+        ] {
+            pieces.send(piece).await.unwrap();
+        }
+        let clock = StallClock::default();
+        let copying = wire.copy_in(b"COPY", &mut received, &clock);
+        let rows = tokio::time::timeout(Duration::from_secs(20), copying).await.unwrap();
+        assert_eq!(rows.unwrap(), 7);
+        assert_eq!(server.await.unwrap(), 1_000_000);
+        assert_eq!(clock.waiting(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn the_clock_runs_while_a_server_takes_no_rows() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        theirs.write_all(&message(b'G', b"\0\0\0")).await.unwrap();
+        let mut wire = Wire::new(Stream::new(Box::new(ours), ROOM), Redactor::default());
+        let (pieces, mut received) = tokio::sync::mpsc::channel(1);
+        pieces.send(Piece::Rows(vec![b'1'; 500_000].into())).await.unwrap();
+        let clock = StallClock::default();
+        tokio::select! {
+            copied = wire.copy_in(b"COPY", &mut received, &clock) => panic!("{copied:?}"),
+            () = clock.watch(Duration::from_millis(50)) => {}
         }
     }
 }

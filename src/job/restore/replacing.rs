@@ -162,7 +162,12 @@ async fn fill(
     })?;
     let silent = silence::in_transaction(archive, target, wire).await?;
     let encoding = literal(&rows::encoding(&archive.items));
-    execute(wire, &format!("SET client_encoding = {encoding}")).await?;
+    // A check or a trigger may warn of each row, and nothing reads these warnings.
+    execute(
+        wire,
+        &format!("SET client_encoding = {encoding}; SET client_min_messages = error"),
+    )
+    .await?;
     load(job, archive, loader, wire, &silent).await?;
 
     job.observer.phase("making indexes and constraints");

@@ -27,6 +27,8 @@ use crate::store::reading::our_error;
 const PIECE: usize = 128 << 10;
 /// How many pieces may wait for the server.
 const AHEAD: usize = 8;
+/// How long a server may take to say that it has no lock, after the wait for it has ended.
+const LOCK_ERROR: Duration = Duration::from_secs(10);
 /// How long a server may take to roll back.
 const ROLLING_BACK: Duration = Duration::from_secs(30);
 
@@ -421,8 +423,19 @@ pub(super) async fn load(
     let name = backup.stored.name(copy.index);
     job.observer.table(&name);
     let (pieces, mut received) = mpsc::channel(AHEAD);
+    let clock = StallClock::default();
+    // A lock that the server waits for has a limit of its own, with a better error.
+    let settings = &job.settings.postgres;
+    let limit = settings.stall.max(settings.lock_wait.saturating_add(LOCK_ERROR));
     let copying = async move {
-        let copied = wire.copy_in(&copy.statement, &mut received).await;
+        let copied = tokio::select! {
+            biased;
+            copied = wire.copy_in(&copy.statement, &mut received, &clock) => copied,
+            () = clock.watch(limit) => {
+                let what = format!("the server has taken no byte of the rows for {} s", limit.as_secs());
+                Err(Error::new(Code::Stalled, what).into())
+            }
+        };
         // Dropped, so that the reader stops.
         drop(received);
         copied
@@ -439,6 +452,8 @@ pub(super) async fn load(
         (_, Err(refusal @ Refusal::Server { .. })) if !received_less(&refusal) => {
             Err(Unloaded::refused(&what, refusal))
         }
+        // The reader ended because the copying did.
+        (Err(ArchiveError::Stopped), Err(refusal)) => Err(Unloaded::refused(&what, refusal)),
         (Err(error), _) => {
             let told = unread(backup.stored, copy.index, error);
             // Read it again without loading it.

@@ -85,7 +85,8 @@ impl Wire {
         }
     }
 
-    async fn message(&mut self, partial: &mut Partial) -> Result<(u8, Vec<u8>), Broken> {
+    /// The next message. The wait can be cancelled.
+    pub(super) async fn message(&mut self, partial: &mut Partial) -> Result<(u8, Vec<u8>), Broken> {
         if partial.begun.is_none() {
             let header = self.stream.header().await?;
             let limit = if header.0 == b'd' { LONGEST } else { MESSAGE_LIMIT };

@@ -193,3 +193,35 @@ fn a_kill_midway_leaves_the_rows_that_were_there() {
     );
     assert_eq!(target.sql("SELECT count(*) FROM big"), "1500000");
 }
+
+/// Over a Unix socket, which holds few bytes. The function asks for its own warnings, which no setting of the session
+/// turns off, and keeps them out of the server's log.
+#[test]
+fn a_check_that_warns_of_every_row_does_not_stop_the_restore() {
+    let function = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION public.warns(int) RETURNS boolean LANGUAGE plpgsql
+             SET client_min_messages = 'warning' SET log_min_messages = 'fatal' AS 'BEGIN {body} RETURN true; END'"
+        )
+    };
+    let source = Database::fresh(17);
+    source.sql(&format!(
+        "{}; CREATE TABLE t (n int CHECK (public.warns(n))); INSERT INTO t SELECT generate_series(1, 100000); {}",
+        function(""),
+        function("RAISE WARNING ''%'', repeat(''x'', 4096);")
+    ));
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(17);
+    let target = server.database("warned");
+    target.sql("CREATE TABLE t (n int)");
+    let url = format!(
+        "postgresql://postgres:{}@/{}?host={}&port={}",
+        target.password(),
+        target.name,
+        server.data().parent().unwrap().display(),
+        target.address().1
+    );
+    let report = succeed(&mut backed.restore(&url, &["--clean"])).json();
+    assert_eq!(report["status"], "restored", "{report}");
+    assert_eq!(target.sql("SELECT count(*) FROM t"), "100000");
+}
