@@ -5,7 +5,6 @@
 //! last answer stay in the session's [`Stream`] for the next reader. A session can be one for replication, which the
 //! library does not support. And pgstow checks each question of the server before it answers. The library (`lent.rs`)
 //! gets the session when all of this is done.
-//! is done.
 
 mod login;
 mod negotiation;
