@@ -13,6 +13,10 @@ use crate::postgres::{ConnectionInfo, Redactor, Refusal, Row, Rows, Wire, log_in
 const PASSWORD: &str = "hunter2";
 /// A longer message that is no row ends a session.
 const MESSAGE_LIMIT: usize = 1 << 20;
+/// A longer row of a query ends a session.
+const ROW_LIMIT: usize = 1 << 30;
+/// A longer description of rows ends a session.
+const DESCRIPTION_LIMIT: usize = 16 << 20;
 /// A longer message ends a login.
 const LOGIN_LIMIT: usize = 64 << 10;
 
@@ -160,8 +164,14 @@ fn plain(said: &mut &[u8], copy: bool) -> Answer {
         if kind == b'd' && copy {
             answer.text.extend_from_slice(body);
         }
-        let is_row = kind == if copy { b'd' } else { b'D' };
-        let broken = body.len() < length || (length > MESSAGE_LIMIT && !is_row && kind != b'T');
+        let limit = match kind {
+            // These are passed on in pieces.
+            b'd' if copy => usize::MAX,
+            b'D' if !copy => ROW_LIMIT,
+            b'T' => DESCRIPTION_LIMIT,
+            _ => MESSAGE_LIMIT,
+        };
+        let broken = body.len() < length || length > limit;
         let understood = !broken
             && match kind {
                 b'd' => copy,

@@ -21,6 +21,10 @@ pub(crate) use filling::Piece;
 
 /// The most that one read brings. A socket seldom gives more at once.
 pub(crate) const READ: usize = 256 << 10;
+/// No message of a server is longer, because the server could not build it in memory.
+const LONGEST: usize = 1 << 30;
+/// No description of a statement's rows is longer: a server has at most 1664 columns in one, with short names.
+const LONGEST_DESCRIPTION: usize = 16 << 20;
 /// How long a server may take to end a session.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -87,7 +91,7 @@ impl Wire {
             let (kind, length) = self.stream.header().await?;
             match kind {
                 b'D' => {
-                    let body = self.stream.body(length, usize::MAX).await?;
+                    let body = self.stream.body(length, LONGEST).await?;
                     rows.push(Row::parse(&body).ok_or_else(|| unexpected("an invalid row"))?);
                 }
                 b'Z' => {
@@ -192,10 +196,11 @@ impl Wire {
 
     /// Messages that may come at any time, and the server's error.
     async fn other(&mut self, kind: u8, length: usize, refused: &mut Option<Refusal>) -> Result<()> {
-        let body = self
-            .stream
-            .body(length, if kind == b'T' { usize::MAX } else { MESSAGE_LIMIT })
-            .await?;
+        let limit = match kind {
+            b'T' => LONGEST_DESCRIPTION,
+            _ => MESSAGE_LIMIT,
+        };
+        let body = self.stream.body(length, limit).await?;
         self.noted(kind, &body, refused)
     }
 
@@ -372,6 +377,24 @@ mod tests {
             .ended()
             .await;
         assert!(ended.message().contains("terminating connection"), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_message_longer_than_any_servers_is_refused_at_its_header() {
+        for (kind, limit) in [(b'D', LONGEST), (b'T', LONGEST_DESCRIPTION)] {
+            // The length counts its own four bytes.
+            let length = u32::try_from(limit + 5).unwrap();
+            let said = [&[kind][..], &length.to_be_bytes()].concat();
+            let (of_many, of_one) = (
+                wire(&said, said.len(), 1).execute(b"SELECT").await,
+                wire(&said, said.len(), 1).execute_one(b"SELECT").await,
+            );
+            for refused in [of_many, of_one] {
+                let error = refused.unwrap_err().into_error();
+                let told = format!("a message of {} bytes", limit + 1);
+                assert!(error.message().contains(&told), "{error}");
+            }
+        }
     }
 
     #[tokio::test]

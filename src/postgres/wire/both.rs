@@ -1,11 +1,8 @@
 //! COPY in both directions at once, as replication uses it (documentation: "Streaming Replication Protocol").
 
-use super::{MESSAGE_LIMIT, Refusal, Wire, append, unexpected};
+use super::{LONGEST, MESSAGE_LIMIT, Refusal, Wire, append, unexpected};
 use crate::postgres::refusal::complaint;
 use crate::postgres::stream::{Broken, Header};
-
-/// No message of a server is longer, because the server could not build it in memory.
-const LONGEST: usize = 1 << 30;
 
 /// The bytes of the next message so far. A wait for it can be cancelled at any moment, and continued with this.
 #[derive(Default)]

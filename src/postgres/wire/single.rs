@@ -1,7 +1,7 @@
 //! Runs exactly one statement: the server itself refuses a text with several (docs: "Extended Query"). For statements
 //! that contain text from others.
 
-use super::{MESSAGE_LIMIT, Refusal, Wire, append};
+use super::{LONGEST, MESSAGE_LIMIT, Refusal, Wire, append};
 use crate::error::{Code, Error};
 
 impl Wire {
@@ -23,7 +23,7 @@ impl Wire {
             match kind {
                 // Answers to parse and bind; then a row.
                 b'1' | b'2' => drop(self.stream.body(length, MESSAGE_LIMIT).await?),
-                b'D' => drop(self.stream.body(length, usize::MAX).await?),
+                b'D' => drop(self.stream.body(length, LONGEST).await?),
                 b'Z' => {
                     self.stream.body(length, MESSAGE_LIMIT).await?;
                     return refused.map_or(Ok(()), Err);
