@@ -71,13 +71,15 @@ pub(super) struct Logins {
 /// How long a program's sessions have to end with it, and then how long pgstow may take to cancel their statements.
 const LEAVING: Duration = Duration::from_millis(500);
 const CANCELLING: Duration = Duration::from_secs(5);
+/// How long to wait after a client could not be accepted, before the next attempt.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 impl Logins {
     /// Listens in a new folder of this name, with the socket name that libpq looks for.
     pub fn open(folder: PathBuf, info: &ConnectionInfo, settings: &settings::Postgres) -> io::Result<Logins> {
         let port = info.port.ok_or(io::ErrorKind::InvalidInput)?;
         DirBuilder::new().mode(0o700).create(&folder)?;
-        let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{port}")))?;
+        let listener = Arc::new(UnixListener::bind(folder.join(format!(".s.PGSQL.{port}")))?);
         let home = settings.child_env.iter().find(|(name, _)| name == "HOME");
         let door = Arc::new(Door {
             info: info.clone(),
@@ -86,15 +88,18 @@ impl Logins {
             inside: Mutex::default(),
         });
         let entrance = Arc::clone(&door);
-        let listening = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let door = Arc::clone(&entrance);
-                tokio::spawn(async move {
-                    // It ends when either side ends it; each side reports its own error.
-                    let _ = door.serve(client).await;
-                });
-            }
-        });
+        let accept = move || {
+            let listener = Arc::clone(&listener);
+            async move { listener.accept().await }
+        };
+        let serve = move |(client, _): (UnixStream, _)| {
+            let door = Arc::clone(&entrance);
+            tokio::spawn(async move {
+                // It ends when either side ends it; each side reports its own error.
+                let _ = door.serve(client).await;
+            });
+        };
+        let listening = tokio::spawn(receive(accept, serve));
         Ok(Logins {
             folder,
             door,
@@ -136,6 +141,31 @@ impl Logins {
             whose: settled.whose,
             ..ConnectionInfo::default()
         })
+    }
+}
+
+/// Serves every client, until it is cancelled. A client that cannot be accepted does not end it: the process may have
+/// too many open files for a moment, and the program will connect again hours later.
+async fn receive<C, A>(mut accept: impl FnMut() -> A, serve: impl Fn(C))
+where
+    A: Future<Output = io::Result<C>>,
+{
+    let mut is_failing = false;
+    loop {
+        match accept().await {
+            Ok(client) => {
+                is_failing = false;
+                serve(client);
+            }
+            Err(error) => {
+                // One warning for failures in a row, not ten per second.
+                if !is_failing {
+                    tracing::warn!("cannot accept a connection of pg_restore, trying again: {error}");
+                }
+                is_failing = true;
+                sleep(AFTER_FAILURE).await;
+            }
+        }
     }
 }
 
@@ -359,7 +389,38 @@ fn complaint(error: &Error) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_cannot_be_accepted_is_not_the_last() {
+        // From the last one to the first.
+        let mut accepted = vec![
+            Ok(2),
+            Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            Err(rustix::io::Errno::MFILE.into()),
+            Ok(1),
+        ];
+        let accept = move || {
+            let next = accepted.pop();
+            async move {
+                match next {
+                    Some(accepted) => accepted,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let (sender, mut served) = mpsc::unbounded_channel();
+        let receiving = receive(accept, |client| sender.send(client).unwrap());
+        let both = timeout(Duration::from_secs(10), async {
+            (served.recv().await, served.recv().await)
+        });
+        tokio::select! {
+            () = receiving => panic!("it ended"),
+            both = both => assert_eq!(both.unwrap(), (Some(1), Some(2))),
+        }
+    }
 
     #[tokio::test]
     async fn what_a_client_says_first_is_understood() {
