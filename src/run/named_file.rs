@@ -1,4 +1,4 @@
-//! Reads a whole file that a person has named: it never waits, and refuses files that are too long.
+//! Opens and reads files that a person has named. It never waits, and refuses files that are too long.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// The bytes of a regular file; symbolic links are followed.
-pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// A regular file, for reading; symbolic links are followed.
+pub fn open(path: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
         // Opening a FIFO would wait for ever.
@@ -17,8 +17,13 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
+    Ok(file)
+}
+
+/// The bytes of a regular file.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes)?;
+    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(
             ErrorKind::FileTooLarge,

@@ -4,11 +4,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_types::os_shim_internal::Env;
+
+use crate::run::named_file;
 
 const ADDRESSES: [&str; 2] = [
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -61,7 +64,7 @@ impl OfContainer {
             Some((variable, value))
         };
         if let Some((variable, value)) = given(TOKEN_FILE)
-            && let Err(error) = std::fs::File::open(&value)
+            && let Err(error) = named_file::open(Path::new(&value))
         {
             let why = Why::Unread(error);
             return CredentialsError::provider_error(Self { variable, value, why });
@@ -131,5 +134,13 @@ mod tests {
         assert!(text.contains("names /dev/null/none, which cannot be read"), "{text}");
         assert_eq!(hint, TOKEN);
         assert!(of(&told(&[])).is_none());
+        // Opening it in another way would wait for ever.
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let (text, hint) = of(&told(&[address, (TOKEN_FILE, fifo.to_str().unwrap())])).unwrap();
+        assert!(text.ends_with("cannot be read: it is not a regular file"), "{text}");
+        assert_eq!(hint, TOKEN);
     }
 }

@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,6 +31,7 @@ use aws_types::os_shim_internal::{Env, Fs};
 
 use super::container::{Container, OfContainer};
 use super::process::{self, Process, ProcessFailure};
+use crate::run::named_file;
 
 /// pgstow asks for new credentials this long before the old ones expire.
 const AHEAD: Duration = Duration::from_secs(300);
@@ -226,6 +228,18 @@ struct NoToken {
     source: io::Error,
 }
 
+impl NoToken {
+    /// The first of these files that cannot be opened for this reason.
+    fn among(named: [(Option<String>, &'static str); 2], kind: io::ErrorKind) -> Option<Self> {
+        named.into_iter().find_map(|(file, by)| {
+            let file = file.filter(|file| !file.is_empty())?;
+            // The SDK opened it a moment ago.
+            let source = named_file::open(Path::new(&file)).err()?;
+            (source.kind() == kind).then_some(Self { file, by, source })
+        })
+    }
+}
+
 impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -251,18 +265,10 @@ async fn naming_the_token(error: CredentialsError) -> CredentialsError {
         (key, "web_identity_token_file of the AWS profile"),
         (variable, "AWS_WEB_IDENTITY_TOKEN_FILE"),
     ];
-    for (file, by) in named {
-        let Some(file) = file.filter(|file| !file.is_empty()) else {
-            continue;
-        };
-        // It was opened a moment ago.
-        if let Err(source) = std::fs::File::open(&file)
-            && source.kind() == kind
-        {
-            return CredentialsError::provider_error(NoToken { file, by, source });
-        }
+    match NoToken::among(named, kind) {
+        Some(token) => CredentialsError::provider_error(token),
+        None => error,
     }
-    error
 }
 
 /// The kind of a file error, if reading a file is what failed.
@@ -394,6 +400,21 @@ mod tests {
             let held = held(expires_in, asked, refused);
             assert_eq!(held.usable().is_some(), usable, "{expires_in:?} {asked:?} {refused}");
         }
+    }
+
+    #[test]
+    fn the_token_file_that_cannot_be_opened_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fifo, absent) = (folder.path().join("fifo"), folder.path().join("absent"));
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+        let name = |path: &Path| Some(path.to_str().unwrap().to_owned());
+        // It does not wait for a writer of the FIFO.
+        let named = [(name(&fifo), "profile"), (name(&absent), "variable")];
+        let token = NoToken::among(named, io::ErrorKind::NotFound).unwrap();
+        assert_eq!((token.by, Some(token.file)), ("variable", name(&absent)));
+        let named = [(None, "profile"), (Some(String::new()), "variable")];
+        assert!(NoToken::among(named, io::ErrorKind::NotFound).is_none());
     }
 
     #[test]
