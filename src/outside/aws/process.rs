@@ -3,7 +3,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::process::{Output, Stdio};
+use std::io;
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
 use aws_config::profile::ProfileSet;
@@ -13,9 +14,16 @@ use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::printable;
 
 /// Shorter than one attempt of any request, so that the error names the program and not the service.
 const LIMIT: Duration = Duration::from_secs(14);
+/// How many bytes of each of its outputs are kept.
+const KEPT: usize = 64 << 10;
+/// An error quotes at most this many characters of what it wrote to stderr.
+const QUOTED: usize = 300;
 const KEY: &str = "credential_process";
 /// Keys of a profile that take precedence over it.
 const STRONGER: [&str; 6] = [
@@ -81,35 +89,46 @@ impl Process {
 
     async fn ask(&self) -> provider::Result {
         let failed = |why: String| CredentialsError::provider_error(self.failure(why));
-        let output = match tokio::time::timeout(LIMIT, self.run()).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(failed(format!("cannot be started: {error}"))),
+        let ended = match tokio::time::timeout(LIMIT, self.run()).await {
+            Ok(ended) => ended.map_err(failed)?,
             Err(_) => return Err(failed(format!("gave no credentials within {} s", LIMIT.as_secs()))),
         };
-        if !output.status.success() {
-            let told = String::from_utf8_lossy(&output.stderr);
-            return Err(failed(format!("ended with {}: {}", output.status, told.trim())));
+        if !ended.status.success() {
+            let why = match last_line(&ended.stderr) {
+                Some(line) => format!("ended with {}: {line}", ended.status),
+                None => format!("ended with {}", ended.status),
+            };
+            return Err(failed(why));
         }
-        credentials(&output.stdout).map_err(|why| failed(format!("printed no credentials: {why}")))
+        credentials(&ended.stdout).map_err(|why| failed(format!("printed no credentials: {why}")))
     }
 
     /// Runs in its own process group, without stdin: a question to a person would get no answer.
-    async fn run(&self) -> std::io::Result<Output> {
+    async fn run(&self) -> Result<Ended, String> {
         let mut group = Group(None);
-        let child = tokio::process::Command::new("sh")
+        let mut child = tokio::process::Command::new("sh")
             .args(["-c", &self.command])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()?;
+            .spawn()
+            .map_err(|error| format!("cannot be started: {error}"))?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok());
         group.0 = leader.and_then(Pid::from_raw);
-        let output = child.wait_with_output().await;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err("has no pipes for its output".to_owned());
+        };
+        let (stdout, stderr) = tokio::try_join!(whole(stdout), end(stderr))?;
+        let status = child.wait().await;
         // Its leader has been reaped, so the number may belong to another process now.
         group.0 = None;
-        output
+        Ok(Ended {
+            status: status.map_err(|error| format!("cannot be waited for: {error}"))?,
+            stdout,
+            stderr,
+        })
     }
 
     fn failure(&self, why: String) -> ProcessFailure {
@@ -118,6 +137,14 @@ impl Process {
             why,
         }
     }
+}
+
+/// How the program ended, and what it wrote.
+struct Ended {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    /// Its last [`KEPT`] bytes.
+    stderr: Vec<u8>,
 }
 
 /// Killed on drop.
@@ -130,6 +157,41 @@ impl Drop for Group {
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
+}
+
+/// All bytes, if they are at most [`KEPT`].
+async fn whole(output: impl AsyncRead + Unpin) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = output.take(KEPT as u64 + 1).read_to_end(&mut bytes).await;
+    match read.map_err(|error| unread(&error))? {
+        count if count > KEPT => Err(format!("printed more than {} KiB instead of credentials", KEPT >> 10)),
+        _ => Ok(bytes),
+    }
+}
+
+/// The last [`KEPT`] bytes. The others are read too, so that the program does not wait.
+async fn end(mut output: impl AsyncRead + Unpin) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(2 * KEPT);
+    while output.read_buf(&mut bytes).await.map_err(|error| unread(&error))? > 0 {
+        bytes.drain(..bytes.len().saturating_sub(KEPT));
+    }
+    Ok(bytes)
+}
+
+fn unread(error: &io::Error) -> String {
+    format!("has an output that cannot be read: {error}")
+}
+
+/// The last line that is not empty. Programs write debugging output before it, which is long and may hold secrets.
+fn last_line(written: &[u8]) -> Option<String> {
+    let written = String::from_utf8_lossy(written);
+    let line = written.trim().lines().next_back()?;
+    let line = printable::line(line.trim());
+    let excess = line.char_indices().nth(QUOTED).map(|(at, _)| at);
+    Some(match excess {
+        Some(at) => format!("{}…", &line[..at]),
+        None => line,
+    })
 }
 
 /// Documentation: "Sourcing credentials with an external process in the AWS CLI". Field names are case-insensitive,
@@ -231,6 +293,42 @@ mod tests {
             let told = credentials(printed.as_bytes()).unwrap_err();
             assert!(told.contains(why), "{told}");
         }
+    }
+
+    /// Why this shell command gives no credentials.
+    async fn failure_of(command: &str) -> String {
+        let process = Process {
+            profile: "broken".to_owned(),
+            command: command.to_owned(),
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(10), process.ask()).await;
+        let error = asked.unwrap().unwrap_err();
+        let source = error.source().unwrap();
+        source.downcast_ref::<ProcessFailure>().unwrap().why.clone()
+    }
+
+    #[tokio::test]
+    async fn of_what_a_failed_program_wrote_only_the_last_line_is_quoted() {
+        // More than a pipe and a buffer can hold, then what a person can act on.
+        let flood = "head -c 300000 /dev/zero | tr '\\0' 'x' >&2";
+        let last = "printf '\\nsecret\\nno ticket \\033[2J \\n\\n' >&2";
+        let why = failure_of(&format!("{flood}; {last}; exit 3")).await;
+        assert_eq!(why, "ended with exit status: 3: no ticket \u{fffd}[2J");
+        let why = failure_of(&format!("{flood}; exit 3")).await;
+        assert_eq!(why, format!("ended with exit status: 3: {}…", "x".repeat(QUOTED)));
+        assert_eq!(failure_of("exit 3").await, "ended with exit status: 3");
+        assert_eq!(last_line("é".repeat(QUOTED).as_bytes()), Some("é".repeat(QUOTED)));
+        assert_eq!(last_line(b" \n\n"), None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_prints_without_end_is_not_read_to_its_end() {
+        let why = failure_of("yes").await;
+        assert!(why.starts_with("printed more than 64 KiB"), "{why}");
+        let why = failure_of("printf '[]'").await;
+        assert_eq!(why, "printed no credentials: it is not a JSON object");
+        let why = failure_of("exec pgstow-lacks-this").await;
+        assert!(why.starts_with("ended with exit status: 127: "), "{why}");
     }
 
     #[tokio::test]
