@@ -40,7 +40,7 @@ pub enum Published {
 pub struct Unpublished {
     pub step: Step,
     pub error: io::Error,
-    /// Whether the file got its temporary name back after it had its final one.
+    /// Whether the file has only its temporary name again, after it had its final one.
     pub undone: io::Result<()>,
 }
 
@@ -51,6 +51,14 @@ pub enum Step {
 }
 
 impl Unpublished {
+    fn of_rename(error: Errno) -> Self {
+        Self {
+            step: Step::Rename,
+            error: error.into(),
+            undone: Ok(()),
+        }
+    }
+
     /// `what` is the verb in "cannot … <target>", for a rename that failed.
     pub fn told(self, what: &str, target: &Path) -> Error {
         let error = match self.step {
@@ -81,19 +89,15 @@ pub fn give_name(
 ) -> std::result::Result<Published, Unpublished> {
     let folder = folder.as_fd();
     let renamed = match how {
-        Publish::Replace => rustix::fs::renameat(folder, temporary, folder, name),
+        Publish::Replace => rustix::fs::renameat(folder, temporary, folder, name).map_err(Unpublished::of_rename),
         Publish::IfAbsent => rename_if_absent(folder, temporary, name),
     };
     match renamed {
         Ok(()) => {}
-        Err(Errno::EXIST) if how == Publish::IfAbsent => return Ok(Published::Exists),
-        Err(error) => {
-            return Err(Unpublished {
-                step: Step::Rename,
-                error: error.into(),
-                undone: Ok(()),
-            });
+        Err(unpublished) if how == Publish::IfAbsent && unpublished.error.kind() == io::ErrorKind::AlreadyExists => {
+            return Ok(Published::Exists);
         }
+        Err(unpublished) => return Err(unpublished),
     }
     // Without this, a power failure may remove the name that the caller is about to report.
     sync_handle(folder).map_err(|error| Unpublished {
@@ -107,14 +111,31 @@ pub fn give_name(
     Ok(Published::Done)
 }
 
-fn rename_if_absent(folder: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> rustix::io::Result<()> {
+fn rename_if_absent(folder: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> Result<(), Unpublished> {
     match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         // Some file systems lack the flag; a hard link also refuses an existing name.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            rustix::fs::linkat(folder, from, folder, to, AtFlags::empty())?;
-            rustix::fs::unlinkat(folder, from, AtFlags::empty())
-        }
-        renamed => renamed,
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_instead(folder, from, to, |name| {
+            rustix::fs::unlinkat(folder, name, AtFlags::empty())
+        }),
+        renamed => renamed.map_err(Unpublished::of_rename),
+    }
+}
+
+/// Gives the file its second name, and removes the first. If the first name stays, the second is removed again.
+fn link_instead(
+    folder: BorrowedFd<'_>,
+    from: &OsStr,
+    to: &OsStr,
+    unlink: impl Fn(&OsStr) -> rustix::io::Result<()>,
+) -> Result<(), Unpublished> {
+    rustix::fs::linkat(folder, from, folder, to, AtFlags::empty()).map_err(Unpublished::of_rename)?;
+    match unlink(from) {
+        // If another process has removed the first name, the file has only the second too.
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Unpublished {
+            undone: unlink(to).map_err(Into::into),
+            ..Unpublished::of_rename(error)
+        }),
     }
 }
 
@@ -220,6 +241,42 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(folder.path().join("key")).unwrap(), "precious");
         assert_eq!(names(folder.path()), ["key", "link"]);
+    }
+
+    #[test]
+    fn a_hard_link_in_place_of_a_rename_leaves_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (temporary, key) = (folder.path().join(".tmp"), folder.path().join("key"));
+        let opened = File::open(folder.path()).unwrap();
+        let unlink = |name: &OsStr| rustix::fs::unlinkat(&opened, name, AtFlags::empty());
+        let link = |unlink: &dyn Fn(&OsStr) -> rustix::io::Result<()>| {
+            fs::write(&temporary, "new").unwrap();
+            link_instead(opened.as_fd(), OsStr::new(".tmp"), OsStr::new("key"), unlink)
+        };
+        link(&unlink).unwrap();
+        assert_eq!(names(folder.path()), ["key"]);
+        let taken = link(&unlink).unwrap_err();
+        assert_eq!(taken.error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(names(folder.path()), [".tmp", "key"]);
+
+        fs::remove_file(&key).unwrap();
+        let refused = link(&|name: &OsStr| match name == ".tmp" {
+            true => Err(Errno::IO),
+            false => unlink(name),
+        });
+        let refused = refused.unwrap_err();
+        assert_eq!(names(folder.path()), [".tmp"]);
+        assert!(refused.undone.is_ok() && refused.step == Step::Rename, "{refused:?}");
+
+        let refused = link(&|_: &OsStr| Err(Errno::IO)).unwrap_err();
+        assert_eq!(names(folder.path()), [".tmp", "key"]);
+        let told = refused.told("publish", &key).message();
+        assert!(told.contains("cannot undo the rename to"), "{told}");
+
+        fs::remove_file(&key).unwrap();
+        let by_another = |name: &OsStr| unlink(name).and(Err::<(), _>(Errno::NOENT));
+        link(&by_another).unwrap();
+        assert_eq!(names(folder.path()), ["key"]);
     }
 
     #[test]

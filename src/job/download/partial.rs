@@ -128,7 +128,9 @@ impl Partial {
                 Err(Error::config(what).hint("run it again with --force to replace it: nothing is fetched twice"))
             }
             Err(unpublished) if unpublished.step == Step::Rename => {
-                Err(file_error("make", &self.target, unpublished.error))
+                let undone = unpublished.undone;
+                let undone = undone.map_err(|error| file_error("undo the rename to", &self.target, error));
+                Err(file_error("make", &self.target, unpublished.error).with_clean_up(undone))
             }
             Err(unpublished) => Err(unpublished.told("make", &self.target)),
         }
