@@ -1,4 +1,4 @@
-//! Where backups are stored: one trait, documented by its guarantees. `tests/suite/stores.rs` tests every back end
+//! Where backups are stored: one trait, documented by its guarantees. `tests/suite/store.rs` tests every back end
 //! for them.
 //!
 //! Keys are relative to the store's root, `/`-separated, without a leading slash. Every segment is encoded by

@@ -1,7 +1,7 @@
 //! An upload's memory, as the system counts it for the whole process.
 
 #[allow(dead_code)] // of the places for stores, this needs one
-#[path = "../suite/stores/place.rs"]
+#[path = "../suite/store/place.rs"]
 mod place;
 
 use bytes::Bytes;

@@ -15,6 +15,8 @@ pub mod kms;
 pub mod lock;
 pub mod locked_cloud;
 pub mod moto;
+pub mod plain;
+pub mod planted;
 pub mod program;
 pub mod role;
 pub mod secrets_proxy;

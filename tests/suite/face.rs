@@ -1,0 +1,5 @@
+//! How pgstow is called: the command line, a Lambda function, another program.
+
+mod cli;
+pub mod lambda;
+mod library;

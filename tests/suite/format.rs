@@ -1,0 +1,3 @@
+//! pg_dump's formats, as bytes.
+
+pub mod archive;

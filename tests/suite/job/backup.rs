@@ -1,0 +1,9 @@
+//! `pgstow backup`: what it reads, what it stores, and what is left when something fails.
+
+mod faults_database;
+mod faults_folder;
+mod faults_s3;
+mod nice;
+mod plain;
+mod reading;
+mod round_trip;

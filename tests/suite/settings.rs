@@ -1,0 +1,3 @@
+//! What users set, and where they set it.
+
+mod libpq;

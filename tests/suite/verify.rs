@@ -1,8 +1,0 @@
-//! `pgstow verify`: what is whole passes, and what differs is named.
-
-mod asked;
-mod bucket;
-mod damage;
-mod manifest;
-mod place;
-mod whole;
