@@ -1,5 +1,6 @@
 //! All tests of pgstow from outside, in one program, so that the crates below it are linked once.
-//! A module is a test group; `scripts/test.sh verify::` runs one.
+//! The folders are those of the source (ARCHITECTURE.md), with a few for the product as a whole (docs/testing.md);
+//! `scripts/test.sh verify::` runs one.
 
 // clippy.toml allows these in test functions, but does not see that the helpers are called by them alone.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
