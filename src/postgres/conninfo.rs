@@ -83,8 +83,13 @@ pub struct Files {
 }
 
 impl ConnectionInfo {
-    /// Reads a `postgres://` or `postgresql://` URL, or a keyword string (`host=… dbname='…'`), as libpq does. An
-    /// empty part counts as absent. Errors are `CONFIG`, and quote nothing of the text except names of parameters,
+    /// Whether the text begins as a connection URL does.
+    pub fn is_url(text: &str) -> bool {
+        uri::strip_scheme(text).is_some()
+    }
+
+    /// Reads a `postgres://` or `postgresql://` URL, or a keyword string (`host=… dbname='…'`), as libpq does, and the
+    /// URLs of applications' drivers (`postgresql+asyncpg://`, `jdbc:postgresql://`). An empty part counts as absent. Errors are `CONFIG`, and quote nothing of the text except names of parameters,
     /// because it may contain a password.
     ///
     /// It is stricter than libpq in one place: an `@` in the host or (without user) in the path counts as part of a

@@ -39,10 +39,7 @@ fn parse_url(text: &str) -> Result<ConnectionInfo, String> {
 }
 
 fn is_url(text: &str) -> bool {
-    let text = text.trim_start().to_ascii_lowercase();
-    ["postgres://", "postgresql://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
+    ConnectionInfo::is_url(text.trim_start())
 }
 
 /// A connection URL in any of the fields: systems that write one use different names for it.
@@ -150,7 +147,7 @@ mod tests {
     fn a_url_that_cannot_be_used_is_called_one() {
         for (text, why) in [
             (r#"{"url": "postgres://u:p@ss@h/d"}"#, "write @ as %40"),
-            (r#"{"url": "postgres://u:p@h/d?schema=public"}"#, "schema"),
+            (r#"{"url": "postgres://u:p@h/d?search_path=public"}"#, "search_path"),
         ] {
             let told = parse(text).unwrap_err();
             assert!(told.starts_with("its connection URL cannot be used"), "{told}");

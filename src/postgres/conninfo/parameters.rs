@@ -88,6 +88,24 @@ const PARAMETERS: &[(&str, Treatment)] = &[
     ("tcp_user_timeout", Kept),
 ];
 
+/// What applications' own libraries read from a URL: it describes their pools and their statements, not the server.
+const OF_APPLICATIONS: [&str; 14] = [
+    "ApplicationName",
+    "connection_limit",
+    "currentSchema",
+    "pgbouncer",
+    "pool_size",
+    "pool_timeout",
+    "prepareThreshold",
+    "prepared_statement_cache_size",
+    "reWriteBatchedInserts",
+    "schema",
+    "socketTimeout",
+    "socket_timeout",
+    "statement_cache_size",
+    "tcpKeepAlive",
+];
+
 const CORE: [&str; 5] = ["host", "port", "user", "password", "dbname"];
 
 /// Parameters with a fixed set of values: a typing error in a parameter that protects the connection must be an
@@ -112,7 +130,7 @@ const CHOICES: &[(&str, &[&str])] = &[
 ];
 
 pub(super) fn is_known(name: &str) -> bool {
-    CORE.contains(&name) || PARAMETERS.iter().any(|(known, _)| *known == name)
+    CORE.contains(&name) || OF_APPLICATIONS.contains(&name) || PARAMETERS.iter().any(|(known, _)| *known == name)
 }
 
 /// Names whose values must never be shown, even if a caller put them into `params` directly.
@@ -149,7 +167,9 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
     }
     let empty = value.is_empty();
     match name {
-        "host" if !empty => {
+        "host" if !value.trim().is_empty() => {
+            // A space beside a name in an `.env` file is invisible.
+            let value = value.trim();
             if value.contains(',') && !value.starts_with('/') {
                 return Err(several_hosts());
             }
@@ -177,7 +197,7 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
             info.params.insert("sslmode".into(), mode.into());
         }
         "ssl" | "requiressl" => return Err(invalid("has a value that is not understood; use sslmode")),
-        _ if CORE.contains(&name) => {}
+        _ if CORE.contains(&name) || OF_APPLICATIONS.contains(&name) => {}
         _ => {
             let Some((_, treatment)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
                 return Err(

@@ -89,6 +89,18 @@ fn urls_are_cut_as_libpq_cuts_them() {
             "postgres://u@h/a%3Db%27c%0Ad",
             (Some("h"), None, Some("u"), None, Some("a=b'c\nd")),
         ),
+        (
+            "postgresql+asyncpg://u:p@h/d",
+            (Some("h"), None, Some("u"), Some("p"), Some("d")),
+        ),
+        (
+            "jdbc:postgresql://h:5433/d?user=u&password=p&currentSchema=a",
+            (Some("h"), Some(5433), Some("u"), Some("p"), Some("d")),
+        ),
+        (
+            "postgres://u@h/d?schema=public&pgbouncer=true&connection_limit=1",
+            (Some("h"), None, Some("u"), None, Some("d")),
+        ),
         ("postgres://u@h/d@e", (Some("h"), None, Some("u"), None, Some("d@e"))),
     ];
     for (url, (host, port, user, secret, dbname)) in cases {
@@ -107,7 +119,9 @@ fn a_bad_url_is_refused_without_quoting_it() {
         "",
         "hunter2",
         "mysql://u:hunter2@h/d",
-        "jdbc:postgresql://h/d?user=u&password=hunter2",
+        "jdbc:mysql://h/d?user=u&password=hunter2",
+        "postgresql+://u:hunter2@h/d",
+        "postgresql+a b://u:hunter2@h/d",
         "postgres://u:hunter2@x@h/d",
         "postgres://u:@hunter2@h/d",
         "postgres://u:hunter2/x@h/d",
@@ -141,10 +155,16 @@ fn a_bad_url_is_refused_without_quoting_it() {
 
 #[test]
 fn an_unknown_parameter_is_named() {
-    assert!(refusal("postgres://u@h/d?pgbouncer=true").contains("`pgbouncer`"));
+    assert!(refusal("postgres://u@h/d?search_path=a").contains("`search_path`"));
     assert!(refusal("host=h password='a://b' pool=3").contains("`pool`"));
     assert!(refusal("postgres://u@h/d?sslpassword=x").contains("`sslpassword`"));
     assert!(refusal("postgres://u@h/d?requirepeer=x").contains("`requirepeer`"));
+}
+
+#[test]
+fn a_space_beside_the_host_does_not_count() {
+    assert_eq!(parse("host=' db.example ' dbname=d").host.as_deref(), Some("db.example"));
+    assert_eq!(parse("host=' ' dbname=d").host, None);
 }
 
 #[test]
@@ -265,7 +285,7 @@ fn neither_debug_nor_display_nor_conninfo_shows_the_password() {
 proptest! {
     #[test]
     fn what_is_written_as_a_keyword_string_reads_back_the_same(
-        host in "[^\0,@][^\0,]{0,20}",
+        host in "[^\0,@\\s][^\0,]{0,19}[^\0,\\s]",
         port in 1u16..,
         user in "[^\0]{1,20}",
         dbname in "[^\0]{1,40}",

@@ -4,12 +4,15 @@
 use super::{ConnectionInfo, parameters};
 use crate::error::{Error, Result};
 
-/// The rest after the scheme, if the text is a connection URL.
+/// The rest after the scheme, if the text is a connection URL. Applications write their driver into the scheme
+/// (`postgresql+asyncpg://`, `jdbc:postgresql://`), and often share the URL with their backups.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {
-    ["postgresql://", "postgres://"].into_iter().find_map(|scheme| {
-        let head = text.get(..scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
-    })
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let scheme = scheme.strip_prefix("jdbc:").unwrap_or(&scheme);
+    let (kind, driver) = scheme.split_once('+').unwrap_or((scheme, "driver"));
+    let is_name = !driver.is_empty() && driver.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (matches!(kind, "postgresql" | "postgres") && is_name).then_some(rest)
 }
 
 pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
