@@ -29,7 +29,7 @@ use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Channel, Database, Settings, Source, StoreUrl};
+use crate::settings::{Auth, Channel, CredentialSource, Database, Settings, StoreUrl};
 use crate::store::Store;
 use crate::store::local::Local;
 use crate::store::s3::S3;
@@ -128,8 +128,8 @@ impl App {
                 return Ok(None);
             };
             Ok(match source {
-                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(*auth)?)),
-                Source::Secret {
+                CredentialSource::Direct(info) => Some(Credentials::direct(info.clone(), login(*auth)?)),
+                CredentialSource::Secret {
                     id,
                     overrides,
                     defaults,
@@ -142,7 +142,7 @@ impl App {
                         .lacking(unusable.clone());
                     Some(Credentials::Secret(source.proved_by(login(*auth)?)))
                 }
-                Source::None => None,
+                CredentialSource::None => None,
             })
         };
         let target = credentials(settings.targets.first())?;

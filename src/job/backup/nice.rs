@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::Source;
+use super::SourceDatabase;
 use crate::dataflow::throttle::Throttle;
 use crate::error::Result;
 use crate::postgres::{Load, Session};
@@ -25,7 +25,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Uses a session of its own, because the others are busy.
-    pub(super) async fn start(source: &Source, nice: Nice, throttle: &Throttle) -> Result<Self> {
+    pub(super) async fn start(source: &SourceDatabase, nice: Nice, throttle: &Throttle) -> Result<Self> {
         let session = source.session.beside().await?;
         let warnings = Arc::new(Mutex::new(Vec::new()));
         let looking = tokio::spawn(look(session, nice, throttle.clone(), Arc::clone(&warnings)));

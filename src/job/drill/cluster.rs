@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 
 use super::evidence::Witness;
-use super::settings::{Source, Withheld};
+use super::settings::{SourceFacts, Withheld};
 use super::{Job, LeftOut, locale};
 use crate::error::{Error, Result};
 use crate::format::archive::Item;
@@ -43,7 +43,7 @@ pub(super) struct Cluster<'a> {
     _folders: [PrivateFolder; 2],
     /// Roles that are superusers in the source.
     lowered: Vec<String>,
-    source: Source,
+    source: SourceFacts,
     /// The roles as `globals.sql` made them, before any right was taken from them.
     pub roles: Roles,
 }
@@ -84,7 +84,7 @@ impl<'a> Cluster<'a> {
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
             session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
         }
-        let source = Source::of(located, &session).await?;
+        let source = SourceFacts::of(located, &session).await?;
         let lowered = session.lower_roles().await?;
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;

@@ -185,7 +185,7 @@ pub(super) async fn prepare(
     let asked: Vec<_> = items.iter().map(super::tables::named).collect();
     let exist = session.exist(&asked).await?;
     let lacking = items.iter().zip(exist).filter(|(_, exists)| !exists);
-    let mut archive = copies::Source {
+    let mut archive = copies::CopySource {
         stored,
         items,
         lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),

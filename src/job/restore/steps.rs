@@ -7,7 +7,7 @@ use super::check::{self, Comparison};
 use super::failed::{Failed, Losses};
 use super::past::Past;
 use super::plan::LeftOut;
-use super::prepared::{Archive, Prepared, Source};
+use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::state::{self, Stage, State};
@@ -34,7 +34,7 @@ pub(super) async fn carry_out(
         Ok((folder, passfile))
     });
     let (folder, passfile) = job.stop.or_stop(needed).await?;
-    if let Source::Archive(archive) = &prepared.source
+    if let BackupData::Archive(archive) = &prepared.source
         && archive.in_place.is_none()
         && prepared.removes(request)
         && !request.no_verify
@@ -49,8 +49,8 @@ pub(super) async fn carry_out(
         state.set(Stage::Making { database: None });
         job.observer.phase("making roles");
         let owners = match &prepared.source {
-            Source::Archive(archive) => Some(archive.owners(request)),
-            Source::Script(..) => None,
+            BackupData::Archive(archive) => Some(archive.owners(request)),
+            BackupData::Script(..) => None,
         };
         let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
         let notes = job.stop.or_stop(notes).await?;
@@ -70,7 +70,7 @@ pub(super) async fn carry_out(
     let mut compared = None;
     let info = &prepared.target.info;
     match &prepared.source {
-        Source::Script(psql, checked) => {
+        BackupData::Script(psql, checked) => {
             let place = script::Place {
                 psql,
                 info,
@@ -82,7 +82,7 @@ pub(super) async fn carry_out(
             let target = &prepared.target;
             run_script(job, request, target, &place, checked, beside.as_deref(), state).await?;
         }
-        Source::Archive(archive) => {
+        BackupData::Archive(archive) => {
             if !request.tables.is_empty() {
                 state.lacks(archive.extensions_that_stay_away(&prepared.target));
             }
@@ -186,7 +186,7 @@ fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
 
 /// Puts the comparison's result into the report, or returns it as an error.
 fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
-    let Source::Archive(archive) = &prepared.source else {
+    let BackupData::Archive(archive) = &prepared.source else {
         return Ok(());
     };
     if let Some(error) = compared.error(|index| archive.stored.name(index)) {

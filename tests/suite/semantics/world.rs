@@ -17,7 +17,7 @@ use pgstow::repository::signature::{Keyring, Signer};
 use pgstow::repository::trigger::Trigger;
 use pgstow::run::progress::{Observer, Silent};
 use pgstow::run::stop::Stop;
-use pgstow::settings::{Input, Settings, Source};
+use pgstow::settings::{CredentialSource, Input, Settings};
 use tempfile::TempDir;
 
 use super::crashing::{Crashing, Script};
@@ -137,7 +137,7 @@ impl World {
 
     /// One script per store, as far as there are any.
     pub async fn backup_by(&self, scripts: &[Option<Arc<Script>>], event: Option<&str>) -> Result<BackupReport> {
-        let Source::Direct(info) = self.settings.source() else {
+        let CredentialSource::Direct(info) = self.settings.source() else {
             panic!("not a direct source")
         };
         let mut stores = Vec::new();

@@ -7,7 +7,7 @@ use crate::dataflow::compress::Codec;
 use crate::error::Error;
 use crate::format::Format;
 use crate::job::backup::BackupRequest;
-use crate::job::backup::{Job, Prepared, Source, codec};
+use crate::job::backup::{Job, Prepared, SourceDatabase, codec};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
@@ -20,7 +20,7 @@ use crate::store::ObjectInfo;
 pub(in crate::job::backup) struct Begun<'a> {
     pub id: BackupId,
     pub codec: Codec,
-    pub(super) source: &'a Source,
+    pub(super) source: &'a SourceDatabase,
     pub(super) host: &'a str,
     pub(super) threads: usize,
     pub(super) format: Format,
@@ -39,7 +39,7 @@ impl<'a> Begun<'a> {
     pub(in crate::job::backup) fn of(
         job: &Job<'a>,
         request: &BackupRequest,
-        source: &'a Source,
+        source: &'a SourceDatabase,
         prepared: Prepared,
         took_over: Option<Previous>,
     ) -> Self {

@@ -25,7 +25,7 @@ pub(super) struct Wanted {
 }
 
 /// The archive, and what is known of the target.
-pub(super) struct Source<'a> {
+pub(super) struct CopySource<'a> {
     pub stored: &'a StoredArchive,
     pub items: &'a [Item],
     /// Entries whose objects the target lacks.
@@ -54,7 +54,7 @@ const ENCODINGS: [&str; 8] = [
 ];
 const OF_ITS_OWN: &str = "it belongs to the table itself";
 
-impl<'a> Source<'a> {
+impl<'a> CopySource<'a> {
     pub fn copy(&mut self, wanted: Wanted) -> Result<Copy> {
         let Wanted {
             of,
