@@ -36,7 +36,7 @@ pub use data_file::{DataFile, FileIndex, Place};
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use metadata::Metadata;
-pub use server::{PgDump, Server, Snapshot};
+pub use server::{PgDump, Server, SnapshotRecord};
 pub use summary::Summary;
 pub use tagged::Tagged;
 
@@ -74,7 +74,7 @@ pub struct Manifest {
     pub pg_dump: PgDump,
     pub format: Format,
     pub compression: Compression,
-    pub snapshot: Snapshot,
+    pub snapshot: SnapshotRecord,
     pub tier: Tier,
     /// `null`: not encrypted.
     pub encryption: Option<serde_json::Value>,

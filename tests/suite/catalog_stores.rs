@@ -11,7 +11,7 @@ use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
     Algorithm, Compression, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump, Place as PlaceInFile, Server,
-    Snapshot, TableRecord, Way, checksums, role,
+    SnapshotRecord, TableRecord, Way, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -151,7 +151,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             algorithm: Algorithm::Gzip,
             level: 6,
         },
-        snapshot: Snapshot {
+        snapshot: SnapshotRecord {
             lsn: None,
             xmin: 1,
             xmax: 1,

@@ -11,7 +11,7 @@ use crate::postgres::LeftOut;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, Compression, FileRecord, Manifest, PgDump, Server, Snapshot};
+use crate::repository::manifest::{Algorithm, Compression, FileRecord, Manifest, PgDump, Server, SnapshotRecord};
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
 use crate::repository::trigger::Trigger;
@@ -43,7 +43,7 @@ pub struct BackupReport {
     pub server: Server,
     pub pg_dump: PgDump,
     pub compression: Compression,
-    pub snapshot: Snapshot,
+    pub snapshot: SnapshotRecord,
     pub tables: u64,
     pub rows: u64,
     pub large_objects: u64,

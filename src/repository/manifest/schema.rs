@@ -14,8 +14,8 @@ use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 use super::data_file::{self, DataFile, FileIndex, Place};
 use super::files::{FileRecord, check_names, role};
 use super::{
-    Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server, Snapshot,
-    Tagged, bounded, custom, format_name,
+    Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server,
+    SnapshotRecord, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::way::Way;
 use crate::format::Format;
@@ -56,7 +56,7 @@ pub(super) struct Json {
     #[serde(with = "format_name", default = "custom")]
     format: Format,
     compression: Compression,
-    snapshot: Snapshot,
+    snapshot: SnapshotRecord,
     tier: Tier,
     #[serde(default, deserialize_with = "bounded::option")]
     encryption: Option<Value>,

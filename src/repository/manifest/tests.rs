@@ -56,7 +56,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             algorithm: Algorithm::Gzip,
             level: 6,
         },
-        snapshot: Snapshot {
+        snapshot: SnapshotRecord {
             lsn: Some("0/1A2B3C4".into()),
             xmin: 731,
             xmax: 733,

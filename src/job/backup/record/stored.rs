@@ -13,7 +13,7 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, Snapshot, checksums, role,
+    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -157,7 +157,7 @@ impl Stored<'_> {
                 algorithm: begun.algorithm(),
                 level: begun.codec.level(),
             },
-            snapshot: Snapshot {
+            snapshot: SnapshotRecord {
                 lsn: snapshot.lsn.clone(),
                 xmin: snapshot.xmin,
                 xmax: snapshot.xmax,
