@@ -31,7 +31,7 @@ pub use crate::dataflow::way::Way;
 pub use crate::postgres::{Collation, Extension, LeftOut};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use broken::Broken;
-pub use compression::{Algorithm, Compression};
+pub use compression::{CompressionAlgorithm, CompressionRecord};
 pub use data_file::{DataFile, FileIndex, Place};
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
@@ -73,7 +73,7 @@ pub struct Manifest {
     pub server: Server,
     pub pg_dump: PgDump,
     pub format: Format,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub snapshot: SnapshotRecord,
     pub tier: Tier,
     /// `null`: not encrypted.

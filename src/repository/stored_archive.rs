@@ -55,9 +55,9 @@ impl StoredArchive {
             return Err(broken("there are bytes after the table of contents".into()));
         }
         let announced = match manifest.compression.algorithm {
-            manifest::Algorithm::None => BlockCompression::None,
-            manifest::Algorithm::Gzip => BlockCompression::Gzip,
-            manifest::Algorithm::Zstd => BlockCompression::Zstd,
+            manifest::CompressionAlgorithm::None => BlockCompression::None,
+            manifest::CompressionAlgorithm::Gzip => BlockCompression::Gzip,
+            manifest::CompressionAlgorithm::Zstd => BlockCompression::Zstd,
         };
         if head.compression != announced {
             return Err(broken(format!(

@@ -10,8 +10,8 @@ use pgstow::outside::aws;
 use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
-    Algorithm, Compression, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump, Place as PlaceInFile, Server,
-    SnapshotRecord, TableRecord, Way, checksums, role,
+    CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump,
+    Place as PlaceInFile, Server, SnapshotRecord, TableRecord, Way, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -147,8 +147,8 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             archive_version: Some("1.14".into()),
         },
         format: Format::Custom,
-        compression: Compression {
-            algorithm: Algorithm::Gzip,
+        compression: CompressionRecord {
+            algorithm: CompressionAlgorithm::Gzip,
             level: 6,
         },
         snapshot: SnapshotRecord {

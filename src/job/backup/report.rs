@@ -11,7 +11,9 @@ use crate::postgres::LeftOut;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, Compression, FileRecord, Manifest, PgDump, Server, SnapshotRecord};
+use crate::repository::manifest::{
+    CompressionAlgorithm, CompressionRecord, FileRecord, Manifest, PgDump, Server, SnapshotRecord,
+};
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
 use crate::repository::trigger::Trigger;
@@ -42,7 +44,7 @@ pub struct BackupReport {
     pub duration_seconds: f64,
     pub server: Server,
     pub pg_dump: PgDump,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub snapshot: SnapshotRecord,
     pub tables: u64,
     pub rows: u64,
@@ -129,9 +131,9 @@ impl fmt::Display for BackupReport {
             }
         )?;
         let algorithm = match self.compression.algorithm {
-            Algorithm::None => "not compressed,",
-            Algorithm::Gzip => "gzip",
-            Algorithm::Zstd => "zstd",
+            CompressionAlgorithm::None => "not compressed,",
+            CompressionAlgorithm::Gzip => "gzip",
+            CompressionAlgorithm::Zstd => "zstd",
         };
         writeln!(
             f,

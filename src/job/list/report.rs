@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
-use crate::repository::manifest::{Compression, format_name};
+use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::Standing;
 use crate::repository::verification::{Extent, Status};
@@ -48,7 +48,7 @@ pub struct Entry {
     pub tier: Tier,
     #[serde(with = "format_name")]
     pub format: Format,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub server_version: String,
     /// Whether all files that the manifest names are there with their sizes.
     pub complete: bool,
@@ -184,7 +184,7 @@ fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::manifest::Algorithm;
+    use crate::repository::manifest::CompressionAlgorithm;
 
     fn entry(id: &str, bytes: u64, verified: Option<Status>) -> Entry {
         let id: BackupId = id.parse().unwrap();
@@ -200,8 +200,8 @@ mod tests {
             rows: 7,
             tier: Tier::Daily,
             format: Format::Custom,
-            compression: Compression {
-                algorithm: Algorithm::Zstd,
+            compression: CompressionRecord {
+                algorithm: CompressionAlgorithm::Zstd,
                 level: 3,
             },
             server_version: "17.5".into(),

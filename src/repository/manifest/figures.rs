@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::broken::parse;
 use super::files::check_names;
-use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name};
+use super::{
+    Broken, CompressionRecord, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name,
+};
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::retention::Tier;
@@ -43,7 +45,7 @@ pub struct Figures {
     pub snapshot: Position,
     #[serde(with = "format_name", default = "custom")]
     pub format: Format,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub tier: Tier,
     #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,

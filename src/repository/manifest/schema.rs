@@ -14,7 +14,7 @@ use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 use super::data_file::{self, DataFile, FileIndex, Place};
 use super::files::{FileRecord, check_names, role};
 use super::{
-    Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server,
+    Broken, Collation, CompressionRecord, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server,
     SnapshotRecord, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::way::Way;
@@ -55,7 +55,7 @@ pub(super) struct Json {
     pg_dump: PgDump,
     #[serde(with = "format_name", default = "custom")]
     format: Format,
-    compression: Compression,
+    compression: CompressionRecord,
     snapshot: SnapshotRecord,
     tier: Tier,
     #[serde(default, deserialize_with = "bounded::option")]

@@ -52,8 +52,8 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             archive_version: Some("1.14".into()),
         },
         format: Format::Custom,
-        compression: Compression {
-            algorithm: Algorithm::Gzip,
+        compression: CompressionRecord {
+            algorithm: CompressionAlgorithm::Gzip,
             level: 6,
         },
         snapshot: SnapshotRecord {

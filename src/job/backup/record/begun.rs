@@ -12,7 +12,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, role};
+use crate::repository::manifest::{CompressionAlgorithm, role};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::ObjectInfo;
@@ -74,11 +74,11 @@ impl<'a> Begun<'a> {
         }
     }
 
-    pub(super) fn algorithm(&self) -> Algorithm {
+    pub(super) fn algorithm(&self) -> CompressionAlgorithm {
         match self.codec {
-            Codec::None => Algorithm::None,
-            Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
-            Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
+            Codec::None => CompressionAlgorithm::None,
+            Codec::Zstd(_) | Codec::AutoZstd => CompressionAlgorithm::Zstd,
+            Codec::Gzip(_) | Codec::AutoGzip => CompressionAlgorithm::Gzip,
         }
     }
 
