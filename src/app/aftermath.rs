@@ -14,7 +14,7 @@ use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{BackupReport, Notification};
 use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
-use crate::outside::notify::{About, Notice, Notifier, Status};
+use crate::outside::notify::{About, Notice, Notifier, RunStatus};
 use crate::report::{self, Report};
 use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::signature::Trust;
@@ -129,8 +129,8 @@ impl Aftermath<'_> {
         }
         let notice = Notice {
             status: match report.is_degraded() {
-                true => Status::Degraded,
-                false => Status::Succeeded,
+                true => RunStatus::Degraded,
+                false => RunStatus::Succeeded,
             },
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
@@ -187,7 +187,7 @@ fn warn_of(error: &Error) {
 fn failure(about: About, database: Option<String>, error: &Error) -> Notice {
     let told = ErrorReport::from(error);
     Notice {
-        status: Status::Failed(error.code()),
+        status: RunStatus::Failed(error.code()),
         about,
         database,
         summary: summary(&told),
@@ -202,7 +202,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
     let failed = report
         .backups()
         .iter()
-        .filter(|one| one.status != verification::Status::Ok);
+        .filter(|one| one.status != verification::VerificationStatus::Ok);
     let mut databases: Vec<&str> = failed.map(|one| one.id.database()).collect();
     databases.dedup();
     let database = match databases[..] {
@@ -210,7 +210,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
         _ => None,
     };
     Some(Notice {
-        status: Status::Failed(code),
+        status: RunStatus::Failed(code),
         about,
         database,
         summary: format!("{}\n{}", summary(error), report::text(report)),

@@ -13,7 +13,7 @@ use crate::repository::backup_id::Kind;
 pub use sns::Sns;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum RunStatus {
     Succeeded,
     /// The backup is good, but a copy of it failed.
     Degraded,
@@ -38,7 +38,7 @@ pub enum About {
 /// The content of a message. It holds no secret: the report is what the run prints.
 #[derive(Debug, Clone)]
 pub struct Notice {
-    pub status: Status,
+    pub status: RunStatus,
     pub about: About,
     /// The name in PostgreSQL; `None` if the run failed before it was known.
     pub database: Option<String>,
@@ -89,21 +89,21 @@ impl About {
     }
 }
 
-impl Status {
+impl RunStatus {
     /// As in the report.
     fn word(self) -> &'static str {
         match self {
-            Status::Succeeded => "succeeded",
-            Status::Degraded => "degraded",
-            Status::Failed(_) => "failed",
+            RunStatus::Succeeded => "succeeded",
+            RunStatus::Degraded => "degraded",
+            RunStatus::Failed(_) => "failed",
         }
     }
 
     fn code(self) -> Option<&'static str> {
         match self {
-            Status::Succeeded => None,
-            Status::Degraded => Some("DEGRADED"),
-            Status::Failed(code) => Some(code.name()),
+            RunStatus::Succeeded => None,
+            RunStatus::Degraded => Some("DEGRADED"),
+            RunStatus::Failed(code) => Some(code.name()),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Verification {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    pub status: Status,
+    pub status: VerificationStatus,
     /// When the check ended.
     pub at: Timestamp,
     /// Other results: figures, differences.
@@ -88,7 +88,7 @@ impl Outcome {
 
     /// Whether the backup itself is damaged, and not only its source.
     fn condemns(&self) -> bool {
-        self.status == Status::Failed && !self.blames_the_source()
+        self.status == VerificationStatus::Failed && !self.blames_the_source()
     }
 
     /// Whether the result is about the manifest with this digest. Older versions did not record it.
@@ -122,7 +122,7 @@ impl std::fmt::Display for Extent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum VerificationStatus {
     Ok,
     Failed,
     /// A value of a later version: it proves nothing, and shows no damage.
@@ -130,12 +130,12 @@ pub enum Status {
     Unknown,
 }
 
-impl Status {
+impl VerificationStatus {
     pub fn name(self) -> &'static str {
         match self {
-            Status::Ok => "ok",
-            Status::Failed => "failed",
-            Status::Unknown => "unknown",
+            VerificationStatus::Ok => "ok",
+            VerificationStatus::Failed => "failed",
+            VerificationStatus::Unknown => "unknown",
         }
     }
 }
@@ -199,7 +199,7 @@ impl Verification {
         }
         #[derive(Deserialize)]
         struct End {
-            status: Status,
+            status: VerificationStatus,
             at: Timestamp,
             #[serde(default)]
             manifest_sha256: Option<String>,
@@ -287,13 +287,14 @@ impl Verification {
     /// proves nothing for that one, and a drill that proved no table proves nothing.
     pub fn proving_drill(&self) -> Option<&Outcome> {
         let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
-        let proves = |drill: &&Outcome| drill.status != Status::Ok || !idle(drill);
+        let proves = |drill: &&Outcome| drill.status != VerificationStatus::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
     }
 
     /// Takes the result of a new drill, unless the recorded one proves more.
     pub fn drilled(&mut self, drill: Outcome) {
-        let proves_less = drill.status == Status::Ok && (drill.is_of_another_major() || drill.proves_no_table());
+        let proves_less =
+            drill.status == VerificationStatus::Ok && (drill.is_of_another_major() || drill.proves_no_table());
         if !proves_less || self.proving_drill().is_none() {
             self.drill = Some(drill);
         }
@@ -303,7 +304,7 @@ impl Verification {
         let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
         if said().any(Outcome::condemns) {
             Verdict::Damaged
-        } else if said().any(|one| one.status == Status::Ok) {
+        } else if said().any(|one| one.status == VerificationStatus::Ok) {
             Verdict::Proved
         } else {
             Verdict::Unproved
@@ -392,7 +393,7 @@ mod tests {
         assert_eq!(silent.clone().about(&own, false), (silent.clone(), false));
         assert_eq!(silent.about(&own, true), (Verification::new(id()), true));
         let made = Outcome {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             at: Timestamp::UNIX_EPOCH,
             rest: Map::new(),
         };

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::job::backup::BackupReport;
 use crate::job::verify::{Verified, VerifyReport};
 use crate::outside::metrics::{Backup, End, History, LastGood, Made, Observation, Run, Verification};
-use crate::repository::verification::Status;
+use crate::repository::verification::VerificationStatus;
 
 pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Observation {
     let rate = match report.duration_seconds {
@@ -63,10 +63,10 @@ fn add(sum: &mut Verification, one: &Verified) {
     sum.seconds += one.duration_seconds;
     if let Some(tally) = sum.drill.as_mut().filter(|_| !one.is_copy) {
         let drilled = one.drill.as_ref();
-        tally.count(drilled.is_some_and(|drill| drill.status == Status::Ok));
+        tally.count(drilled.is_some_and(|drill| drill.status == VerificationStatus::Ok));
         sum.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
     }
-    if one.status != Status::Ok {
+    if one.status != VerificationStatus::Ok {
         sum.code = Some(one.code);
     }
 }
@@ -81,7 +81,11 @@ mod tests {
     #[test]
     fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_has_failed() {
         let verified = |id: &str, good: bool| Verified {
-            status: if good { Status::Ok } else { Status::Failed },
+            status: if good {
+                VerificationStatus::Ok
+            } else {
+                VerificationStatus::Failed
+            },
             id: id.parse().unwrap(),
             store: "file:///srv".into(),
             files: 5,

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::job::restore::LeftOut;
 use crate::postgres::WITHHELD;
 use crate::repository::manifest::Server;
-use crate::repository::verification::{self, Finding, Outcome, Status};
+use crate::repository::verification::{self, Finding, Outcome, VerificationStatus};
 use crate::units::count;
 
 /// The most tables that the text lists one by one.
@@ -44,7 +44,7 @@ pub struct TableProof {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DrillReport {
-    pub status: Status,
+    pub status: VerificationStatus,
     /// The throwaway server's version.
     pub server: String,
     pub major: u32,
@@ -104,7 +104,7 @@ impl DrillReport {
             ),
         });
         DrillReport {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             server: version.to_owned(),
             major,
             source_major,
@@ -170,10 +170,10 @@ impl DrillReport {
             self.of_source = self.problems.len();
         }
         if !self.problems.is_empty() {
-            self.status = Status::Failed;
+            self.status = VerificationStatus::Failed;
             return Ok(());
         }
-        self.status = Status::Ok;
+        self.status = VerificationStatus::Ok;
         // An empty database may have a comment, and roles have settings.
         let of_none = |left: &&LeftOut| ![OF_DATABASE, WITHHELD].contains(&left.why.as_str());
         match self.not_proved.iter().find(of_none) {
@@ -301,7 +301,7 @@ mod tests {
             result: *result,
         };
         DrillReport {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             server: "17".into(),
             major: 17,
             source_major: 17,
@@ -366,7 +366,7 @@ mod tests {
         let mut differs = report(&[Proof::NotProved, Proof::Differs], 0, true);
         differs.problems.push(Finding::of_file("f", "w"));
         differs.settle().unwrap();
-        assert_eq!(differs.status, Status::Failed);
+        assert_eq!(differs.status, VerificationStatus::Failed);
         let mut commented = report(&[], 0, true);
         commented.not_proved[0].why = OF_DATABASE.into();
         commented.settle().unwrap();

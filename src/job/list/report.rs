@@ -11,7 +11,7 @@ use crate::repository::backup_id::{BackupId, Kind};
 use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::Standing;
-use crate::repository::verification::{Extent, Status};
+use crate::repository::verification::{Extent, VerificationStatus};
 use crate::units::{human_bytes, human_span};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -64,7 +64,7 @@ pub struct Entry {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
-    pub status: Status,
+    pub status: VerificationStatus,
     pub at: Timestamp,
     pub age_seconds: i64,
     /// How much a drill proved, if its result says that.
@@ -126,10 +126,10 @@ fn proof(proof: Option<&Proof>) -> String {
     };
     let age = human_span(*age_seconds);
     match (status, extent) {
-        (Status::Ok, None) => format!("{age} ago"),
-        (Status::Ok, Some(extent)) => format!("{age} ago, {extent}"),
-        (Status::Failed, _) => format!("FAILED {age} ago"),
-        (Status::Unknown, _) => format!("unknown {age} ago"),
+        (VerificationStatus::Ok, None) => format!("{age} ago"),
+        (VerificationStatus::Ok, Some(extent)) => format!("{age} ago, {extent}"),
+        (VerificationStatus::Failed, _) => format!("FAILED {age} ago"),
+        (VerificationStatus::Unknown, _) => format!("unknown {age} ago"),
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::repository::manifest::CompressionAlgorithm;
 
-    fn entry(id: &str, bytes: u64, verified: Option<Status>) -> Entry {
+    fn entry(id: &str, bytes: u64, verified: Option<VerificationStatus>) -> Entry {
         let id: BackupId = id.parse().unwrap();
         Entry {
             database: id.database().to_owned(),
@@ -227,11 +227,15 @@ mod tests {
         };
         let mut report = ListReport::of("/srv/backups");
         report.backups = vec![
-            entry("shop/20250131T040500Z-full", 1_520_000_000, Some(Status::Ok)),
-            entry("ü/20250129T040500Z-full", 12, Some(Status::Failed)),
+            entry(
+                "shop/20250131T040500Z-full",
+                1_520_000_000,
+                Some(VerificationStatus::Ok),
+            ),
+            entry("ü/20250129T040500Z-full", 12, Some(VerificationStatus::Failed)),
         ];
         report.backups[0].drilled = Some(Proof {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             at: report.backups[0].timestamp,
             age_seconds: 7_200,
             extent: Some(Extent {

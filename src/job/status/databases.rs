@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::repository::backup_id::{BackupId, age, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::manifest::{Count, Kinds};
-use crate::repository::verification::{Extent, Outcome, Status, Verification};
+use crate::repository::verification::{Extent, Outcome, Verification, VerificationStatus};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DatabaseStatus {
@@ -46,7 +46,7 @@ pub struct LastGood {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
     pub id: BackupId,
-    pub status: Status,
+    pub status: VerificationStatus,
     pub at: Timestamp,
     pub age_seconds: i64,
     /// How much a drill proved, if its result says that.

@@ -8,7 +8,7 @@ use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
 use crate::repository::lease::Seen;
-use crate::repository::verification::Status;
+use crate::repository::verification::VerificationStatus;
 use crate::settings::Schedule;
 use crate::units::{human_bytes, human_span};
 
@@ -161,13 +161,13 @@ impl fmt::Display for Shown<'_> {
             return f.write_str("never");
         };
         let failed = match proof.status {
-            Status::Ok => "",
-            Status::Failed => "FAILED, ",
-            Status::Unknown => "unknown, ",
+            VerificationStatus::Ok => "",
+            VerificationStatus::Failed => "FAILED, ",
+            VerificationStatus::Unknown => "unknown, ",
         };
         write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))?;
         match &proof.extent {
-            Some(extent) if proof.status == Status::Ok => write!(f, ", {extent}"),
+            Some(extent) if proof.status == VerificationStatus::Ok => write!(f, ", {extent}"),
             _ => Ok(()),
         }
     }
