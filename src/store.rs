@@ -88,7 +88,7 @@ pub trait Store: Send + Sync {
     /// and temporary files are not objects. A folder that does not exist gives an empty list. Entries of a folder
     /// that are not files, such as a link or a FIFO, are listed without bytes: reading them is an error that names
     /// their kind.
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>>;
 
     /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>>;
@@ -293,7 +293,7 @@ pub struct ObjectHead {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedObject {
     /// The object's key, below the store's own prefix.
     pub key: String,
     /// The object's length.

@@ -13,7 +13,7 @@ use crate::repository::signature::Trust;
 use crate::repository::verification::{Outcome, Verification};
 use crate::store::Store;
 
-pub use report::{Entry, ListReport, ListStatus, Problem, Proof};
+pub use report::{ListEntry, ListReport, ListStatus, Problem, Proof};
 
 /// Asks the primary. If it cannot be read or has no backups, the next store answers, with a problem in the report.
 pub async fn run(
@@ -89,7 +89,7 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
     report
 }
 
-fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
+fn entry(overview: &Overview, now: Timestamp) -> Option<ListEntry> {
     let figures = overview.figures()?;
     let proof = |outcome: &Outcome| Proof {
         status: outcome.status,
@@ -102,7 +102,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
         ..proof(outcome)
     };
     let verification = overview.verification.as_ref();
-    Some(Entry {
+    Some(ListEntry {
         id: figures.id.clone(),
         database: figures.database.clone(),
         kind: figures.kind,

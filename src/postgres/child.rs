@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::Redactor;
 use super::passfile::Pass;
-use crate::run::confinement::{Confinement, Entry};
+use crate::run::confinement::{Confinement, PreparedConfinement};
 
 /// The most that Linux gives an ordinary user. A larger pipe means fewer switches between pg_dump and pgstow.
 const PIPE_BYTES: usize = 1 << 20;
@@ -303,7 +303,7 @@ fn die_with_parent(command: &mut Command, signal: Signal) {
 
 /// The child never returns from here: it becomes the program's keeper, or the program.
 #[allow(unsafe_code)]
-fn confine(command: &mut Command, entry: Entry, dies_of: Signal) {
+fn confine(command: &mut Command, entry: PreparedConfinement, dies_of: Signal) {
     let parent = rustix::process::getpid();
     // SAFETY: as above: plain system calls on what was made ready before, which allocate nothing and
     // take no lock.

@@ -23,7 +23,7 @@ use crate::error::{Code, Error, Result};
 use crate::repository::manifest::{Broken, FileRecord, Manifest, Summary};
 use crate::repository::signature::{Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
-use crate::store::{Entry, Store};
+use crate::store::{ListedObject, Store};
 
 pub use crate::repository::backup_id::{
     BackupId, GLOBALS, Kind, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
@@ -58,11 +58,11 @@ pub struct Listed {
     /// A folder without a manifest is not a backup: it is a left-over, or its run is still in progress.
     pub has_manifest: bool,
     /// The files directly in the folder, in the order of their keys.
-    pub files: Vec<Entry>,
+    pub files: Vec<ListedObject>,
 }
 
 impl Listed {
-    pub fn file(&self, name: &str) -> Option<&Entry> {
+    pub fn file(&self, name: &str) -> Option<&ListedObject> {
         let key = self.id.key(name);
         self.files.iter().find(|file| file.key == key)
     }
@@ -78,7 +78,7 @@ impl Listed {
     }
 
     /// The files with names that pgstow gives.
-    pub fn own_files(&self) -> impl Iterator<Item = &Entry> {
+    pub fn own_files(&self) -> impl Iterator<Item = &ListedObject> {
         self.files.iter().filter(|file| {
             let name = BackupId::of_key(&file.key).map(|(_, name)| name);
             name.is_some_and(|name| self.id.makes(name))
@@ -109,7 +109,7 @@ pub async fn backups(store: &dyn Store, database: Option<&str>) -> Result<Vec<Li
             .map(|database| database_folder(database))
             .collect(),
     };
-    let listings: Vec<Vec<Entry>> = stream::iter(prefixes)
+    let listings: Vec<Vec<ListedObject>> = stream::iter(prefixes)
         .map(|prefix| async move { store.list(&prefix).await })
         .buffered(LISTINGS_AT_ONCE)
         .try_collect()
@@ -137,7 +137,7 @@ pub fn with_backups(listed: &[Listed]) -> BTreeSet<&str> {
     committed.map(|one| one.id.database()).collect()
 }
 
-fn gather(entries: impl Iterator<Item = Entry>) -> Vec<Listed> {
+fn gather(entries: impl Iterator<Item = ListedObject>) -> Vec<Listed> {
     let mut folders: BTreeMap<BackupId, Listed> = BTreeMap::new();
     for entry in entries {
         let Some((id, file)) = BackupId::of_key(&entry.key) else {

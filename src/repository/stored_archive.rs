@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    BlockCompression, BlockContent, BlockDigest, BlockKind, Entry, Head, Input, Layout, SealedRange,
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange, TocEntry,
 };
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
@@ -147,7 +147,7 @@ struct Record {
 
 impl Record {
     /// Whether the manifest and the table of contents describe the same block.
-    fn agrees(&self, entry: &Entry, utf8: bool) -> std::result::Result<(), String> {
+    fn agrees(&self, entry: &TocEntry, utf8: bool) -> std::result::Result<(), String> {
         let position = self.place.offset;
         let kind = match self.promise.content {
             BlockContent::Table { .. } => BlockKind::Table,
@@ -173,7 +173,7 @@ impl Record {
     }
 }
 
-fn elsewhere(entry: &Entry, record: &Record, position: u64) -> String {
+fn elsewhere(entry: &TocEntry, record: &Record, position: u64) -> String {
     format!(
         "the manifest and the table of contents differ on the place of {entry}: {} and {position}",
         record.place.offset

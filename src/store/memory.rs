@@ -10,8 +10,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
-    Condition, Conditional, Deleted, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
-    Store, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule,
+    Rules, Store, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
 };
 use crate::error::{Code, Error, Result};
 use upload::MemoryUpload;
@@ -316,11 +316,11 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.call(Op::List, prefix, |state| {
             let within = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
             Ok(within
-                .map(|(key, held)| Entry {
+                .map(|(key, held)| ListedObject {
                     key: key.clone(),
                     bytes: held.body.len() as u64,
                     modified: None,

@@ -20,7 +20,8 @@ use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
 use super::{
-    Condition, Conditional, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload, Version,
+    Condition, Conditional, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload,
+    Version,
 };
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
@@ -291,7 +292,7 @@ impl Store for S3 {
         }))
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let bucket = &self.bucket;
         let mut pages = bucket
             .client
@@ -307,7 +308,7 @@ impl Store for S3 {
                 // Some consoles create an object for a folder.
                 let key = object.key().and_then(|key| key.strip_prefix(&bucket.prefix));
                 if let Some(key) = key.filter(|key| !key.is_empty() && !key.ends_with('/')) {
-                    entries.push(Entry {
+                    entries.push(ListedObject {
                         key: key.to_owned(),
                         bytes: object.size().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
                         modified: object.last_modified().and_then(timestamp),

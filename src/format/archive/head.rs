@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
-pub use entry::{Details, Entry};
+pub use entry::{Details, TocEntry};
 pub use header::{BlockCompression, Version};
 
 use super::input::{Input, encode_int};
@@ -33,7 +33,7 @@ pub struct Head {
     /// How many entries the table of contents has in all.
     pub entries: usize,
     /// The entries that have a block, in the order of the blocks.
-    pub data: Vec<Entry>,
+    pub data: Vec<TocEntry>,
     /// Where the first entry starts in `bytes`.
     entries_at: usize,
     bytes: Vec<u8>,
@@ -129,7 +129,7 @@ impl Head {
 
     /// Every whole entry, read again from the head's bytes: a backup does not need the texts of a large schema, so it
     /// does not keep them in memory.
-    pub(super) fn read_entries(&self) -> Result<Vec<(Entry, Details)>, ArchiveError> {
+    pub(super) fn read_entries(&self) -> Result<Vec<(TocEntry, Details)>, ArchiveError> {
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
         (1..=self.entries)
             .map(|number| {
@@ -181,7 +181,7 @@ impl Head {
 
     /// Where the blocks start, in the order of `data`, if the offsets are set. In a stored table of contents they are.
     pub fn positions(&self) -> Option<Vec<u64>> {
-        let position = |entry: &Entry| {
+        let position = |entry: &TocEntry| {
             let field = self.bytes.get(entry.offset_at..=entry.offset_at + self.offset_size)?;
             let little_endian = field[1..].iter().rev();
             (field[0] == OFFSET_SET).then(|| little_endian.fold(0, |sum, byte| sum << 8 | u64::from(*byte)))

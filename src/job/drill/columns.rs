@@ -20,7 +20,7 @@ pub(super) struct Layout {
 /// The layout of every block, in the order of [`Head::data`]; none for large objects.
 pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> {
     let copies = head.copy_statements()?;
-    let layout = |(entry, copy): (&crate::format::archive::Entry, &Vec<u8>)| {
+    let layout = |(entry, copy): (&crate::format::archive::TocEntry, &Vec<u8>)| {
         if entry.block_kind() == BlockKind::LargeObjects {
             return None;
         }

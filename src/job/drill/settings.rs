@@ -221,13 +221,13 @@ pub(super) fn has_money(definition: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(definition: &str) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 desc: "DATABASE PROPERTIES".into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

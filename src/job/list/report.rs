@@ -26,13 +26,13 @@ pub struct ListReport {
     /// The store that answered.
     pub store: String,
     /// The backups with a usable manifest, newest first.
-    pub backups: Vec<Entry>,
+    pub backups: Vec<ListEntry>,
     /// Unusable manifests, backups that lack a file, stores that cannot be reached.
     pub problems: Vec<Problem>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Entry {
+pub struct ListEntry {
     pub id: BackupId,
     pub database: String,
     #[serde(rename = "type")]
@@ -98,7 +98,7 @@ const HEAD: [&str; COLUMNS] = [
 /// Numbers are aligned to the right.
 const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false, false];
 
-impl Entry {
+impl ListEntry {
     fn cells(&self) -> [String; COLUMNS] {
         [
             self.id.to_string(),
@@ -186,9 +186,9 @@ mod tests {
     use super::*;
     use crate::repository::manifest::CompressionAlgorithm;
 
-    fn entry(id: &str, bytes: u64, verified: Option<VerificationStatus>) -> Entry {
+    fn entry(id: &str, bytes: u64, verified: Option<VerificationStatus>) -> ListEntry {
         let id: BackupId = id.parse().unwrap();
-        Entry {
+        ListEntry {
             database: id.database().to_owned(),
             kind: id.kind(),
             timestamp: id.timestamp(),

@@ -254,15 +254,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

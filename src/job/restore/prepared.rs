@@ -12,7 +12,7 @@ use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::rows::Backup;
 use super::{Job, database, globals, script};
-use crate::format::archive::{BlockContent, Entry, Item};
+use crate::format::archive::{BlockContent, Item, TocEntry};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Psql, RestoreProgram};
 use crate::repository::catalog::Located;
@@ -159,7 +159,7 @@ impl Prepared {
                 .iter()
                 .map(|one| (one.kind.as_str(), one.name.as_str()))
                 .collect();
-            let lost = |entry: &Entry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
+            let lost = |entry: &TocEntry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}

@@ -262,16 +262,16 @@ pub(super) async fn check_names(target: &Target, items: &[Item], plan: &Plan) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn an_entry_ends_where_its_definition_ends_whatever_stands_in_it() {
         let item = |id: i64, definition: &str| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: "FUNCTION".into(),
                 tag: format!("f{id}"),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::notes::Notes;
 use crate::dataflow::pipeline::{Archive, Block, Passed};
-use crate::format::archive::{BlockContent, Entry, SealedRange};
+use crate::format::archive::{BlockContent, SealedRange, TocEntry};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
@@ -70,7 +70,7 @@ impl Blocks {
     }
 }
 
-fn table(entry: &Entry, block: &Block, rows: u64, names: &HashMap<u32, TableName>) -> TableRecord {
+fn table(entry: &TocEntry, block: &Block, rows: u64, names: &HashMap<u32, TableName>) -> TableRecord {
     let (schema, name) = match names.get(&entry.oid) {
         Some(known) => (known.schema.clone(), known.name.clone()),
         None => (entry.namespace.clone().unwrap_or_default(), entry.tag.clone()),
