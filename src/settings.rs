@@ -43,7 +43,7 @@ pub use crate::run::telemetry::{Log, LogFormat};
 pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
 pub use known::is_secret;
 pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use setting::{Kind, Setting, nearest};
+pub use setting::{Setting, ValueKind, nearest};
 pub use span::parse_span;
 pub use table::SETTINGS;
 pub use uses::Uses;

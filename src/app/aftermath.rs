@@ -16,7 +16,7 @@ use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
 use crate::outside::notify::{About, Notice, Notifier, RunStatus};
 use crate::report::{self, Report};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::signature::Trust;
 use crate::repository::verification;
 use crate::run::clock::Clock;
@@ -69,7 +69,7 @@ impl Aftermath<'_> {
     async fn of_failed_backup(&self, request: &BackupRequest, error: Error) -> Error {
         // A failed run may not have reached the server.
         let database = self.source.clone().or_else(|| request.database.clone());
-        let notice = failure(About::Backup(Kind::Full), database.clone(), &error);
+        let notice = failure(About::Backup(BackupKind::Full), database.clone(), &error);
         let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
         let now = (self.clock)();
         let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);

@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::Format;
 use crate::outside::secrets::Credentials;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
@@ -226,7 +226,7 @@ async fn prepare(
     let mut newest = newest.cloned().max(back.newest);
     let mut tries = 0;
     let id = loop {
-        let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
+        let id = BackupId::next(database, BackupKind::Full, started, newest.as_ref());
         match replicas.take_id(lease, &id).await? {
             Announced::Done => break id,
             // Another run, with another primary, was faster.

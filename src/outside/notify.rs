@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::error::{Code, Result};
-use crate::repository::backup_id::Kind;
+use crate::repository::backup_id::BackupKind;
 
 pub use sns::Sns;
 
@@ -30,7 +30,7 @@ pub enum Channel {
 /// What kind of run a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    Backup(Kind),
+    Backup(BackupKind),
     Verify,
     Drill,
 }

@@ -82,7 +82,7 @@ impl Existing {
 
 /// The kind of an object that is looked up by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ObjectKind {
     Table,
     Type,
 }
@@ -396,14 +396,14 @@ impl Session {
     }
 
     /// The OID of the object with this name, if it exists.
-    pub async fn oid(&self, kind: Kind, schema: &str, name: &str) -> Result<Option<u32>> {
+    pub async fn oid(&self, kind: ObjectKind, schema: &str, name: &str) -> Result<Option<u32>> {
         let sql = match kind {
-            Kind::Table => {
+            ObjectKind::Table => {
                 "SELECT c.oid FROM pg_catalog.pg_class AS c
                  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
                  WHERE c.relname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
             }
-            Kind::Type => {
+            ObjectKind::Type => {
                 "SELECT t.oid FROM pg_catalog.pg_type AS t
                  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
                  WHERE t.typname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"

@@ -26,7 +26,7 @@ use crate::repository::verification::{Verdict, Verification};
 use crate::store::{ListedObject, Store};
 
 pub use crate::repository::backup_id::{
-    BackupId, GLOBALS, Kind, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
+    BackupId, BackupKind, GLOBALS, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
     database_folder, lease_key,
 };
 pub use before::{Before, before};

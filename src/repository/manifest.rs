@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 
@@ -47,7 +47,7 @@ pub const SCHEMA: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     pub id: BackupId,
-    pub kind: Kind,
+    pub kind: BackupKind,
     /// When the run started: the id's time.
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use pgstow::error::Code;
 use pgstow::outside::aws;
-use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
+use pgstow::repository::backup_id::{BackupId, BackupKind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
     CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump,
@@ -123,7 +123,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
     catalog::commit_tags(store, id, &tagged).await.unwrap();
     let manifest = Manifest {
         id: id.clone(),
-        kind: Kind::Full,
+        kind: BackupKind::Full,
         timestamp: id.timestamp(),
         finished_at: id.timestamp(),
         version: "0.1.0".into(),
@@ -210,7 +210,7 @@ async fn databases_with_any_name_live_beside_each_other() {
     for place in places().await {
         let store = &*place.store;
         for database in DATABASES {
-            let id = BackupId::next(database, Kind::Full, at("2025-01-31T04:05:00Z"), None);
+            let id = BackupId::next(database, BackupKind::Full, at("2025-01-31T04:05:00Z"), None);
             make(store, &id, Tier::Daily, true).await;
         }
         let mut databases = catalog::databases(store).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_success_moves_latest_and_the_next_run_clears_what_a_dead_one_left() {
         let listed = catalog::backups(store, Some("shop")).await.unwrap();
         assert_eq!(listed[0].id, id(3));
         assert!(!listed[0].has_manifest);
-        let own = BackupId::next("shop", Kind::Full, id(3).timestamp(), Some(&listed[0].id));
+        let own = BackupId::next("shop", BackupKind::Full, id(3).timestamp(), Some(&listed[0].id));
         let cleared = leftovers::clear(store, &own, &listed, Timestamp::now()).await;
         assert!(cleared.warnings.is_empty(), "{:?}", cleared.warnings);
         assert!(store.unfinished(&database_folder("shop")).await.unwrap().is_empty());

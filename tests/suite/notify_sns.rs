@@ -13,7 +13,7 @@ use aws_sdk_sns::config::retry::RetryConfig;
 use aws_smithy_http_client::tls;
 use pgstow::error::Code;
 use pgstow::outside::notify::{About, Notice, Notifier, RunStatus, Sns};
-use pgstow::repository::backup_id::Kind;
+use pgstow::repository::backup_id::BackupKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -100,7 +100,7 @@ impl Wired {
 fn notice(database: &str, status: RunStatus, report: Value) -> Notice {
     Notice {
         status,
-        about: About::Backup(Kind::Full),
+        about: About::Backup(BackupKind::Full),
         database: Some(database.to_owned()),
         summary: format!("Backup of {database}"),
         report,

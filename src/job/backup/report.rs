@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 use crate::postgres::LeftOut;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{
@@ -33,7 +33,7 @@ pub struct BackupReport {
     pub status: BackupStatus,
     pub id: BackupId,
     pub database: String,
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub trigger: Trigger,
     /// The event was delivered before, and made this backup then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

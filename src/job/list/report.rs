@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::Standing;
@@ -36,7 +36,7 @@ pub struct ListEntry {
     pub id: BackupId,
     pub database: String,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     pub age_seconds: i64,

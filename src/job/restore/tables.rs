@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, Loading};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::{identifier, qualified};
-use crate::postgres::{Kind, Named};
+use crate::postgres::{Named, ObjectKind};
 use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::StoredArchive;
 
@@ -198,8 +198,8 @@ async fn fits_by_itself(
         // If no type is the database's own: the table itself.
         let types = partitions::types_of(items, item);
         let (kind, asked) = match types.is_empty() {
-            true => (Kind::Table, vec![item]),
-            false => (Kind::Type, types),
+            true => (ObjectKind::Table, vec![item]),
+            false => (ObjectKind::Type, types),
         };
         for one in asked {
             let schema = one.entry.namespace.as_deref().unwrap_or_default();

@@ -123,13 +123,13 @@ mod tests {
     use super::*;
     use crate::error::Code;
     use crate::outside::notify::About;
-    use crate::repository::backup_id::Kind;
+    use crate::repository::backup_id::BackupKind;
     use proptest::prelude::*;
 
     fn notice(database: Option<&str>, status: RunStatus, report: Value) -> Notice {
         Notice {
             status,
-            about: About::Backup(Kind::Full),
+            about: About::Backup(BackupKind::Full),
             database: database.map(str::to_owned),
             summary: "Backup of shop: 3 tables, 42 rows.\n".into(),
             report,

@@ -249,7 +249,12 @@ async fn two_runs_with_other_primaries_never_take_the_same_id() {
             match lease.claim_in(&shared, &id).await.unwrap() {
                 Announced::Done => return id,
                 Announced::Taken(taken) => {
-                    id = BackupId::next("shop", crate::repository::backup_id::Kind::Full, noon(), Some(&taken));
+                    id = BackupId::next(
+                        "shop",
+                        crate::repository::backup_id::BackupKind::Full,
+                        noon(),
+                        Some(&taken),
+                    );
                 }
             }
         }

@@ -219,7 +219,7 @@ async fn a_folder_full_of_junk_does_not_hold_up_a_run() {
     let first = id("shop/20250130T040500Z-full").timestamp();
     for number in 0..AT_MOST + 5 {
         let at = first + SignedDuration::from_secs(i64::try_from(number).unwrap());
-        let dead = BackupId::next("shop", crate::repository::backup_id::Kind::Full, at, None);
+        let dead = BackupId::next("shop", crate::repository::backup_id::BackupKind::Full, at, None);
         store.plant(&dead.key("shop.dump"), "x", &[]);
     }
     let cleared = run(&store).await;

@@ -14,7 +14,7 @@ use super::{
     Broken, CompressionRecord, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 
 /// The most bytes of text that a list keeps of one manifest.
@@ -24,7 +24,7 @@ const MOST_TEXT: usize = 64 << 10;
 pub struct Figures {
     pub id: BackupId,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     /// The version of pgstow that made it.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::dataflow::way::Way;
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::{Part, StoreChecksum};
@@ -33,7 +33,7 @@ pub(super) struct Json {
     schema: u32,
     pub id: BackupId,
     #[serde(rename = "type")]
-    kind: Kind,
+    kind: BackupKind,
     timestamp: Timestamp,
     finished_at: Timestamp,
     version: String,

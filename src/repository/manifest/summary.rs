@@ -8,14 +8,14 @@ use serde::Deserialize;
 use super::broken::parse;
 use super::files::check_names;
 use super::{Broken, FileRecord, Manifest, Metadata, bounded};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Summary {
     pub id: BackupId,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     pub tier: Tier,

@@ -11,7 +11,7 @@ use super::kms::KmsKey;
 use super::secret::SecretKey;
 use super::trust::Trust;
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 
 pub struct Signer {
     public: PublicKey,
@@ -66,7 +66,7 @@ impl Signer {
 
     /// Signs a test message, so that a backup finds out before it begins whether it can be signed at its end.
     pub async fn probe(&self) -> Result<()> {
-        let id = BackupId::next("probe", Kind::Full, Timestamp::UNIX_EPOCH, None);
+        let id = BackupId::next("probe", BackupKind::Full, Timestamp::UNIX_EPOCH, None);
         // No file has this content: an empty text is no manifest and no verification.
         self.sign(Subject::manifest(&id), b"", Timestamp::UNIX_EPOCH)
             .await

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::repository::backup_id::Kind;
+use crate::repository::backup_id::BackupKind;
 
 const NOW: &str = "2025-06-30T12:00:00Z";
 const GOOD: State = backup(Tier::Daily, true, Verdict::Unproved);
@@ -22,7 +22,7 @@ fn now() -> Timestamp {
 
 fn id(database: &str, hours_old: i64) -> BackupId {
     let at = now() - SignedDuration::from_hours(hours_old);
-    BackupId::next(database, Kind::Full, at, None)
+    BackupId::next(database, BackupKind::Full, at, None)
 }
 
 /// The decisions for backups of these ages in days.
