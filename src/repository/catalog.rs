@@ -20,7 +20,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Code, Error, Result};
-use crate::repository::manifest::{Broken, FileRecord, Manifest, Summary};
+use crate::repository::manifest::{FileRecord, Manifest, ManifestError, Summary};
 use crate::repository::signature::{Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
 use crate::store::{ListedObject, Store};
@@ -160,7 +160,7 @@ fn gather(entries: impl Iterator<Item = ListedObject>) -> Vec<Listed> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found<T> {
     Good(T),
-    Broken(Broken),
+    Broken(ManifestError),
     Missing,
 }
 
@@ -196,7 +196,7 @@ pub async fn read_manifest(store: &dyn Store, id: &BackupId) -> Result<Found<Man
 async fn parsed<T>(
     store: &dyn Store,
     id: &BackupId,
-    parse: impl Fn(&[u8]) -> Result<T, Broken>,
+    parse: impl Fn(&[u8]) -> Result<T, ManifestError>,
 ) -> Result<Found<(Bytes, T)>> {
     let once = async || {
         Ok(match manifest_bytes(store, id).await? {
@@ -220,7 +220,7 @@ async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>
     match store.get(&id.manifest_key()).await {
         Ok(Some(object)) => Ok(Found::Good(object.body)),
         Ok(None) => Ok(Found::Missing),
-        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(Broken::Unreadable(error.message()))),
+        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(ManifestError::Unreadable(error.message()))),
         Err(error) => Err(error),
     }
 }

@@ -3,9 +3,9 @@
 
 mod blocks;
 mod bounded;
-mod broken;
 mod compression;
 mod data_file;
+mod error;
 mod figures;
 mod files;
 mod metadata;
@@ -30,9 +30,9 @@ use crate::repository::trigger::Trigger;
 pub use crate::dataflow::way::Way;
 pub use crate::postgres::{Collation, Extension, LeftOut};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
-pub use broken::Broken;
 pub use compression::{CompressionAlgorithm, CompressionRecord};
 pub use data_file::{DataFile, FileIndex, Place};
+pub use error::ManifestError;
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use metadata::Metadata;
@@ -121,8 +121,8 @@ impl Manifest {
     }
 
     /// Reads the manifest found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
-        broken::parse::<schema::Json>(bytes)?.check(id)
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, ManifestError> {
+        error::parse::<schema::Json>(bytes)?.check(id)
     }
 }
 

@@ -152,7 +152,7 @@ pub enum Verdict {
 
 /// Why a verification cannot be used. This does not change the backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum VerificationError {
     #[error("verification.json cannot be read: {0}")]
     Shape(String),
     #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
@@ -181,13 +181,13 @@ impl Verification {
     }
 
     /// Reads the verification found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, VerificationError> {
         Self::read(bytes, id, |bytes| serde_json::from_slice(bytes))
     }
 
     /// The same, but only the status and the time. A list of thousands needs nothing else, and the rest is not taken
     /// into memory.
-    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, VerificationError> {
         #[derive(Deserialize)]
         struct Outline {
             schema: u32,
@@ -250,22 +250,26 @@ impl Verification {
         })
     }
 
-    fn read(bytes: &[u8], id: &BackupId, read: impl FnOnce(&[u8]) -> serde_json::Result<Self>) -> Result<Self, Broken> {
+    fn read(
+        bytes: &[u8],
+        id: &BackupId,
+        read: impl FnOnce(&[u8]) -> serde_json::Result<Self>,
+    ) -> Result<Self, VerificationError> {
         #[derive(Deserialize)]
         struct Schema {
             schema: u64,
         }
-        let shape = |error: serde_json::Error| Broken::Shape(error.to_string());
+        let shape = |error: serde_json::Error| VerificationError::Shape(error.to_string());
         // This check is first, because a newer schema may have any other shape.
         let Schema { schema } = serde_json::from_slice(bytes).map_err(shape)?;
         if schema > u64::from(SCHEMA) {
-            return Err(Broken::NewerSchema(schema));
+            return Err(VerificationError::NewerSchema(schema));
         }
         let verification = read(bytes).map_err(shape)?;
         if verification.id == *id {
             Ok(verification)
         } else {
-            Err(Broken::OtherBackup {
+            Err(VerificationError::OtherBackup {
                 claimed: verification.id,
             })
         }
@@ -321,7 +325,7 @@ mod tests {
         "shop/20250131T040500Z-full".parse().unwrap()
     }
 
-    fn read(verification: &Value) -> Result<Verification, Broken> {
+    fn read(verification: &Value) -> Result<Verification, VerificationError> {
         Verification::parse(verification.to_string().as_bytes(), &id())
     }
 
@@ -452,11 +456,14 @@ mod tests {
     fn what_cannot_be_used_is_told_apart() {
         assert!(matches!(
             Verification::parse(b"{\"schema\"", &id()),
-            Err(Broken::Shape(_))
+            Err(VerificationError::Shape(_))
         ));
-        assert!(matches!(read(&json!([])), Err(Broken::Shape(_))));
-        assert_eq!(read(&json!({"schema": 2, "id": 7})), Err(Broken::NewerSchema(2)));
+        assert!(matches!(read(&json!([])), Err(VerificationError::Shape(_))));
+        assert_eq!(
+            read(&json!({"schema": 2, "id": 7})),
+            Err(VerificationError::NewerSchema(2))
+        );
         let other = json!({"schema": 1, "id": "shop2/20250131T040500Z-full"});
-        assert!(matches!(read(&other), Err(Broken::OtherBackup { .. })));
+        assert!(matches!(read(&other), Err(VerificationError::OtherBackup { .. })));
     }
 }

@@ -36,7 +36,7 @@ pub struct StoreStatus {
     /// Backups that lack files.
     pub incomplete: Vec<Incomplete>,
     /// Manifests and verifications that cannot be used.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<BrokenBackup>,
     /// The signature of each backup's manifest, newest first, if signatures are required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
@@ -89,7 +89,7 @@ pub struct Incomplete {
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct Broken {
+pub struct BrokenBackup {
     pub id: BackupId,
     pub problem: String,
 }
@@ -256,7 +256,7 @@ impl Looked {
         for overview in &backups {
             let id = overview.id();
             for problem in overview.flaw().into_iter().chain(overview.unverifiable.clone()) {
-                status.broken.push(Broken {
+                status.broken.push(BrokenBackup {
                     id: id.clone(),
                     problem,
                 });

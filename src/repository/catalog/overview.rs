@@ -11,7 +11,7 @@ use super::genuine::{self, Doubt, Said};
 use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{SKEW, is_ahead};
-use crate::repository::manifest::{Broken, Figures};
+use crate::repository::manifest::{Figures, ManifestError};
 use crate::repository::signature::{Standing, Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
 use crate::store::{Object, Store, is_archived, limits};
@@ -50,7 +50,7 @@ pub struct Overview {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     Backup(Box<Figures>),
-    Broken(Broken),
+    Broken(ManifestError),
     /// It is in an archive class. Whether the backup is good is known only after a person fetches it back; the text
     /// says how.
     Archived(String),
@@ -325,7 +325,7 @@ struct Proof {
 }
 
 /// A manifest's digest, and its content.
-type Parsed = ([u8; 32], Result<Figures, Broken>);
+type Parsed = ([u8; 32], Result<Figures, ManifestError>);
 
 impl Folder<'_> {
     /// `None`: removed since the listing.
@@ -347,7 +347,10 @@ impl Folder<'_> {
             Ok(Some(read)) => read,
             // This is not a file, or too long for a manifest: the store itself works.
             Err(error) if error.code() == Code::Integrity => {
-                return Some(Looked::only(Seen::Broken(Broken::Unreadable(error.message())), None));
+                return Some(Looked::only(
+                    Seen::Broken(ManifestError::Unreadable(error.message())),
+                    None,
+                ));
             }
             Err(error) if is_archived(&error) => return Some(Looked::only(Seen::Archived(told(&error)), None)),
             Err(error) => return Some(Looked::only(Seen::Unread(error.message()), Some(error))),

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::broken::parse;
+use super::error::parse;
 use super::files::check_names;
 use super::{
-    Broken, CompressionRecord, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name,
+    CompressionRecord, FileRecord, LeftOut, ManifestError, Predecessor, Server, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
@@ -85,12 +85,12 @@ pub struct Tally {
 
 impl Figures {
     /// Reads the manifest found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, ManifestError> {
         let figures: Self = parse(bytes)?;
-        Broken::unless_of(id, &figures.id)?;
+        ManifestError::unless_of(id, &figures.id)?;
         check_names(&figures.files)?;
         if figures.text() > MOST_TEXT {
-            return Err(Broken::Shape("its names and versions are too long".to_owned()));
+            return Err(ManifestError::Shape("its names and versions are too long".to_owned()));
         }
         Ok(figures)
     }
@@ -239,6 +239,6 @@ mod tests {
         let mut json = serde_json::to_value(&manifest).unwrap();
         json["tables"] = serde_json::json!([7]);
         let broken = Figures::parse(json.to_string().as_bytes(), &id).unwrap_err();
-        assert!(matches!(broken, Broken::Shape(_)), "{broken}");
+        assert!(matches!(broken, ManifestError::Shape(_)), "{broken}");
     }
 }
