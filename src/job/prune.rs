@@ -16,7 +16,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{
     Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
 };
-use crate::repository::lease::{self, Seen};
+use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::{Candidate, Decision, State, Terms, applying, plan};
 use crate::repository::signature::{Flaw, Standing, Trust};
 use crate::repository::verification::Verdict;
@@ -259,8 +259,8 @@ async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &st
     let others = primary.filter(|primary| primary.url() != store.url());
     for store in [Some(store), others].into_iter().flatten() {
         match lease::look(store, database, now).await {
-            Ok(Seen::Free | Seen::Expired(_)) => {}
-            Ok(Seen::Held(_)) => return true,
+            Ok(LeaseState::Free | LeaseState::Expired(_)) => {}
+            Ok(LeaseState::Held(_)) => return true,
             Err(error) => {
                 tracing::warn!("left-overs stay, because a run may be active: {error}");
                 return true;

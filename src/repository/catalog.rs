@@ -34,7 +34,8 @@ pub use expiry::{Expiry, Finding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{
-    Overview, Seen, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders, stored_before,
+    ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,
+    stored_before,
 };
 pub use publish::{NotPublished, Published, object_info, publish};
 pub use tags::{Newest, Retagged, commit_tags, keeps_no_tags, retag, retag_all};

@@ -9,7 +9,7 @@
 //! other primaries put copies there, and two of them must not take the same id.
 
 mod claim;
-mod seen;
+mod state;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -32,7 +32,7 @@ use crate::store::{Condition, ObjectInfo, Put, Store, Version, conditions};
 
 pub use claim::Announced;
 use claim::Claim;
-pub use seen::{Hold, Seen, look};
+pub use state::{Hold, LeaseState, look};
 
 /// How often a lost race is repeated. Each loss means that another run has won, so the second look normally finds a
 /// holder.

@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use super::plan::LeftOut;
 use super::prepared::Archive;
 use super::ready::{Target, some_of};
-use super::rows::{self, Backup, Copy, Seen};
+use super::rows::{self, Backup, Copy, RowDigests};
 use super::{Job, Loader};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Loading};
@@ -246,7 +246,7 @@ impl Comparing<'_> {
         Verdict::NotProved(not_locked(wait, &stored.name(first.index), &holders).message())
     }
 
-    async fn is_sum(&self, copies: &[Copy], seen: &Seen) -> Result<bool> {
+    async fn is_sum(&self, copies: &[Copy], seen: &RowDigests) -> Result<bool> {
         let mut sum = Sum::default();
         for copy in copies {
             sum.merge(rows::sum(self.job, self.backup, copy).await?);

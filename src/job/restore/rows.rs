@@ -55,7 +55,7 @@ pub(super) struct Copy {
 
 /// What a table holds.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct RowDigests {
     /// In the order in which the rows came.
     pub digest: BlockDigest,
     /// Independent of the order.
@@ -279,7 +279,11 @@ pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
 
 /// What the table holds now, in the columns that the backup has. If the server sends no byte for `stall`, reading
 /// fails.
-pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+pub(super) async fn read_again(
+    wire: &mut Wire,
+    copy: &Copy,
+    stall: Duration,
+) -> std::result::Result<RowDigests, Refusal> {
     let clock = StallClock::default();
     let mut rows = Summed {
         sum: RowSum::of(&copy.names),
@@ -289,7 +293,7 @@ pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) ->
         clock: clock.clone(),
     };
     copy_out(wire, &copy.place, &copy.columns, (&clock, stall), &mut rows).await?;
-    Ok(Seen {
+    Ok(RowDigests {
         digest: BlockDigest {
             content: BlockContent::Table { rows: rows.rows },
             bytes: rows.bytes,
@@ -308,7 +312,11 @@ const PRINTING: [&str; 2] = [
 
 /// The same in a session that loads rows, with the settings restored afterwards. After a refusal they are not
 /// restored here: ending the transaction or the savepoint does it.
-pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+pub(super) async fn read_between(
+    wire: &mut Wire,
+    copy: &Copy,
+    stall: Duration,
+) -> std::result::Result<RowDigests, Refusal> {
     let [printed, own] = PRINTING;
     wire.execute(printed.as_bytes()).await?;
     let seen = read_again(wire, copy, stall).await?;

@@ -9,7 +9,7 @@ use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
 use crate::repository::backup_id::{BackupId, is_ahead};
 use crate::repository::catalog::Overview;
-use crate::repository::lease::Seen;
+use crate::repository::lease::LeaseState;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{PENDING_DAYS, days_kept};
 use crate::repository::signature::Standing;
@@ -330,7 +330,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         ));
     }
     for lease in &status.leases {
-        if let Seen::Held(hold) = &lease.seen
+        if let LeaseState::Held(hold) = &lease.seen
             && hold.until.duration_since(now) > LONGEST_LEASE
         {
             problems.push(format!(
@@ -346,7 +346,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             let at_work = status
                 .leases
                 .iter()
-                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, Seen::Held(_)));
+                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, LeaseState::Held(_)));
             let age = now.duration_since(one.id.timestamp());
             !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
         });

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::databases::{DatabaseStatus, LastGood, Proof};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
-use crate::repository::lease::Seen;
+use crate::repository::lease::LeaseState;
 use crate::repository::verification::VerificationStatus;
 use crate::settings::Schedule;
 use crate::units::{human_bytes, human_span};
@@ -201,9 +201,9 @@ impl fmt::Display for StoreStatus {
         }
         for lease in &self.leases {
             let (state, hold) = match &lease.seen {
-                Seen::Free => continue,
-                Seen::Held(hold) => ("held", hold),
-                Seen::Expired(hold) => ("expired, never released:", hold),
+                LeaseState::Free => continue,
+                LeaseState::Held(hold) => ("held", hold),
+                LeaseState::Expired(hold) => ("expired, never released:", hold),
             };
             writeln!(
                 f,

@@ -8,7 +8,7 @@ use crate::repository::backup_id::{BackupId, database_folder};
 use crate::repository::catalog::{
     self, Expiry, Finding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
 };
-use crate::repository::lease::{self, Seen};
+use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::Policy;
 use crate::repository::retention::Rule;
 use crate::repository::signature::{Standing, Trust};
@@ -72,7 +72,7 @@ pub enum Drift {
 pub struct LeaseStatus {
     pub database: String,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub seen: LeaseState,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -306,7 +306,7 @@ impl Looked {
         };
         for database in names {
             match lease::look(store, &database, now).await {
-                Ok(Seen::Free) => {}
+                Ok(LeaseState::Free) => {}
                 Ok(seen) => self.status.leases.push(LeaseStatus { database, seen }),
                 Err(error) if error.code() == crate::error::Code::Busy => self.not_leases.push(error),
                 Err(error) => self.cannot_see("a lease", &error),

@@ -92,9 +92,12 @@ fn sum_up(overviews: &[Overview], more: bool) -> History {
         .filter(|one| one.is_good())
         .filter_map(Overview::figures)
         .collect();
-    let unread = overviews
-        .iter()
-        .any(|one| matches!(one.seen, catalog::Seen::Unread(_) | catalog::Seen::Archived(_)));
+    let unread = overviews.iter().any(|one| {
+        matches!(
+            one.seen,
+            catalog::ManifestState::Unread(_) | catalog::ManifestState::Archived(_)
+        )
+    });
     History {
         last_good: match good.first() {
             Some(newest) => LastGood::Began(newest.id.timestamp()),

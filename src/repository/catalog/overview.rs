@@ -30,7 +30,7 @@ const FAILURES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Overview {
     pub listed: Listed,
-    pub seen: Seen,
+    pub seen: ManifestState,
     /// Names of the files in the manifest that are missing or have another size.
     pub lacks: Vec<String>,
     /// The state of the manifest's signature, if signatures are required.
@@ -48,7 +48,7 @@ pub struct Overview {
 
 /// The result of reading the manifest.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
+pub enum ManifestState {
     Backup(Box<Figures>),
     Broken(ManifestError),
     /// It is in an archive class. Whether the backup is good is known only after a person fetches it back; the text
@@ -65,22 +65,22 @@ impl Overview {
 
     pub fn figures(&self) -> Option<&Figures> {
         match &self.seen {
-            Seen::Backup(figures) => Some(figures),
-            Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => None,
+            ManifestState::Backup(figures) => Some(figures),
+            ManifestState::Broken(_) | ManifestState::Archived(_) | ManifestState::Unread(_) => None,
         }
     }
 
     /// What is wrong with the manifest, in a sentence.
     pub fn flaw(&self) -> Option<String> {
         match &self.seen {
-            Seen::Backup(_) => self.altered.clone(),
-            Seen::Broken(broken) => Some(broken.to_string()),
-            Seen::Archived(why) | Seen::Unread(why) => Some(why.clone()),
+            ManifestState::Backup(_) => self.altered.clone(),
+            ManifestState::Broken(broken) => Some(broken.to_string()),
+            ManifestState::Archived(why) | ManifestState::Unread(why) => Some(why.clone()),
         }
     }
 
     pub fn is_archived(&self) -> bool {
-        matches!(self.seen, Seen::Archived(_))
+        matches!(self.seen, ManifestState::Archived(_))
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -258,14 +258,14 @@ async fn overview(
         return (None, None);
     };
     let proof = match looked.failed {
-        None if listed.file(VERIFICATION).is_some() && !matches!(looked.seen, Seen::Archived(_)) => {
+        None if listed.file(VERIFICATION).is_some() && !matches!(looked.seen, ManifestState::Archived(_)) => {
             folder.verification(looked.sha256).await
         }
         _ => Proof::default(),
     };
     let lacks = match &looked.seen {
-        Seen::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
-        Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => Vec::new(),
+        ManifestState::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
+        ManifestState::Broken(_) | ManifestState::Archived(_) | ManifestState::Unread(_) => Vec::new(),
     };
     let overview = Overview {
         listed,
@@ -296,7 +296,7 @@ struct Folder<'a> {
 
 /// What was found under the name of a manifest.
 struct Looked {
-    seen: Seen,
+    seen: ManifestState,
     signature: Option<Standing>,
     sha256: Option<[u8; 32]>,
     doubt: Doubt,
@@ -304,7 +304,7 @@ struct Looked {
 }
 
 impl Looked {
-    fn only(seen: Seen, failed: Option<Error>) -> Self {
+    fn only(seen: ManifestState, failed: Option<Error>) -> Self {
         Self {
             seen,
             signature: None,
@@ -348,25 +348,27 @@ impl Folder<'_> {
             // This is not a file, or too long for a manifest: the store itself works.
             Err(error) if error.code() == Code::Integrity => {
                 return Some(Looked::only(
-                    Seen::Broken(ManifestError::Unreadable(error.message())),
+                    ManifestState::Broken(ManifestError::Unreadable(error.message())),
                     None,
                 ));
             }
-            Err(error) if is_archived(&error) => return Some(Looked::only(Seen::Archived(told(&error)), None)),
-            Err(error) => return Some(Looked::only(Seen::Unread(error.message()), Some(error))),
+            Err(error) if is_archived(&error) => {
+                return Some(Looked::only(ManifestState::Archived(told(&error)), None));
+            }
+            Err(error) => return Some(Looked::only(ManifestState::Unread(error.message()), Some(error))),
         };
         let is_signed = signature.as_ref().is_some_and(Standing::is_signed);
         let looked = match parsed {
-            Ok(figures) if is_signed => Looked::only(Seen::Backup(Box::new(figures)), None),
+            Ok(figures) if is_signed => Looked::only(ManifestState::Backup(Box::new(figures)), None),
             Ok(figures) => match self.doubt(&sha256, &figures).await {
                 Ok(doubt) => Looked {
                     doubt,
-                    ..Looked::only(Seen::Backup(Box::new(figures)), None)
+                    ..Looked::only(ManifestState::Backup(Box::new(figures)), None)
                 },
-                Err(error) if is_archived(&error) => Looked::only(Seen::Archived(told(&error)), None),
-                Err(error) => Looked::only(Seen::Unread(error.message()), Some(error)),
+                Err(error) if is_archived(&error) => Looked::only(ManifestState::Archived(told(&error)), None),
+                Err(error) => Looked::only(ManifestState::Unread(error.message()), Some(error)),
             },
-            Err(broken) => Looked::only(Seen::Broken(broken), None),
+            Err(broken) => Looked::only(ManifestState::Broken(broken), None),
         };
         Some(Looked {
             signature,

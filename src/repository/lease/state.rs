@@ -10,7 +10,7 @@ use crate::store::Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum Seen {
+pub enum LeaseState {
     /// Released, or never taken.
     Free,
     Held(Hold),
@@ -29,14 +29,14 @@ pub struct Hold {
 }
 
 /// The lease of a database at this moment. `BUSY` if the object is no lease: no run can take it then.
-pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
+pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<LeaseState> {
     let key = lease_key(database);
     let found = store
         .get(&key)
         .await
         .map_err(|error| in_its_place(&key, store.url(), error))?;
     let Some(object) = found else {
-        return Ok(Seen::Free);
+        return Ok(LeaseState::Free);
     };
     let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
     let free = body.released;
@@ -47,8 +47,8 @@ pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<S
         until: body.expires_at,
     };
     Ok(match hold {
-        _ if free => Seen::Free,
-        hold if now < hold.until => Seen::Held(hold),
-        hold => Seen::Expired(hold),
+        _ if free => LeaseState::Free,
+        hold if now < hold.until => LeaseState::Held(hold),
+        hold => LeaseState::Expired(hold),
     })
 }
