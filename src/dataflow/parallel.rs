@@ -55,7 +55,7 @@ const TASKS_AHEAD: usize = 64;
 
 /// What to read, and with how many sessions.
 #[derive(Clone, Copy)]
-pub struct Order<'a> {
+pub struct ReadRequest<'a> {
     pub session: &'a Session,
     pub programs: &'a Programs,
     pub passfile: Option<&'a Arc<Passfile>>,
@@ -92,7 +92,7 @@ pub struct Streams {
 }
 
 /// Opens the sessions that read the tables which `hold` has locked. If it is dropped early, it leaves nothing behind.
-pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
+pub async fn open(order: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
     let mut holder = hold.into_wire();
     let readable = match readable(order, &mut holder).await? {
         Ok(readable) => readable,
@@ -130,7 +130,7 @@ struct Readable {
 }
 
 /// Asks pg_dump for the list of tables, and the server for their sizes. The inner `Err` says what to do instead.
-async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
+async fn readable(order: &ReadRequest<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
     // Both take long if there are many tables, and neither waits for a lock of the other.
     let major = order.session.server().major;
     let contents = async { Ok(contents(order).await) };
@@ -156,7 +156,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
 const LINGERING: Duration = Duration::from_millis(300);
 
 /// As many workers as there are connections, and why there are not more.
-async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
+async fn workers(order: &ReadRequest<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
     let mut why = None;
     for pause in [Duration::ZERO, LINGERING] {
@@ -188,7 +188,7 @@ enum Unjoined {
 }
 
 /// A session that reads the snapshot. Its plans return rows in the order in which they are stored in the table.
-async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
+async fn join(order: &ReadRequest<'_>) -> Result<Wire, Unjoined> {
     let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
     let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
     let begun = wire.execute(begin.as_bytes()).await.map_err(Refusal::into_error);
@@ -198,7 +198,7 @@ async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
 }
 
 /// Header and table of contents, from a pg_dump that pgstow stops when the data begins; and pg_dump's warnings.
-async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
+async fn contents(order: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     let dumping = Dumping::of(order);
     let mut dump = Dump::start(&DumpOrder {
         contents: Contents::Whole(Format::Custom),
@@ -402,7 +402,7 @@ impl Sessions {
 }
 
 impl Dumping {
-    fn of(order: &Order<'_>) -> Self {
+    fn of(order: &ReadRequest<'_>) -> Self {
         Self {
             programs: order.programs.clone(),
             info: order.session.info().clone(),

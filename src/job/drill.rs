@@ -43,7 +43,7 @@ use crate::run::stop::Stop;
 use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
 use cluster::{Cluster, Way};
-use columns::{Layout, Order, Wanted, layouts};
+use columns::{ColumnOrder, Layout, Wanted, layouts};
 use evidence::Witness;
 use exclusion::{Exclusion, Reasons};
 use extensions::Others;
@@ -269,7 +269,7 @@ struct Again {
     head: Head,
     items: Vec<Item>,
     layouts: Vec<Option<Layout>>,
-    orders: Vec<Order>,
+    orders: Vec<ColumnOrder>,
     found: Vec<Gathered>,
 }
 

@@ -34,7 +34,7 @@ const LINE_BYTES: usize = 8 << 10;
 const QUOTED_LINES: usize = 6;
 const QUOTED_BYTES: usize = 1500;
 
-pub(super) struct Order<'a> {
+pub(super) struct ChildCommand<'a> {
     pub program: &'a Path,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
@@ -164,7 +164,7 @@ impl Group {
 impl Child {
     /// The child gets its own process group, so that Ctrl-C at the terminal reaches only pgstow, which then ends the
     /// child cleanly. If pgstow dies, the kernel kills the child.
-    pub fn start(order: Order<'_>) -> std::io::Result<Child> {
+    pub fn start(order: ChildCommand<'_>) -> std::io::Result<Child> {
         let mut command = Command::new(order.program);
         let special = order.special;
         let entry = match &special.confinement {

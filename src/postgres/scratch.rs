@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use secrecy::SecretString;
 
-use super::child::{Child, Exit, Hearing, Listener, Order, Special, environment};
+use super::child::{Child, ChildCommand, Exit, Hearing, Listener, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
 use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
@@ -433,7 +433,7 @@ impl Start<'_> {
         let start = || {
             let mut environment = with_own_libraries(environment(&self.settings.child_env, None), program);
             environment.extend(run.environment);
-            Child::start(Order {
+            Child::start(ChildCommand {
                 program,
                 arguments: run.arguments,
                 environment,

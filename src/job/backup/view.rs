@@ -143,7 +143,7 @@ async fn held(job: &Job<'_>, source: &SourceDatabase) -> Result<Result<View, Vec
             }
         };
         if many {
-            let order = parallel::Order {
+            let request = parallel::ReadRequest {
                 session,
                 programs: &source.programs,
                 passfile: source.passfile.as_ref(),
@@ -152,7 +152,7 @@ async fn held(job: &Job<'_>, source: &SourceDatabase) -> Result<Result<View, Vec
                 read_ahead: job.settings.memory.read_ahead,
                 settings: postgres,
             };
-            match answered_within(job, patience, parallel::open(&order, hold)).await? {
+            match answered_within(job, patience, parallel::open(&request, hold)).await? {
                 Opening::Streams(streams) => {
                     notes.extend(streams.note.clone());
                     let survey = survey(job, session).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::columns::{Layout, Order, Path, Wanted, layouts};
+use super::columns::{ColumnOrder, Layout, Path, Wanted, layouts};
 use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, Proof, RESTORED, TableProof};
@@ -21,7 +21,7 @@ use crate::units::count;
 pub(super) struct Ours {
     layouts: Vec<Option<Layout>>,
     pub wanted: Wanted,
-    orders: Arc<Vec<Order>>,
+    orders: Arc<Vec<ColumnOrder>>,
 }
 
 impl Ours {
@@ -37,8 +37,12 @@ impl Ours {
 }
 
 /// The order of columns for every block; large objects have none.
-pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<Order> {
-    let order = |layout: &Option<Layout>| layout.as_ref().map_or(Order::AsTheyAre, |layout| wanted.order(layout));
+pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<ColumnOrder> {
+    let order = |layout: &Option<Layout>| {
+        layout
+            .as_ref()
+            .map_or(ColumnOrder::AsTheyAre, |layout| wanted.order(layout))
+    };
     layouts.iter().map(order).collect()
 }
 
@@ -217,7 +221,7 @@ impl<'a> Comparison<'a, '_> {
             self.found_otherwise(index, "is not there".into());
             return None;
         };
-        if let Order::Other(difference) = &self.again.orders[found.index] {
+        if let ColumnOrder::Other(difference) = &self.again.orders[found.index] {
             self.found_otherwise(index, difference.clone());
             return None;
         }

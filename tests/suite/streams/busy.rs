@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgstow::dataflow::compress::Codec;
-use pgstow::dataflow::parallel::{self, Opening, Order};
+use pgstow::dataflow::parallel::{self, Opening, ReadRequest};
 use pgstow::dataflow::pipeline::{Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
 use pgstow::format::archive::Head;
@@ -92,7 +92,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = Order {
+    let order = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
@@ -190,7 +190,7 @@ async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = Order {
+    let order = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
