@@ -99,6 +99,6 @@ pub(crate) use surroundings::{Around, ForeignKey, Trigger, not_locked};
 pub use tables::Names;
 pub(crate) use tables::TABLES;
 pub(crate) use target::is_presence;
-pub use target::{Existing, Named, ObjectKind, Target};
+pub use target::{Existing, Named, ObjectKind, TargetSurvey};
 pub use tls::Verified;
 pub(crate) use wire::{Piece, READ, Row, Rows, Wire};

@@ -18,7 +18,7 @@ const NAMED: i64 = 5;
 
 /// The server and the database of the session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct TargetSurvey {
     pub is_superuser: bool,
     /// Whether the role may make schemas in this database.
     pub may_create: bool,
@@ -88,7 +88,7 @@ pub enum ObjectKind {
 }
 
 impl Session {
-    pub async fn survey_target(&self) -> Result<Target> {
+    pub async fn survey_target(&self) -> Result<TargetSurvey> {
         let failed = |error| self.error("cannot look at the target", &error);
         let about = self
             .client
@@ -140,7 +140,7 @@ impl Session {
         .await
         .map_err(failed)?;
         let (objects, first_objects) = self.objects().await.map_err(failed)?;
-        Ok(Target {
+        Ok(TargetSurvey {
             is_superuser: about.try_get(0).map_err(failed)?,
             may_create_databases: about.try_get(1).map_err(failed)?,
             may_create: about.try_get(2).map_err(failed)?,
