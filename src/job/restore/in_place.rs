@@ -251,7 +251,7 @@ async fn all(
     backup: Backup<'_>,
     wire: &mut Wire,
     work: &InPlace,
-    copies: &[rows::Copy],
+    copies: &[rows::BlockCopy],
 ) -> Result<usize> {
     let mut expected: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
     if work.check {
@@ -266,7 +266,7 @@ async fn all(
             }
         }
     }
-    let mut open: VecDeque<&rows::Copy> = copies.iter().collect();
+    let mut open: VecDeque<&rows::BlockCopy> = copies.iter().collect();
     // How many in a row were refused: they wait for others to be loaded.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
@@ -438,7 +438,7 @@ async fn filled(
 }
 
 /// The number of rows in all of these tables.
-async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u64> {
+async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::BlockCopy]) -> Result<u64> {
     let mut places: BTreeSet<&[u8]> = BTreeSet::new();
     let mut held = 0;
     for copy in copies {
@@ -451,7 +451,7 @@ async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u
 }
 
 /// The sum of what the table holds now.
-async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
+async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::BlockCopy) -> Result<Sum> {
     let seen = rows::read_between(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))

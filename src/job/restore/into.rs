@@ -17,7 +17,7 @@ use super::load::Load;
 use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
-use super::rows::Copy as Rows;
+use super::rows::BlockCopy;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
@@ -34,7 +34,7 @@ pub(super) use making::run;
 pub(super) struct Copies {
     schema: String,
     makes_schema: bool,
-    tables: Vec<Copy>,
+    tables: Vec<TableCopy>,
     /// The encoding of the archive's text.
     encoding: String,
     check: bool,
@@ -44,7 +44,7 @@ pub(super) struct Copies {
 
 /// One table under another name.
 #[derive(Debug)]
-struct Copy {
+struct TableCopy {
     /// In the backup: `app.orders`.
     of: String,
     /// Schema and name.
@@ -56,7 +56,7 @@ struct Copy {
     access_method: Option<String>,
     /// Only its owner can read the copy, since others could read only some rows of the table.
     is_guarded: bool,
-    rows: Vec<Rows>,
+    rows: Vec<BlockCopy>,
     count: u64,
     finishing: Vec<Finishing>,
 }
@@ -69,7 +69,7 @@ struct Finishing {
     statement: Vec<u8>,
 }
 
-impl Copy {
+impl TableCopy {
     fn name(&self) -> String {
         format!("{}.{}", self.place.0, self.place.1)
     }
@@ -284,7 +284,7 @@ fn check_replaced(
 }
 
 /// The plan for reports, and for what has to be read.
-fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> Plan {
+fn planned(stored: &StoredArchive, tables: &[TableCopy], left_out: Vec<LeftOut>) -> Plan {
     let mut blocks: Vec<usize> = tables
         .iter()
         .flat_map(|table| table.rows.iter().map(|rows| rows.index))
@@ -333,7 +333,7 @@ impl Copies {
     }
 
     pub fn report(&self) -> Vec<CopyReport> {
-        let report = |table: &Copy| CopyReport {
+        let report = |table: &TableCopy| CopyReport {
             table: table.of.clone(),
             copy: table.name(),
             rows: table.count,

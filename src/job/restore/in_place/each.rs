@@ -8,19 +8,19 @@ use crate::format::archive::BlockContent;
 use crate::format::script::Sum;
 use crate::job::restore::Job;
 use crate::job::restore::failed::{Loss, Losses};
-use crate::job::restore::rows::{self, Backup, Copy, Unloaded};
+use crate::job::restore::rows::{self, Backup, BlockCopy, Unloaded};
 use crate::postgres::Wire;
 
 pub(super) async fn fill(
     job: &Job<'_>,
     backup: Backup<'_>,
     wire: &mut Wire,
-    copies: Vec<Copy>,
+    copies: Vec<BlockCopy>,
     work: &InPlace,
     emptied: bool,
 ) -> Result<Filled> {
     // Tables that are loaded through one root are loaded together.
-    let mut places: VecDeque<Vec<Copy>> = VecDeque::new();
+    let mut places: VecDeque<Vec<BlockCopy>> = VecDeque::new();
     for copy in copies {
         match places.iter_mut().find(|others| others[0].place == copy.place) {
             Some(others) => others.push(copy),
@@ -84,7 +84,7 @@ async fn one(
     job: &Job<'_>,
     backup: Backup<'_>,
     wire: &mut Wire,
-    copies: &[Copy],
+    copies: &[BlockCopy],
     work: &InPlace,
     emptied: bool,
 ) -> std::result::Result<u64, Unloaded> {
