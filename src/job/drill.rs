@@ -42,7 +42,7 @@ use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
-use cluster::{Cluster, Way};
+use cluster::{Cluster, ClusterLogin};
 use columns::{ColumnOrder, Layout, Wanted, layouts};
 use evidence::Witness;
 use exclusion::{Exclusion, Reasons};
@@ -274,7 +274,7 @@ struct Again {
 }
 
 /// Reads the rows with their columns in the wanted order.
-async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
+async fn dump(job: &Job<'_>, reader: ClusterLogin<'_>, wanted: &Wanted) -> Result<Again> {
     let wanted = wanted.clone();
     let read = move |output| -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);

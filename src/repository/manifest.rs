@@ -27,7 +27,7 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 
-pub use crate::dataflow::way::Way;
+pub use crate::dataflow::read_by::ReadBy;
 pub use crate::postgres::{Collation, Extension, LeftOut};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use compression::{CompressionAlgorithm, CompressionRecord};

@@ -11,7 +11,7 @@ use pgstow::repository::backup_id::{BackupId, BackupKind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
     CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump,
-    Place as PlaceInFile, Server, SnapshotRecord, TableRecord, Way, checksums, role,
+    Place as PlaceInFile, ReadBy, Server, SnapshotRecord, TableRecord, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -181,7 +181,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
                 offset: 0,
                 length: 0,
             },
-            read: Way::PgDump,
+            read: ReadBy::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, header_of};
 use crate::postgres::RawTable;
 use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, TableRecord};
@@ -58,7 +58,7 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
             offset: table.offset,
             length: table.digest.bytes,
         },
-        read: Way::PgDump,
+        read: ReadBy::PgDump,
         ranges: Vec::new(),
     }
 }

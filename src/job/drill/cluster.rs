@@ -28,7 +28,7 @@ const TABLESPACES: usize = 1000;
 const TWIN: &str = "pgstow_twin";
 
 /// A login: a user and a database.
-pub(super) struct Way<'a> {
+pub(super) struct ClusterLogin<'a> {
     pub info: ConnectionInfo,
     pub passfile: &'a Passfile,
 }
@@ -176,15 +176,15 @@ impl<'a> Cluster<'a> {
         self.ground(items, manifest).await
     }
 
-    pub fn loader(&self, ground: &Ground) -> Way<'_> {
-        Way {
+    pub fn loader(&self, ground: &Ground) -> ClusterLogin<'_> {
+        ClusterLogin {
             info: within(&self.loader, &ground.name),
             passfile: &self.loaders_passfile,
         }
     }
 
-    pub fn superuser(&self, ground: &Ground) -> Way<'_> {
-        Way {
+    pub fn superuser(&self, ground: &Ground) -> ClusterLogin<'_> {
+        ClusterLogin {
             info: within(self.witness.server.info(), &ground.name),
             passfile: &self.passfile,
         }
@@ -192,13 +192,13 @@ impl<'a> Cluster<'a> {
 
     /// The login for the second dump: pg_dump sees some objects only as a superuser. It evaluates nothing, and no code
     /// of the backup runs any more.
-    pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
+    pub fn reader(&self, ground: &Ground, items: &[Item]) -> ClusterLogin<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
         self.reader_of(ground, items.iter().any(hidden))
     }
 
     /// The same, if it is known whether there are such objects.
-    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
+    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> ClusterLogin<'_> {
         // In older majors only a superuser can read everything.
         let old = self.session.server().major < READS_ALL;
         if old || hidden {

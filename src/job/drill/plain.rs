@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::cluster::{Cluster, Way};
+use super::cluster::{Cluster, ClusterLogin};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
 use super::exclusion::other_major;
@@ -253,7 +253,7 @@ async fn reasons(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, backup
 }
 
 /// Dumps the whole database as a script and reads its contents. Also returns pg_dump's version.
-async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
+async fn dump(job: &Job<'_>, reader: ClusterLogin<'_>) -> Result<(Contents, String)> {
     let read = |mut output: File| {
         let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);
         let (mut reader, mut bytes) = (Reader::gathering(), 0_u64);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 
 use super::Place;
 
@@ -21,7 +21,7 @@ pub struct TableRecord {
     /// The place of its block in the archive; in a plain script, of its rows.
     pub place: Place,
     /// How its rows were read.
-    pub read: Way,
+    pub read: ReadBy,
     /// The parts of the block, in order and without gaps, if the table is large and its block can be read from the
     /// middle.
     pub ranges: Vec<RangeRecord>,

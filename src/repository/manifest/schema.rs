@@ -17,7 +17,7 @@ use super::{
     Collation, CompressionRecord, Extension, LeftOut, Manifest, ManifestError, Metadata, PgDump, Predecessor, Server,
     SnapshotRecord, Tagged, bounded, custom, format_name,
 };
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
@@ -128,7 +128,7 @@ struct JsonTable {
     offset: u64,
     length: u64,
     #[serde(default)]
-    read: Way,
+    read: ReadBy,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<RangeRecord>,
 }

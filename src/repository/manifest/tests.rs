@@ -86,7 +86,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
                 offset: 100,
                 length: 60,
             },
-            read: Way::PgDump,
+            read: ReadBy::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),

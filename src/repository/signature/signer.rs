@@ -15,10 +15,10 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 
 pub struct Signer {
     public: PublicKey,
-    way: Way,
+    key: SigningKey,
 }
 
-enum Way {
+enum SigningKey {
     Here(Box<Ed25519KeyPair>),
     Kms(KmsKey),
 }
@@ -27,14 +27,14 @@ impl Signer {
     pub(super) fn here(key: SecretKey) -> Self {
         Self {
             public: key.public,
-            way: Way::Here(Box::new(key.pair)),
+            key: SigningKey::Here(Box::new(key.pair)),
         }
     }
 
     pub(super) async fn in_kms(key: KmsKey) -> Result<Self> {
         Ok(Self {
             public: key.public().await?,
-            way: Way::Kms(key),
+            key: SigningKey::Kms(key),
         })
     }
 
@@ -74,9 +74,9 @@ impl Signer {
     }
 
     async fn raw(&self, message: Vec<u8>) -> Result<Vec<u8>> {
-        match &self.way {
-            Way::Here(pair) => Ok(pair.sign(&message).as_ref().to_vec()),
-            Way::Kms(key) => key.sign(self.public.algorithm, message).await,
+        match &self.key {
+            SigningKey::Here(pair) => Ok(pair.sign(&message).as_ref().to_vec()),
+            SigningKey::Kms(key) => key.sign(self.public.algorithm, message).await,
         }
     }
 }

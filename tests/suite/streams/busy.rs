@@ -133,7 +133,11 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     }
     assert_eq!(database.sql("SELECT count(*) FROM large"), "0");
     let archive = streamed.passed.archive.unwrap();
-    let ways: Vec<String> = archive.blocks.iter().map(|block| format!("{:?}", block.way)).collect();
+    let ways: Vec<String> = archive
+        .blocks
+        .iter()
+        .map(|block| format!("{:?}", block.read_by))
+        .collect();
     assert!(ways.iter().any(|way| way == "Coordinator"), "{ways:?}");
     let large = head.data.iter().position(|entry| entry.tag == "large").unwrap();
     let expected = database.sql("SELECT 250000 - 250000 / 11");

@@ -84,7 +84,7 @@ fn table(entry: &TocEntry, block: &Block, rows: u64, names: &HashMap<u32, TableN
         bytes: block.digest.bytes,
         sha256: hex::encode(block.digest.sha256),
         place: place(block),
-        read: block.way,
+        read: block.read_by,
         ranges: block.ranges.iter().map(range_record).collect(),
     }
 }
