@@ -50,9 +50,9 @@ pub struct Notice {
 
 /// What pgstow can learn about the target of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic {
-    /// It exists. Only sending a message would show whether we may publish.
-    Seen,
+pub enum ChannelState {
+    /// Only sending a message would show whether we may publish.
+    Exists,
     /// We may not read its attributes, but perhaps we may publish.
     Hidden,
 }
@@ -63,7 +63,7 @@ pub trait Notifier: Send + Sync {
     fn target(&self) -> &str;
 
     /// Checks whether a message could be sent, without sending one.
-    async fn look(&self) -> Result<Topic>;
+    async fn look(&self) -> Result<ChannelState>;
 
     /// Sends one message. After an error it may or may not have been delivered; sending it again may deliver it
     /// twice.
