@@ -70,14 +70,14 @@ impl Session {
             info.settled()?,
             settings.connect_timeout,
             home,
-            Between::Somebody,
+            Between::PerhapsPooler,
         ))
         .await
     }
 
     /// Connects to a server that pgstow itself has started.
     pub(crate) async fn connect_to_our_own(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
-        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nobody).await
+        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nothing).await
     }
 
     async fn open(
@@ -89,7 +89,7 @@ impl Session {
         let Some(quiet) = without_event_triggers(&info) else {
             return Self::open_as_told(info, connect_timeout, home, between).await;
         };
-        if matches!(between, Between::Nobody) {
+        if matches!(between, Between::Nothing) {
             return Self::open_our_own(info, quiet, connect_timeout, home).await;
         }
         // Only a superuser may set it, and the role is known only after login triggers have run.
@@ -115,11 +115,11 @@ impl Session {
         connect_timeout: Duration,
         home: Option<PathBuf>,
     ) -> Result<Session> {
-        let session = Self::open_as_told(info, connect_timeout, home.clone(), Between::Nobody).await?;
+        let session = Self::open_as_told(info, connect_timeout, home.clone(), Between::Nothing).await?;
         if session.server.major >= EVENT_TRIGGERS_SINCE
             && session.server.is_superuser
             && session.server.has_event_triggers
-            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, Between::Nobody).await
+            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, Between::Nothing).await
         {
             session.close().await;
             return Ok(quiet);
@@ -143,8 +143,8 @@ impl Session {
         let opened = place.open().await?;
         place.empty_path(&opened).await?;
         let is_direct = match between {
-            Between::Nobody => true,
-            Between::Somebody => place.look_between(&opened).await?,
+            Between::Nothing => true,
+            Between::PerhapsPooler => place.look_between(&opened).await?,
         };
         let client = opened.client;
         let greeted = async {
@@ -201,7 +201,7 @@ impl Session {
         let open = async || {
             let info = info.renewed().await?;
             // The first session has already checked for a pooler.
-            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
+            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nothing);
             Box::pin(opening).await
         };
         let mut opened = open().await;
@@ -330,9 +330,9 @@ impl fmt::Debug for Session {
 /// What may be between pgstow and the server.
 #[derive(Debug, Clone, Copy)]
 enum Between {
-    Nobody,
-    /// Perhaps a pooler: check.
-    Somebody,
+    Nothing,
+    /// Checked before the session is used.
+    PerhapsPooler,
 }
 
 /// The first server with login triggers, and with the setting that switches them off.
