@@ -1,6 +1,6 @@
 //! pgstow's own session with the server: how it opens, and what each refusal means.
 
-mod place;
+mod start;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use self::place::Place;
+use self::start::ConnectOptions;
 use super::authentication::{self, is_local};
 use super::lent::Lent;
 use super::refusal::{Refusal, SERVER_SAYS, classify, is_full};
@@ -134,7 +134,7 @@ impl Session {
         between: Between,
     ) -> Result<Session> {
         let redactor = Redactor::new(&info);
-        let place = Place {
+        let place = ConnectOptions {
             info: &info,
             redactor: &redactor,
             connect_timeout,
@@ -154,7 +154,7 @@ impl Session {
         let limit = startup::connect_timeout(&info, connect_timeout);
         let greeted = within(limit, greeted)
             .await
-            .map_err(|error| place::in_context(&info, error))?;
+            .map_err(|error| start::in_context(&info, error))?;
         let server = match greeted {
             Ok(server) => server,
             Err(error) => return Err(place.refused(&client, &error).await),
@@ -255,7 +255,7 @@ impl Session {
     pub(super) async fn start_again(&self, purpose: Purpose) -> Result<(Started, Redactor)> {
         let info = self.info.renewed().await?;
         let redactor = Redactor::new(&info);
-        let place = Place {
+        let place = ConnectOptions {
             info: &info,
             redactor: &redactor,
             connect_timeout: self.connect_timeout,

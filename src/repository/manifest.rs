@@ -31,7 +31,7 @@ pub use crate::dataflow::read_by::ReadBy;
 pub use crate::postgres::{Collation, Extension, LeftOut};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use compression::{CompressionAlgorithm, CompressionRecord};
-pub use data_file::{DataFile, FileIndex, Place};
+pub use data_file::{DataFile, FileIndex, FileRange};
 pub use error::ManifestError;
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};

@@ -12,7 +12,7 @@ use crate::format::archive::{
     BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange, TocEntry,
 };
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
+use crate::repository::manifest::{self, FileRange, FileRecord, Manifest, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
 
 /// The archive is one data file, and holds all tables and large objects that the manifest lists.
@@ -24,7 +24,7 @@ pub struct StoredArchive {
     /// The head, with the offsets filled in.
     pub head: Head,
     /// The blocks' places, in the order of [`Head::data`], without gaps from the head's end to the file's end.
-    pub places: Vec<Place>,
+    pub places: Vec<FileRange>,
     /// The content of each block, in the same order.
     pub promises: Vec<BlockDigest>,
     /// The ranges of each block's table, if it can be loaded in parts; empty for the others.
@@ -138,7 +138,7 @@ impl StoredArchive {
 }
 
 struct Record {
-    place: Place,
+    place: FileRange,
     promise: BlockDigest,
     ranges: Vec<SealedRange>,
     table: Option<(String, String)>,

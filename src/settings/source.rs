@@ -46,7 +46,7 @@ const PARAMETERS: &[(&str, &str)] = &[
 /// The values from which a login is read, and where problems and notes go.
 pub struct Reading<'a> {
     pub values: &'a Values,
-    pub place: libpq::Place<'a>,
+    pub place: libpq::SearchFolders<'a>,
     pub problems: &'a mut Problems,
     pub notes: &'a mut Vec<String>,
 }

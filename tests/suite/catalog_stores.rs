@@ -10,8 +10,8 @@ use pgstow::outside::aws;
 use pgstow::repository::backup_id::{BackupId, BackupKind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump,
-    Place as PlaceInFile, ReadBy, Server, SnapshotRecord, TableRecord, checksums, role,
+    CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRange, FileRecord, Manifest, Metadata, PgDump,
+    ReadBy, Server, SnapshotRecord, TableRecord, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -176,7 +176,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             rows: 0,
             bytes: 0,
             sha256: String::new(),
-            place: PlaceInFile {
+            place: FileRange {
                 file: FileIndex(0),
                 offset: 0,
                 length: 0,

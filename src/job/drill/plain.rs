@@ -72,7 +72,7 @@ pub(super) async fn run(
     cluster.open_for_script(&ground).await?;
     cluster.make_tablespaces(&backup.tablespaces).await?;
     let way = cluster.loader(&ground);
-    let place = restore::script::Place {
+    let place = restore::script::ScriptTarget {
         psql: &psql,
         info: &way.info,
         passfile: Some(way.passfile),

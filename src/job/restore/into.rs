@@ -7,8 +7,8 @@
 
 mod copies;
 pub(super) mod definition;
+mod destination;
 mod making;
-mod place;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -25,7 +25,7 @@ use crate::postgres::quoting::identifier;
 use crate::postgres::{Room, Standing};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
-use place::Place;
+use destination::Destination;
 
 pub(super) use making::run;
 
@@ -106,7 +106,7 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
                 .hint("leave --keep-going out, or --into"),
         );
     }
-    if Place::parse(into)?.name.is_some() && request.tables.len() > 1 {
+    if Destination::parse(into)?.name.is_some() && request.tables.len() > 1 {
         return Err(several());
     }
     Ok(())
@@ -133,7 +133,7 @@ pub(super) async fn prepare(
     excluded: &HashSet<i64>,
     request: &RestoreRequest,
 ) -> Result<(Copies, Plan, Vec<String>)> {
-    let place = Place::parse(request.into.as_deref().unwrap_or_default())?;
+    let place = Destination::parse(request.into.as_deref().unwrap_or_default())?;
     let named = choice::named(stored, items, &request.tables)?;
     if place.name.is_some() && named.len() > 1 {
         return Err(several());
@@ -219,7 +219,7 @@ pub(super) async fn prepare(
     Ok((copies, plan, warnings.into_iter().collect()))
 }
 
-fn check_room(target: &Target, place: &Place, room: &Room) -> Result<()> {
+fn check_room(target: &Target, place: &Destination, room: &Room) -> Result<()> {
     let user = &target.session.server().user;
     let refused = |what: String, grant: String| {
         let to = identifier(user);

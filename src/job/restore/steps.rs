@@ -71,7 +71,7 @@ pub(super) async fn carry_out(
     let info = &prepared.target.info;
     match &prepared.source {
         BackupData::Script(psql, checked) => {
-            let place = script::Place {
+            let place = script::ScriptTarget {
                 psql,
                 info,
                 passfile: passfile.as_ref(),
@@ -216,7 +216,7 @@ async fn run_script(
     job: &Job<'_>,
     request: &RestoreRequest,
     target: &Target,
-    place: &script::Place<'_>,
+    place: &script::ScriptTarget<'_>,
     checked: &Arc<script::Checked>,
     beside: Option<&str>,
     state: &State,
@@ -230,7 +230,7 @@ async fn run_script(
     }
     let beside = beside.filter(|_| apart.is_some());
     job.observer.phase("running the script");
-    let place = script::Place {
+    let place = script::ScriptTarget {
         info: apart.as_ref().unwrap_or(place.info),
         ..*place
     };

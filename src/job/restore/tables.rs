@@ -77,7 +77,7 @@ pub(super) async fn plan(
     fits_by_itself(target, manifest, items, &relations, &plan, request).await?;
     if request.data_only {
         let roots = partitions::loaded_through(items, &relations, &plan.copies);
-        let place = Place {
+        let place = RowsTarget {
             target,
             items,
             plan: &plan,
@@ -259,14 +259,14 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
 }
 
 /// The target of a restore of rows alone.
-struct Place<'a> {
+struct RowsTarget<'a> {
     target: &'a Target,
     items: &'a [Item],
     plan: &'a Plan,
     named: Vec<choice::Named>,
 }
 
-impl Place<'_> {
+impl RowsTarget<'_> {
     /// Checks that the target has what the backup has: tables of the same kind, their partitions, and their
     /// sequences.
     async fn check(&self, tables: &[&Item]) -> Result<()> {

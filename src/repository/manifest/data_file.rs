@@ -45,13 +45,13 @@ impl FileIndex {
 
 /// Where bytes are: in which data file, and at which offset. In a plain script, the offset counts decompressed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct FileRange {
     pub file: FileIndex,
     pub offset: u64,
     pub length: u64,
 }
 
-impl Place {
+impl FileRange {
     /// `None` if the end would be beyond the largest possible file.
     pub fn new(file: FileIndex, offset: u64, length: u64) -> Option<Self> {
         offset.checked_add(length)?;

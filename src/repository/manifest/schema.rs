@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
-use super::data_file::{self, DataFile, FileIndex, Place};
+use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
     Collation, CompressionRecord, Extension, LeftOut, Manifest, ManifestError, Metadata, PgDump, Predecessor, Server,
@@ -161,7 +161,7 @@ impl Files {
         file: Option<&str>,
         (offset, length): (u64, u64),
         what: impl Fn() -> String,
-    ) -> Result<Place, ManifestError> {
+    ) -> Result<FileRange, ManifestError> {
         let index = match (self, file) {
             (Files::One { any: true, .. }, _) => FileIndex::default(),
             (Files::One { any: false, .. }, _) => {
@@ -183,7 +183,7 @@ impl Files {
                 ))
             })?,
         };
-        Place::new(index, offset, length).ok_or_else(|| {
+        FileRange::new(index, offset, length).ok_or_else(|| {
             ManifestError::Shape(format!("it says that {} ends beyond the largest possible file", what()))
         })
     }

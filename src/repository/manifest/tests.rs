@@ -81,7 +81,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             rows: 3,
             bytes: 30,
             sha256: "33".repeat(32),
-            place: Place {
+            place: FileRange {
                 file: FileIndex(0),
                 offset: 100,
                 length: 60,
@@ -236,7 +236,7 @@ fn whole() -> Manifest {
         count: 2,
         bytes: 5,
         sha256: "66".repeat(32),
-        place: Place::new(FileIndex(0), 160, 40),
+        place: FileRange::new(FileIndex(0), 160, 40),
     }];
     manifest
 }

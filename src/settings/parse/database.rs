@@ -37,7 +37,7 @@ impl Reader<'_> {
     ) -> CredentialSource {
         let mut found = Problems::default();
         let home = self.input.env.get("HOME").map(String::as_str);
-        let place = libpq::Place {
+        let place = libpq::SearchFolders {
             home: home.filter(|home| !home.is_empty()),
             working_dir: &self.input.working_dir,
         };

@@ -9,7 +9,7 @@ use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableName};
-use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, RangeRecord, ScriptRecord, TableRecord};
+use crate::repository::manifest::{FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -89,8 +89,8 @@ fn table(entry: &TocEntry, block: &Block, rows: u64, names: &HashMap<u32, TableN
     }
 }
 
-fn place(block: &Block) -> Place {
-    Place {
+fn place(block: &Block) -> FileRange {
+    FileRange {
         file: FileIndex::FIRST,
         offset: block.place.offset,
         length: block.place.length,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::definition::{Index, Odd, Table, constraint};
-use super::place::LONGEST;
+use super::destination::LONGEST;
 use super::{BlockCopy, Finishing, TableCopy};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Item, Loading};
