@@ -11,7 +11,7 @@ mod report;
 mod request;
 mod script;
 mod sidecars;
-mod stream;
+mod transfer;
 mod view;
 
 use std::sync::Arc;
@@ -280,7 +280,7 @@ async fn make(
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = stream::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
+    let passed = transfer::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
