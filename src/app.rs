@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
-use crate::job::backup::{self, Job};
+use crate::job::backup;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::list;
@@ -338,7 +338,7 @@ impl App {
             );
         };
         let signer = stop.or_stop(self.keyring.signer()).await?;
-        let job = Job {
+        let job = backup::Job {
             settings: &self.settings,
             credentials,
             stores: &self.stores,

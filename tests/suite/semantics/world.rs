@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use pgstow::command::BackupRequest;
 use pgstow::error::Result;
+use pgstow::job::backup;
 use pgstow::job::backup::BackupReport;
-use pgstow::job::backup::{self, Job};
 use pgstow::outside::secrets::Credentials;
 use pgstow::repository::backup_id::BackupId;
 use pgstow::repository::manifest::Manifest;
@@ -151,7 +151,7 @@ impl World {
         let observer: Arc<dyn Observer> = Arc::new(Silent);
         let keyring = Keyring::new(self.settings.signing.clone(), |_| panic!("no key here is in KMS"));
         let signer = keyring.signer().await?;
-        let job = Job {
+        let job = backup::Job {
             settings: &self.settings,
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,
