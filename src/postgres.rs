@@ -57,7 +57,7 @@ mod wire;
 
 pub use allowed::{Deed, Foreign};
 pub(crate) use belongings::Belonging;
-pub(crate) use beside::{COPY_OF, Room, Standing};
+pub(crate) use beside::{COPY_OF, ExistingObject, Room};
 pub use collations::{Collation, sorted_otherwise};
 pub use condition::{Encryption, Replication};
 pub use connection::Session;

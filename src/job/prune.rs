@@ -18,7 +18,7 @@ use crate::repository::catalog::{
 };
 use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::{Candidate, Decision, State, Terms, applying, plan};
-use crate::repository::signature::{Flaw, Standing, Trust};
+use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
 use crate::run::stop::Stop;
 use crate::settings::{Policy, Retention};
@@ -219,11 +219,11 @@ fn finished(overview: Overview) -> Folder {
     // good backups that stay, and no older backup stays in its place.
     let is_strangers = matches!(
         overview.signature,
-        Some(Standing::Bad {
+        Some(SignatureState::Bad {
             why: Flaw::Untrusted(_)
         })
     );
-    let counts = !is_strangers && overview.signature != Some(Standing::Unsigned);
+    let counts = !is_strangers && overview.signature != Some(SignatureState::Unsigned);
     if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
         tracing::warn!("{} stays: {why}", overview.id());
     }

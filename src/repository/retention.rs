@@ -16,7 +16,7 @@ pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
 pub use plan::{Candidate, Decision, Goes, State, Stays, Terms, plan};
 pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
-pub use tags::{LATEST, Retag, SHA256_TAG, Standing, Tag, settled, tag_plan};
+pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_plan};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {

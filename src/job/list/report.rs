@@ -10,7 +10,7 @@ use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
-use crate::repository::signature::Standing;
+use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Extent, VerificationStatus};
 use crate::units::{human_bytes, human_span};
 
@@ -56,7 +56,7 @@ pub struct ListEntry {
     pub lacks: Vec<String>,
     /// The signature of its manifest, if keys are set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Standing>,
+    pub signature: Option<SignatureState>,
     /// `null`: not yet.
     pub verified: Option<Proof>,
     pub drilled: Option<Proof>,

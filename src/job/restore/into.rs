@@ -22,7 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::identifier;
-use crate::postgres::{Room, Standing};
+use crate::postgres::{ExistingObject, Room};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
 use destination::Destination;
@@ -50,7 +50,7 @@ struct TableCopy {
     /// Schema and name.
     place: (String, String),
     /// The existing table, which is replaced.
-    replaced: Option<Standing>,
+    replaced: Option<ExistingObject>,
     entry: i64,
     definition: Vec<u8>,
     access_method: Option<String>,
@@ -247,7 +247,7 @@ fn check_room(target: &Target, place: &Destination, room: &Room) -> Result<()> {
 /// Whether the existing relation of this name may be replaced. `is_known`: the backup has a relation of this name.
 fn check_replaced(
     target: &Target,
-    there: &Standing,
+    there: &ExistingObject,
     (schema, name): &(String, String),
     is_known: bool,
     request: &RestoreRequest,

@@ -12,7 +12,7 @@ use crate::repository::catalog::Overview;
 use crate::repository::lease::LeaseState;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{PENDING_DAYS, days_kept};
-use crate::repository::signature::Standing;
+use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Outcome, Verdict};
 use crate::units::{count, human_bytes, human_span, some_of};
 
@@ -267,11 +267,11 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     few(forged.collect(), url, problems);
     let first_signed = store.backups.iter().rev().find(|one| {
         let signature = one.signature.as_ref();
-        signature.is_some_and(Standing::is_signed)
+        signature.is_some_and(SignatureState::is_signed)
     });
     let since = |one: &&Overview| first_signed.is_some_and(|first| one.id().timestamp() > first.id().timestamp());
     let unsigned = store.backups.iter().filter(since);
-    let unsigned = unsigned.filter(|one| one.signature == Some(Standing::Unsigned));
+    let unsigned = unsigned.filter(|one| one.signature == Some(SignatureState::Unsigned));
     let unsigned = unsigned.map(|one| {
         format!(
             "{} in {url} is not signed, but backups before it are: check whether its run had BACKUP_SIGN_KEY; if it \

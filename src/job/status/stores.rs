@@ -11,7 +11,7 @@ use crate::repository::catalog::{
 use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::Policy;
 use crate::repository::retention::Rule;
-use crate::repository::signature::{Standing, Trust};
+use crate::repository::signature::{SignatureState, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -97,7 +97,7 @@ pub struct BrokenBackup {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Signature {
     pub id: BackupId,
-    pub signature: Standing,
+    pub signature: SignatureState,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -12,7 +12,7 @@ use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{SKEW, is_ahead};
 use crate::repository::manifest::{Figures, ManifestError};
-use crate::repository::signature::{Standing, Subject, Trust};
+use crate::repository::signature::{SignatureState, Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
 use crate::store::{Object, Store, is_archived, limits};
 
@@ -34,7 +34,7 @@ pub struct Overview {
     /// Names of the files in the manifest that are missing or have another size.
     pub lacks: Vec<String>,
     /// The state of the manifest's signature, if signatures are required.
-    pub signature: Option<Standing>,
+    pub signature: Option<SignatureState>,
     /// Why it is not the manifest that was published.
     pub altered: Option<String>,
     /// Why pgstow cannot know whether it is the manifest that was published.
@@ -92,14 +92,14 @@ impl Overview {
     /// What is wrong with the manifest's signature, if it has one.
     pub fn forgery(&self) -> Option<String> {
         match &self.signature {
-            Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),
+            Some(SignatureState::Bad { why }) => Some(format!("manifest.json {why}")),
             _ => None,
         }
     }
 
     /// Whether a trusted key signed it, or signatures are not required.
     pub fn is_trusted(&self) -> bool {
-        self.signature.as_ref().is_none_or(Standing::is_signed)
+        self.signature.as_ref().is_none_or(SignatureState::is_signed)
     }
 
     /// Whether its id, or one of its own times, is in the future.
@@ -297,7 +297,7 @@ struct Folder<'a> {
 /// What was found under the name of a manifest.
 struct Looked {
     seen: ManifestState,
-    signature: Option<Standing>,
+    signature: Option<SignatureState>,
     sha256: Option<[u8; 32]>,
     doubt: Doubt,
     failed: Option<Error>,
@@ -331,8 +331,9 @@ impl Folder<'_> {
     /// `None`: removed since the listing.
     async fn manifest(&self) -> Option<Looked> {
         let is_honest = self.listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
-        let is_wrong =
-            |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
+        let is_wrong = |standing: &Option<SignatureState>, broken: bool| {
+            broken || matches!(standing, Some(SignatureState::Bad { .. }))
+        };
         let figures = match self.figures().await {
             // A bit that flipped on the way from the store does not prove that the stored file is damaged, so the
             // file is read again. A giant file is not: it was made to cost time.
@@ -357,7 +358,7 @@ impl Folder<'_> {
             }
             Err(error) => return Some(Looked::only(ManifestState::Unread(error.message()), Some(error))),
         };
-        let is_signed = signature.as_ref().is_some_and(Standing::is_signed);
+        let is_signed = signature.as_ref().is_some_and(SignatureState::is_signed);
         let looked = match parsed {
             Ok(figures) if is_signed => Looked::only(ManifestState::Backup(Box::new(figures)), None),
             Ok(figures) => match self.doubt(&sha256, &figures).await {
@@ -377,7 +378,7 @@ impl Folder<'_> {
         })
     }
 
-    async fn figures(&self) -> Result<Option<(Option<Standing>, Parsed)>> {
+    async fn figures(&self) -> Result<Option<(Option<SignatureState>, Parsed)>> {
         let id = &self.listed.id;
         let parse = |bytes: &[u8]| (Sha256::digest(bytes).into(), Figures::parse(bytes, id));
         self.read(MANIFEST, Subject::manifest(id), parse).await
@@ -428,7 +429,7 @@ impl Folder<'_> {
         name: &str,
         subject: Subject<'_>,
         parse: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<(Option<Standing>, T)>> {
+    ) -> Result<Option<(Option<SignatureState>, T)>> {
         let key = self.listed.id.key(name);
         let bytes = self
             .listed
@@ -450,7 +451,7 @@ impl Folder<'_> {
     }
 
     /// `None` if signatures are not required. The error is the store's.
-    async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
+    async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<SignatureState>> {
         if !self.trust.asks() {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Item, Loading};
 use crate::job::restore::choice;
 use crate::job::restore::plan::LeftOut;
-use crate::postgres::Standing;
+use crate::postgres::ExistingObject;
 use crate::postgres::quoting::identifier;
 use crate::repository::stored_archive::StoredArchive;
 
@@ -19,7 +19,7 @@ pub(super) struct Wanted {
     pub of: (String, String),
     pub entry: i64,
     pub place: (String, String),
-    pub replaced: Option<Standing>,
+    pub replaced: Option<ExistingObject>,
     /// The table in the target has row-level security.
     pub has_row_security: bool,
 }
