@@ -21,7 +21,7 @@ use crate::run::clock::Clock;
 use crate::settings::Settings;
 use crate::store::Store;
 
-pub use report::{Check, DoctorReport, DoctorStatus, State};
+pub use report::{Check, CheckState, DoctorReport, DoctorStatus};
 
 pub struct Checkup<'a> {
     pub settings: &'a Settings,

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::repository::backup_id::age;
 use crate::repository::catalog::{Overview, nothing_found, overviews, reachable_folders};
 use crate::repository::signature::Trust;
-use crate::repository::verification::{Outcome, Verification};
+use crate::repository::verification::{Verification, VerificationOutcome};
 use crate::store::Store;
 
 pub use report::{ListEntry, ListReport, ListStatus, Problem, Proof};
@@ -91,13 +91,13 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
 
 fn entry(overview: &Overview, now: Timestamp) -> Option<ListEntry> {
     let figures = overview.figures()?;
-    let proof = |outcome: &Outcome| Proof {
+    let proof = |outcome: &VerificationOutcome| Proof {
         status: outcome.status,
         at: outcome.at,
         age_seconds: age(outcome.at, now),
         extent: None,
     };
-    let drill = |outcome: &Outcome| Proof {
+    let drill = |outcome: &VerificationOutcome| Proof {
         extent: outcome.extent(),
         ..proof(outcome)
     };

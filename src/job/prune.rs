@@ -17,14 +17,14 @@ use crate::repository::catalog::{
     Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
 };
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::{Candidate, Decision, State, Terms, applying, plan};
+use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
 use crate::run::stop::Stop;
 use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
-pub use report::{Action, Outcome, PruneReport, PruneStatus, Pruned, StorePrune};
+pub use report::{Action, PruneReport, PruneStatus, Pruned, RemovalOutcome, StorePrune};
 pub use request::PruneRequest;
 
 /// Prunes every store separately: a copy has its own backups, and its own last good one. A failure in one store or with
@@ -133,7 +133,7 @@ struct Survey {
 /// The folder of a backup, finished or not.
 struct Folder {
     listed: Listed,
-    state: State,
+    state: BackupState,
     /// The names of files in its manifest.
     named: Vec<String>,
     /// Uploads that were never completed.
@@ -199,7 +199,7 @@ async fn survey(
         at_work.insert(database, run_at_work);
         folders.push(Folder {
             listed,
-            state: State::LeftOver { run_at_work },
+            state: BackupState::LeftOver { run_at_work },
             named: Vec::new(),
             unfinished: Vec::new(),
         });
@@ -229,10 +229,10 @@ fn finished(overview: Overview) -> Folder {
     }
     let (state, named) = match overview.figures() {
         // A forged manifest must not decide anything.
-        _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
-        None => (State::Unreadable, Vec::new()),
+        _ if overview.forgery().is_some() && !is_strangers => (BackupState::Unreadable, Vec::new()),
+        None => (BackupState::Unreadable, Vec::new()),
         Some(figures) => (
-            State::Backup {
+            BackupState::Backup {
                 tier: figures.tier,
                 whole: overview.lacks.is_empty() && counts,
                 // It takes no place of a good one, and goes when its time is over.
@@ -270,15 +270,15 @@ async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &st
     false
 }
 
-impl From<Result<removal::Removed>> for Outcome {
+impl From<Result<removal::Removed>> for RemovalOutcome {
     fn from(done: Result<removal::Removed>) -> Self {
         match done {
-            Ok(removed) => Outcome::Removed {
+            Ok(removed) => RemovalOutcome::Removed {
                 bytes_removed: removed.bytes,
                 versions_stay: removed.versions_stay,
                 foreign: removed.foreign,
             },
-            Err(error) => Outcome::failed(&error),
+            Err(error) => RemovalOutcome::failed(&error),
         }
     }
 }

@@ -23,14 +23,14 @@ pub struct Verification {
     pub id: BackupId,
     /// The result of `verify`: it read every stored byte and compared it with the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verify: Option<Outcome>,
+    pub verify: Option<VerificationOutcome>,
     /// The result of a drill: it restored into a throwaway server and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drill: Option<Outcome>,
+    pub drill: Option<VerificationOutcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct VerificationOutcome {
     pub status: VerificationStatus,
     /// When the check ended.
     pub at: Timestamp,
@@ -51,7 +51,7 @@ pub const PARTLY: &str = "partly";
 /// A drill found nothing wrong except rows that the source itself should not hold.
 pub const SOURCE_FAULT: &str = "source_fault";
 
-impl Outcome {
+impl VerificationOutcome {
     /// Records which manifest was checked.
     #[must_use]
     pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
@@ -233,7 +233,7 @@ impl Verification {
             let said = said
                 .into_iter()
                 .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-            Outcome {
+            VerificationOutcome {
                 status: end.status,
                 at: end.at,
                 rest: said.collect(),
@@ -289,14 +289,14 @@ impl Verification {
 
     /// The drill, if its result says something about the source's major version. Success on another major version
     /// proves nothing for that one, and a drill that proved no table proves nothing.
-    pub fn proving_drill(&self) -> Option<&Outcome> {
-        let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
-        let proves = |drill: &&Outcome| drill.status != VerificationStatus::Ok || !idle(drill);
+    pub fn proving_drill(&self) -> Option<&VerificationOutcome> {
+        let idle = |drill: &VerificationOutcome| drill.is_of_another_major() || drill.proves_no_table();
+        let proves = |drill: &&VerificationOutcome| drill.status != VerificationStatus::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
     }
 
     /// Takes the result of a new drill, unless the recorded one proves more.
-    pub fn drilled(&mut self, drill: Outcome) {
+    pub fn drilled(&mut self, drill: VerificationOutcome) {
         let proves_less =
             drill.status == VerificationStatus::Ok && (drill.is_of_another_major() || drill.proves_no_table());
         if !proves_less || self.proving_drill().is_none() {
@@ -306,7 +306,7 @@ impl Verification {
 
     pub fn verdict(&self) -> Verdict {
         let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
-        if said().any(Outcome::condemns) {
+        if said().any(VerificationOutcome::condemns) {
             Verdict::Damaged
         } else if said().any(|one| one.status == VerificationStatus::Ok) {
             Verdict::Proved
@@ -396,7 +396,7 @@ mod tests {
         let silent = self::read(&silent).unwrap();
         assert_eq!(silent.clone().about(&own, false), (silent.clone(), false));
         assert_eq!(silent.about(&own, true), (Verification::new(id()), true));
-        let made = Outcome {
+        let made = VerificationOutcome {
             status: VerificationStatus::Ok,
             at: Timestamp::UNIX_EPOCH,
             rest: Map::new(),
@@ -438,7 +438,7 @@ mod tests {
             Verification::parse_outline(whole.to_string().as_bytes(), &id()).unwrap()
         };
         let extent = |more: Value| {
-            let of = drill(more).proving_drill().and_then(Outcome::extent);
+            let of = drill(more).proving_drill().and_then(VerificationOutcome::extent);
             of.map(|extent| extent.to_string())
         };
         let counts = |equal: u64| json!({"tables": 500, "tables_equal": equal});

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::job::restore::LeftOut;
 use crate::postgres::WITHHELD;
 use crate::repository::manifest::Server;
-use crate::repository::verification::{self, Finding, Outcome, VerificationStatus};
+use crate::repository::verification::{self, Finding, VerificationOutcome, VerificationStatus};
 use crate::units::count;
 
 /// The most tables that the text lists one by one.
@@ -202,7 +202,7 @@ impl DrillReport {
     }
 
     /// The result for `verification.json`.
-    pub fn outcome(&self, at: Timestamp) -> Outcome {
+    pub fn outcome(&self, at: Timestamp) -> VerificationOutcome {
         let mut rest = Map::new();
         let mut tell = |name: &str, value: Value| {
             rest.insert(name.to_owned(), value);
@@ -236,7 +236,7 @@ impl DrillReport {
         if let Some(advice) = &self.advice {
             tell("advice", json!(advice));
         }
-        Outcome {
+        VerificationOutcome {
             status: self.status,
             at,
             rest,

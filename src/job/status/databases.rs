@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::repository::backup_id::{BackupId, age, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::manifest::{Count, Kinds};
-use crate::repository::verification::{Extent, Outcome, Verification, VerificationStatus};
+use crate::repository::verification::{Extent, Verification, VerificationOutcome, VerificationStatus};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DatabaseStatus {
@@ -102,8 +102,8 @@ fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
 fn newest<'a>(
     backups: &[&'a Overview],
     now: Timestamp,
-    part: fn(&Verification) -> Option<&Outcome>,
-) -> Option<(Proof, &'a Outcome)> {
+    part: fn(&Verification) -> Option<&VerificationOutcome>,
+) -> Option<(Proof, &'a VerificationOutcome)> {
     backups.iter().find_map(|one| {
         // A result from the future does not count: it would look new for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;

@@ -13,7 +13,7 @@ use crate::repository::lease::LeaseState;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{PENDING_DAYS, days_kept};
 use crate::repository::signature::SignatureState;
-use crate::repository::verification::{Outcome, Verdict};
+use crate::repository::verification::{Verdict, VerificationOutcome};
 use crate::units::{count, human_bytes, human_span, some_of};
 
 /// The most sentences of one sort about one store: a thousand broken manifests have one cause.
@@ -208,7 +208,7 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     few(unsealed.collect(), url, problems);
     let of_source = store.backups.iter().filter(|one| {
         let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
-        drill.is_some_and(Outcome::blames_the_source)
+        drill.is_some_and(VerificationOutcome::blames_the_source)
     });
     let of_source = of_source.map(|one| {
         format!(

@@ -14,7 +14,7 @@ use crate::job::drill::DrillReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Manifest, Tally};
 use crate::repository::signature::KeyId;
-use crate::repository::verification::{Finding, Outcome, VerificationStatus};
+use crate::repository::verification::{Finding, VerificationOutcome, VerificationStatus};
 use crate::units::{count, human_bytes};
 
 /// The most findings that are reported for one backup: a thousand broken tables are one broken disk.
@@ -208,7 +208,7 @@ impl Verified {
     }
 
     /// The result for `verification.json`.
-    pub(super) fn outcome(&self, at: Timestamp) -> Outcome {
+    pub(super) fn outcome(&self, at: Timestamp) -> VerificationOutcome {
         let mut rest = Map::new();
         rest.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         rest.insert("duration_seconds".into(), self.duration_seconds.into());
@@ -219,7 +219,7 @@ impl Verified {
             let problems = serde_json::to_value(&self.problems).unwrap_or(Value::Null);
             rest.insert("problems".into(), problems);
         }
-        Outcome {
+        VerificationOutcome {
             status: if self.problems.is_empty() {
                 VerificationStatus::Ok
             } else {

@@ -132,7 +132,7 @@ async fn with_a_lifecycle_they_are_tagged_and_only_once() {
             store: None,
             key: dump.to_owned(),
             found: What::FileWithoutManifest,
-            outcome: Outcome::Discarded
+            outcome: LeftOverOutcome::Discarded
         })
     );
     assert!(run(&store).await.left_overs.is_empty());
@@ -150,7 +150,7 @@ async fn failures_are_warnings_and_do_not_stop_the_rest() {
     let failed = cleared
         .left_overs
         .iter()
-        .filter(|one| matches!(one.outcome, Outcome::Failed(_)));
+        .filter(|one| matches!(one.outcome, LeftOverOutcome::Failed(_)));
     assert_eq!(failed.count(), 1);
     assert_eq!(store.calls(Op::Discard).len(), 2);
     let json = serde_json::to_value(&cleared.left_overs[0]).unwrap();
