@@ -30,14 +30,14 @@ pub use crate::repository::backup_id::{
     database_folder, lease_key,
 };
 pub use before::{Before, before};
-pub use expiry::{Expiry, Finding, expiry};
+pub use expiry::{Expiry, ExpiryFinding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{
     ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,
     stored_before,
 };
-pub use publish::{NotPublished, Published, object_info, publish};
+pub use publish::{NotPublished, PublishedManifest, object_info, publish};
 pub use tags::{Newest, Retagged, commit_tags, keeps_no_tags, retag, retag_all};
 pub use tier::choose_tier;
 

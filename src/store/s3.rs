@@ -20,8 +20,8 @@ use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
 use super::{
-    Condition, Conditional, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload,
-    Version,
+    Condition, Conditional, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, ObjectVersion, Put, Store,
+    Unfinished, Upload,
 };
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
@@ -234,7 +234,7 @@ impl Store for S3 {
         Ok(Box::new(S3Upload::new(Arc::clone(&self.bucket), key, object)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion> {
         self.write(key, &body, object, None).await?.done(key)
     }
 
@@ -391,8 +391,8 @@ impl Conditional for S3 {
     }
 }
 
-fn version(e_tag: Option<String>) -> Version {
-    Version(e_tag.unwrap_or_default())
+fn version(e_tag: Option<String>) -> ObjectVersion {
+    ObjectVersion(e_tag.unwrap_or_default())
 }
 
 /// The action, as errors name it.

@@ -11,7 +11,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 pub use entry::{Details, TocEntry};
-pub use header::{BlockCompression, Version};
+pub use header::{ArchiveVersion, BlockCompression};
 
 use super::input::{Input, encode_int};
 use super::texts::{Meeting, Texts};
@@ -23,7 +23,7 @@ use strings::HEAD_LIMIT;
 /// Header and table of contents, with the bytes from which they were read.
 #[derive(Debug, Clone)]
 pub struct Head {
-    pub version: Version,
+    pub version: ArchiveVersion,
     pub int_size: usize,
     pub offset_size: usize,
     pub compression: BlockCompression,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::{BackupId, database_folder};
 use crate::repository::catalog::{
-    self, Expiry, Finding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
+    self, Expiry, ExpiryFinding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews,
+    reachable_folders,
 };
 use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::Policy;
@@ -113,7 +114,7 @@ pub(super) struct Looked {
     pub backups: Vec<Overview>,
     pub has_lifecycle: bool,
     /// Set if the bucket's rules do not do what the retention wants.
-    pub expiry: Option<Finding>,
+    pub expiry: Option<ExpiryFinding>,
     /// Objects in the place of a lease that are no leases: they prevent backups.
     pub not_leases: Vec<Error>,
     /// Databases with backups here, if the database that was asked for has none.

@@ -13,13 +13,13 @@ use crate::store::Store;
 pub enum LeaseState {
     /// Released, or never taken.
     Free,
-    Held(Hold),
+    Held(LeaseHold),
     /// Never released, and expired: that run has died.
-    Expired(Hold),
+    Expired(LeaseHold),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Hold {
+pub struct LeaseHold {
     pub holder: Holder,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
@@ -40,7 +40,7 @@ pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<L
     };
     let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
     let free = body.released;
-    let hold = Hold {
+    let hold = LeaseHold {
         holder: body.holder,
         backup: body.backup,
         since: body.acquired_at,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::repository::retention::Rule;
 use pgstow::store::{
-    Condition, Conditional, Deleted, Expected, Lifecycle, ListedObject, Mark, Object, ObjectHead, ObjectInfo, Put,
-    Rules, Store, Stored, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Expected, Lifecycle, ListedObject, Mark, Object, ObjectHead, ObjectInfo,
+    ObjectVersion, Put, Rules, Store, Stored, Unfinished, Upload,
 };
 use tokio::sync::Notify;
 
@@ -201,7 +201,7 @@ impl Store for Crashing {
         }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion> {
         let effect = self.inner.put(key, body, object);
         self.script.meet(format!("put {key} always"), effect).await
     }
