@@ -45,8 +45,8 @@ use crate::units::count;
 use delivery::Delivery;
 use holder::Request;
 use large_objects::Running;
-use plan::Plan;
-use portion::Event;
+use plan::ReadPlan;
+use portion::PortionEvent;
 use read_ahead::ReadAhead;
 use worker::{LOCK_WAIT_MS, Turn};
 
@@ -79,7 +79,7 @@ pub enum Opening {
 /// Every table is locked, and every session is ready to begin.
 pub struct Streams {
     head: Head,
-    plan: Plan,
+    plan: ReadPlan,
     names: Vec<String>,
     holder: Wire,
     workers: Vec<Wire>,
@@ -125,7 +125,7 @@ pub async fn open(order: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
 /// What to read; it cannot change any more.
 struct Readable {
     head: Head,
-    plan: Plan,
+    plan: ReadPlan,
     complaints: Vec<String>,
 }
 
@@ -238,7 +238,7 @@ struct Dumping {
 
 /// The state that all sessions of a running backup share.
 struct Shared {
-    plan: Plan,
+    plan: ReadPlan,
     names: Vec<String>,
     ahead: ReadAhead,
     clock: StallClock,
@@ -253,11 +253,11 @@ struct Queue(tokio::sync::Mutex<Turns>);
 
 struct Turns {
     next: usize,
-    taken: mpsc::Sender<mpsc::UnboundedReceiver<Event>>,
+    taken: mpsc::Sender<mpsc::UnboundedReceiver<PortionEvent>>,
 }
 
 impl Queue {
-    async fn take_turn(&self, plan: &Plan) -> Option<Turn> {
+    async fn take_turn(&self, plan: &ReadPlan) -> Option<Turn> {
         let mut turns = self.0.lock().await;
         let task = turns.next;
         let reads: Range<usize> = plan.tasks.get(task)?.clone();

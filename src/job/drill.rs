@@ -51,7 +51,7 @@ use gather::{Gather, Gathered};
 use missing::Missing;
 use rounds::Rounds;
 
-pub use report::{DrillReport, Proof, TableProof};
+pub use report::{DrillReport, ProofOutcome, TableProof};
 
 /// The `file` of a finding in the restored database, instead of the name of a file of the backup.
 const RESTORED: &str = "the restored database";

@@ -16,7 +16,7 @@ use crate::repository::signature::Trust;
 use crate::settings::{CredentialSource, Settings, StoreUrl};
 use crate::store::Store;
 
-pub use databases::{DatabaseStatus, LastGood, Proof};
+pub use databases::{DatabaseProof, DatabaseStatus, LastGood};
 pub use report::{Judgement, SettingsReport, SourceReport, StatusReport};
 pub use stores::{Drift, LeaseStatus, StoreStatus};
 

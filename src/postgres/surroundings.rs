@@ -92,7 +92,7 @@ fn quoted(name: &str) -> String {
 
 /// A trigger that fires when rows are loaded, or when the table is emptied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trigger {
+pub(crate) struct TableTrigger {
     /// Quoted, with its schema.
     pub table: String,
     pub name: String,
@@ -101,7 +101,7 @@ pub(crate) struct Trigger {
     pub is_ours: bool,
 }
 
-impl Trigger {
+impl TableTrigger {
     pub fn disabling(&self) -> String {
         format!("ALTER TABLE ONLY {} DISABLE TRIGGER {}", self.table, quoted(&self.name))
     }
@@ -262,10 +262,10 @@ impl Session {
 
     /// Triggers of these tables and their partitions that fire when rows are inserted and, if the tables are emptied,
     /// when they are truncated.
-    pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
+    pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<TableTrigger>> {
         let question = triggers_question(self.server.major, emptied);
         let trigger = |row: &Row| {
-            Ok(Trigger {
+            Ok(TableTrigger {
                 table: row.try_get(0)?,
                 name: row.try_get(1)?,
                 state: state(row.try_get(2)?),

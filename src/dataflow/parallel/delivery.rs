@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::holder::Request;
 use super::large_objects::{self, Running};
 use super::plan::TableRead;
-use super::portion::{Event, Portion};
+use super::portion::{Portion, PortionEvent};
 use super::{Dumping, Shared};
 use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
 use crate::dataflow::read_by::ReadBy;
@@ -22,7 +22,7 @@ const HANDED: usize = 2;
 
 pub struct Delivery {
     pub(super) shared: Arc<Shared>,
-    pub(super) turns: mpsc::Receiver<mpsc::UnboundedReceiver<Event>>,
+    pub(super) turns: mpsc::Receiver<mpsc::UnboundedReceiver<PortionEvent>>,
     pub(super) holder: mpsc::Sender<Request>,
     pub(super) dumping: Dumping,
     pub(super) running: Running,
@@ -54,8 +54,8 @@ impl BlockSource for Delivery {
             let mut next = reads.start;
             while next < reads.end {
                 match self.waiting(|_| events.blocking_recv()).ok_or(gone())? {
-                    Event::Portion(portion) => writing.portion(&shared, &mut next, portion)?,
-                    Event::Locked => {
+                    PortionEvent::Portion(portion) => writing.portion(&shared, &mut next, portion)?,
+                    PortionEvent::Locked => {
                         writing.begin(&shared, next)?;
                         writing.read_by(shared.plan.reads[next].block, ReadBy::Coordinator);
                         self.by_the_holder(&mut writing, &mut next)?;
@@ -90,7 +90,7 @@ impl Delivery {
         let shared = Arc::clone(&self.shared);
         while *next == read {
             match self.waiting(|_| events.blocking_recv()) {
-                Some(Event::Portion(portion)) => writing.portion(&shared, next, portion)?,
+                Some(PortionEvent::Portion(portion)) => writing.portion(&shared, next, portion)?,
                 _ => return Err(gone().into()),
             }
         }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::{Check, Checkup, database, programs};
 use crate::error::{Code, Error, Result};
 use crate::outside::secrets::Credentials;
-use crate::postgres::{ConnectionInfo, Session, Verified};
+use crate::postgres::{ConnectionInfo, Session, TlsVerification};
 use crate::run::private_folder::{PrivateFolder, answering};
 use crate::settings::CredentialSource;
 
@@ -197,10 +197,10 @@ async fn tls(session: &Session) -> Check {
         None => format!("{} to a pooler or proxy before the server", line.protocol),
     };
     match line.verified {
-        Verified::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
-        Verified::Chain => Check::ok(NAME, format!("{detail}, certificate verified")),
-        Verified::Nothing if local => Check::ok(NAME, format!("{detail}, certificate not verified")),
-        Verified::Nothing => Check::warning(
+        TlsVerification::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
+        TlsVerification::Chain => Check::ok(NAME, format!("{detail}, certificate verified")),
+        TlsVerification::Nothing if local => Check::ok(NAME, format!("{detail}, certificate not verified")),
+        TlsVerification::Nothing => Check::warning(
             NAME,
             format!("{detail}, but the certificate was not verified: another server could answer"),
             VERIFY,

@@ -25,7 +25,7 @@ use crate::format::archive::{ArchiveError, Loading};
 use crate::format::script::Sum;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::{literal, qualified};
-use crate::postgres::{ForeignKey, Refusal, Session, Trigger, Wire, not_locked};
+use crate::postgres::{ForeignKey, Refusal, Session, TableTrigger, Wire, not_locked};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
 
@@ -36,7 +36,7 @@ pub(super) struct InPlace {
     /// emptied.
     emptied: Vec<String>,
     foreign_keys: Vec<ForeignKey>,
-    triggers: Vec<Trigger>,
+    triggers: Vec<TableTrigger>,
     /// The session silences the triggers, not single statements.
     as_replica: bool,
     check: bool,

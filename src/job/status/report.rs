@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::databases::{DatabaseStatus, LastGood, Proof};
+use super::databases::{DatabaseProof, DatabaseStatus, LastGood};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
 use crate::repository::lease::LeaseState;
@@ -153,7 +153,7 @@ impl LastGood {
     }
 }
 
-struct Shown<'a>(Option<&'a Proof>);
+struct Shown<'a>(Option<&'a DatabaseProof>);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -42,7 +42,7 @@ pub struct StoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
     /// Folders without a manifest, which runs left or are writing.
-    pub left_overs: Vec<LeftOver>,
+    pub left_overs: Vec<LeftOverBackup>,
     /// Facts that could not be read, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
@@ -102,7 +102,7 @@ pub struct Signature {
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct LeftOver {
+pub struct LeftOverBackup {
     pub id: BackupId,
     pub bytes: u64,
 }
@@ -249,7 +249,7 @@ impl Looked {
         status.left_overs = left_overs
             .iter()
             .filter(|one| one.is_left_over())
-            .map(|one| LeftOver {
+            .map(|one| LeftOverBackup {
                 id: one.id.clone(),
                 bytes: one.bytes(),
             })
