@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::check::{self, Comparison};
+use super::context::{ArchiveRun, Run};
 use super::failed::{Failed, Losses};
 use super::past::Past;
 use super::plan::LeftOut;
@@ -24,134 +25,45 @@ pub(super) async fn carry_out(
     mut prepared: Prepared,
     state: &State,
 ) -> Result<RestoreReport> {
-    let settings = &job.settings.postgres;
-    // Everything that the run needs on this machine, before the target is changed.
-    let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
-    let needed = answering(&settings.temp, move |temp| {
-        let folder = PrivateFolder::watched(temp)?;
-        let passfile = Passfile::within(&folder, &info)?;
-        folder.make_room(room)?;
-        Ok((folder, passfile))
-    });
-    let (folder, passfile) = job.stop.or_stop(needed).await?;
-    if let BackupData::Archive(archive) = &prepared.source
-        && archive.in_place.is_none()
-        && prepared.removes(request)
-        && !request.no_verify
-    {
-        job.observer
-            .phase("reading the backup once, before anything is removed");
-        let store = &prepared.located.store;
-        let reading = loading::check(store, &archive.stored, &archive.plan, job.settings.jobs, job.observer);
-        job.stop.or_stop(reading).await?;
-    }
-    if let Some(globals) = &prepared.globals {
-        state.set(Stage::Making { database: None });
-        job.observer.phase("making roles");
-        let owners = match &prepared.source {
-            BackupData::Archive(archive) => Some(archive.owners(request)),
-            BackupData::Script(..) => None,
-        };
-        let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
-        let notes = job.stop.or_stop(notes).await?;
-        prepared.warnings.extend(notes);
-    }
-    let mut beside = None;
-    if request.create {
-        job.observer.phase("making the database");
-        let making = making::make(&prepared.target, prepared.source.items(), request, state);
-        let new = job.stop.or_stop(making).await?;
-        prepared.warnings.extend(new.notes);
-        beside = new.beside;
-        if beside.is_none() {
-            state.made();
-        }
-    }
+    let own = OwnFiles::make(job, &prepared).await?;
+    read_before_removal(job, request, &prepared).await?;
+    make_roles(job, request, &mut prepared, state).await?;
+    let beside = make_database(job, request, &mut prepared, state).await?;
     let mut compared = None;
-    let info = &prepared.target.info;
     match &prepared.source {
         BackupData::Script(psql, checked) => {
             let place = script::ScriptTarget {
                 psql,
-                info,
-                passfile: passfile.as_ref(),
-                settings,
+                info: &prepared.target.info,
+                passfile: own.passfile.as_ref(),
+                settings: &job.settings.postgres,
                 stop: job.stop,
                 observer: job.observer,
             };
-            let target = &prepared.target;
-            run_script(job, request, target, &place, checked, beside.as_deref(), state).await?;
+            let run = Run {
+                job,
+                request,
+                target: &prepared.target,
+                state,
+            };
+            run_script(run, &place, checked, beside.as_deref()).await?;
         }
         BackupData::Archive(archive) => {
             if !request.tables.is_empty() {
                 state.lacks(archive.extensions_that_stay_away(&prepared.target));
             }
-            let (info, name) = named(info);
-            let loader = Loader {
-                store: &prepared.located.store,
-                archive: &archive.stored,
-                program: &archive.pg_restore,
-                info: &info,
-                passfile: passfile.as_ref(),
-                settings,
-                folder: &folder,
-                no_owner: request.no_owner,
-                no_privileges: request.no_privileges,
-                no_tablespaces: request.no_tablespaces,
-                stop: job.stop,
-                observer: job.observer,
-                reads_again: true,
-                watch: Some(Watch {
-                    session: &prepared.target.session,
-                    name: &name,
-                    wait: settings.lock_wait,
-                    stall: settings.stall,
-                }),
-                silent: None,
-            };
-            let store = &prepared.located.store;
+            let backup = archive.backup(&prepared.located.store);
             if let Some(work) = &archive.into {
-                let making = into::run(job, archive.backup(store), &prepared.target, work, state);
-                let making = waiting::while_it_answers(&prepared.target.session, settings.stall, making);
-                let made = job.stop.or_stop(making).await?;
+                let making = into::run(job, backup, &prepared.target, work, state);
+                let made = while_it_answers(job, &prepared.target, making).await?;
                 (prepared.compared, prepared.lost) = (made.compared, made.left_out);
                 return Ok(prepared.report(job, request, RestoreStatus::Restored));
             }
             match &archive.in_place {
-                None => {
-                    let target = &prepared.target;
-                    let mut defined = false;
-                    if let Some(beside) = &beside {
-                        defined = define_apart(job, request, archive, target, &loader, beside, state).await?;
-                        put_in_place(job, request, target, beside, state).await?;
-                    }
-                    let filling = fill(job, request, archive, target, &loader, state, defined);
-                    let Filled { left_out, losses } = filling.await?;
-                    prepared.lost = left_out;
-                    prepared.failed = losses.tell(&archive.items);
-                    if request.compares() {
-                        job.observer.phase("comparing the rows");
-                        let (manifest, lost) = (&prepared.located.manifest, losses.ids());
-                        let comparing = check::run(job, archive, target, &loader, manifest, &lost);
-                        compared = match job.stop.or_stop(comparing).await {
-                            // The failed objects must be reported in any case.
-                            Err(error)
-                                if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) =>
-                            {
-                                prepared.not_proved.push(LeftOut {
-                                    what: "the rows".into(),
-                                    why: format!("the comparison did not finish: {}", error.message()),
-                                });
-                                None
-                            }
-                            compared => Some(compared?),
-                        };
-                    }
-                }
+                None => compared = load_archive(job, request, &mut prepared, (&own, beside.as_deref()), state).await?,
                 Some(work) => {
-                    let filling = in_place::run(job, archive.backup(store), &prepared.target, work, state);
-                    let filling = waiting::while_it_answers(&prepared.target.session, settings.stall, filling);
-                    let filled = job.stop.or_stop(filling).await?;
+                    let filling = in_place::run(job, backup, &prepared.target, work, state);
+                    let filled = while_it_answers(job, &prepared.target, filling).await?;
                     prepared.compared = Some(filled.compared);
                     prepared.rows_replaced = filled.replaced;
                     prepared.failed = filled.losses.tell(&archive.items);
@@ -159,6 +71,16 @@ pub(super) async fn carry_out(
             }
         }
     }
+    finish(job, request, prepared, compared).await
+}
+
+/// Sets up a new database, after its rows are loaded, and makes the report.
+async fn finish(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    mut prepared: Prepared,
+    compared: Option<Comparison>,
+) -> Result<RestoreReport> {
     if request.create {
         let setting = making::set_up(&prepared.target, prepared.source.items(), request);
         let notes = job.stop.or_stop(setting).await?;
@@ -173,6 +95,157 @@ pub(super) async fn carry_out(
         RestoreStatus::Partial
     };
     Ok(prepared.report(job, request, status))
+}
+
+/// What the run needs on this machine.
+struct OwnFiles {
+    folder: PrivateFolder,
+    passfile: Option<Passfile>,
+}
+
+impl OwnFiles {
+    /// Makes everything before the target is changed.
+    async fn make(job: &Job<'_>, prepared: &Prepared) -> Result<Self> {
+        let (info, room) = (prepared.target.info.clone(), prepared.source.written_here());
+        let needed = answering(&job.settings.postgres.temp, move |temp| {
+            let folder = PrivateFolder::watched(temp)?;
+            let passfile = Passfile::within(&folder, &info)?;
+            folder.make_room(room)?;
+            Ok(Self { folder, passfile })
+        });
+        job.stop.or_stop(needed).await
+    }
+}
+
+/// If the restore removes something, a damaged backup must be found before that.
+async fn read_before_removal(job: &Job<'_>, request: &RestoreRequest, prepared: &Prepared) -> Result<()> {
+    if let BackupData::Archive(archive) = &prepared.source
+        && archive.in_place.is_none()
+        && prepared.removes(request)
+        && !request.no_verify
+    {
+        job.observer
+            .phase("reading the backup once, before anything is removed");
+        let store = &prepared.located.store;
+        let reading = loading::check(store, &archive.stored, &archive.plan, job.settings.jobs, job.observer);
+        job.stop.or_stop(reading).await?;
+    }
+    Ok(())
+}
+
+async fn make_roles(job: &Job<'_>, request: &RestoreRequest, prepared: &mut Prepared, state: &State) -> Result<()> {
+    let Some(globals) = &prepared.globals else {
+        return Ok(());
+    };
+    state.set(Stage::Making { database: None });
+    job.observer.phase("making roles");
+    let owners = match &prepared.source {
+        BackupData::Archive(archive) => Some(archive.owners(request)),
+        BackupData::Script(..) => None,
+    };
+    let notes = globals::apply(&prepared.target, globals, owners.as_ref(), state);
+    let notes = job.stop.or_stop(notes).await?;
+    prepared.warnings.extend(notes);
+    Ok(())
+}
+
+/// Returns the name of the new database, if it is made beside the one that it replaces.
+async fn make_database(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    prepared: &mut Prepared,
+    state: &State,
+) -> Result<Option<String>> {
+    if !request.create {
+        return Ok(None);
+    }
+    job.observer.phase("making the database");
+    let making = making::make(&prepared.target, prepared.source.items(), request, state);
+    let new = job.stop.or_stop(making).await?;
+    prepared.warnings.extend(new.notes);
+    if new.beside.is_none() {
+        state.made();
+    }
+    Ok(new.beside)
+}
+
+/// Restores the archive by pg_restore. Returns the comparison of the rows, if the request asks for one and it was
+/// done.
+async fn load_archive(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    prepared: &mut Prepared,
+    (own, beside): (&OwnFiles, Option<&str>),
+    state: &State,
+) -> Result<Option<Comparison>> {
+    let BackupData::Archive(archive) = &prepared.source else {
+        return Ok(None);
+    };
+    let (settings, target) = (&job.settings.postgres, &prepared.target);
+    let (info, name) = named(&target.info);
+    let loader = Loader {
+        store: &prepared.located.store,
+        archive: &archive.stored,
+        program: &archive.pg_restore,
+        info: &info,
+        passfile: own.passfile.as_ref(),
+        settings,
+        folder: &own.folder,
+        no_owner: request.no_owner,
+        no_privileges: request.no_privileges,
+        no_tablespaces: request.no_tablespaces,
+        stop: job.stop,
+        observer: job.observer,
+        reads_again: true,
+        watch: Some(Watch {
+            session: &target.session,
+            name: &name,
+            wait: settings.lock_wait,
+            stall: settings.stall,
+        }),
+        silent: None,
+    };
+    let run = Run {
+        job,
+        request,
+        target,
+        state,
+    };
+    let steps = ArchiveRun {
+        run,
+        archive,
+        loader: &loader,
+    };
+    let mut defined = false;
+    if let Some(beside) = beside {
+        defined = define_apart(steps, beside).await?;
+        put_in_place(run, beside).await?;
+    }
+    let Filled { left_out, losses } = fill(steps, defined).await?;
+    prepared.lost = left_out;
+    prepared.failed = losses.tell(&archive.items);
+    if !request.compares() {
+        return Ok(None);
+    }
+    job.observer.phase("comparing the rows");
+    let (manifest, lost) = (&prepared.located.manifest, losses.ids());
+    let comparing = check::run(job, archive, target, &loader, manifest, &lost);
+    let compared = job.stop.or_stop(comparing).await;
+    finished_or_told(prepared, compared)
+}
+
+/// If objects failed, they must be reported even if the comparison did not finish.
+fn finished_or_told(prepared: &mut Prepared, compared: Result<Comparison>) -> Result<Option<Comparison>> {
+    match compared {
+        Err(error) if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) => {
+            prepared.not_proved.push(LeftOut {
+                what: "the rows".into(),
+                why: format!("the comparison did not finish: {}", error.message()),
+            });
+            Ok(None)
+        }
+        compared => compared.map(Some),
+    }
 }
 
 /// Gives the sessions a name by which the server shows them, unless the user has given one.
@@ -213,19 +286,17 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
 /// Runs the script. If it replaces a database, it runs in the new one beside the old one, which is removed after the
 /// script.
 async fn run_script(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    target: &Target,
+    run: Run<'_>,
     place: &script::ScriptTarget<'_>,
     checked: &Arc<script::Checked>,
     beside: Option<&str>,
-    state: &State,
 ) -> Result<()> {
+    let Run { job, target, state, .. } = run;
     let mut apart = None;
     if let Some(beside) = beside {
         apart = making::apart(place.info, beside, place.settings).await;
         if apart.is_none() {
-            put_in_place(job, request, target, beside, state).await?;
+            put_in_place(run, beside).await?;
         }
     }
     let beside = beside.filter(|_| apart.is_some());
@@ -243,7 +314,7 @@ async fn run_script(
         return Err(making::explained(failed.error, target));
     }
     if let Some(beside) = beside {
-        put_in_place(job, request, target, beside, state).await?;
+        put_in_place(run, beside).await?;
     }
     state.whole();
     Ok(())
@@ -251,15 +322,14 @@ async fn run_script(
 
 /// Makes the definitions in the new database while the old one still exists. If the server refuses a definition, the
 /// old database stays. Returns whether they were made.
-async fn define_apart(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    beside: &str,
-    state: &State,
-) -> Result<bool> {
+async fn define_apart(steps: ArchiveRun<'_>, beside: &str) -> Result<bool> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
     // With `--keep-going` a refused definition does not stop the restore, so this is not tried.
     if request.keep_going {
         return Ok(false);
@@ -278,13 +348,13 @@ async fn define_apart(
     Err(making::explained(error, target))
 }
 
-async fn put_in_place(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    target: &Target,
-    beside: &str,
-    state: &State,
-) -> Result<()> {
+async fn put_in_place(run: Run<'_>, beside: &str) -> Result<()> {
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
     if let Some(reason) = job.stop.reason() {
         job.stop.in_time(making::discard(target, beside, state)).await;
         return Err(reason.into());
@@ -317,21 +387,20 @@ struct Filled {
 }
 
 /// Runs the steps of the plan, in order.
-async fn fill(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    state: &State,
-    defined: bool,
-) -> Result<Filled> {
+async fn fill(steps: ArchiveRun<'_>, defined: bool) -> Result<Filled> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
     if request.keep_going {
         let cleaned = clean(job, archive, target, state).await?;
-        return fill_past(job, request, archive, target, loader, state, cleaned).await;
+        return fill_past(steps, cleaned).await;
     }
     let plan = &archive.plan;
-    if let Some(left_out) = replace(job, request, archive, target, loader, state).await? {
+    if let Some(left_out) = replace(steps).await? {
         return Ok(Filled {
             left_out,
             ..Filled::default()
@@ -342,17 +411,8 @@ async fn fill(
             atomic: false,
             cleaned: 0,
         });
-    } else if !renew(job, request, archive, target, loader, state).await? {
-        let cleaned = clean(job, archive, target, state).await?;
-        let atomic = is_atomic(archive, target);
-        state.set(Stage::Defining { atomic, cleaned });
-        job.observer.phase(DEFINING);
-        if !plan.ground.is_empty() {
-            state.set(Stage::Defining { atomic: false, cleaned });
-            loader.finish("ground", &plan.ground, 1).await?;
-        }
-        loader.definitions(&plan.before, atomic).await?;
-        take_back_defaults(job, request, archive, target).await?;
+    } else if !renew(steps).await? {
+        clean_and_define(steps).await?;
     }
 
     let silent = job.stop.or_stop(silence::of(archive, target, loader)).await?;
@@ -378,19 +438,9 @@ async fn fill(
     loader.finish("after", &after, job.settings.jobs).await?;
     refreshing::finish(loader, &refreshes, job.settings.jobs).await?;
     loader.finish("joins", &plan.joins, 1).await?;
-    the_end(job, archive, target, loader, state).await
-}
-
-async fn the_end(
-    job: &Job<'_>,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    state: &State,
-) -> Result<Filled> {
     let left_out = tie(job, archive, target).await?;
     // Event triggers fire at every change of a definition, in any session: nothing is made after them.
-    loader.finish("events", &archive.plan.events, 1).await?;
+    loader.finish("events", &plan.events, 1).await?;
     state.whole();
     Ok(Filled {
         left_out,
@@ -398,20 +448,41 @@ async fn the_end(
     })
 }
 
+/// Removes conflicting objects, and then makes the definitions.
+async fn clean_and_define(steps: ArchiveRun<'_>) -> Result<()> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
+    let plan = &archive.plan;
+    let cleaned = clean(job, archive, target, state).await?;
+    let atomic = is_atomic(archive, target);
+    state.set(Stage::Defining { atomic, cleaned });
+    job.observer.phase(DEFINING);
+    if !plan.ground.is_empty() {
+        state.set(Stage::Defining { atomic: false, cleaned });
+        loader.finish("ground", &plan.ground, 1).await?;
+    }
+    loader.definitions(&plan.before, atomic).await?;
+    take_back_defaults(job, request, archive, target).await
+}
+
 const DEFINING: &str = "making the definitions";
 const LOADING: &str = "loading the data";
 const FINISHING: &str = "making indexes and constraints";
 
 /// Like [`fill`], but continues after failures.
-async fn fill_past(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    state: &State,
-    cleaned: usize,
-) -> Result<Filled> {
+async fn fill_past(steps: ArchiveRun<'_>, cleaned: usize) -> Result<Filled> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
     let plan = &archive.plan;
     let (silent, silenced);
     let mut past = Past::new(job, archive, target, loader);
@@ -453,14 +524,9 @@ async fn fill_past(
 
 /// Removes conflicting objects and makes the definitions in one transaction. Returns false if the server has no room
 /// for it: then nothing was changed.
-async fn renew(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    state: &State,
-) -> Result<bool> {
+async fn renew(steps: ArchiveRun<'_>) -> Result<bool> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run { job, target, state, .. } = run;
     if !removes(archive) || !target.fits_one_transaction(&archive.plan) {
         return Ok(false);
     }
@@ -471,7 +537,7 @@ async fn renew(
         let Some(first) = renewing::first(archive, target, loader).await? else {
             return Ok(None);
         };
-        let Some(renewed) = renewing::replace(job, request, archive, target, &first, &removal).await? else {
+        let Some(renewed) = renewing::replace(steps, &first, &removal).await? else {
             return Ok(None);
         };
         let cleaned = renewed.cleaned;
@@ -488,20 +554,15 @@ async fn renew(
 
 /// Like [`renew`], with the rows and all later steps, if the restore is one transaction. Returns what could not be
 /// made again, if the transaction was committed.
-async fn replace(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    state: &State,
-) -> Result<Option<Vec<LeftOut>>> {
+async fn replace(steps: ArchiveRun<'_>) -> Result<Option<Vec<LeftOut>>> {
+    let ArchiveRun { run, archive, .. } = steps;
+    let Run { job, target, state, .. } = run;
     if !archive.together {
         return Ok(None);
     }
     state.set(Stage::Together);
     let removal = removal(job, archive);
-    let replacing = replacing::run(job, request, archive, target, loader, &removal, state);
+    let replacing = replacing::run(steps, &removal);
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let left_out = job.stop.or_stop(replacing).await?;
     if left_out.is_some() {
