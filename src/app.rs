@@ -260,10 +260,14 @@ impl App {
                 stop.or_stop(found).await.map(|report| Report::Status(Box::new(report)))
             }
             Command::Prune(request) => {
-                let retention = &self.settings.retention;
-                let trust = self.trust(stop).await?;
-                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), stop);
-                pruned.await.map(Report::Prune)
+                let job = prune::Job {
+                    stores: &self.stores,
+                    retention: &self.settings.retention,
+                    trust: self.trust(stop).await?,
+                    now: (self.clock)(),
+                    stop,
+                };
+                prune::run(&job, &request).await.map(Report::Prune)
             }
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);

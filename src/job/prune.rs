@@ -20,23 +20,32 @@ use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
-use crate::run::stop::Stop;
+use crate::run::stop::{Reason, Stop};
 use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
 pub use report::{Action, PruneReport, PruneStatus, Pruned, RemovalOutcome, StorePrune};
 pub use request::PruneRequest;
 
+/// What `prune` works with.
+pub struct Job<'a> {
+    pub stores: &'a [Arc<dyn Store>],
+    pub retention: &'a Retention,
+    pub trust: &'a Trust,
+    pub now: Timestamp,
+    pub stop: &'a Stop,
+}
+
 /// Prunes every store separately: a copy has its own backups, and its own last good one. A failure in one store or with
 /// one backup is noted in the report; `prune` continues with the rest.
-pub async fn run(
-    stores: &[Arc<dyn Store>],
-    retention: &Retention,
-    request: &PruneRequest,
-    trust: &Trust,
-    now: Timestamp,
-    stop: &Stop,
-) -> Result<PruneReport> {
+pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
+    let Job {
+        stores,
+        retention,
+        trust,
+        now,
+        stop,
+    } = *job;
     let terms = Terms {
         policy: &retention.policy,
         keep_last: retention.keep_last,
@@ -69,17 +78,9 @@ pub async fn run(
             .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
             .collect();
         if !request.dry_run && lifecycle.is_none() {
-            // Oldest first, so that a prune that is stopped has removed the oldest backups.
-            for at in (0..part.backups.len()).rev() {
-                if !matches!(decisions[at], Decision::Remove(_)) {
-                    continue;
-                }
-                if let Some(reason) = stop.reason() {
-                    report.stores.push(part);
-                    return Err(report.stopped(&reason.into()));
-                }
-                let done = removal::remove(&**store, &survey.folders[at]).await;
-                part.backups[at].outcome = Some(done.into());
+            if let Err(reason) = remove(&**store, &survey.folders, &decisions, (&mut part, stop)).await {
+                report.stores.push(part);
+                return Err(report.stopped(&reason.into()));
             }
         }
         report.stores.push(part);
@@ -92,6 +93,26 @@ pub async fn run(
         report.fail(&nothing_found(first.as_ref(), Some(database), None).await);
     }
     Ok(report.concluded())
+}
+
+/// Removes the oldest backups first, so that they are gone if `prune` is stopped. Then the error is the reason.
+async fn remove(
+    store: &dyn Store,
+    folders: &[Folder],
+    decisions: &[Decision],
+    (part, stop): (&mut StorePrune, &Stop),
+) -> std::result::Result<(), Reason> {
+    for at in (0..part.backups.len()).rev() {
+        if !matches!(decisions[at], Decision::Remove(_)) {
+            continue;
+        }
+        if let Some(reason) = stop.reason() {
+            return Err(reason);
+        }
+        let done = removal::remove(store, &folders[at]).await;
+        part.backups[at].outcome = Some(done.into());
+    }
+    Ok(())
 }
 
 /// A warning if the bucket should remove backups but may not do it.
