@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 
+use super::Job;
+use super::context::{ArchiveRun, Run};
 use super::plan::LeftOut;
-use super::prepared::Archive;
 use super::ready::{Target, some_of};
 use super::rows::{self, Backup, BlockCopy, RowDigests};
-use super::{Job, Loader};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Loading};
 use crate::format::script::Sum;
@@ -48,14 +48,9 @@ enum Verdict {
 
 /// Compares all tables that were loaded, except the entries in `lost`, as many at once as there are jobs; then the
 /// large objects.
-pub(super) async fn run(
-    job: &Job<'_>,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    manifest: &Manifest,
-    lost: &HashSet<i64>,
-) -> Result<Comparison> {
+pub(super) async fn run(steps: ArchiveRun<'_>, manifest: &Manifest, lost: &HashSet<i64>) -> Result<Comparison> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run { job, target, .. } = run;
     let backup = archive.backup(loader.store);
     let is_lost = |copy: &BlockCopy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
     // All blocks whose rows go through one root are compared together.

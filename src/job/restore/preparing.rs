@@ -156,8 +156,15 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         }
         plan
     } else {
-        let tables = tables::plan(job, target, &located.manifest, &stored, &items, &left.entries, request);
-        job.stop.or_stop(tables).await?
+        let basis = tables::Basis {
+            target,
+            manifest: &located.manifest,
+            stored: &stored,
+            items: &items,
+            excluded: &left.entries,
+            request,
+        };
+        job.stop.or_stop(tables::plan(basis, job.settings.jobs)).await?
     };
     plan.left_out.extend(left.left_out);
     if request.clean && request.tables.is_empty() && !request.create && !request.data_only {

@@ -229,7 +229,7 @@ async fn load_archive(
     }
     job.observer.phase("comparing the rows");
     let (manifest, lost) = (&prepared.located.manifest, losses.ids());
-    let comparing = check::run(job, archive, target, &loader, manifest, &lost);
+    let comparing = check::run(steps, manifest, &lost);
     let compared = job.stop.or_stop(comparing).await;
     finished_or_told(prepared, compared)
 }
