@@ -90,7 +90,8 @@ pub(super) async fn run(
     }
 }
 
-/// The error of a run that was interrupted, after its data path has ended. `ended` is `None` if the time for that was up.
+/// The error of a run that was interrupted, after its data path has ended. `ended` is `None` if the time for that was
+/// up.
 async fn interrupted(job: &Job<'_>, ended: Option<Result<Passed, Failure>>, error: Error) -> Error {
     match ended {
         // All data had just passed, so the uploads are still open.

@@ -263,7 +263,10 @@ mod tests {
             let at = |second| Timestamp::from_second(second).unwrap();
             let store: Vec<_> = runs
                 .into_iter()
-                .map(|(second, tier)| (BackupId::next("shop", BackupKind::Full, at(second), None), tier.map(|tier| Tier::ALL[tier])))
+                .map(|(second, tier)| {
+                    let id = BackupId::next("shop", BackupKind::Full, at(second), None);
+                    (id, tier.map(|tier| Tier::ALL[tier]))
+                })
                 .collect();
             let expected = by_definition(&policy, at(now), &store);
             let settings = Policy::Tiers(policy.into_iter().map(|tier| (tier, 1)).collect());

@@ -353,7 +353,9 @@ proptest! {
                 .iter()
                 .map(|((database, hours), (state, blamed))| {
                     let state = match *state {
-                        BackupState::Backup { tier, whole, .. } if found && *blamed => backup(tier, whole, Verdict::Damaged),
+                        BackupState::Backup { tier, whole, .. } if found && *blamed => {
+                            backup(tier, whole, Verdict::Damaged)
+                        }
                         state => state,
                     };
                     Candidate { id: id(databases[*database], *hours), state }

@@ -184,9 +184,10 @@ fn a_database_that_is_chosen_counts_more_than_the_urls() {
         .flag("DB_NAME", "shop");
     assert_eq!(direct(&place.load()).dbname.as_deref(), Some("shop"));
     let settings = env(&[("BACKUP_SECRET_ID", "prod")]).flag("DB_NAME", "shop").load();
-    assert!(
-        matches!(settings.source(), CredentialSource::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop"))
-    );
+    assert!(matches!(
+        settings.source(),
+        CredentialSource::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop")
+    ));
 }
 
 #[test]
