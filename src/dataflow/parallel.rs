@@ -92,9 +92,9 @@ pub struct Streams {
 }
 
 /// Opens the sessions that read the tables which `hold` has locked. If it is dropped early, it leaves nothing behind.
-pub async fn open(order: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
+pub async fn open(request: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
     let mut holder = hold.into_wire();
-    let readable = match readable(order, &mut holder).await? {
+    let readable = match readable(request, &mut holder).await? {
         Ok(readable) => readable,
         Err(other) => {
             // The next attempt needs its locks and its connection.
@@ -102,8 +102,8 @@ pub async fn open(order: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
             return Ok(other);
         }
     };
-    let wanted = order.jobs.min(readable.plan.tasks.len());
-    let (workers, note) = workers(order, wanted).await?;
+    let wanted = request.jobs.min(readable.plan.tasks.len());
+    let (workers, note) = workers(request, wanted).await?;
     if let (Some(why), true) = (&note, workers.is_empty()) {
         holder.close().await;
         return Ok(Opening::OneStream(why.clone()));
@@ -116,8 +116,8 @@ pub async fn open(order: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
         holder,
         note: note.map(|why| format!("read with {}, not {wanted}: {why}", count(workers.len(), "stream"))),
         workers,
-        dumping: Dumping::of(order),
-        read_ahead: order.read_ahead,
+        dumping: Dumping::of(request),
+        read_ahead: request.read_ahead,
         complaints,
     })))
 }
@@ -130,10 +130,10 @@ struct Readable {
 }
 
 /// Asks pg_dump for the list of tables, and the server for their sizes. The inner `Err` says what to do instead.
-async fn readable(order: &ReadRequest<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
+async fn readable(request: &ReadRequest<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
     // Both take long if there are many tables, and neither waits for a lock of the other.
-    let major = order.session.server().major;
-    let contents = async { Ok(contents(order).await) };
+    let major = request.session.server().major;
+    let contents = async { Ok(contents(request).await) };
     let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
     let (head, complaints) = match contents {
         Ok(contents) => contents,
@@ -156,7 +156,7 @@ async fn readable(order: &ReadRequest<'_>, holder: &mut Wire) -> Result<Result<R
 const LINGERING: Duration = Duration::from_millis(300);
 
 /// As many workers as there are connections, and why there are not more.
-async fn workers(order: &ReadRequest<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
+async fn workers(request: &ReadRequest<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
     let mut why = None;
     for pause in [Duration::ZERO, LINGERING] {
@@ -166,7 +166,7 @@ async fn workers(order: &ReadRequest<'_>, wanted: usize) -> Result<(Vec<Wire>, O
         }
         tokio::time::sleep(pause).await;
         why = None;
-        for joined in futures::future::join_all((0..lacking).map(|_| join(order))).await {
+        for joined in futures::future::join_all((0..lacking).map(|_| join(request))).await {
             match joined {
                 Ok(mut wire) => {
                     let wait = format!("SET lock_timeout = {LOCK_WAIT_MS}");
@@ -188,21 +188,21 @@ enum Unjoined {
 }
 
 /// A session that reads the snapshot. Its plans return rows in the order in which they are stored in the table.
-async fn join(order: &ReadRequest<'_>) -> Result<Wire, Unjoined> {
-    let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
+async fn join(request: &ReadRequest<'_>) -> Result<Wire, Unjoined> {
+    let mut wire = request.session.open_wire().await.map_err(Unjoined::Connection)?;
     let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
     let begun = wire.execute(begin.as_bytes()).await.map_err(Refusal::into_error);
     begun.map_err(Unjoined::Connection)?;
-    see(&mut wire, order.snapshot).await.map_err(Unjoined::Snapshot)?;
+    see(&mut wire, request.snapshot).await.map_err(Unjoined::Snapshot)?;
     Ok(wire)
 }
 
 /// Header and table of contents, from a pg_dump that pgstow stops when the data begins; and pg_dump's warnings.
-async fn contents(order: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegun> {
-    let dumping = Dumping::of(order);
+async fn contents(request: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegun> {
+    let dumping = Dumping::of(request);
     let mut dump = Dump::start(&DumpOrder {
         contents: Contents::Whole(Format::Custom),
-        lock_wait: Unbegun::briefly(order.settings.lock_wait),
+        lock_wait: Unbegun::briefly(request.settings.lock_wait),
         ..dumping.order()
     })
     .await?;
@@ -212,7 +212,7 @@ async fn contents(order: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegu
     let reading = apart("head", move || Head::read(&mut Input::new(pipe)));
     let head = tokio::select! {
         head = reading => head?,
-        () = clock.watch(order.settings.stall) => return Err(dump.stalled(order.settings.stall).await.into()),
+        () = clock.watch(request.settings.stall) => return Err(dump.stalled(request.settings.stall).await.into()),
     };
     match head {
         Ok(head) => {
@@ -221,7 +221,7 @@ async fn contents(order: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegu
             Ok((head, complaints))
         }
         Err(seen) => Err(dump
-            .unbegun(order.settings.stall)
+            .unbegun(request.settings.stall)
             .await
             .unwrap_or_else(|| Error::from(seen).into())),
     }
@@ -402,13 +402,13 @@ impl Sessions {
 }
 
 impl Dumping {
-    fn of(order: &ReadRequest<'_>) -> Self {
+    fn of(request: &ReadRequest<'_>) -> Self {
         Self {
-            programs: order.programs.clone(),
-            info: order.session.info().clone(),
-            passfile: order.passfile.cloned(),
-            snapshot: order.snapshot.to_owned(),
-            settings: order.settings.clone(),
+            programs: request.programs.clone(),
+            info: request.session.info().clone(),
+            passfile: request.passfile.cloned(),
+            snapshot: request.snapshot.to_owned(),
+            settings: request.settings.clone(),
         }
     }
 

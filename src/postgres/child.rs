@@ -222,7 +222,7 @@ impl Child {
         })
     }
 
-    /// Its input for a blocking writer, once, if the order asked for it. Dropping the writer ends the input. After
+    /// Its input for a blocking writer, once, if the command asked for it. Dropping the writer ends the input. After
     /// the child's end, writing fails with `BrokenPipe`.
     pub fn take_stdin(&mut self) -> Option<File> {
         self.stdin.take()

@@ -108,7 +108,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = ReadRequest {
+    let request = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
@@ -117,7 +117,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         read_ahead: shares.read_ahead,
         settings: &settings,
     };
-    let streams = match parallel::open(&order, hold).await.unwrap() {
+    let streams = match parallel::open(&request, hold).await.unwrap() {
         Opening::Streams(streams) => streams,
         Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };
