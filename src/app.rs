@@ -2,6 +2,7 @@
 //! clock and the host name, and passes them on.
 
 mod aftermath;
+mod clients;
 mod permission;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
-use crate::job::backup::{self, Job};
+use crate::job::backup;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::list;
@@ -20,20 +21,18 @@ use crate::job::restore;
 use crate::job::retention;
 use crate::job::status::{self, Inquiry};
 use crate::job::verify::{self, VerifyReport};
-use crate::outside::aws::{self, Patience};
 use crate::outside::handover::{Asked, Handover};
-use crate::outside::notify::{Notifier, Sns};
-use crate::outside::secrets::{Credentials, IamLogin, SecretSource};
+use crate::outside::notify::Notifier;
+use crate::outside::secrets::Credentials;
 use crate::report::Report;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Auth, Channel, Database, Settings, Source, StoreUrl};
+use crate::settings::Settings;
 use crate::store::Store;
-use crate::store::local::Local;
-use crate::store::s3::S3;
 use aftermath::Aftermath;
+use clients::Clients;
 
 /// The limit for handing over a run whose time is up: if the handover fails, time must be left to report that.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
@@ -59,114 +58,20 @@ pub struct App {
 impl App {
     /// Makes every client that the settings need. It sends nothing yet.
     pub async fn new(mut settings: Settings) -> Result<App> {
-        let databases = || settings.sources.iter().chain(&settings.targets);
-        let in_secrets = databases().any(Database::is_in_a_secret);
-        let needs_aws = !settings.channels.is_empty()
-            || settings.handover.is_some()
-            || in_secrets
-            || settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
-            || settings.signing.uses_kms()
-            || databases().any(|database| database.auth == Auth::Iam);
-        let config = if needs_aws {
-            Some(aws::load(&settings.aws).await?)
-        } else {
-            None
-        };
-        let aws = || {
-            config
-                .as_ref()
-                .ok_or_else(|| Error::internal("no AWS configuration was made"))
-        };
-
-        if let Some(config) = &config {
-            let used = aws::InUse {
-                s3: settings.stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. })),
-                secrets: in_secrets,
-                sns: !settings.channels.is_empty(),
-                kms: settings.signing.uses_kms(),
-            };
-            for warning in aws::open_endpoints(config, &settings.aws, used) {
-                // Logged once, although a function makes a second `App` for drills.
-                if !settings.notes.contains(&warning) {
-                    tracing::warn!("{warning}");
-                    settings.notes.push(warning);
-                }
+        let clients = Clients::load(&settings).await?;
+        for warning in clients.open_endpoints(&settings) {
+            // Logged once, although a function makes a second `App` for drills.
+            if !settings.notes.contains(&warning) {
+                tracing::warn!("{warning}");
+                settings.notes.push(warning);
             }
         }
-        let patience = Patience::lasting(settings.s3.retry);
-        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-        for url in &settings.stores {
-            stores.push(match url {
-                StoreUrl::Folder(path) => {
-                    let state = settings.state_dir.as_deref();
-                    Arc::new(Local::new(path.clone()).created(settings.store_create, state))
-                }
-                StoreUrl::S3 { bucket, prefix } => {
-                    let client = aws::s3_client(
-                        aws()?,
-                        &settings.aws,
-                        settings.s3.checksums,
-                        settings.s3.path_style,
-                        &patience,
-                    );
-                    Arc::new(S3::new(client, bucket, prefix, settings.s3.clone(), patience))
-                }
-            });
-        }
-        let login = |auth: Auth| -> Result<Option<Arc<IamLogin>>> {
-            if auth == Auth::Password {
-                return Ok(None);
-            }
-            let config = aws()?;
-            let signer = config
-                .credentials()
-                .ok_or_else(|| Error::internal("no AWS credentials were set up"))?;
-            Ok(Some(Arc::new(IamLogin::new(signer, config.region().cloned()))))
-        };
-        let credentials = |database: Option<&Database>| -> Result<Option<Credentials>> {
-            let Some(Database { login: source, auth }) = database else {
-                return Ok(None);
-            };
-            Ok(match source {
-                Source::Direct(info) => Some(Credentials::direct(info.clone(), login(*auth)?)),
-                Source::Secret {
-                    id,
-                    overrides,
-                    defaults,
-                    beside,
-                    unusable,
-                } => {
-                    let client = aws::secrets_client(aws()?, &settings.aws, id);
-                    let source = SecretSource::new(client, id, overrides.clone())
-                        .completed_by((**defaults).clone(), beside.clone())
-                        .lacking(unusable.clone());
-                    Some(Credentials::Secret(source.proved_by(login(*auth)?)))
-                }
-                Source::None => None,
-            })
-        };
-        let target = credentials(settings.targets.first())?;
-        let credentials = credentials(settings.sources.first())?;
-        let mut notifiers: Vec<Box<dyn Notifier>> = Vec::new();
-        for channel in &settings.channels {
-            notifiers.push(match channel {
-                Channel::Sns { arn } => Box::new(Sns::new(aws::sns_client(aws()?, &settings.aws, arn), arn)),
-            });
-        }
-        let handover = match &settings.handover {
-            Some(task) => Some(Handover::new(
-                aws::ecs_client(aws()?, &settings.aws, &task.cluster),
-                task.clone(),
-            )),
-            None => None,
-        };
-        let (for_kms, aws_settings) = (config.clone(), settings.aws.clone());
-        let keyring = Keyring::new(settings.signing.clone(), move |region| {
-            let config = for_kms
-                .as_ref()
-                .ok_or_else(|| Error::internal("no AWS configuration was made"))?;
-            Ok(aws::kms_client(config, &aws_settings, region))
-        });
+        let stores = clients.stores(&settings)?;
+        let target = clients.credentials(&settings, settings.targets.first())?;
+        let credentials = clients.credentials(&settings, settings.sources.first())?;
+        let notifiers = clients.notifiers(&settings)?;
+        let handover = clients.handover(&settings)?;
+        let keyring = clients.keyring(&settings);
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(App {
             settings,
@@ -260,10 +165,14 @@ impl App {
                 stop.or_stop(found).await.map(|report| Report::Status(Box::new(report)))
             }
             Command::Prune(request) => {
-                let retention = &self.settings.retention;
-                let trust = self.trust(stop).await?;
-                let pruned = prune::run(&self.stores, retention, &request, trust, (self.clock)(), stop);
-                pruned.await.map(Report::Prune)
+                let job = prune::Job {
+                    stores: &self.stores,
+                    retention: &self.settings.retention,
+                    trust: self.trust(stop).await?,
+                    now: (self.clock)(),
+                    stop,
+                };
+                prune::run(&job, &request).await.map(Report::Prune)
             }
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);
@@ -338,7 +247,7 @@ impl App {
             );
         };
         let signer = stop.or_stop(self.keyring.signer()).await?;
-        let job = Job {
+        let job = backup::Job {
             settings: &self.settings,
             credentials,
             stores: &self.stores,

@@ -4,6 +4,6 @@ pub mod budget;
 pub mod compress;
 pub mod parallel;
 pub mod pipeline;
+pub mod read_by;
 pub mod stored_file;
 pub mod throttle;
-pub mod way;

@@ -12,7 +12,7 @@
 pub use app::App;
 pub use command::{BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest};
 pub use error::{Code, Error, Result};
-pub use report::{Kind, Report};
+pub use report::{Report, ReportKind};
 pub use repository::trigger::Trigger;
 pub use run::progress::{Event, Observer, Progress, Silent};
 pub use run::stop::{Reason, Stop};

@@ -42,7 +42,7 @@ pub enum Report {
 /// The kind of a report. It is needed to read a document back, because the documents themselves have no tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ReportKind {
     Backup,
     HandedOver,
     Doctor,
@@ -58,37 +58,37 @@ pub enum Kind {
 
 impl Report {
     /// Which report it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ReportKind {
         match self {
-            Report::Backup(_) => Kind::Backup,
-            Report::HandedOver(_) => Kind::HandedOver,
-            Report::Doctor(_) => Kind::Doctor,
-            Report::Download(_) => Kind::Download,
-            Report::Rules(_) => Kind::Rules,
-            Report::List(_) => Kind::List,
-            Report::Status(_) => Kind::Status,
-            Report::Prune(_) => Kind::Prune,
-            Report::Verify(_) => Kind::Verify,
-            Report::Restore(_) => Kind::Restore,
-            Report::Keygen(_) => Kind::Keygen,
+            Report::Backup(_) => ReportKind::Backup,
+            Report::HandedOver(_) => ReportKind::HandedOver,
+            Report::Doctor(_) => ReportKind::Doctor,
+            Report::Download(_) => ReportKind::Download,
+            Report::Rules(_) => ReportKind::Rules,
+            Report::List(_) => ReportKind::List,
+            Report::Status(_) => ReportKind::Status,
+            Report::Prune(_) => ReportKind::Prune,
+            Report::Verify(_) => ReportKind::Verify,
+            Report::Restore(_) => ReportKind::Restore,
+            Report::Keygen(_) => ReportKind::Keygen,
         }
     }
 
     /// Reads back the document of a report of this kind. Facts that only the run knew (which of the warnings it gave
     /// before the first change) are lost.
-    pub fn read(kind: Kind, document: &str) -> Result<Report> {
+    pub fn read(kind: ReportKind, document: &str) -> Result<Report> {
         match kind {
-            Kind::Backup => parse(document).map(Report::Backup),
-            Kind::HandedOver => parse(document).map(Report::HandedOver),
-            Kind::Doctor => parse(document).map(Report::Doctor),
-            Kind::Download => parse(document).map(Report::Download),
-            Kind::Rules => parse(document).map(Report::Rules),
-            Kind::List => parse(document).map(Report::List),
-            Kind::Status => parse(document).map(Report::Status),
-            Kind::Prune => parse(document).map(Report::Prune),
-            Kind::Verify => parse(document).map(Report::Verify),
-            Kind::Restore => parse(document).map(Report::Restore),
-            Kind::Keygen => parse(document).map(Report::Keygen),
+            ReportKind::Backup => parse(document).map(Report::Backup),
+            ReportKind::HandedOver => parse(document).map(Report::HandedOver),
+            ReportKind::Doctor => parse(document).map(Report::Doctor),
+            ReportKind::Download => parse(document).map(Report::Download),
+            ReportKind::Rules => parse(document).map(Report::Rules),
+            ReportKind::List => parse(document).map(Report::List),
+            ReportKind::Status => parse(document).map(Report::Status),
+            ReportKind::Prune => parse(document).map(Report::Prune),
+            ReportKind::Verify => parse(document).map(Report::Verify),
+            ReportKind::Restore => parse(document).map(Report::Restore),
+            ReportKind::Keygen => parse(document).map(Report::Keygen),
         }
     }
 

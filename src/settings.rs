@@ -43,7 +43,7 @@ pub use crate::run::telemetry::{Log, LogFormat};
 pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
 pub use known::is_secret;
 pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
-pub use setting::{Kind, Setting, nearest};
+pub use setting::{Setting, ValueKind, nearest};
 pub use span::parse_span;
 pub use table::SETTINGS;
 pub use uses::Uses;
@@ -140,13 +140,17 @@ impl Settings {
     }
 
     /// The login of the database that a backup reads.
-    pub fn source(&self) -> &Source {
-        self.sources.first().map_or(&Source::None, |database| &database.login)
+    pub fn source(&self) -> &CredentialSource {
+        self.sources
+            .first()
+            .map_or(&CredentialSource::None, |database| &database.login)
     }
 
     /// The login of the database that a restore fills.
-    pub fn target(&self) -> &Source {
-        self.targets.first().map_or(&Source::None, |database| &database.login)
+    pub fn target(&self) -> &CredentialSource {
+        self.targets
+            .first()
+            .map_or(&CredentialSource::None, |database| &database.login)
     }
 
     /// Whether the run still uses a service of AWS after [`Settings::forget_passwords`].
@@ -160,7 +164,9 @@ impl Settings {
         self.targets.clear();
         for database in &mut self.sources {
             database.auth = Auth::Password;
-            if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut database.login {
+            if let CredentialSource::Direct(info) | CredentialSource::Secret { overrides: info, .. } =
+                &mut database.login
+            {
                 info.password = None;
                 info.keys = Keys::Given;
                 info.params.clear();
@@ -180,25 +186,25 @@ pub struct Nice {
 /// A database, and how pgstow logs in to it.
 #[derive(Debug, Clone)]
 pub struct Database {
-    pub login: Source,
+    pub login: CredentialSource,
     pub auth: Auth,
 }
 
 impl Database {
     /// The database that the user has named, as a list; empty if there is none.
-    fn listed(login: Source, auth: Auth) -> Vec<Self> {
-        let named = !matches!(login, Source::None) || auth != Auth::Password;
+    fn listed(login: CredentialSource, auth: Auth) -> Vec<Self> {
+        let named = !matches!(login, CredentialSource::None) || auth != Auth::Password;
         named.then_some(Self { login, auth }).into_iter().collect()
     }
 
     pub fn is_in_a_secret(&self) -> bool {
-        matches!(self.login, Source::Secret { .. })
+        matches!(self.login, CredentialSource::Secret { .. })
     }
 }
 
 /// Where the credentials come from.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum CredentialSource {
     /// Given as a URL or as `DB_*` variables.
     Direct(ConnectionInfo),
     /// In Secrets Manager.

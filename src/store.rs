@@ -60,7 +60,7 @@ pub trait Store: Send + Sync {
     async fn upload(&self, key: &str, object: &ObjectInfo) -> Result<Box<dyn Upload>>;
 
     /// Writes a small object in one atomic step: readers see the whole old one or the whole new one. Safe to repeat.
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version>;
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion>;
 
     /// The whole object (meant for small ones: manifests, leases), or `None` if there is none. `INTEGRITY` if it is
     /// longer than [`limits::most`] allows, whatever length the store reported before, or if it is not a regular
@@ -88,7 +88,7 @@ pub trait Store: Send + Sync {
     /// and temporary files are not objects. A folder that does not exist gives an empty list. Entries of a folder
     /// that are not files, such as a link or a FIFO, are listed without bytes: reading them is an error that names
     /// their kind.
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>>;
 
     /// The folder names directly below `prefix` (empty, or ending in `/`), sorted, without slashes.
     async fn folders(&self, prefix: &str) -> Result<Vec<String>>;
@@ -243,19 +243,19 @@ pub enum Condition {
     /// Only if no object has this key.
     Absent,
     /// Only if the object still has this version.
-    Unchanged(Version),
+    Unchanged(ObjectVersion),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
-    Done(Version),
+    Done(ObjectVersion),
     /// The condition did not hold; nothing was written.
     Refused,
 }
 
 impl Put {
     /// The result of a put without a condition.
-    fn done(self, key: &str) -> Result<Version> {
+    fn done(self, key: &str) -> Result<ObjectVersion> {
         match self {
             Put::Done(version) => Ok(version),
             Put::Refused => Err(Error::internal(format!("{key} was refused without a condition"))),
@@ -272,14 +272,14 @@ pub const UPLOAD: &str = "pgstow-upload";
 
 /// Distinguishes two states of an object: S3's ETag, or a digest of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(pub String);
+pub struct ObjectVersion(pub String);
 
 #[derive(Debug, Clone)]
 pub struct Object {
     /// The whole object.
     pub body: Bytes,
     /// Names this state of the object in a later condition.
-    pub version: Version,
+    pub version: ObjectVersion,
 }
 
 #[derive(Debug, Clone)]
@@ -287,13 +287,13 @@ pub struct ObjectHead {
     /// The object's length.
     pub bytes: u64,
     /// Names this state of the object in a later condition.
-    pub version: Version,
+    pub version: ObjectVersion,
     /// Names and values that the object was stored with.
     pub metadata: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedObject {
     /// The object's key, below the store's own prefix.
     pub key: String,
     /// The object's length.

@@ -14,9 +14,9 @@ use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{BackupReport, Notification};
 use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
-use crate::outside::notify::{About, Notice, Notifier, Status};
+use crate::outside::notify::{About, Notice, Notifier, RunStatus};
 use crate::report::{self, Report};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::signature::Trust;
 use crate::repository::verification;
 use crate::run::clock::Clock;
@@ -69,7 +69,7 @@ impl Aftermath<'_> {
     async fn of_failed_backup(&self, request: &BackupRequest, error: Error) -> Error {
         // A failed run may not have reached the server.
         let database = self.source.clone().or_else(|| request.database.clone());
-        let notice = failure(About::Backup(Kind::Full), database.clone(), &error);
+        let notice = failure(About::Backup(BackupKind::Full), database.clone(), &error);
         let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
         let now = (self.clock)();
         let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);
@@ -129,8 +129,8 @@ impl Aftermath<'_> {
         }
         let notice = Notice {
             status: match report.is_degraded() {
-                true => Status::Degraded,
-                false => Status::Succeeded,
+                true => RunStatus::Degraded,
+                false => RunStatus::Succeeded,
             },
             about: About::Backup(report.kind),
             database: Some(report.database.clone()),
@@ -187,7 +187,7 @@ fn warn_of(error: &Error) {
 fn failure(about: About, database: Option<String>, error: &Error) -> Notice {
     let told = ErrorReport::from(error);
     Notice {
-        status: Status::Failed(error.code()),
+        status: RunStatus::Failed(error.code()),
         about,
         database,
         summary: summary(&told),
@@ -202,7 +202,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
     let failed = report
         .backups()
         .iter()
-        .filter(|one| one.status != verification::Status::Ok);
+        .filter(|one| one.status != verification::VerificationStatus::Ok);
     let mut databases: Vec<&str> = failed.map(|one| one.id.database()).collect();
     databases.dedup();
     let database = match databases[..] {
@@ -210,7 +210,7 @@ fn difference(about: About, report: &VerifyReport) -> Option<Notice> {
         _ => None,
     };
     Some(Notice {
-        status: Status::Failed(code),
+        status: RunStatus::Failed(code),
         about,
         database,
         summary: format!("{}\n{}", summary(error), report::text(report)),

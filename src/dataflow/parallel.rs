@@ -45,8 +45,8 @@ use crate::units::count;
 use delivery::Delivery;
 use holder::Request;
 use large_objects::Running;
-use plan::Plan;
-use portion::Event;
+use plan::ReadPlan;
+use portion::PortionEvent;
 use read_ahead::ReadAhead;
 use worker::{LOCK_WAIT_MS, Turn};
 
@@ -55,7 +55,7 @@ const TASKS_AHEAD: usize = 64;
 
 /// What to read, and with how many sessions.
 #[derive(Clone, Copy)]
-pub struct Order<'a> {
+pub struct ReadRequest<'a> {
     pub session: &'a Session,
     pub programs: &'a Programs,
     pub passfile: Option<&'a Arc<Passfile>>,
@@ -79,7 +79,7 @@ pub enum Opening {
 /// Every table is locked, and every session is ready to begin.
 pub struct Streams {
     head: Head,
-    plan: Plan,
+    plan: ReadPlan,
     names: Vec<String>,
     holder: Wire,
     workers: Vec<Wire>,
@@ -92,9 +92,9 @@ pub struct Streams {
 }
 
 /// Opens the sessions that read the tables which `hold` has locked. If it is dropped early, it leaves nothing behind.
-pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
+pub async fn open(request: &ReadRequest<'_>, hold: Hold) -> Result<Opening> {
     let mut holder = hold.into_wire();
-    let readable = match readable(order, &mut holder).await? {
+    let readable = match readable(request, &mut holder).await? {
         Ok(readable) => readable,
         Err(other) => {
             // The next attempt needs its locks and its connection.
@@ -102,8 +102,8 @@ pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
             return Ok(other);
         }
     };
-    let wanted = order.jobs.min(readable.plan.tasks.len());
-    let (workers, note) = workers(order, wanted).await?;
+    let wanted = request.jobs.min(readable.plan.tasks.len());
+    let (workers, note) = workers(request, wanted).await?;
     if let (Some(why), true) = (&note, workers.is_empty()) {
         holder.close().await;
         return Ok(Opening::OneStream(why.clone()));
@@ -116,8 +116,8 @@ pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
         holder,
         note: note.map(|why| format!("read with {}, not {wanted}: {why}", count(workers.len(), "stream"))),
         workers,
-        dumping: Dumping::of(order),
-        read_ahead: order.read_ahead,
+        dumping: Dumping::of(request),
+        read_ahead: request.read_ahead,
         complaints,
     })))
 }
@@ -125,15 +125,15 @@ pub async fn open(order: &Order<'_>, hold: Hold) -> Result<Opening> {
 /// What to read; it cannot change any more.
 struct Readable {
     head: Head,
-    plan: Plan,
+    plan: ReadPlan,
     complaints: Vec<String>,
 }
 
 /// Asks pg_dump for the list of tables, and the server for their sizes. The inner `Err` says what to do instead.
-async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
+async fn readable(request: &ReadRequest<'_>, holder: &mut Wire) -> Result<Result<Readable, Opening>> {
     // Both take long if there are many tables, and neither waits for a lock of the other.
-    let major = order.session.server().major;
-    let contents = async { Ok(contents(order).await) };
+    let major = request.session.server().major;
+    let contents = async { Ok(contents(request).await) };
     let (facts, contents) = futures::future::try_join(holder::facts(holder, major), contents).await?;
     let (head, complaints) = match contents {
         Ok(contents) => contents,
@@ -156,7 +156,7 @@ async fn readable(order: &Order<'_>, holder: &mut Wire) -> Result<Result<Readabl
 const LINGERING: Duration = Duration::from_millis(300);
 
 /// As many workers as there are connections, and why there are not more.
-async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
+async fn workers(request: &ReadRequest<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<String>)> {
     let mut workers = Vec::new();
     let mut why = None;
     for pause in [Duration::ZERO, LINGERING] {
@@ -166,7 +166,7 @@ async fn workers(order: &Order<'_>, wanted: usize) -> Result<(Vec<Wire>, Option<
         }
         tokio::time::sleep(pause).await;
         why = None;
-        for joined in futures::future::join_all((0..lacking).map(|_| join(order))).await {
+        for joined in futures::future::join_all((0..lacking).map(|_| join(request))).await {
             match joined {
                 Ok(mut wire) => {
                     let wait = format!("SET lock_timeout = {LOCK_WAIT_MS}");
@@ -188,21 +188,21 @@ enum Unjoined {
 }
 
 /// A session that reads the snapshot. Its plans return rows in the order in which they are stored in the table.
-async fn join(order: &Order<'_>) -> Result<Wire, Unjoined> {
-    let mut wire = order.session.open_wire().await.map_err(Unjoined::Connection)?;
+async fn join(request: &ReadRequest<'_>) -> Result<Wire, Unjoined> {
+    let mut wire = request.session.open_wire().await.map_err(Unjoined::Connection)?;
     let begin = format!("{PLANS}; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
     let begun = wire.execute(begin.as_bytes()).await.map_err(Refusal::into_error);
     begun.map_err(Unjoined::Connection)?;
-    see(&mut wire, order.snapshot).await.map_err(Unjoined::Snapshot)?;
+    see(&mut wire, request.snapshot).await.map_err(Unjoined::Snapshot)?;
     Ok(wire)
 }
 
 /// Header and table of contents, from a pg_dump that pgstow stops when the data begins; and pg_dump's warnings.
-async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
-    let dumping = Dumping::of(order);
+async fn contents(request: &ReadRequest<'_>) -> Result<(Head, Vec<String>), Unbegun> {
+    let dumping = Dumping::of(request);
     let mut dump = Dump::start(&DumpOrder {
         contents: Contents::Whole(Format::Custom),
-        lock_wait: Unbegun::briefly(order.settings.lock_wait),
+        lock_wait: Unbegun::briefly(request.settings.lock_wait),
         ..dumping.order()
     })
     .await?;
@@ -212,7 +212,7 @@ async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
     let reading = apart("head", move || Head::read(&mut Input::new(pipe)));
     let head = tokio::select! {
         head = reading => head?,
-        () = clock.watch(order.settings.stall) => return Err(dump.stalled(order.settings.stall).await.into()),
+        () = clock.watch(request.settings.stall) => return Err(dump.stalled(request.settings.stall).await.into()),
     };
     match head {
         Ok(head) => {
@@ -221,7 +221,7 @@ async fn contents(order: &Order<'_>) -> Result<(Head, Vec<String>), Unbegun> {
             Ok((head, complaints))
         }
         Err(seen) => Err(dump
-            .unbegun(order.settings.stall)
+            .unbegun(request.settings.stall)
             .await
             .unwrap_or_else(|| Error::from(seen).into())),
     }
@@ -238,7 +238,7 @@ struct Dumping {
 
 /// The state that all sessions of a running backup share.
 struct Shared {
-    plan: Plan,
+    plan: ReadPlan,
     names: Vec<String>,
     ahead: ReadAhead,
     clock: StallClock,
@@ -253,11 +253,11 @@ struct Queue(tokio::sync::Mutex<Turns>);
 
 struct Turns {
     next: usize,
-    taken: mpsc::Sender<mpsc::UnboundedReceiver<Event>>,
+    taken: mpsc::Sender<mpsc::UnboundedReceiver<PortionEvent>>,
 }
 
 impl Queue {
-    async fn take_turn(&self, plan: &Plan) -> Option<Turn> {
+    async fn take_turn(&self, plan: &ReadPlan) -> Option<Turn> {
         let mut turns = self.0.lock().await;
         let task = turns.next;
         let reads: Range<usize> = plan.tasks.get(task)?.clone();
@@ -402,13 +402,13 @@ impl Sessions {
 }
 
 impl Dumping {
-    fn of(order: &Order<'_>) -> Self {
+    fn of(request: &ReadRequest<'_>) -> Self {
         Self {
-            programs: order.programs.clone(),
-            info: order.session.info().clone(),
-            passfile: order.passfile.cloned(),
-            snapshot: order.snapshot.to_owned(),
-            settings: order.settings.clone(),
+            programs: request.programs.clone(),
+            info: request.session.info().clone(),
+            passfile: request.passfile.cloned(),
+            snapshot: request.snapshot.to_owned(),
+            settings: request.settings.clone(),
         }
     }
 

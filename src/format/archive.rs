@@ -30,7 +30,7 @@ pub use blocks::Blocks;
 pub use check::{Check, Discard, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
-pub use head::{BlockCompression, Details, Entry, Head, Version};
+pub use head::{ArchiveVersion, BlockCompression, Details, Head, TocEntry};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
 pub use loading::{Loading, leading_names};

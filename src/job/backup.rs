@@ -11,7 +11,7 @@ mod report;
 mod request;
 mod script;
 mod sidecars;
-mod stream;
+mod transfer;
 mod view;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::Format;
 use crate::outside::secrets::Credentials;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
@@ -69,7 +69,7 @@ pub struct Job<'a> {
 }
 
 /// The session with the database, and the programs that fit its server.
-struct Source {
+struct SourceDatabase {
     session: Session,
     programs: Programs,
     passfile: Option<Arc<Passfile>>,
@@ -108,7 +108,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     }
 }
 
-async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
+async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {
     let postgres = &job.settings.postgres;
     private_folder::answering(&postgres.temp, private_folder::sweep_stale).await?;
     let (_, session) = job.credentials.connect(postgres).await?;
@@ -127,7 +127,7 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
     let info = session.info().clone();
     let passfile = private_folder::answering(&postgres.temp, move |temp| Passfile::create(temp, &info)).await?;
     let passfile = passfile.map(Arc::new);
-    Ok(Source {
+    Ok(SourceDatabase {
         session,
         programs,
         passfile,
@@ -137,7 +137,7 @@ async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<Source> {
 async fn under_lease(
     job: &Job<'_>,
     request: &BackupRequest,
-    source: &Source,
+    source: &SourceDatabase,
     mut replicas: Replicas,
     lease: &Lease,
     took_over: Option<Previous>,
@@ -177,7 +177,7 @@ struct Prepared {
 async fn prepare(
     job: &Job<'_>,
     request: &BackupRequest,
-    source: &Source,
+    source: &SourceDatabase,
     replicas: &mut Replicas,
     lease: &Lease,
     took_over: Option<&Previous>,
@@ -226,7 +226,7 @@ async fn prepare(
     let mut newest = newest.cloned().max(back.newest);
     let mut tries = 0;
     let id = loop {
-        let id = BackupId::next(database, Kind::Full, started, newest.as_ref());
+        let id = BackupId::next(database, BackupKind::Full, started, newest.as_ref());
         match replicas.take_id(lease, &id).await? {
             Announced::Done => break id,
             // Another run, with another primary, was faster.
@@ -253,7 +253,7 @@ async fn prepare(
 /// Makes the backup: data, sidecars, manifest and tags, in this order.
 async fn make(
     job: &Job<'_>,
-    source: &Source,
+    source: &SourceDatabase,
     replicas: &mut Replicas,
     lease: &Lease,
     begun: Begun<'_>,
@@ -280,7 +280,7 @@ async fn make(
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = stream::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
+    let passed = transfer::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
@@ -347,7 +347,7 @@ async fn commit(
 }
 
 /// Adds what the server knows about the error.
-async fn named(job: &Job<'_>, source: &Source, error: Error) -> Error {
+async fn named(job: &Job<'_>, source: &SourceDatabase, error: Error) -> Error {
     let (code, hint) = (error.code(), error.hint_text().to_owned());
     let text = error.message();
     let explained = answered(job, async { Ok(source.session.explain(error).await) }).await;

@@ -14,14 +14,14 @@ use futures::future::join_all;
 
 use crate::error::Error;
 use crate::outside::aws::OPEN_ENDPOINT;
-use crate::outside::notify::{Notifier, Topic};
+use crate::outside::notify::{ChannelState, Notifier};
 use crate::outside::secrets::Credentials;
 use crate::repository::signature::Keyring;
 use crate::run::clock::Clock;
 use crate::settings::Settings;
 use crate::store::Store;
 
-pub use report::{Check, DoctorReport, DoctorStatus, State};
+pub use report::{Check, CheckState, DoctorReport, DoctorStatus};
 
 pub struct Checkup<'a> {
     pub settings: &'a Settings,
@@ -115,8 +115,8 @@ async fn channel(notifier: &dyn Notifier) -> Check {
     const NAME: &str = NOTIFICATIONS;
     let target = notifier.target();
     match notifier.look().await {
-        Ok(Topic::Seen) => Check::ok(NAME, format!("{target} exists; no message was sent")),
-        Ok(Topic::Hidden) => Check::warning(
+        Ok(ChannelState::Exists) => Check::ok(NAME, format!("{target} exists; no message was sent")),
+        Ok(ChannelState::Hidden) => Check::warning(
             NAME,
             format!(
                 "{target}: this role may not look at the topic, so only a message would show whether it may publish"

@@ -42,8 +42,8 @@ use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
-use cluster::{Cluster, Way};
-use columns::{Layout, Order, Wanted, layouts};
+use cluster::{Cluster, ClusterLogin};
+use columns::{ColumnOrder, Layout, Wanted, layouts};
 use evidence::Witness;
 use exclusion::{Exclusion, Reasons};
 use extensions::Others;
@@ -51,7 +51,7 @@ use gather::{Gather, Gathered};
 use missing::Missing;
 use rounds::Rounds;
 
-pub use report::{DrillReport, Proof, TableProof};
+pub use report::{DrillReport, ProofOutcome, TableProof};
 
 /// The `file` of a finding in the restored database, instead of the name of a file of the backup.
 const RESTORED: &str = "the restored database";
@@ -269,12 +269,12 @@ struct Again {
     head: Head,
     items: Vec<Item>,
     layouts: Vec<Option<Layout>>,
-    orders: Vec<Order>,
+    orders: Vec<ColumnOrder>,
     found: Vec<Gathered>,
 }
 
 /// Reads the rows with their columns in the wanted order.
-async fn dump(job: &Job<'_>, reader: Way<'_>, wanted: &Wanted) -> Result<Again> {
+async fn dump(job: &Job<'_>, reader: ClusterLogin<'_>, wanted: &Wanted) -> Result<Again> {
     let wanted = wanted.clone();
     let read = move |output| -> Result<Again, ArchiveError> {
         let mut input = Input::new(output);

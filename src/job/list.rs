@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::repository::backup_id::age;
 use crate::repository::catalog::{Overview, nothing_found, overviews, reachable_folders};
 use crate::repository::signature::Trust;
-use crate::repository::verification::{Outcome, Verification};
+use crate::repository::verification::{Verification, VerificationOutcome};
 use crate::store::Store;
 
-pub use report::{Entry, ListReport, ListStatus, Problem, Proof};
+pub use report::{ListEntry, ListReport, ListStatus, Problem, Proof};
 
 /// Asks the primary. If it cannot be read or has no backups, the next store answers, with a problem in the report.
 pub async fn run(
@@ -89,20 +89,20 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
     report
 }
 
-fn entry(overview: &Overview, now: Timestamp) -> Option<Entry> {
+fn entry(overview: &Overview, now: Timestamp) -> Option<ListEntry> {
     let figures = overview.figures()?;
-    let proof = |outcome: &Outcome| Proof {
+    let proof = |outcome: &VerificationOutcome| Proof {
         status: outcome.status,
         at: outcome.at,
         age_seconds: age(outcome.at, now),
         extent: None,
     };
-    let drill = |outcome: &Outcome| Proof {
+    let drill = |outcome: &VerificationOutcome| Proof {
         extent: outcome.extent(),
         ..proof(outcome)
     };
     let verification = overview.verification.as_ref();
-    Some(Entry {
+    Some(ListEntry {
         id: figures.id.clone(),
         database: figures.database.clone(),
         kind: figures.kind,

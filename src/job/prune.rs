@@ -16,27 +16,36 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{
     Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
 };
-use crate::repository::lease::{self, Seen};
-use crate::repository::retention::{Candidate, Decision, State, Terms, applying, plan};
-use crate::repository::signature::{Flaw, Standing, Trust};
+use crate::repository::lease::{self, LeaseState};
+use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, plan};
+use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
-use crate::run::stop::Stop;
+use crate::run::stop::{Reason, Stop};
 use crate::settings::{Policy, Retention};
 use crate::store::{Lifecycle, Store, Unfinished};
 
-pub use report::{Action, Outcome, PruneReport, PruneStatus, Pruned, StorePrune};
+pub use report::{Action, PruneReport, PruneStatus, Pruned, RemovalOutcome, StorePrune};
 pub use request::PruneRequest;
+
+/// What `prune` works with.
+pub struct Job<'a> {
+    pub stores: &'a [Arc<dyn Store>],
+    pub retention: &'a Retention,
+    pub trust: &'a Trust,
+    pub now: Timestamp,
+    pub stop: &'a Stop,
+}
 
 /// Prunes every store separately: a copy has its own backups, and its own last good one. A failure in one store or with
 /// one backup is noted in the report; `prune` continues with the rest.
-pub async fn run(
-    stores: &[Arc<dyn Store>],
-    retention: &Retention,
-    request: &PruneRequest,
-    trust: &Trust,
-    now: Timestamp,
-    stop: &Stop,
-) -> Result<PruneReport> {
+pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
+    let Job {
+        stores,
+        retention,
+        trust,
+        now,
+        stop,
+    } = *job;
     let terms = Terms {
         policy: &retention.policy,
         keep_last: retention.keep_last,
@@ -69,17 +78,9 @@ pub async fn run(
             .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
             .collect();
         if !request.dry_run && lifecycle.is_none() {
-            // Oldest first, so that a prune that is stopped has removed the oldest backups.
-            for at in (0..part.backups.len()).rev() {
-                if !matches!(decisions[at], Decision::Remove(_)) {
-                    continue;
-                }
-                if let Some(reason) = stop.reason() {
-                    report.stores.push(part);
-                    return Err(report.stopped(&reason.into()));
-                }
-                let done = removal::remove(&**store, &survey.folders[at]).await;
-                part.backups[at].outcome = Some(done.into());
+            if let Err(reason) = remove(&**store, &survey.folders, &decisions, (&mut part, stop)).await {
+                report.stores.push(part);
+                return Err(report.stopped(&reason.into()));
             }
         }
         report.stores.push(part);
@@ -92,6 +93,26 @@ pub async fn run(
         report.fail(&nothing_found(first.as_ref(), Some(database), None).await);
     }
     Ok(report.concluded())
+}
+
+/// Removes the oldest backups first, so that they are gone if `prune` is stopped. Then the error is the reason.
+async fn remove(
+    store: &dyn Store,
+    folders: &[Folder],
+    decisions: &[Decision],
+    (part, stop): (&mut StorePrune, &Stop),
+) -> std::result::Result<(), Reason> {
+    for at in (0..part.backups.len()).rev() {
+        if !matches!(decisions[at], Decision::Remove(_)) {
+            continue;
+        }
+        if let Some(reason) = stop.reason() {
+            return Err(reason);
+        }
+        let done = removal::remove(store, &folders[at]).await;
+        part.backups[at].outcome = Some(done.into());
+    }
+    Ok(())
 }
 
 /// A warning if the bucket should remove backups but may not do it.
@@ -133,7 +154,7 @@ struct Survey {
 /// The folder of a backup, finished or not.
 struct Folder {
     listed: Listed,
-    state: State,
+    state: BackupState,
     /// The names of files in its manifest.
     named: Vec<String>,
     /// Uploads that were never completed.
@@ -199,7 +220,7 @@ async fn survey(
         at_work.insert(database, run_at_work);
         folders.push(Folder {
             listed,
-            state: State::LeftOver { run_at_work },
+            state: BackupState::LeftOver { run_at_work },
             named: Vec::new(),
             unfinished: Vec::new(),
         });
@@ -219,20 +240,20 @@ fn finished(overview: Overview) -> Folder {
     // good backups that stay, and no older backup stays in its place.
     let is_strangers = matches!(
         overview.signature,
-        Some(Standing::Bad {
+        Some(SignatureState::Bad {
             why: Flaw::Untrusted(_)
         })
     );
-    let counts = !is_strangers && overview.signature != Some(Standing::Unsigned);
+    let counts = !is_strangers && overview.signature != Some(SignatureState::Unsigned);
     if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
         tracing::warn!("{} stays: {why}", overview.id());
     }
     let (state, named) = match overview.figures() {
         // A forged manifest must not decide anything.
-        _ if overview.forgery().is_some() && !is_strangers => (State::Unreadable, Vec::new()),
-        None => (State::Unreadable, Vec::new()),
+        _ if overview.forgery().is_some() && !is_strangers => (BackupState::Unreadable, Vec::new()),
+        None => (BackupState::Unreadable, Vec::new()),
         Some(figures) => (
-            State::Backup {
+            BackupState::Backup {
                 tier: figures.tier,
                 whole: overview.lacks.is_empty() && counts,
                 // It takes no place of a good one, and goes when its time is over.
@@ -259,8 +280,8 @@ async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &st
     let others = primary.filter(|primary| primary.url() != store.url());
     for store in [Some(store), others].into_iter().flatten() {
         match lease::look(store, database, now).await {
-            Ok(Seen::Free | Seen::Expired(_)) => {}
-            Ok(Seen::Held(_)) => return true,
+            Ok(LeaseState::Free | LeaseState::Expired(_)) => {}
+            Ok(LeaseState::Held(_)) => return true,
             Err(error) => {
                 tracing::warn!("left-overs stay, because a run may be active: {error}");
                 return true;
@@ -270,15 +291,15 @@ async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &st
     false
 }
 
-impl From<Result<removal::Removed>> for Outcome {
+impl From<Result<removal::Removed>> for RemovalOutcome {
     fn from(done: Result<removal::Removed>) -> Self {
         match done {
-            Ok(removed) => Outcome::Removed {
+            Ok(removed) => RemovalOutcome::Removed {
                 bytes_removed: removed.bytes,
                 versions_stay: removed.versions_stay,
                 foreign: removed.foreign,
             },
-            Err(error) => Outcome::failed(&error),
+            Err(error) => RemovalOutcome::failed(&error),
         }
     }
 }

@@ -6,6 +6,7 @@ mod around;
 mod asked;
 mod check;
 mod choice;
+mod context;
 pub(crate) mod database;
 mod exclusion;
 mod failed;

@@ -13,10 +13,10 @@ use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::repository::signature::Trust;
-use crate::settings::{Settings, Source, StoreUrl};
+use crate::settings::{CredentialSource, Settings, StoreUrl};
 use crate::store::Store;
 
-pub use databases::{DatabaseStatus, LastGood, Proof};
+pub use databases::{DatabaseProof, DatabaseStatus, LastGood};
 pub use report::{Judgement, SettingsReport, SourceReport, StatusReport};
 pub use stores::{Drift, LeaseStatus, StoreStatus};
 
@@ -62,9 +62,9 @@ pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
 
 fn settings_report(settings: &Settings) -> SettingsReport {
     let (info, from_secret) = match settings.source() {
-        Source::Direct(info) => (Some(info), false),
-        Source::Secret { overrides, .. } => (Some(overrides), true),
-        Source::None => (None, false),
+        CredentialSource::Direct(info) => (Some(info), false),
+        CredentialSource::Secret { overrides, .. } => (Some(overrides), true),
+        CredentialSource::None => (None, false),
     };
     SettingsReport {
         source: info.map(|info| SourceReport {

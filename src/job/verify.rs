@@ -20,7 +20,7 @@ use crate::repository::catalog::{self, Listed, Located};
 use crate::repository::manifest::{Manifest, Tally, role};
 use crate::repository::signature::{Signer, Trust};
 use crate::repository::stored_archive::{StoredArchive, file_of};
-use crate::repository::verification::Status;
+use crate::repository::verification::VerificationStatus;
 use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
@@ -95,7 +95,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
         return Ok(verified);
     }
     // To restore bytes that differ from the backup would prove nothing.
-    let drill = drill && verified.status == Status::Ok;
+    let drill = drill && verified.status == VerificationStatus::Ok;
     let mut recorded = None;
     if drill {
         // The result of the verification is known, however the drill ends.

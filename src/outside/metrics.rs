@@ -34,7 +34,7 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Run {
     Backup(Backup),
-    Verification(Verification),
+    Verification(VerificationMetrics),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -73,22 +73,22 @@ pub struct Made {
 
 /// One backup's verification, or those of several.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Verification {
-    pub verify: Tally,
+pub struct VerificationMetrics {
+    pub verify: CheckTally,
     /// `None`: no drill was asked for.
-    pub drill: Option<Tally>,
+    pub drill: Option<CheckTally>,
     pub seconds: f64,
     /// The error that prevented the verification, or `INTEGRITY`.
     pub code: Option<Code>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CheckTally {
     pub passed: u64,
     pub failed: u64,
 }
 
-impl Tally {
+impl CheckTally {
     pub fn count(&mut self, passed: bool) {
         match passed {
             true => self.passed += 1,
@@ -129,10 +129,10 @@ impl Observation {
         begun: Timestamp,
         at: Timestamp,
     ) -> Self {
-        let mut sum = Verification {
+        let mut sum = VerificationMetrics {
             seconds: seconds(begun, at),
             code: Some(code),
-            ..Verification::asked(drill)
+            ..VerificationMetrics::asked(drill)
         };
         sum.drill.as_mut().unwrap_or(&mut sum.verify).count(false);
         Self {
@@ -144,10 +144,10 @@ impl Observation {
     }
 }
 
-impl Verification {
+impl VerificationMetrics {
     pub fn asked(drill: bool) -> Self {
         Self {
-            drill: drill.then(Tally::default),
+            drill: drill.then(CheckTally::default),
             ..Self::default()
         }
     }

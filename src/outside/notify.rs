@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::error::{Code, Result};
-use crate::repository::backup_id::Kind;
+use crate::repository::backup_id::BackupKind;
 
 pub use sns::Sns;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum RunStatus {
     Succeeded,
     /// The backup is good, but a copy of it failed.
     Degraded,
@@ -30,7 +30,7 @@ pub enum Channel {
 /// What kind of run a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    Backup(Kind),
+    Backup(BackupKind),
     Verify,
     Drill,
 }
@@ -38,7 +38,7 @@ pub enum About {
 /// The content of a message. It holds no secret: the report is what the run prints.
 #[derive(Debug, Clone)]
 pub struct Notice {
-    pub status: Status,
+    pub status: RunStatus,
     pub about: About,
     /// The name in PostgreSQL; `None` if the run failed before it was known.
     pub database: Option<String>,
@@ -50,9 +50,9 @@ pub struct Notice {
 
 /// What pgstow can learn about the target of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Topic {
-    /// It exists. Only sending a message would show whether we may publish.
-    Seen,
+pub enum ChannelState {
+    /// Only sending a message would show whether we may publish.
+    Exists,
     /// We may not read its attributes, but perhaps we may publish.
     Hidden,
 }
@@ -63,7 +63,7 @@ pub trait Notifier: Send + Sync {
     fn target(&self) -> &str;
 
     /// Checks whether a message could be sent, without sending one.
-    async fn look(&self) -> Result<Topic>;
+    async fn look(&self) -> Result<ChannelState>;
 
     /// Sends one message. After an error it may or may not have been delivered; sending it again may deliver it
     /// twice.
@@ -89,21 +89,21 @@ impl About {
     }
 }
 
-impl Status {
+impl RunStatus {
     /// As in the report.
     fn word(self) -> &'static str {
         match self {
-            Status::Succeeded => "succeeded",
-            Status::Degraded => "degraded",
-            Status::Failed(_) => "failed",
+            RunStatus::Succeeded => "succeeded",
+            RunStatus::Degraded => "degraded",
+            RunStatus::Failed(_) => "failed",
         }
     }
 
     fn code(self) -> Option<&'static str> {
         match self {
-            Status::Succeeded => None,
-            Status::Degraded => Some("DEGRADED"),
-            Status::Failed(code) => Some(code.name()),
+            RunStatus::Succeeded => None,
+            RunStatus::Degraded => Some("DEGRADED"),
+            RunStatus::Failed(code) => Some(code.name()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Room {
 
 /// The object that has a name already.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct ExistingObject {
     /// For messages.
     pub kind: String,
     pub is_table: bool,
@@ -73,7 +73,7 @@ impl Session {
             .map_err(|error| self.error("cannot read the schema's contents", &error))
     }
 
-    pub(crate) async fn standing(&self, schema: &str, name: &str) -> Result<Option<Standing>> {
+    pub(crate) async fn standing(&self, schema: &str, name: &str) -> Result<Option<ExistingObject>> {
         let question = format!(
             "SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
                       WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' WHEN 'S' THEN 'sequence'
@@ -88,7 +88,7 @@ impl Session {
         );
         let row = self.client.query_opt(&question, &[&schema, &name]).await;
         let read = |row: tokio_postgres::Row| {
-            Ok(Standing {
+            Ok(ExistingObject {
                 kind: row.try_get(0)?,
                 is_table: row.try_get(1)?,
                 is_bound: row.try_get(2)?,

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::Redactor;
 use super::passfile::Pass;
-use crate::run::confinement::{Confinement, Entry};
+use crate::run::confinement::{Confinement, PreparedConfinement};
 
 /// The most that Linux gives an ordinary user. A larger pipe means fewer switches between pg_dump and pgstow.
 const PIPE_BYTES: usize = 1 << 20;
@@ -34,7 +34,7 @@ const LINE_BYTES: usize = 8 << 10;
 const QUOTED_LINES: usize = 6;
 const QUOTED_BYTES: usize = 1500;
 
-pub(super) struct Order<'a> {
+pub(super) struct ChildCommand<'a> {
     pub program: &'a Path,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
@@ -164,7 +164,7 @@ impl Group {
 impl Child {
     /// The child gets its own process group, so that Ctrl-C at the terminal reaches only pgstow, which then ends the
     /// child cleanly. If pgstow dies, the kernel kills the child.
-    pub fn start(order: Order<'_>) -> std::io::Result<Child> {
+    pub fn start(order: ChildCommand<'_>) -> std::io::Result<Child> {
         let mut command = Command::new(order.program);
         let special = order.special;
         let entry = match &special.confinement {
@@ -222,7 +222,7 @@ impl Child {
         })
     }
 
-    /// Its input for a blocking writer, once, if the order asked for it. Dropping the writer ends the input. After
+    /// Its input for a blocking writer, once, if the command asked for it. Dropping the writer ends the input. After
     /// the child's end, writing fails with `BrokenPipe`.
     pub fn take_stdin(&mut self) -> Option<File> {
         self.stdin.take()
@@ -303,7 +303,7 @@ fn die_with_parent(command: &mut Command, signal: Signal) {
 
 /// The child never returns from here: it becomes the program's keeper, or the program.
 #[allow(unsafe_code)]
-fn confine(command: &mut Command, entry: Entry, dies_of: Signal) {
+fn confine(command: &mut Command, entry: PreparedConfinement, dies_of: Signal) {
     let parent = rustix::process::getpid();
     // SAFETY: as above: plain system calls on what was made ready before, which allocate nothing and
     // take no lock.

@@ -1,17 +1,17 @@
 //! What the server reports about its state and the connection's encryption: for a preflight.
 
 use super::Session;
-use super::tls::{self, Verified};
+use super::tls::{self, TlsVerification};
 use crate::error::Result;
 
 /// How the session's own connection is encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encryption {
+pub struct ConnectionEncryption {
     /// `TLSv1.3`
     pub protocol: String,
     /// Unknown behind a pooler.
     pub cipher: Option<String>,
-    pub verified: Verified,
+    pub verified: TlsVerification,
 }
 
 /// About the server's write-ahead log and its readers.
@@ -28,7 +28,7 @@ pub struct Replication {
 
 impl Session {
     /// `None`: the connection is in clear text.
-    pub async fn encryption(&self) -> Result<Option<Encryption>> {
+    pub async fn encryption(&self) -> Result<Option<ConnectionEncryption>> {
         if !self.encrypted {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ impl Session {
             Some(row) => (row.try_get(0).map_err(failed)?, Some(row.try_get(1).map_err(failed)?)),
             None => ("TLS".to_owned(), None),
         };
-        Ok(Some(Encryption {
+        Ok(Some(ConnectionEncryption {
             protocol,
             cipher,
             verified: tls::verified(self.info(), self.home()),

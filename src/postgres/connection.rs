@@ -1,6 +1,6 @@
 //! pgstow's own session with the server: how it opens, and what each refusal means.
 
-mod place;
+mod start;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use self::place::Place;
+use self::start::ConnectOptions;
 use super::authentication::{self, is_local};
 use super::lent::Lent;
 use super::refusal::{Refusal, SERVER_SAYS, classify, is_full};
@@ -70,14 +70,14 @@ impl Session {
             info.settled()?,
             settings.connect_timeout,
             home,
-            Between::Somebody,
+            Between::PerhapsPooler,
         ))
         .await
     }
 
     /// Connects to a server that pgstow itself has started.
     pub(crate) async fn connect_to_our_own(info: &ConnectionInfo, settings: &settings::Postgres) -> Result<Session> {
-        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nobody).await
+        Self::open(info.settled()?, settings.connect_timeout, None, Between::Nothing).await
     }
 
     async fn open(
@@ -89,7 +89,7 @@ impl Session {
         let Some(quiet) = without_event_triggers(&info) else {
             return Self::open_as_told(info, connect_timeout, home, between).await;
         };
-        if matches!(between, Between::Nobody) {
+        if matches!(between, Between::Nothing) {
             return Self::open_our_own(info, quiet, connect_timeout, home).await;
         }
         // Only a superuser may set it, and the role is known only after login triggers have run.
@@ -115,11 +115,11 @@ impl Session {
         connect_timeout: Duration,
         home: Option<PathBuf>,
     ) -> Result<Session> {
-        let session = Self::open_as_told(info, connect_timeout, home.clone(), Between::Nobody).await?;
+        let session = Self::open_as_told(info, connect_timeout, home.clone(), Between::Nothing).await?;
         if session.server.major >= EVENT_TRIGGERS_SINCE
             && session.server.is_superuser
             && session.server.has_event_triggers
-            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, Between::Nobody).await
+            && let Ok(quiet) = Self::open_as_told(quiet, connect_timeout, home, Between::Nothing).await
         {
             session.close().await;
             return Ok(quiet);
@@ -134,7 +134,7 @@ impl Session {
         between: Between,
     ) -> Result<Session> {
         let redactor = Redactor::new(&info);
-        let place = Place {
+        let place = ConnectOptions {
             info: &info,
             redactor: &redactor,
             connect_timeout,
@@ -143,8 +143,8 @@ impl Session {
         let opened = place.open().await?;
         place.empty_path(&opened).await?;
         let is_direct = match between {
-            Between::Nobody => true,
-            Between::Somebody => place.look_between(&opened).await?,
+            Between::Nothing => true,
+            Between::PerhapsPooler => place.look_between(&opened).await?,
         };
         let client = opened.client;
         let greeted = async {
@@ -154,7 +154,7 @@ impl Session {
         let limit = startup::connect_timeout(&info, connect_timeout);
         let greeted = within(limit, greeted)
             .await
-            .map_err(|error| place::in_context(&info, error))?;
+            .map_err(|error| start::in_context(&info, error))?;
         let server = match greeted {
             Ok(server) => server,
             Err(error) => return Err(place.refused(&client, &error).await),
@@ -201,7 +201,7 @@ impl Session {
         let open = async || {
             let info = info.renewed().await?;
             // The first session has already checked for a pooler.
-            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nobody);
+            let opening = Self::open_as_told(info, self.connect_timeout, self.home.clone(), Between::Nothing);
             Box::pin(opening).await
         };
         let mut opened = open().await;
@@ -255,7 +255,7 @@ impl Session {
     pub(super) async fn start_again(&self, purpose: Purpose) -> Result<(Started, Redactor)> {
         let info = self.info.renewed().await?;
         let redactor = Redactor::new(&info);
-        let place = Place {
+        let place = ConnectOptions {
             info: &info,
             redactor: &redactor,
             connect_timeout: self.connect_timeout,
@@ -330,9 +330,9 @@ impl fmt::Debug for Session {
 /// What may be between pgstow and the server.
 #[derive(Debug, Clone, Copy)]
 enum Between {
-    Nobody,
-    /// Perhaps a pooler: check.
-    Somebody,
+    Nothing,
+    /// Checked before the session is used.
+    PerhapsPooler,
 }
 
 /// The first server with login triggers, and with the setting that switches them off.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use super::child::{Child, Exit, Order, Special, quoted, reading_environment};
+use super::child::{Child, ChildCommand, Exit, Special, quoted, reading_environment};
 use super::globals::{Globals, Sieve};
 use super::passfile::Pass;
 use super::refusal::{BYPASS_HINT, KIND_OF_SERVER, LOCKS, REPLAY, STARTUP, TWO_CONNECTIONS};
@@ -81,7 +81,7 @@ impl Dump {
             arguments.push(format!("--lock-wait-timeout={}", lock_wait.as_millis()).into());
         }
         arguments.push(format!("--dbname={}", pass.info.to_conninfo()).into());
-        let child = Child::start(Order {
+        let child = Child::start(ChildCommand {
             program: &programs.pg_dump,
             arguments,
             environment: reading_environment(&order.settings.child_env, Some(&pass)),
@@ -270,7 +270,7 @@ pub async fn globals(
         dbname: server.dbname.take(),
         ..ConnectionInfo::default()
     };
-    let mut child = Child::start(Order {
+    let mut child = Child::start(ChildCommand {
         program,
         arguments: vec![
             "--globals-only".into(),

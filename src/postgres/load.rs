@@ -8,7 +8,7 @@ use super::Session;
 use crate::error::Result;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Load {
+pub struct ServerLoad {
     /// How far the slowest replica is behind; `None` if there is no replica, if nothing is on its way to it, and on a
     /// standby.
     pub lag: Option<Duration>,
@@ -24,7 +24,7 @@ impl Session {
         self.connect_again().await
     }
 
-    pub async fn load(&self) -> Result<Load> {
+    pub async fn load(&self) -> Result<ServerLoad> {
         let failed = |error| self.error("cannot read the server's load", &error);
         let row: Row = self
             .client
@@ -40,7 +40,7 @@ impl Session {
             .map_err(failed)?;
         let sessions: i64 = row.try_get(0).map_err(failed)?;
         let lag: Option<f64> = row.try_get(1).map_err(failed)?;
-        Ok(Load {
+        Ok(ServerLoad {
             lag: lag.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             lag_is_hidden: row.try_get::<_, Option<bool>>(2).map_err(failed)?.unwrap_or(false),
             sessions: sessions.unsigned_abs(),

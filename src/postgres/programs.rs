@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Redactor;
-use super::child::{Child, Order, Special, environment};
+use super::child::{Child, ChildCommand, Special, environment};
 use crate::error::{Code, Error};
 use crate::postgres::settings;
 
@@ -157,7 +157,7 @@ async fn ask_version(program: &Path, settings: &settings::Postgres) -> Result<(S
 
 /// A program's answer to one option, or why there is none.
 async fn ask(program: &Path, option: &str, settings: &settings::Postgres) -> Result<String, String> {
-    let mut child = Child::start(Order {
+    let mut child = Child::start(ChildCommand {
         program,
         arguments: vec![option.into()],
         environment: environment(&settings.child_env, None),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::quoting::literal;
 use super::refusal::Refusal;
-use super::surroundings::{ForeignKey, Trigger, keys_question, state, triggers_question};
+use super::surroundings::{ForeignKey, TableTrigger, keys_question, state, triggers_question};
 use super::tables::Names;
 use super::wire::Wire;
 
@@ -16,7 +16,7 @@ impl Wire {
         &mut self,
         tables: &Names,
         keys: &[ForeignKey],
-        triggers: &[Trigger],
+        triggers: &[TableTrigger],
         (major, emptied): (u32, bool),
     ) -> Result<Option<String>, Refusal> {
         let listed = keys.iter().map(|key| {

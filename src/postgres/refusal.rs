@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 pub(super) use self::at_login::refused_login;
 use super::authentication;
 use super::redaction::{Redactor, without_values};
-use super::stream::Broken;
+use super::stream::StreamError;
 use super::tls::NoAgreement;
 use crate::error::{Code, Error};
 
@@ -85,8 +85,8 @@ impl From<Error> for Refusal {
     }
 }
 
-impl From<Broken> for Refusal {
-    fn from(broken: Broken) -> Self {
+impl From<StreamError> for Refusal {
+    fn from(broken: StreamError) -> Self {
         Refusal::Broken(broken.into())
     }
 }
@@ -205,8 +205,8 @@ pub(super) fn of_handshake(error: &std::io::Error, redactor: &Redactor) -> Error
 
 /// For a connection that broke before the login ended: with TLS 1.3, a server refuses the client's certificate only
 /// then.
-pub(super) fn of_login(broken: Broken, redactor: &Redactor) -> Error {
-    let Broken::Io(error) = broken else {
+pub(super) fn of_login(broken: StreamError, redactor: &Redactor) -> Error {
+    let StreamError::Io(error) = broken else {
         return broken.into();
     };
     let (text, tls_failed) = with_causes(&error);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::child::{Child, Exit, Order, Special, environment};
+use super::child::{Child, ChildCommand, Exit, Special, environment};
 use super::logins::Logins;
 use super::passfile::Pass;
 use super::scratch::behind_walls;
@@ -116,7 +116,7 @@ impl Restoring {
             ArchiveInput::Stdin => None,
         };
         let files = archive.into_iter().chain(order.list.as_deref());
-        let child = Child::start(Order {
+        let child = Child::start(ChildCommand {
             program: &order.program.pg_restore,
             arguments: arguments(order, &pass, logins.is_some()),
             environment: environment(&order.settings.child_env, Some(&pass)),

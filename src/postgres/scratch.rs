@@ -2,9 +2,9 @@
 //! private folder, does not protect its data against a crash, and never outlives pgstow.
 
 mod clients;
+mod folders;
 mod log;
 mod names;
-mod place;
 mod powers;
 
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use secrecy::SecretString;
 
-use super::child::{Child, Exit, Hearing, Listener, Order, Special, environment};
+use super::child::{Child, ChildCommand, Exit, Hearing, Listener, Special, environment};
 use super::{ConnectionInfo, Redactor, ServerPrograms, Session};
 use crate::error::{Code, Error, Result};
 use crate::postgres::settings;
@@ -22,10 +22,10 @@ use crate::run::confinement::{Confinement, Identity, Sockets, Walls};
 use crate::run::private_folder::{Tether, Watchdog, answering};
 pub(super) use clients::behind_walls;
 use clients::{installation, libraries};
+use folders::ScratchFolders;
 use log::Log;
 pub use log::Told;
 use names::Named;
-use place::Place;
 pub use powers::{SchemaGrants, SequencePosition};
 
 /// The beginning of its superuser's name. The rest is random, so that no role of a backup has this name, not even the
@@ -104,7 +104,7 @@ struct Remains {
     tether: Tether,
     /// Dropped before the folders: while pgstow lives, their owner removes them, and that end can be waited for.
     watchdog: Option<Watchdog>,
-    place: Place,
+    place: ScratchFolders,
 }
 
 impl ScratchServer {
@@ -138,7 +138,7 @@ impl ScratchServer {
             ));
         }
         let identity = walls.identity()?;
-        let place = answering(temp, move |temp| Place::prepare(temp, identity)).await?;
+        let place = answering(temp, move |temp| ScratchFolders::prepare(temp, identity)).await?;
         let tether = Tether::new().map_err(|error| failed("cannot make a pipe").source(error))?;
         let watchdog = tether.watchdog(&place.folders());
         let remains = Remains {
@@ -433,7 +433,7 @@ impl Start<'_> {
         let start = || {
             let mut environment = with_own_libraries(environment(&self.settings.child_env, None), program);
             environment.extend(run.environment);
-            Child::start(Order {
+            Child::start(ChildCommand {
                 program,
                 arguments: run.arguments,
                 environment,

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::child::{Child, Exit, Order, Special, environment, quoted};
+use super::child::{Child, ChildCommand, Exit, Special, environment, quoted};
 use super::passfile::Pass;
 use super::redaction::without_values;
 use super::scratch::behind_walls;
@@ -76,7 +76,7 @@ impl Script {
         let failed =
             |error| Error::new(Code::RestoreErr, format!("cannot start {}", program.path.display())).source(error);
         let key = random_key().map_err(failed)?;
-        let child = Child::start(Order {
+        let child = Child::start(ChildCommand {
             program: &program.path,
             arguments,
             environment: environment(&settings.child_env, Some(&pass)),

@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Line for S {}
 
 /// Why a session cannot go on.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum StreamError {
     /// The server closed the connection.
     Closed,
     Io(io::Error),
@@ -34,18 +34,20 @@ pub(super) enum Broken {
     Unexpected(String),
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Self {
+impl From<StreamError> for Error {
+    fn from(broken: StreamError) -> Self {
         match broken {
-            Broken::Closed => Error::new(Code::ConnErr, "the server closed the connection"),
-            Broken::Io(error) => Error::new(Code::ConnErr, format!("the connection to the server is lost: {error}")),
-            Broken::Unexpected(what) => unexpected(&what),
+            StreamError::Closed => Error::new(Code::ConnErr, "the server closed the connection"),
+            StreamError::Io(error) => {
+                Error::new(Code::ConnErr, format!("the connection to the server is lost: {error}"))
+            }
+            StreamError::Unexpected(what) => unexpected(&what),
         }
     }
 }
@@ -111,7 +113,7 @@ impl Stream {
     }
 
     /// The next message's header. Cancelling this call loses nothing.
-    pub async fn header(&mut self) -> Result<Header, Broken> {
+    pub async fn header(&mut self) -> Result<Header, StreamError> {
         while self.end - self.start < HEADER {
             self.fill().await?;
         }
@@ -121,14 +123,14 @@ impl Stream {
         self.start += HEADER;
         let length = length
             .checked_sub(4)
-            .ok_or_else(|| Broken::Unexpected("a message without a valid length".to_owned()))?;
+            .ok_or_else(|| StreamError::Unexpected("a message without a valid length".to_owned()))?;
         Ok((kind, length))
     }
 
     /// The body after a header.
-    pub async fn body(&mut self, length: usize, limit: usize) -> Result<Vec<u8>, Broken> {
+    pub async fn body(&mut self, length: usize, limit: usize) -> Result<Vec<u8>, StreamError> {
         if length > limit {
-            return Err(Broken::Unexpected(format!("a message of {length} bytes")));
+            return Err(StreamError::Unexpected(format!("a message of {length} bytes")));
         }
         let mut body = Vec::new();
         self.body_into(&mut body, length).await?;
@@ -136,7 +138,7 @@ impl Stream {
     }
 
     /// The same in pieces: if this call is cancelled, `body` has the bytes that have arrived.
-    pub async fn body_into(&mut self, body: &mut Vec<u8>, length: usize) -> Result<(), Broken> {
+    pub async fn body_into(&mut self, body: &mut Vec<u8>, length: usize) -> Result<(), StreamError> {
         while body.len() < length {
             if self.start == self.end {
                 self.fill().await?;
@@ -149,9 +151,9 @@ impl Stream {
     }
 
     /// Reads once; the buffer must not be full.
-    pub async fn fill(&mut self) -> Result<(), Broken> {
+    pub async fn fill(&mut self) -> Result<(), StreamError> {
         match poll_fn(|context| self.poll_fill(context)).await? {
-            0 => Err(Broken::Closed),
+            0 => Err(StreamError::Closed),
             _ => Ok(()),
         }
     }
@@ -171,7 +173,7 @@ impl Stream {
     }
 
     /// Writes and flushes.
-    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         self.line.write_all(bytes).await?;
         Ok(self.line.flush().await?)
     }
@@ -190,12 +192,12 @@ impl Stream {
 
     /// Ends the session; returns when the server has closed the connection. Messages that arrive meanwhile are
     /// dropped.
-    pub async fn terminate(mut self) -> Result<(), Broken> {
+    pub async fn terminate(mut self) -> Result<(), StreamError> {
         self.send(&[b'X', 0, 0, 0, 4]).await?;
         loop {
             self.consume(self.end - self.start);
             match self.fill().await {
-                Err(Broken::Closed) => return Ok(()),
+                Err(StreamError::Closed) => return Ok(()),
                 read => read?,
             }
         }

@@ -23,7 +23,7 @@ pub(crate) struct ForeignKey {
     pub definition: String,
     pub comment: Option<String>,
     /// Its copies on partitions that have a name or comment of their own; the deepest partition comes first.
-    pub copies: Vec<Copy>,
+    pub copies: Vec<ForeignKeyCopy>,
     /// It belongs to one of the tables that were asked about.
     pub is_own: bool,
     /// This role may drop it, and may lock the referenced table.
@@ -35,7 +35,7 @@ pub(crate) struct ForeignKey {
 
 /// A partition's copy of its root's foreign key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Copy {
+pub(crate) struct ForeignKeyCopy {
     /// Schema and name of the partition.
     pub of: (String, String),
     /// Quoted, with its schema.
@@ -45,7 +45,7 @@ pub(crate) struct Copy {
     comment: Option<String>,
 }
 
-impl Copy {
+impl ForeignKeyCopy {
     /// The root's foreign key takes the copy over when it is made, or when the partition is attached.
     pub fn making(&self) -> String {
         making(&self.table, &self.name, &self.definition, self.comment.as_deref())
@@ -80,7 +80,7 @@ impl ForeignKey {
     }
 
     pub fn making(&self) -> String {
-        let copies = self.copies.iter().map(Copy::making);
+        let copies = self.copies.iter().map(ForeignKeyCopy::making);
         let root = making(&self.table, &self.name, &self.definition, self.comment.as_deref());
         copies.chain([root]).collect::<Vec<_>>().join("; ")
     }
@@ -92,7 +92,7 @@ fn quoted(name: &str) -> String {
 
 /// A trigger that fires when rows are loaded, or when the table is emptied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trigger {
+pub(crate) struct TableTrigger {
     /// Quoted, with its schema.
     pub table: String,
     pub name: String,
@@ -101,7 +101,7 @@ pub(crate) struct Trigger {
     pub is_ours: bool,
 }
 
-impl Trigger {
+impl TableTrigger {
     pub fn disabling(&self) -> String {
         format!("ALTER TABLE ONLY {} DISABLE TRIGGER {}", self.table, quoted(&self.name))
     }
@@ -240,7 +240,7 @@ impl Session {
         );
         let copy = |row: &Row| {
             let root: (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let copy = Copy {
+            let copy = ForeignKeyCopy {
                 of: (row.try_get(2)?, row.try_get(3)?),
                 table: row.try_get(4)?,
                 name: row.try_get(5)?,
@@ -250,7 +250,7 @@ impl Session {
             Ok((root, copy))
         };
         let rows = self.about(tables, &question).await?;
-        let copies: Vec<((String, String), Copy)> = self.read(rows.iter().map(copy).collect())?;
+        let copies: Vec<((String, String), ForeignKeyCopy)> = self.read(rows.iter().map(copy).collect())?;
         for ((table, name), copy) in copies {
             let key = keys.iter_mut().find(|key| key.table == table && key.name == name);
             if let Some(key) = key {
@@ -262,10 +262,10 @@ impl Session {
 
     /// Triggers of these tables and their partitions that fire when rows are inserted and, if the tables are emptied,
     /// when they are truncated.
-    pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<Trigger>> {
+    pub(crate) async fn triggers(&self, tables: &Names, emptied: bool) -> Result<Vec<TableTrigger>> {
         let question = triggers_question(self.server.major, emptied);
         let trigger = |row: &Row| {
-            Ok(Trigger {
+            Ok(TableTrigger {
                 table: row.try_get(0)?,
                 name: row.try_get(1)?,
                 state: state(row.try_get(2)?),

@@ -18,7 +18,7 @@ const NAMED: i64 = 5;
 
 /// The server and the database of the session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct TargetSurvey {
     pub is_superuser: bool,
     /// Whether the role may make schemas in this database.
     pub may_create: bool,
@@ -82,13 +82,13 @@ impl Existing {
 
 /// The kind of an object that is looked up by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ObjectKind {
     Table,
     Type,
 }
 
 impl Session {
-    pub async fn survey_target(&self) -> Result<Target> {
+    pub async fn survey_target(&self) -> Result<TargetSurvey> {
         let failed = |error| self.error("cannot look at the target", &error);
         let about = self
             .client
@@ -140,7 +140,7 @@ impl Session {
         .await
         .map_err(failed)?;
         let (objects, first_objects) = self.objects().await.map_err(failed)?;
-        Ok(Target {
+        Ok(TargetSurvey {
             is_superuser: about.try_get(0).map_err(failed)?,
             may_create_databases: about.try_get(1).map_err(failed)?,
             may_create: about.try_get(2).map_err(failed)?,
@@ -396,14 +396,14 @@ impl Session {
     }
 
     /// The OID of the object with this name, if it exists.
-    pub async fn oid(&self, kind: Kind, schema: &str, name: &str) -> Result<Option<u32>> {
+    pub async fn oid(&self, kind: ObjectKind, schema: &str, name: &str) -> Result<Option<u32>> {
         let sql = match kind {
-            Kind::Table => {
+            ObjectKind::Table => {
                 "SELECT c.oid FROM pg_catalog.pg_class AS c
                  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
                  WHERE c.relname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"
             }
-            Kind::Type => {
+            ObjectKind::Type => {
                 "SELECT t.oid FROM pg_catalog.pg_type AS t
                  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
                  WHERE t.typname OPERATOR(pg_catalog.=) $2 AND n.nspname OPERATOR(pg_catalog.=) $1"

@@ -68,7 +68,7 @@ pub(super) fn attempts(info: &ConnectionInfo, home: Option<&Path>) -> Result<Vec
 
 /// What TLS has verified about the other end of an encrypted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verified {
+pub enum TlsVerification {
     Nothing,
     /// A trusted authority has signed its certificate.
     Chain,
@@ -77,14 +77,14 @@ pub enum Verified {
 }
 
 /// What was verified, for a connection over TLS that is open.
-pub(super) fn verified(info: &ConnectionInfo, home: Option<&Path>) -> Verified {
+pub(super) fn verified(info: &ConnectionInfo, home: Option<&Path>) -> TlsVerification {
     let system_roots = param(info, "sslrootcert") == Some("system");
     if system_roots || param(info, "sslmode") == Some("verify-full") {
-        Verified::ChainAndName
+        TlsVerification::ChainAndName
     } else if Roots::load(info, home).is_ok_and(|roots| roots.is_some()) {
-        Verified::Chain
+        TlsVerification::Chain
     } else {
-        Verified::Nothing
+        TlsVerification::Nothing
     }
 }
 

@@ -23,7 +23,7 @@ fn a_name_of_several_lines_is_one_for_people() {
 }
 
 /// A printed report can be read back, and prints the same again.
-fn is_read_back(kind: Kind, document: &Value) {
+fn is_read_back(kind: ReportKind, document: &Value) {
     let report = Report::read(kind, &document.to_string()).unwrap();
     assert_eq!(report.kind(), kind);
     assert_eq!(serde_json::to_value(&report).unwrap(), *document, "{kind:?}");
@@ -80,7 +80,7 @@ fn backup() -> Value {
 
 #[test]
 fn the_report_on_a_backup_is_read_back() {
-    is_read_back(Kind::Backup, &backup());
+    is_read_back(ReportKind::Backup, &backup());
     let mut short = backup();
     let fields = short.as_object_mut().unwrap();
     for name in [
@@ -96,13 +96,13 @@ fn the_report_on_a_backup_is_read_back() {
         fields.remove(name);
     }
     fields.insert("repeated".to_owned(), json!(true));
-    is_read_back(Kind::Backup, &short);
-    let Report::Backup(report) = Report::read(Kind::Backup, &backup().to_string()).unwrap() else {
+    is_read_back(ReportKind::Backup, &short);
+    let Report::Backup(report) = Report::read(ReportKind::Backup, &backup().to_string()).unwrap() else {
         panic!("another kind")
     };
     assert_eq!(Report::Backup(report).exit_code(), DEGRADED);
     let task = json!({"status": "handed_over", "task": "arn:1", "cluster": "c", "reason": "too short"});
-    is_read_back(Kind::HandedOver, &task);
+    is_read_back(ReportKind::HandedOver, &task);
 }
 
 fn verified(store: &str, problems: &Value) -> Value {
@@ -147,13 +147,13 @@ fn the_report_on_a_verification_is_read_back() {
         one
     };
     let mut one = good("s3://a");
-    is_read_back(Kind::Verify, &one);
+    is_read_back(ReportKind::Verify, &one);
     let copies = json!([verified("s3://b", &damaged)]);
     one["copies"] = copies;
     one["status"] = json!("failed");
     one["error"] = failure("INTEGRITY");
-    is_read_back(Kind::Verify, &one);
-    let Report::Verify(report) = Report::read(Kind::Verify, &one.to_string()).unwrap() else {
+    is_read_back(ReportKind::Verify, &one);
+    let Report::Verify(report) = Report::read(ReportKind::Verify, &one.to_string()).unwrap() else {
         panic!("another kind")
     };
     assert_eq!(report.exit_code(), 40);
@@ -162,7 +162,7 @@ fn the_report_on_a_verification_is_read_back() {
     let mut unseen = verified("s3://a", &damaged);
     unseen["not_verified"] = failure("STORE");
     let many = json!({"status": "failed", "backups": [unseen, good("s3://a")], "error": failure("STORE")});
-    is_read_back(Kind::Verify, &many);
+    is_read_back(ReportKind::Verify, &many);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn the_reports_on_a_store_are_read_back() {
     });
     let problems = json!([{"backup": ID, "problem": "it lacks a file"}, {"problem": "out of reach"}]);
     is_read_back(
-        Kind::List,
+        ReportKind::List,
         &json!({"status": "ok", "store": "s3://a", "backups": [entry], "problems": problems}),
     );
     let last_good = json!({
@@ -208,7 +208,7 @@ fn the_reports_on_a_store_are_read_back() {
     let hold =
         json!({"database": "shop", "state": "held", "holder": {"host": "h", "pid": 1}, "since": AT, "until": AT});
     is_read_back(
-        Kind::Status,
+        ReportKind::Status,
         &json!({
             "status": "attention",
             "problems": ["look"],
@@ -262,11 +262,11 @@ fn the_reports_on_a_store_are_read_back() {
     let store = json!({"url": "/srv", "by_lifecycle": false, "note": "n", "backups": pruned});
     let prune = json!({"status": "failed", "error": failure("EACCES"), "dry_run": false, "removed": 1,
         "bytes_removed": 40, "stores": [store]});
-    is_read_back(Kind::Prune, &prune);
-    let report = Report::read(Kind::Prune, &prune.to_string()).unwrap();
+    is_read_back(ReportKind::Prune, &prune);
+    let report = Report::read(ReportKind::Prune, &prune.to_string()).unwrap();
     assert_eq!(report.exit_code(), 32);
     let applied = json!([{"store": "s3://a", "installed": 6, "foreign": ["x"]}]);
-    is_read_back(Kind::Rules, &json!({"Rules": [{"ID": "a"}], "applied": applied}));
+    is_read_back(ReportKind::Rules, &json!({"Rules": [{"ID": "a"}], "applied": applied}));
 }
 
 #[test]
@@ -275,9 +275,9 @@ fn the_other_reports_are_read_back() {
         {"name": "store", "of": "s3://a", "state": "failed", "detail": "no", "hint": "h", "code": "STORE"},
         {"name": "role", "state": "warning", "detail": "some", "hint": "h", "objects": ["a.b"]},
     ]);
-    is_read_back(Kind::Doctor, &json!({"status": "failed", "checks": checks}));
+    is_read_back(ReportKind::Doctor, &json!({"status": "failed", "checks": checks}));
     is_read_back(
-        Kind::Download,
+        ReportKind::Download,
         &json!({
             "status": "succeeded",
             "id": ID,
@@ -315,16 +315,18 @@ fn the_other_reports_are_read_back() {
         "copies": [{"table": "public.t", "copy": "old.t", "rows": 3}],
         "steps": ["make it"],
     });
-    is_read_back(Kind::Restore, &restore);
+    is_read_back(ReportKind::Restore, &restore);
     assert_eq!(
-        Report::read(Kind::Restore, &restore.to_string()).unwrap().exit_code(),
+        Report::read(ReportKind::Restore, &restore.to_string())
+            .unwrap()
+            .exit_code(),
         PARTIAL
     );
     is_read_back(
-        Kind::Keygen,
+        ReportKind::Keygen,
         &json!({"status": "succeeded", "secret_key": "k", "public_key": "k.pub", "key_id": KEY, "public": "RW",
             "encrypted": false}),
     );
-    let error = Report::read(Kind::Restore, "{}").unwrap_err();
+    let error = Report::read(ReportKind::Restore, "{}").unwrap_err();
     assert!(error.message().contains("missing field"), "{error}");
 }

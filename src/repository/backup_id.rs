@@ -30,24 +30,24 @@ pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// What a backup holds: everything, or the changes since the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum BackupKind {
     Full,
     Incremental,
 }
 
-impl Kind {
+impl BackupKind {
     /// The word in reports, manifests and options; the id has a shorter form.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Full => "full",
-            Kind::Incremental => "incremental",
+            BackupKind::Full => "full",
+            BackupKind::Incremental => "incremental",
         }
     }
 
     fn in_id(self) -> &'static str {
         match self {
-            Kind::Full => "full",
-            Kind::Incremental => "incr",
+            BackupKind::Full => "full",
+            BackupKind::Incremental => "incr",
         }
     }
 }
@@ -56,18 +56,18 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoKind;
 
-impl FromStr for Kind {
+impl FromStr for BackupKind {
     type Err = NoKind;
 
     /// Takes the word, or its short form in ids.
     fn from_str(text: &str) -> std::result::Result<Self, NoKind> {
-        let known = [Kind::Full, Kind::Incremental].into_iter();
+        let known = [BackupKind::Full, BackupKind::Incremental].into_iter();
         let mut known = known.filter(|kind| [kind.name(), kind.in_id()].contains(&text));
         known.next().ok_or(NoKind)
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for BackupKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -80,13 +80,13 @@ pub struct BackupId {
     database: String,
     /// Whole seconds.
     timestamp: Timestamp,
-    kind: Kind,
+    kind: BackupKind,
 }
 
 impl BackupId {
     /// The id for a run that starts `now`. Ids have a resolution of one second, and a clock may step back. So the new
     /// id is always later than `newest`, which must be the newest folder of the database, with or without a manifest.
-    pub fn next(database: &str, kind: Kind, now: Timestamp, newest: Option<&BackupId>) -> Self {
+    pub fn next(database: &str, kind: BackupKind, now: Timestamp, newest: Option<&BackupId>) -> Self {
         let now = whole_seconds(now);
         let timestamp = match newest {
             Some(newest) if newest.timestamp >= now => newest
@@ -110,7 +110,7 @@ impl BackupId {
         self.timestamp
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> BackupKind {
         self.kind
     }
 
@@ -303,8 +303,8 @@ fn parse(text: &str) -> Option<BackupId> {
     let database = decode(folder)?;
     let (time, kind) = stamp.split_once('-')?;
     let kind = match kind {
-        "full" => Kind::Full,
-        "incr" => Kind::Incremental,
+        "full" => BackupKind::Full,
+        "incr" => BackupKind::Incremental,
         _ => return None,
     };
     Some(BackupId {

@@ -20,23 +20,24 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Code, Error, Result};
-use crate::repository::manifest::{Broken, FileRecord, Manifest, Summary};
+use crate::repository::manifest::{FileRecord, Manifest, ManifestError, Summary};
 use crate::repository::signature::{Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
-use crate::store::{Entry, Store};
+use crate::store::{ListedObject, Store};
 
 pub use crate::repository::backup_id::{
-    BackupId, GLOBALS, Kind, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
+    BackupId, BackupKind, GLOBALS, MANIFEST, MANIFEST_DIGEST, MD5SUMS, SHA256SUMS, SYSTEM_INFO, VERIFICATION,
     database_folder, lease_key,
 };
 pub use before::{Before, before};
-pub use expiry::{Expiry, Finding, expiry};
+pub use expiry::{Expiry, ExpiryFinding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
 pub use overview::{
-    Overview, Seen, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders, stored_before,
+    ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,
+    stored_before,
 };
-pub use publish::{NotPublished, Published, object_info, publish};
+pub use publish::{NotPublished, PublishedManifest, object_info, publish};
 pub use tags::{Newest, Retagged, commit_tags, keeps_no_tags, retag, retag_all};
 pub use tier::choose_tier;
 
@@ -58,11 +59,11 @@ pub struct Listed {
     /// A folder without a manifest is not a backup: it is a left-over, or its run is still in progress.
     pub has_manifest: bool,
     /// The files directly in the folder, in the order of their keys.
-    pub files: Vec<Entry>,
+    pub files: Vec<ListedObject>,
 }
 
 impl Listed {
-    pub fn file(&self, name: &str) -> Option<&Entry> {
+    pub fn file(&self, name: &str) -> Option<&ListedObject> {
         let key = self.id.key(name);
         self.files.iter().find(|file| file.key == key)
     }
@@ -78,7 +79,7 @@ impl Listed {
     }
 
     /// The files with names that pgstow gives.
-    pub fn own_files(&self) -> impl Iterator<Item = &Entry> {
+    pub fn own_files(&self) -> impl Iterator<Item = &ListedObject> {
         self.files.iter().filter(|file| {
             let name = BackupId::of_key(&file.key).map(|(_, name)| name);
             name.is_some_and(|name| self.id.makes(name))
@@ -109,7 +110,7 @@ pub async fn backups(store: &dyn Store, database: Option<&str>) -> Result<Vec<Li
             .map(|database| database_folder(database))
             .collect(),
     };
-    let listings: Vec<Vec<Entry>> = stream::iter(prefixes)
+    let listings: Vec<Vec<ListedObject>> = stream::iter(prefixes)
         .map(|prefix| async move { store.list(&prefix).await })
         .buffered(LISTINGS_AT_ONCE)
         .try_collect()
@@ -137,7 +138,7 @@ pub fn with_backups(listed: &[Listed]) -> BTreeSet<&str> {
     committed.map(|one| one.id.database()).collect()
 }
 
-fn gather(entries: impl Iterator<Item = Entry>) -> Vec<Listed> {
+fn gather(entries: impl Iterator<Item = ListedObject>) -> Vec<Listed> {
     let mut folders: BTreeMap<BackupId, Listed> = BTreeMap::new();
     for entry in entries {
         let Some((id, file)) = BackupId::of_key(&entry.key) else {
@@ -160,7 +161,7 @@ fn gather(entries: impl Iterator<Item = Entry>) -> Vec<Listed> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found<T> {
     Good(T),
-    Broken(Broken),
+    Broken(ManifestError),
     Missing,
 }
 
@@ -196,7 +197,7 @@ pub async fn read_manifest(store: &dyn Store, id: &BackupId) -> Result<Found<Man
 async fn parsed<T>(
     store: &dyn Store,
     id: &BackupId,
-    parse: impl Fn(&[u8]) -> Result<T, Broken>,
+    parse: impl Fn(&[u8]) -> Result<T, ManifestError>,
 ) -> Result<Found<(Bytes, T)>> {
     let once = async || {
         Ok(match manifest_bytes(store, id).await? {
@@ -220,7 +221,7 @@ async fn manifest_bytes(store: &dyn Store, id: &BackupId) -> Result<Found<Bytes>
     match store.get(&id.manifest_key()).await {
         Ok(Some(object)) => Ok(Found::Good(object.body)),
         Ok(None) => Ok(Found::Missing),
-        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(Broken::Unreadable(error.message()))),
+        Err(error) if error.code() == Code::Integrity => Ok(Found::Broken(ManifestError::Unreadable(error.message()))),
         Err(error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@
 //! other primaries put copies there, and two of them must not take the same id.
 
 mod claim;
-mod seen;
+mod state;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -28,11 +28,11 @@ use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, SKEW, lease_key};
 use crate::run::clock::Clock;
 use crate::run::progress::{Observer, Progress};
-use crate::store::{Condition, ObjectInfo, Put, Store, Version, conditions};
+use crate::store::{Condition, ObjectInfo, ObjectVersion, Put, Store, conditions};
 
 pub use claim::Announced;
 use claim::Claim;
-pub use seen::{Hold, Seen, look};
+pub use state::{LeaseHold, LeaseState, look};
 
 /// How often a lost race is repeated. Each loss means that another run has won, so the second look normally finds a
 /// holder.
@@ -120,7 +120,7 @@ impl std::fmt::Debug for Shared {
 
 struct Held {
     body: Body,
-    version: Version,
+    version: ObjectVersion,
     /// From this moment another run may count this one as dead, unless a renewal succeeds.
     until: Instant,
 }
@@ -321,7 +321,7 @@ impl Drop for Lease {
 
 impl Held {
     /// `since` is the time when the put was sent, so that the wait for its answer does not count.
-    fn new(body: Body, version: Version, since: Instant, ttl: Duration) -> Self {
+    fn new(body: Body, version: ObjectVersion, since: Instant, ttl: Duration) -> Self {
         Self {
             body,
             version,
@@ -405,7 +405,7 @@ impl Shared {
 
     /// Replaces this run's lease; `None` if it is no longer this run's. A removed lease counts as lost too: a person
     /// removed it on purpose.
-    async fn replace(&self, body: &Body, version: &Version) -> Result<Option<(Body, Version)>> {
+    async fn replace(&self, body: &Body, version: &ObjectVersion) -> Result<Option<(Body, ObjectVersion)>> {
         let key = lease_key(&self.database);
         let mut body = body.clone();
         let mut version = version.clone();
@@ -436,7 +436,7 @@ enum Found {
     /// The condition under which the run can take it, and who had it before.
     Free(Condition, Option<Body>),
     /// This run's own put of the attempt before, whose answer was lost.
-    Ours(Body, Version),
+    Ours(Body, ObjectVersion),
 }
 
 /// Fails with `BUSY` if another run holds the lease.
@@ -460,7 +460,7 @@ async fn find(store: &dyn Store, database: &str, run: &str, clock: Clock) -> Res
 }
 
 /// The version of the lease, if it is this run's, and the newest id that was taken.
-async fn recognise(store: &dyn Store, key: &str, run: &str) -> Result<Option<(Version, Option<Claim>)>> {
+async fn recognise(store: &dyn Store, key: &str, run: &str) -> Result<Option<(ObjectVersion, Option<Claim>)>> {
     let object = store.get(key).await?;
     Ok(object.and_then(|object| {
         let body: Body = serde_json::from_slice(&object.body).ok()?;

@@ -33,7 +33,7 @@ pub struct LeftOver {
     pub key: String,
     pub found: What,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: LeftOverOutcome,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -47,19 +47,19 @@ pub enum What {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
-pub enum Outcome {
+pub enum LeftOverOutcome {
     Aborted,
     /// Tagged `pending` for the bucket to expire, or deleted if the store has no lifecycle.
     Discarded,
     Failed(String),
 }
 
-impl Outcome {
+impl LeftOverOutcome {
     pub fn name(&self) -> &str {
         match self {
-            Outcome::Aborted => "aborted",
-            Outcome::Discarded => "discarded",
-            Outcome::Failed(why) => why,
+            LeftOverOutcome::Aborted => "aborted",
+            LeftOverOutcome::Discarded => "discarded",
+            LeftOverOutcome::Failed(why) => why,
         }
     }
 }
@@ -185,7 +185,7 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
         for one in abandoned {
             let result = self.store.abort_unfinished(one).await;
             self.cleared
-                .note(&one.key, What::UnfinishedUpload, Outcome::Aborted, result);
+                .note(&one.key, What::UnfinishedUpload, LeftOverOutcome::Aborted, result);
         }
     }
 
@@ -228,7 +228,7 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
                 Err(error) => Err(error),
             };
             self.cleared
-                .note(&file.key, What::FileWithoutManifest, Outcome::Discarded, result);
+                .note(&file.key, What::FileWithoutManifest, LeftOverOutcome::Discarded, result);
         }
     }
 
@@ -256,7 +256,7 @@ impl Cleared {
         self.warnings.extend(more.warnings);
     }
 
-    fn note(&mut self, key: &str, found: What, done: Outcome, result: Result<()>) {
+    fn note(&mut self, key: &str, found: What, done: LeftOverOutcome, result: Result<()>) {
         let outcome = match result {
             Ok(()) => done,
             Err(error) => {
@@ -266,7 +266,7 @@ impl Cleared {
                         .context(format!("cannot clear the left-over {key}"))
                         .hint("the next run tries again"),
                 );
-                Outcome::Failed(message)
+                LeftOverOutcome::Failed(message)
             }
         };
         self.left_overs.push(LeftOver {

@@ -3,9 +3,9 @@
 
 mod blocks;
 mod bounded;
-mod broken;
 mod compression;
 mod data_file;
+mod error;
 mod figures;
 mod files;
 mod metadata;
@@ -23,20 +23,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 
-pub use crate::dataflow::way::Way;
+pub use crate::dataflow::read_by::ReadBy;
 pub use crate::postgres::{Collation, Extension, LeftOut};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
-pub use broken::Broken;
-pub use compression::{Algorithm, Compression};
-pub use data_file::{DataFile, FileIndex, Place};
+pub use compression::{CompressionAlgorithm, CompressionRecord};
+pub use data_file::{DataFile, FileIndex, FileRange};
+pub use error::ManifestError;
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use metadata::Metadata;
-pub use server::{PgDump, Server, Snapshot};
+pub use server::{PgDump, Server, SnapshotRecord};
 pub use summary::Summary;
 pub use tagged::Tagged;
 
@@ -47,7 +47,7 @@ pub const SCHEMA: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     pub id: BackupId,
-    pub kind: Kind,
+    pub kind: BackupKind,
     /// When the run started: the id's time.
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
@@ -73,8 +73,8 @@ pub struct Manifest {
     pub server: Server,
     pub pg_dump: PgDump,
     pub format: Format,
-    pub compression: Compression,
-    pub snapshot: Snapshot,
+    pub compression: CompressionRecord,
+    pub snapshot: SnapshotRecord,
     pub tier: Tier,
     /// `null`: not encrypted.
     pub encryption: Option<serde_json::Value>,
@@ -121,8 +121,8 @@ impl Manifest {
     }
 
     /// Reads the manifest found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
-        broken::parse::<schema::Json>(bytes)?.check(id)
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, ManifestError> {
+        error::parse::<schema::Json>(bytes)?.check(id)
     }
 }
 

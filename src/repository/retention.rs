@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 pub use crate::store::{PENDING, Rule, TIER_TAG};
 pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
-pub use plan::{Candidate, Decision, Goes, State, Stays, Terms, plan};
+pub use plan::{BackupState, Candidate, Decision, Goes, Stays, Terms, plan};
 pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
-pub use tags::{LATEST, Retag, SHA256_TAG, Standing, Tag, settled, tag_plan};
+pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_plan};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {

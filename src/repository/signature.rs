@@ -21,7 +21,7 @@ use crate::repository::backup_id::{BackupId, MANIFEST, VERIFICATION, signature_n
 pub use key::{KeyId, PublicKey};
 pub use keyring::Keyring;
 pub use signer::Signer;
-pub use trust::{Flaw, Standing, Trust};
+pub use trust::{Flaw, SignatureState, Trust};
 
 /// What a signature covers: one file of one backup. The trusted comment names it, so that a signature by pgstow is
 /// valid for no other file and no other backup.

@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    BlockCompression, BlockContent, BlockDigest, BlockKind, Entry, Head, Input, Layout, SealedRange,
+    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange, TocEntry,
 };
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileRecord, Manifest, Place, RangeRecord, role};
+use crate::repository::manifest::{self, FileRange, FileRecord, Manifest, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
 
 /// The archive is one data file, and holds all tables and large objects that the manifest lists.
@@ -24,7 +24,7 @@ pub struct StoredArchive {
     /// The head, with the offsets filled in.
     pub head: Head,
     /// The blocks' places, in the order of [`Head::data`], without gaps from the head's end to the file's end.
-    pub places: Vec<Place>,
+    pub places: Vec<FileRange>,
     /// The content of each block, in the same order.
     pub promises: Vec<BlockDigest>,
     /// The ranges of each block's table, if it can be loaded in parts; empty for the others.
@@ -55,9 +55,9 @@ impl StoredArchive {
             return Err(broken("there are bytes after the table of contents".into()));
         }
         let announced = match manifest.compression.algorithm {
-            manifest::Algorithm::None => BlockCompression::None,
-            manifest::Algorithm::Gzip => BlockCompression::Gzip,
-            manifest::Algorithm::Zstd => BlockCompression::Zstd,
+            manifest::CompressionAlgorithm::None => BlockCompression::None,
+            manifest::CompressionAlgorithm::Gzip => BlockCompression::Gzip,
+            manifest::CompressionAlgorithm::Zstd => BlockCompression::Zstd,
         };
         if head.compression != announced {
             return Err(broken(format!(
@@ -138,7 +138,7 @@ impl StoredArchive {
 }
 
 struct Record {
-    place: Place,
+    place: FileRange,
     promise: BlockDigest,
     ranges: Vec<SealedRange>,
     table: Option<(String, String)>,
@@ -147,7 +147,7 @@ struct Record {
 
 impl Record {
     /// Whether the manifest and the table of contents describe the same block.
-    fn agrees(&self, entry: &Entry, utf8: bool) -> std::result::Result<(), String> {
+    fn agrees(&self, entry: &TocEntry, utf8: bool) -> std::result::Result<(), String> {
         let position = self.place.offset;
         let kind = match self.promise.content {
             BlockContent::Table { .. } => BlockKind::Table,
@@ -173,7 +173,7 @@ impl Record {
     }
 }
 
-fn elsewhere(entry: &Entry, record: &Record, position: u64) -> String {
+fn elsewhere(entry: &TocEntry, record: &Record, position: u64) -> String {
     format!(
         "the manifest and the table of contents differ on the place of {entry}: {} and {position}",
         record.place.offset

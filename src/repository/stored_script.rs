@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
-use super::manifest::Algorithm;
+use super::manifest::CompressionAlgorithm;
 
 /// The size of a piece of the decompressed script.
 pub const PIECE: usize = 1 << 20;
@@ -23,15 +23,15 @@ pub enum Unread<E> {
 /// Gives out pieces of [`PIECE`] bytes; the last one is shorter. Returns how many bytes came, and ends one byte past
 /// `limit`: this shows that there is more, however much would follow.
 pub fn unpack<E>(
-    algorithm: Algorithm,
+    algorithm: CompressionAlgorithm,
     stored: impl Read,
     limit: u64,
     take: impl FnMut(Vec<u8>) -> Result<(), E>,
 ) -> Result<u64, Unread<E>> {
     match algorithm {
-        Algorithm::None => pieces(stored, limit, take),
-        Algorithm::Gzip => pieces(MultiGzDecoder::new(stored), limit, take),
-        Algorithm::Zstd => {
+        CompressionAlgorithm::None => pieces(stored, limit, take),
+        CompressionAlgorithm::Gzip => pieces(MultiGzDecoder::new(stored), limit, take),
+        CompressionAlgorithm::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::new(stored).map_err(Unread::Stored)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(Unread::Stored)?;
             pieces(decoder, limit, take)
@@ -65,7 +65,7 @@ mod tests {
         (0..PIECE + 5).map(|at| u8::try_from(at % 251).unwrap()).collect()
     }
 
-    fn lengths(algorithm: Algorithm, stored: &[u8], limit: u64) -> (u64, Vec<usize>) {
+    fn lengths(algorithm: CompressionAlgorithm, stored: &[u8], limit: u64) -> (u64, Vec<usize>) {
         let mut lengths = Vec::new();
         let found = unpack(algorithm, stored, limit, |piece| {
             lengths.push(piece.len());
@@ -85,9 +85,9 @@ mod tests {
         members.extend(gzip.finish().unwrap());
         let zstd = zstd::encode_all(&script[..], 1).unwrap();
         for (algorithm, stored) in [
-            (Algorithm::None, &script),
-            (Algorithm::Gzip, &members),
-            (Algorithm::Zstd, &zstd),
+            (CompressionAlgorithm::None, &script),
+            (CompressionAlgorithm::Gzip, &members),
+            (CompressionAlgorithm::Zstd, &zstd),
         ] {
             let length = script.len() as u64;
             assert_eq!(lengths(algorithm, stored, length), (length, vec![PIECE, 5]));
@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn a_script_that_does_not_decompress_is_told_from_a_taker_that_fails() {
         let cut = &zstd::encode_all(&script()[..], 1).unwrap()[..20];
-        let unread = unpack(Algorithm::Zstd, cut, u64::MAX, |_| Ok::<_, &str>(()));
+        let unread = unpack(CompressionAlgorithm::Zstd, cut, u64::MAX, |_| Ok::<_, &str>(()));
         assert!(matches!(unread, Err(Unread::Stored(_))));
-        let unread = unpack(Algorithm::None, &b"SELECT 1;"[..], u64::MAX, |_| Err("full"));
+        let unread = unpack(CompressionAlgorithm::None, &b"SELECT 1;"[..], u64::MAX, |_| Err("full"));
         assert!(matches!(unread, Err(Unread::Taken("full"))));
     }
 }

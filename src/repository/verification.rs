@@ -23,15 +23,15 @@ pub struct Verification {
     pub id: BackupId,
     /// The result of `verify`: it read every stored byte and compared it with the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verify: Option<Outcome>,
+    pub verify: Option<VerificationOutcome>,
     /// The result of a drill: it restored into a throwaway server and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drill: Option<Outcome>,
+    pub drill: Option<VerificationOutcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    pub status: Status,
+pub struct VerificationOutcome {
+    pub status: VerificationStatus,
     /// When the check ended.
     pub at: Timestamp,
     /// Other results: figures, differences.
@@ -51,7 +51,7 @@ pub const PARTLY: &str = "partly";
 /// A drill found nothing wrong except rows that the source itself should not hold.
 pub const SOURCE_FAULT: &str = "source_fault";
 
-impl Outcome {
+impl VerificationOutcome {
     /// Records which manifest was checked.
     #[must_use]
     pub fn of_manifest(mut self, sha256: &[u8; 32]) -> Self {
@@ -88,7 +88,7 @@ impl Outcome {
 
     /// Whether the backup itself is damaged, and not only its source.
     fn condemns(&self) -> bool {
-        self.status == Status::Failed && !self.blames_the_source()
+        self.status == VerificationStatus::Failed && !self.blames_the_source()
     }
 
     /// Whether the result is about the manifest with this digest. Older versions did not record it.
@@ -122,7 +122,7 @@ impl std::fmt::Display for Extent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum VerificationStatus {
     Ok,
     Failed,
     /// A value of a later version: it proves nothing, and shows no damage.
@@ -130,12 +130,12 @@ pub enum Status {
     Unknown,
 }
 
-impl Status {
+impl VerificationStatus {
     pub fn name(self) -> &'static str {
         match self {
-            Status::Ok => "ok",
-            Status::Failed => "failed",
-            Status::Unknown => "unknown",
+            VerificationStatus::Ok => "ok",
+            VerificationStatus::Failed => "failed",
+            VerificationStatus::Unknown => "unknown",
         }
     }
 }
@@ -152,7 +152,7 @@ pub enum Verdict {
 
 /// Why a verification cannot be used. This does not change the backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum VerificationError {
     #[error("verification.json cannot be read: {0}")]
     Shape(String),
     #[error("verification.json has schema {0}, this pgstow reads up to {SCHEMA}: a newer pgstow wrote it")]
@@ -181,13 +181,13 @@ impl Verification {
     }
 
     /// Reads the verification found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, VerificationError> {
         Self::read(bytes, id, |bytes| serde_json::from_slice(bytes))
     }
 
     /// The same, but only the status and the time. A list of thousands needs nothing else, and the rest is not taken
     /// into memory.
-    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, VerificationError> {
         #[derive(Deserialize)]
         struct Outline {
             schema: u32,
@@ -199,7 +199,7 @@ impl Verification {
         }
         #[derive(Deserialize)]
         struct End {
-            status: Status,
+            status: VerificationStatus,
             at: Timestamp,
             #[serde(default)]
             manifest_sha256: Option<String>,
@@ -233,7 +233,7 @@ impl Verification {
             let said = said
                 .into_iter()
                 .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-            Outcome {
+            VerificationOutcome {
                 status: end.status,
                 at: end.at,
                 rest: said.collect(),
@@ -250,22 +250,26 @@ impl Verification {
         })
     }
 
-    fn read(bytes: &[u8], id: &BackupId, read: impl FnOnce(&[u8]) -> serde_json::Result<Self>) -> Result<Self, Broken> {
+    fn read(
+        bytes: &[u8],
+        id: &BackupId,
+        read: impl FnOnce(&[u8]) -> serde_json::Result<Self>,
+    ) -> Result<Self, VerificationError> {
         #[derive(Deserialize)]
         struct Schema {
             schema: u64,
         }
-        let shape = |error: serde_json::Error| Broken::Shape(error.to_string());
+        let shape = |error: serde_json::Error| VerificationError::Shape(error.to_string());
         // This check is first, because a newer schema may have any other shape.
         let Schema { schema } = serde_json::from_slice(bytes).map_err(shape)?;
         if schema > u64::from(SCHEMA) {
-            return Err(Broken::NewerSchema(schema));
+            return Err(VerificationError::NewerSchema(schema));
         }
         let verification = read(bytes).map_err(shape)?;
         if verification.id == *id {
             Ok(verification)
         } else {
-            Err(Broken::OtherBackup {
+            Err(VerificationError::OtherBackup {
                 claimed: verification.id,
             })
         }
@@ -285,15 +289,16 @@ impl Verification {
 
     /// The drill, if its result says something about the source's major version. Success on another major version
     /// proves nothing for that one, and a drill that proved no table proves nothing.
-    pub fn proving_drill(&self) -> Option<&Outcome> {
-        let idle = |drill: &Outcome| drill.is_of_another_major() || drill.proves_no_table();
-        let proves = |drill: &&Outcome| drill.status != Status::Ok || !idle(drill);
+    pub fn proving_drill(&self) -> Option<&VerificationOutcome> {
+        let idle = |drill: &VerificationOutcome| drill.is_of_another_major() || drill.proves_no_table();
+        let proves = |drill: &&VerificationOutcome| drill.status != VerificationStatus::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
     }
 
     /// Takes the result of a new drill, unless the recorded one proves more.
-    pub fn drilled(&mut self, drill: Outcome) {
-        let proves_less = drill.status == Status::Ok && (drill.is_of_another_major() || drill.proves_no_table());
+    pub fn drilled(&mut self, drill: VerificationOutcome) {
+        let proves_less =
+            drill.status == VerificationStatus::Ok && (drill.is_of_another_major() || drill.proves_no_table());
         if !proves_less || self.proving_drill().is_none() {
             self.drill = Some(drill);
         }
@@ -301,9 +306,9 @@ impl Verification {
 
     pub fn verdict(&self) -> Verdict {
         let said = || [self.verify.as_ref(), self.proving_drill()].into_iter().flatten();
-        if said().any(Outcome::condemns) {
+        if said().any(VerificationOutcome::condemns) {
             Verdict::Damaged
-        } else if said().any(|one| one.status == Status::Ok) {
+        } else if said().any(|one| one.status == VerificationStatus::Ok) {
             Verdict::Proved
         } else {
             Verdict::Unproved
@@ -320,7 +325,7 @@ mod tests {
         "shop/20250131T040500Z-full".parse().unwrap()
     }
 
-    fn read(verification: &Value) -> Result<Verification, Broken> {
+    fn read(verification: &Value) -> Result<Verification, VerificationError> {
         Verification::parse(verification.to_string().as_bytes(), &id())
     }
 
@@ -391,8 +396,8 @@ mod tests {
         let silent = self::read(&silent).unwrap();
         assert_eq!(silent.clone().about(&own, false), (silent.clone(), false));
         assert_eq!(silent.about(&own, true), (Verification::new(id()), true));
-        let made = Outcome {
-            status: Status::Ok,
+        let made = VerificationOutcome {
+            status: VerificationStatus::Ok,
             at: Timestamp::UNIX_EPOCH,
             rest: Map::new(),
         };
@@ -433,7 +438,7 @@ mod tests {
             Verification::parse_outline(whole.to_string().as_bytes(), &id()).unwrap()
         };
         let extent = |more: Value| {
-            let of = drill(more).proving_drill().and_then(Outcome::extent);
+            let of = drill(more).proving_drill().and_then(VerificationOutcome::extent);
             of.map(|extent| extent.to_string())
         };
         let counts = |equal: u64| json!({"tables": 500, "tables_equal": equal});
@@ -451,11 +456,14 @@ mod tests {
     fn what_cannot_be_used_is_told_apart() {
         assert!(matches!(
             Verification::parse(b"{\"schema\"", &id()),
-            Err(Broken::Shape(_))
+            Err(VerificationError::Shape(_))
         ));
-        assert!(matches!(read(&json!([])), Err(Broken::Shape(_))));
-        assert_eq!(read(&json!({"schema": 2, "id": 7})), Err(Broken::NewerSchema(2)));
+        assert!(matches!(read(&json!([])), Err(VerificationError::Shape(_))));
+        assert_eq!(
+            read(&json!({"schema": 2, "id": 7})),
+            Err(VerificationError::NewerSchema(2))
+        );
         let other = json!({"schema": 1, "id": "shop2/20250131T040500Z-full"});
-        assert!(matches!(read(&other), Err(Broken::OtherBackup { .. })));
+        assert!(matches!(read(&other), Err(VerificationError::OtherBackup { .. })));
     }
 }

@@ -298,7 +298,7 @@ impl Confinement {
         arguments: &[OsString],
         environment: &[(OsString, OsString)],
         keeps: Option<OwnedFd>,
-    ) -> Result<Entry> {
+    ) -> Result<PreparedConfinement> {
         let program = Program::new(&std::path::absolute(program)?, arguments, environment)?;
         let only = (!self.programs).then_some(&program);
         let filter = if self.walls.filter {
@@ -314,7 +314,7 @@ impl Confinement {
             true => Some(View::of(&self.writable)?),
             false => None,
         };
-        Ok(Entry {
+        Ok(PreparedConfinement {
             program,
             namespaces: self.walls.namespaces,
             maps: Maps::of(self.identity),
@@ -375,7 +375,7 @@ impl Program {
 }
 
 /// A prepared confinement, to be entered by a process that was just forked.
-pub(crate) struct Entry {
+pub(crate) struct PreparedConfinement {
     program: Program,
     namespaces: Namespaces,
     maps: Maps,
@@ -387,7 +387,7 @@ pub(crate) struct Entry {
     keeps: Option<OwnedFd>,
 }
 
-impl Entry {
+impl PreparedConfinement {
     /// Runs the program confined. The process that calls this becomes its keeper, and ends with the program's status.
     /// The call returns, with an error, only in the process that could not become the program.
     ///

@@ -1,11 +1,11 @@
 //! The settings, by their names.
 
-use super::setting::{Kind, Setting};
+use super::setting::{Setting, ValueKind};
 use super::table::SETTINGS;
 
 /// Whether a variable's value must never be shown: the table says so, or its name does (libpq's, older systems').
 pub fn is_secret(variable: &str) -> bool {
-    let listed = |setting: &Setting| setting.variable == variable && setting.kind == Kind::Secret;
+    let listed = |setting: &Setting| setting.variable == variable && setting.kind == ValueKind::Secret;
     let named = ["PASSWORD", "PASSPHRASE", "SECRET_KEY", "TOKEN"];
     // Variables of others are for programs that pgstow starts, such as a profile's credential_process.
     let ours = ["BACKUP_", "DB_", "PG"].iter().any(|start| variable.starts_with(start));

@@ -12,7 +12,7 @@ use super::known;
 use super::libpq;
 use super::problems::Problems;
 use super::secret_file;
-use super::setting::{Kind, nearest};
+use super::setting::{ValueKind, nearest};
 use super::stores;
 use super::table::SETTINGS;
 use super::unknown::Unknown;
@@ -197,14 +197,14 @@ fn take_variables<'a>(
             continue;
         };
         let texts: Vec<String> = match setting.map(|setting| setting.kind) {
-            Some(Kind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
+            Some(ValueKind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
                 Ok(words) => words,
                 Err(why) => {
                     problems.add_of(variable, format!("{name_here}: {why}"));
                     continue;
                 }
             },
-            Some(Kind::List) => text.split_whitespace().map(str::to_owned).collect(),
+            Some(ValueKind::List) => text.split_whitespace().map(str::to_owned).collect(),
             _ => vec![text.to_owned()],
         };
         if texts.iter().all(String::is_empty) {
@@ -271,7 +271,7 @@ fn take_toml(values: &mut Values, text: &str, origin: &Origin<'_>, problems: &mu
         };
         let name = format!("`{key}` in {file}");
         let texts = match (value, setting.kind) {
-            (toml::Value::Array(items), Kind::List) => items.iter().map(scalar).collect(),
+            (toml::Value::Array(items), ValueKind::List) => items.iter().map(scalar).collect(),
             (value, _) => scalar(value).map(|text| vec![text]),
         };
         match texts {

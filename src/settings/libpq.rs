@@ -72,7 +72,7 @@ pub fn names_a_database(values: &Values) -> bool {
 
 /// The folders in which libpq looks for its files, from the process's own environment.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct SearchFolders<'a> {
     pub home: Option<&'a str>,
     pub working_dir: &'a Path,
 }
@@ -123,7 +123,7 @@ fn variables(
 /// from them.
 pub fn beneath(
     values: &Values,
-    place: &Place<'_>,
+    place: &SearchFolders<'_>,
     over: &ConnectionInfo,
     whose: Whose,
     problems: &mut Problems,
@@ -174,7 +174,7 @@ fn find_service(
     service: &str,
     named: Option<&Path>,
     system: Option<&str>,
-    place: &Place<'_>,
+    place: &SearchFolders<'_>,
 ) -> Result<ConnectionInfo, String> {
     let own = match named {
         Some(file) => Some((place.working_dir.join(file), true)),

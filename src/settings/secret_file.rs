@@ -5,7 +5,7 @@ use super::aliases;
 use super::known;
 use super::libpq;
 use super::problems::Problems;
-use super::setting::Kind;
+use super::setting::ValueKind;
 use super::value::{Origin, Value};
 use crate::postgres::text_of_secret;
 use crate::run::named_file;
@@ -20,7 +20,8 @@ const BESIDE: [&str; 4] = ["DB_HOST", "DB_PORT", "DB_NAME", "DB_USER"];
 pub fn of_variable(name: &str) -> Option<&'static str> {
     let base = name.strip_suffix("_FILE")?;
     let others = [libpq::PASSWORD, aliases::S3_ACCESS_KEY, aliases::S3_SECRET_KEY];
-    let setting = known::by_variable(base).filter(|setting| setting.kind == Kind::Secret || BESIDE.contains(&base));
+    let setting =
+        known::by_variable(base).filter(|setting| setting.kind == ValueKind::Secret || BESIDE.contains(&base));
     setting
         .map(|setting| setting.variable)
         .or_else(|| others.into_iter().find(|other| *other == base))
@@ -29,7 +30,7 @@ pub fn of_variable(name: &str) -> Option<&'static str> {
 /// The setting whose file a key of the configuration file names.
 pub fn of_key(key: &str) -> Option<&'static str> {
     let setting = known::by_key(key.strip_suffix("_file")?)?;
-    (setting.kind == Kind::Secret).then_some(setting.variable)
+    (setting.kind == ValueKind::Secret).then_some(setting.variable)
 }
 
 /// The file's text as the value of the setting `of`. If there is none, adds a problem of that setting.

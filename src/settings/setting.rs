@@ -8,14 +8,14 @@ pub struct Setting {
     pub flag: Option<&'static str>,
     /// With a dot if it is in a TOML table.
     pub key: Option<&'static str>,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// The placeholder for the value in the help text.
     pub value: &'static str,
     pub help: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     Text,
     /// Several values: a repeated flag, words in a variable, an array in TOML.
     List,
@@ -36,7 +36,7 @@ pub const fn flag(
         variable,
         flag: Some(flag),
         key: Some(key),
-        kind: Kind::Text,
+        kind: ValueKind::Text,
         value,
         help,
     }
@@ -47,13 +47,13 @@ pub const fn plain(variable: &'static str, key: &'static str, value: &'static st
         variable,
         flag: None,
         key: Some(key),
-        kind: Kind::Text,
+        kind: ValueKind::Text,
         value,
         help,
     }
 }
 
-pub const fn kind(kind: Kind, setting: Setting) -> Setting {
+pub const fn kind(kind: ValueKind, setting: Setting) -> Setting {
     Setting { kind, ..setting }
 }
 

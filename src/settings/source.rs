@@ -21,7 +21,7 @@ mod target;
 use super::libpq;
 use super::problems::Problems;
 use super::value::{Layer, Value, Values};
-use super::{Auth, Source};
+use super::{Auth, CredentialSource};
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 
 pub use target::target;
@@ -46,12 +46,12 @@ const PARAMETERS: &[(&str, &str)] = &[
 /// The values from which a login is read, and where problems and notes go.
 pub struct Reading<'a> {
     pub values: &'a Values,
-    pub place: libpq::Place<'a>,
+    pub place: libpq::SearchFolders<'a>,
     pub problems: &'a mut Problems,
     pub notes: &'a mut Vec<String>,
 }
 
-pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
+pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> CredentialSource {
     let values = reading.values;
     let url = values.get("DATABASE_URL");
     let secret = values.get("BACKUP_SECRET_ID");
@@ -66,7 +66,7 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
         && url.layer == secret.layer
     {
         reading.problems.conflict(url, secret, "give the database once");
-        return Source::None;
+        return CredentialSource::None;
     }
     let secret = secret.filter(|secret| url.is_none_or(|url| secret.layer < url.layer));
     let source = match (secret, password) {
@@ -75,7 +75,7 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
             reading
                 .problems
                 .conflict(password, secret, "the secret holds the password");
-            Source::None
+            CredentialSource::None
         }
         (Some(secret), Some(password)) if password.layer < secret.layer => {
             direct(reading, place.as_ref().map(|(url, _)| *url))
@@ -88,11 +88,11 @@ pub fn resolve(reading: &mut Reading<'_>, auth: Auth) -> Source {
 
 /// With IAM login there is no password, and the connection must use TLS: for a while, the token is worth as much as a
 /// password.
-fn proved(reading: &mut Reading<'_>, mut source: Source, auth: Option<&Value>) -> Source {
+fn proved(reading: &mut Reading<'_>, mut source: CredentialSource, auth: Option<&Value>) -> CredentialSource {
     let Some(auth) = auth else { return source };
     let info = match &mut source {
-        Source::Direct(info) | Source::Secret { overrides: info, .. } => info,
-        Source::None => return source,
+        CredentialSource::Direct(info) | CredentialSource::Secret { overrides: info, .. } => info,
+        CredentialSource::None => return source,
     };
     let given = matches!(info.keys, Keys::SecretFile(_) | Keys::UrlFile(_)) || info.password.is_some();
     if given {
@@ -118,7 +118,7 @@ fn proved(reading: &mut Reading<'_>, mut source: Source, auth: Option<&Value>) -
     source
 }
 
-fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
+fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> CredentialSource {
     let values = reading.values;
     let mut info = match url.map(|url| (url, ConnectionInfo::parse_url(url.text()))) {
         Some((url, Ok(mut info))) => {
@@ -129,7 +129,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
         }
         Some((url, Err(error))) => {
             reading.problems.add_error(&url.name, &error);
-            return Source::None;
+            return CredentialSource::None;
         }
         None => ConnectionInfo::default(),
     };
@@ -137,7 +137,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
         .iter()
         .any(|part| values.get(part).is_some());
     if url.is_none() && !named && !libpq::names_a_database(values) {
-        return Source::None;
+        return CredentialSource::None;
     }
     for (variable, part) in PARTS {
         let Some(value) = values.get(variable) else { continue };
@@ -162,7 +162,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&Value>) -> Source {
     }
     let mut info = libpq::beneath(values, &reading.place, &info, Whose::Source, reading.problems);
     parameters(values, &mut info, reading.problems);
-    Source::Direct(info)
+    CredentialSource::Direct(info)
 }
 
 /// A connection that has only this part.
@@ -193,7 +193,7 @@ fn names_who(info: &ConnectionInfo) -> bool {
     info.user.is_some() || info.password.is_some()
 }
 
-fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
+fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> CredentialSource {
     let values = reading.values;
     let mut overrides = ConnectionInfo::default();
     let (mut defaults, mut beside) = (ConnectionInfo::default(), Vec::new());
@@ -225,7 +225,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     unusable.extend(wrong);
     unusable.retain(|(part, _)| !given.says(part));
     parameters(values, &mut overrides, reading.problems);
-    Source::Secret {
+    CredentialSource::Secret {
         id: id(secret, reading.problems),
         overrides,
         defaults: Box::new(below.merge(&defaults)),

@@ -143,24 +143,24 @@ fn tiers(text: &str) -> Parsed<Policy> {
 
 /// An algorithm, and a level if the text names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum CompressionSpec {
     Auto,
     Zstd(Option<i32>),
     Gzip(Option<u32>),
     None,
 }
 
-pub fn compression(text: &str) -> Parsed<Algorithm> {
+pub fn compression(text: &str) -> Parsed<CompressionSpec> {
     let lower = text.to_ascii_lowercase();
     let (name, level) = match lower.split_once(':') {
         Some((name, level)) => (name.trim(), Some(level.trim())),
         None => (lower.trim(), None),
     };
     match (name, level) {
-        ("auto", None) => Ok(Algorithm::Auto),
-        ("none", None) => Ok(Algorithm::None),
-        ("zstd", level) => Ok(Algorithm::Zstd(level.map(zstd_level).transpose()?)),
-        ("gzip", level) => Ok(Algorithm::Gzip(level.map(gzip_level).transpose()?)),
+        ("auto", None) => Ok(CompressionSpec::Auto),
+        ("none", None) => Ok(CompressionSpec::None),
+        ("zstd", level) => Ok(CompressionSpec::Zstd(level.map(zstd_level).transpose()?)),
+        ("gzip", level) => Ok(CompressionSpec::Gzip(level.map(gzip_level).transpose()?)),
         ("auto" | "none", Some(_)) => Err(format!("{text:?}: {name} has no level")),
         _ => Err(format!("{text:?} is not auto, zstd:1..19, gzip:1..9 or none")),
     }
@@ -176,29 +176,29 @@ pub fn gzip_level(text: &str) -> Parsed<u32> {
     Ok(u32::try_from(level).unwrap_or(9))
 }
 
-impl Algorithm {
+impl CompressionSpec {
     pub fn has_level(self) -> bool {
-        matches!(self, Algorithm::Zstd(Some(_)) | Algorithm::Gzip(Some(_)))
+        matches!(self, CompressionSpec::Zstd(Some(_)) | CompressionSpec::Gzip(Some(_)))
     }
 
     pub fn takes_level(self) -> bool {
-        matches!(self, Algorithm::Zstd(_) | Algorithm::Gzip(_))
+        matches!(self, CompressionSpec::Zstd(_) | CompressionSpec::Gzip(_))
     }
 
-    pub fn with_level(self, text: &str) -> Parsed<Algorithm> {
+    pub fn with_level(self, text: &str) -> Parsed<CompressionSpec> {
         match self {
-            Algorithm::Zstd(_) => Ok(Algorithm::Zstd(Some(zstd_level(text)?))),
-            Algorithm::Gzip(_) => Ok(Algorithm::Gzip(Some(gzip_level(text)?))),
+            CompressionSpec::Zstd(_) => Ok(CompressionSpec::Zstd(Some(zstd_level(text)?))),
+            CompressionSpec::Gzip(_) => Ok(CompressionSpec::Gzip(Some(gzip_level(text)?))),
             other => Ok(other),
         }
     }
 
     pub fn settled(self, zstd: i32, gzip: u32) -> Compression {
         match self {
-            Algorithm::Auto => Compression::Auto,
-            Algorithm::Zstd(level) => Compression::Zstd(level.unwrap_or(zstd)),
-            Algorithm::Gzip(level) => Compression::Gzip(level.unwrap_or(gzip)),
-            Algorithm::None => Compression::None,
+            CompressionSpec::Auto => Compression::Auto,
+            CompressionSpec::Zstd(level) => Compression::Zstd(level.unwrap_or(zstd)),
+            CompressionSpec::Gzip(level) => Compression::Gzip(level.unwrap_or(gzip)),
+            CompressionSpec::None => Compression::None,
         }
     }
 }
@@ -240,8 +240,8 @@ mod tests {
 
     #[test]
     fn compression_has_an_algorithm_and_a_level() {
-        assert_eq!(compression("zstd:19"), Ok(Algorithm::Zstd(Some(19))));
-        assert_eq!(compression("GZIP"), Ok(Algorithm::Gzip(None)));
+        assert_eq!(compression("zstd:19"), Ok(CompressionSpec::Zstd(Some(19))));
+        assert_eq!(compression("GZIP"), Ok(CompressionSpec::Gzip(None)));
         for text in ["zstd:0", "zstd:20", "gzip:10", "gzip:", "auto:3", "none:1", "lz4", ""] {
             assert!(compression(text).is_err(), "{text:?}");
         }

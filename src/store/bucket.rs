@@ -27,7 +27,7 @@ use super::permission::{Needs, Scope};
 use super::segments::Segments;
 use super::settings::{self, Checksums, Encryption};
 use super::tagging::Tagging;
-use super::trouble::Place;
+use super::trouble::BucketLocation;
 use super::{Condition, Deleted, ObjectInfo};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
@@ -168,7 +168,7 @@ impl Bucket {
             Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
         };
         let ours = aws::error_needing(Code::Store, what, error, E::ACTION, &resource);
-        let place = Place {
+        let place = BucketLocation {
             name: &self.name,
             prefix: &self.prefix,
             url: &self.url,

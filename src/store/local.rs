@@ -24,8 +24,8 @@ use super::mounts;
 use super::settings::StoreCreate;
 use super::temporary::{PATIENCE, Temporary, within};
 use super::{
-    Condition, Conditional, Entry, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Space, Store, Unfinished,
-    Upload, Version,
+    Condition, Conditional, Lifecycle, ListedObject, Mark, Object, ObjectHead, ObjectInfo, ObjectVersion, Put, Space,
+    Store, Unfinished, Upload,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::database_of_folder;
@@ -168,7 +168,7 @@ impl Store for Local {
         Ok(Box::new(FileUpload::new(temporary, object.replace)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, _object: &ObjectInfo) -> Result<ObjectVersion> {
         self.place(key, body, None).await?.done(key)
     }
 
@@ -217,11 +217,11 @@ impl Store for Local {
         .await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let mut entries = Vec::new();
         for (key, stat) in self.files(prefix).await? {
             if !is_temporary(&key) {
-                entries.push(Entry {
+                entries.push(ListedObject {
                     key,
                     bytes: if is_file(&stat) { length(&stat) } else { 0 },
                     modified: modified(&stat),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{
-    Condition, Conditional, Deleted, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, PENDING, Put, Rule, Rules,
-    Store, TIER_TAG, UPLOAD, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, ObjectVersion, PENDING,
+    Put, Rule, Rules, Store, TIER_TAG, UPLOAD, Unfinished, Upload,
 };
 use crate::error::{Code, Error, Result};
 use upload::MemoryUpload;
@@ -220,7 +220,7 @@ impl State {
         body: Bytes,
         tags: Vec<(String, String)>,
         metadata: Vec<(String, String)>,
-    ) -> Version {
+    ) -> ObjectVersion {
         assert!(
             !key.is_empty() && key.split('/').all(|segment| !matches!(segment, "" | "." | "..")),
             "not a safe key: {key:?}"
@@ -233,7 +233,7 @@ impl State {
             metadata,
         };
         self.objects.insert(key.to_owned(), held);
-        Version(self.versions.to_string())
+        ObjectVersion(self.versions.to_string())
     }
 
     fn begin(&mut self, key: &str, started: Option<Timestamp>) -> String {
@@ -272,7 +272,7 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion> {
         self.call(Op::Put, key, |state| {
             Ok(state.write(key, body, object.tags.clone(), object.metadata.clone()))
         })
@@ -287,7 +287,7 @@ impl Store for MemoryStore {
             }
             held => Ok(held.map(|held| Object {
                 body: held.body.clone(),
-                version: Version(held.version.to_string()),
+                version: ObjectVersion(held.version.to_string()),
             })),
         })
         .await
@@ -309,18 +309,18 @@ impl Store for MemoryStore {
         self.call(Op::Head, key, |state| {
             Ok(state.objects.get(key).map(|held| ObjectHead {
                 bytes: held.body.len() as u64,
-                version: Version(held.version.to_string()),
+                version: ObjectVersion(held.version.to_string()),
                 metadata: held.metadata.clone(),
             }))
         })
         .await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.call(Op::List, prefix, |state| {
             let within = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
             Ok(within
-                .map(|(key, held)| Entry {
+                .map(|(key, held)| ListedObject {
                     key: key.clone(),
                     bytes: held.body.len() as u64,
                     modified: None,
@@ -395,7 +395,7 @@ impl Conditional for MemoryStore {
             match (condition, state.objects.get(key)) {
                 _ if conditions == Conditions::Overlooked => {}
                 (Condition::Absent, Some(held)) if held.body == body => {
-                    return Ok(Put::Done(Version(held.version.to_string())));
+                    return Ok(Put::Done(ObjectVersion(held.version.to_string())));
                 }
                 (Condition::Absent, Some(_)) | (Condition::Unchanged(_), None) => return Ok(Put::Refused),
                 (Condition::Unchanged(version), Some(held)) if version.0 != held.version.to_string() => {

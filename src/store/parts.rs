@@ -18,7 +18,7 @@ const ANY_OBJECT: u64 = 5 << 40;
 /// to fit four fifths of the numbers, all alike (some stores want them so), and grow steeply only
 /// when it proves wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
+pub struct PartSizes {
     base: u64,
     flat: u32,
     step: u32,
@@ -26,7 +26,7 @@ pub struct Schedule {
     max_parts: u32,
 }
 
-impl Schedule {
+impl PartSizes {
     pub fn new(s3: &settings::S3, size_estimate: Option<u64>) -> Self {
         let max_parts = s3.max_parts.max(1);
         let wanted = s3.part_size.clamp(SMALLEST, LARGEST);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn five_terabytes_fit_ten_thousand_parts_that_nobody_estimated() {
-        let schedule = Schedule::new(&settings(10_000, 8 * MIB), None);
+        let schedule = PartSizes::new(&settings(10_000, 8 * MIB), None);
         assert!(schedule.capacity() >= 5_000_000_000_000);
         assert_eq!(schedule.length(1), Some(8 * MIB));
         assert_eq!(schedule.length(1000), Some(8 * MIB));
@@ -111,15 +111,15 @@ mod tests {
 
     #[test]
     fn a_thousand_parts_hold_what_the_limits_of_s3_allow() {
-        let schedule = Schedule::new(&settings(1_000, 8 * MIB), None);
+        let schedule = PartSizes::new(&settings(1_000, 8 * MIB), None);
         assert!(schedule.capacity() > 2 << 40, "{}", schedule.capacity());
-        let estimated = Schedule::new(&settings(1_000, 8 * MIB), Some(1 << 40));
+        let estimated = PartSizes::new(&settings(1_000, 8 * MIB), Some(1 << 40));
         assert!((1..=800).filter_map(|n| estimated.length(n)).sum::<u64>() >= 1 << 40);
     }
 
     #[test]
     fn an_estimate_makes_all_parts_alike() {
-        let schedule = Schedule::new(&settings(10_000, 8 * MIB), Some(1 << 40));
+        let schedule = PartSizes::new(&settings(10_000, 8 * MIB), Some(1 << 40));
         let first = schedule.length(1).unwrap();
         assert_eq!(first, 132 * MIB);
         assert!((1..=8_000).all(|number| schedule.length(number) == Some(first)));
@@ -132,7 +132,7 @@ mod tests {
             part_size in 0u64..(6 << 30),
             estimate in proptest::option::of(0u64..(6 << 40)),
         ) {
-            let schedule = Schedule::new(&settings(max_parts, part_size), estimate);
+            let schedule = PartSizes::new(&settings(max_parts, part_size), estimate);
             let mut before = SMALLEST;
             for number in 1..=max_parts {
                 let length = schedule.length(number).unwrap();
@@ -148,7 +148,7 @@ mod tests {
             part_size in (5 * MIB)..(6 << 30),
             estimate in proptest::option::of(0u64..(6 << 40)),
         ) {
-            let schedule = Schedule::new(&settings(10_000, part_size), estimate);
+            let schedule = PartSizes::new(&settings(10_000, part_size), estimate);
             prop_assert!(schedule.capacity() >= 5_000_000_000_000);
         }
 
@@ -157,7 +157,7 @@ mod tests {
             max_parts in 10u32..=10_000,
             estimate in 0u64..(3 << 30),
         ) {
-            let schedule = Schedule::new(&settings(max_parts, 8 * MIB), Some(estimate));
+            let schedule = PartSizes::new(&settings(max_parts, 8 * MIB), Some(estimate));
             let room: u64 = (1..=max_parts / 5 * 4).filter_map(|number| schedule.length(number)).sum();
             prop_assert!(room >= estimate);
         }

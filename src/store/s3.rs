@@ -20,7 +20,8 @@ use super::tagging::Tagging;
 use super::trouble;
 use super::upload::S3Upload;
 use super::{
-    Condition, Conditional, Entry, Lifecycle, Object, ObjectHead, ObjectInfo, Put, Store, Unfinished, Upload, Version,
+    Condition, Conditional, Lifecycle, ListedObject, Object, ObjectHead, ObjectInfo, ObjectVersion, Put, Store,
+    Unfinished, Upload,
 };
 use crate::error::{Code, Error, Result};
 use crate::outside::aws::{self, Patience};
@@ -233,7 +234,7 @@ impl Store for S3 {
         Ok(Box::new(S3Upload::new(Arc::clone(&self.bucket), key, object)))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion> {
         self.write(key, &body, object, None).await?.done(key)
     }
 
@@ -291,7 +292,7 @@ impl Store for S3 {
         }))
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let bucket = &self.bucket;
         let mut pages = bucket
             .client
@@ -307,7 +308,7 @@ impl Store for S3 {
                 // Some consoles create an object for a folder.
                 let key = object.key().and_then(|key| key.strip_prefix(&bucket.prefix));
                 if let Some(key) = key.filter(|key| !key.is_empty() && !key.ends_with('/')) {
-                    entries.push(Entry {
+                    entries.push(ListedObject {
                         key: key.to_owned(),
                         bytes: object.size().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
                         modified: object.last_modified().and_then(timestamp),
@@ -390,8 +391,8 @@ impl Conditional for S3 {
     }
 }
 
-fn version(e_tag: Option<String>) -> Version {
-    Version(e_tag.unwrap_or_default())
+fn version(e_tag: Option<String>) -> ObjectVersion {
+    ObjectVersion(e_tag.unwrap_or_default())
 }
 
 /// The action, as errors name it.

@@ -53,14 +53,14 @@ pub(super) fn names<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, 
 }
 
 /// The target of a refused request.
-pub(super) struct Place<'a> {
+pub(super) struct BucketLocation<'a> {
     /// The bucket's name.
     pub name: &'a str,
     pub prefix: &'a str,
     pub url: &'a str,
 }
 
-impl Place<'_> {
+impl BucketLocation<'_> {
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }

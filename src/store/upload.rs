@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
 use super::bucket::{self, Attempts, Bucket, Whole};
-use super::parts::Schedule;
+use super::parts::PartSizes;
 use super::segments::Segments;
 use super::sending::{SentPart, Verdict, composite, corrupted, digest, judge, send, untrusted};
 use super::trouble::refuses_conditions;
@@ -30,7 +30,7 @@ pub struct S3Upload {
     bucket: Arc<Bucket>,
     key: String,
     object: ObjectInfo,
-    schedule: Schedule,
+    schedule: PartSizes,
     /// The part that is being filled.
     filling: Segments,
     /// Its number, from 1.
@@ -59,7 +59,7 @@ impl S3Upload {
         // length.
         object.metadata.push((UPLOAD.to_owned(), random()));
         Self {
-            schedule: Schedule::new(&bucket.settings, object.size_estimate),
+            schedule: PartSizes::new(&bucket.settings, object.size_estimate),
             bucket,
             key: key.to_owned(),
             object,

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pgstow::dataflow::budget::{Demand, Shares};
 use pgstow::dataflow::compress::Codec;
-use pgstow::dataflow::parallel::{self, Opening, Order};
+use pgstow::dataflow::parallel::{self, Opening, ReadRequest};
 use pgstow::dataflow::pipeline::{self, Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
 use pgstow::error::Result;
@@ -108,7 +108,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = Order {
+    let request = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
@@ -117,7 +117,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         read_ahead: shares.read_ahead,
         settings: &settings,
     };
-    let streams = match parallel::open(&order, hold).await.unwrap() {
+    let streams = match parallel::open(&request, hold).await.unwrap() {
         Opening::Streams(streams) => streams,
         Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use crate::job::backup::BackupReport;
 use crate::job::verify::{Verified, VerifyReport};
-use crate::outside::metrics::{Backup, End, History, LastGood, Made, Observation, Run, Verification};
-use crate::repository::verification::Status;
+use crate::outside::metrics::{Backup, End, History, LastGood, Made, Observation, Run, VerificationMetrics};
+use crate::repository::verification::VerificationStatus;
 
 pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Observation {
     let rate = match report.duration_seconds {
@@ -42,14 +42,14 @@ pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp)
 /// One for each database whose backups were checked. If a drill was asked for and the backup's bytes were too damaged
 /// for it, the drill has failed.
 pub(super) fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp) -> Vec<Observation> {
-    let mut databases: BTreeMap<&str, Verification> = BTreeMap::new();
+    let mut databases: BTreeMap<&str, VerificationMetrics> = BTreeMap::new();
     for one in report.backups() {
         let sum = databases
             .entry(one.id.database())
-            .or_insert_with(|| Verification::asked(drill));
+            .or_insert_with(|| VerificationMetrics::asked(drill));
         add(sum, one);
     }
-    let observation = |(database, sum): (&str, Verification)| Observation {
+    let observation = |(database, sum): (&str, VerificationMetrics)| Observation {
         at,
         database: Some(database.to_owned()),
         notifications_failed: 0,
@@ -58,15 +58,15 @@ pub(super) fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp)
     databases.into_iter().map(observation).collect()
 }
 
-fn add(sum: &mut Verification, one: &Verified) {
+fn add(sum: &mut VerificationMetrics, one: &Verified) {
     sum.verify.count(one.problems.is_empty());
     sum.seconds += one.duration_seconds;
     if let Some(tally) = sum.drill.as_mut().filter(|_| !one.is_copy) {
         let drilled = one.drill.as_ref();
-        tally.count(drilled.is_some_and(|drill| drill.status == Status::Ok));
+        tally.count(drilled.is_some_and(|drill| drill.status == VerificationStatus::Ok));
         sum.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
     }
-    if one.status != Status::Ok {
+    if one.status != VerificationStatus::Ok {
         sum.code = Some(one.code);
     }
 }
@@ -76,12 +76,16 @@ mod tests {
     use super::*;
     use crate::error::Code;
     use crate::job::verify::Finding;
-    use crate::outside::metrics::Tally;
+    use crate::outside::metrics::CheckTally;
 
     #[test]
     fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_has_failed() {
         let verified = |id: &str, good: bool| Verified {
-            status: if good { Status::Ok } else { Status::Failed },
+            status: if good {
+                VerificationStatus::Ok
+            } else {
+                VerificationStatus::Failed
+            },
             id: id.parse().unwrap(),
             store: "file:///srv".into(),
             files: 5,
@@ -115,8 +119,8 @@ mod tests {
         let Run::Verification(shop) = &observed[1].run else {
             panic!("{observed:?}")
         };
-        assert_eq!(shop.verify, Tally { passed: 1, failed: 1 });
-        assert_eq!(shop.drill, Some(Tally { passed: 0, failed: 2 }));
+        assert_eq!(shop.verify, CheckTally { passed: 1, failed: 1 });
+        assert_eq!(shop.drill, Some(CheckTally { passed: 0, failed: 2 }));
         assert_eq!((shop.code, shop.seconds), (Some(Code::Integrity), 3.0));
     }
 }

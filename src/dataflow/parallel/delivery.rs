@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use super::holder::Request;
 use super::large_objects::{self, Running};
 use super::plan::TableRead;
-use super::portion::{Event, Portion};
+use super::portion::{Portion, PortionEvent};
 use super::{Dumping, Shared};
 use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::error::{Error, Result};
 use crate::format::archive::{BlockSink, END_OF_COPY, Head};
 use crate::run::progress::Observer;
@@ -22,7 +22,7 @@ const HANDED: usize = 2;
 
 pub struct Delivery {
     pub(super) shared: Arc<Shared>,
-    pub(super) turns: mpsc::Receiver<mpsc::UnboundedReceiver<Event>>,
+    pub(super) turns: mpsc::Receiver<mpsc::UnboundedReceiver<PortionEvent>>,
     pub(super) holder: mpsc::Sender<Request>,
     pub(super) dumping: Dumping,
     pub(super) running: Running,
@@ -43,7 +43,7 @@ impl BlockSource for Delivery {
             delivered: Delivered {
                 bytes: head.len() as u64,
                 rows: vec![None; head.data.len()],
-                ways: vec![Way::PgDump; head.data.len()],
+                read_by: vec![ReadBy::PgDump; head.data.len()],
             },
             open: None,
         };
@@ -54,10 +54,10 @@ impl BlockSource for Delivery {
             let mut next = reads.start;
             while next < reads.end {
                 match self.waiting(|_| events.blocking_recv()).ok_or(gone())? {
-                    Event::Portion(portion) => writing.portion(&shared, &mut next, portion)?,
-                    Event::Locked => {
+                    PortionEvent::Portion(portion) => writing.portion(&shared, &mut next, portion)?,
+                    PortionEvent::Locked => {
                         writing.begin(&shared, next)?;
-                        writing.way(shared.plan.reads[next].block, Way::Coordinator);
+                        writing.read_by(shared.plan.reads[next].block, ReadBy::Coordinator);
                         self.by_the_holder(&mut writing, &mut next)?;
                     }
                 }
@@ -90,7 +90,7 @@ impl Delivery {
         let shared = Arc::clone(&self.shared);
         while *next == read {
             match self.waiting(|_| events.blocking_recv()) {
-                Some(Event::Portion(portion)) => writing.portion(&shared, next, portion)?,
+                Some(PortionEvent::Portion(portion)) => writing.portion(&shared, next, portion)?,
                 _ => return Err(gone().into()),
             }
         }
@@ -155,7 +155,14 @@ impl Writing<'_> {
         if self.open != Some(block) {
             self.open = Some(block);
             self.delivered.rows[block] = Some(0);
-            self.way(block, if stretch.is_some() { Way::Ranges } else { Way::Copy });
+            self.read_by(
+                block,
+                if stretch.is_some() {
+                    ReadBy::Ranges
+                } else {
+                    ReadBy::Copy
+                },
+            );
             self.sink.begin(block)?;
         }
         Ok(())
@@ -184,10 +191,10 @@ impl Writing<'_> {
     }
 
     /// If the coordinator read a part of a table, the report says so for the whole table.
-    fn way(&mut self, block: usize, way: Way) {
-        let known = &mut self.delivered.ways[block];
-        if *known != Way::Coordinator {
-            *known = way;
+    fn read_by(&mut self, block: usize, read_by: ReadBy) {
+        let known = &mut self.delivered.read_by[block];
+        if *known != ReadBy::Coordinator {
+            *known = read_by;
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::plan::Facts;
-use super::portion::{Event, Portion};
+use super::portion::{Portion, PortionEvent};
 use crate::dataflow::compress::PIECE;
 use crate::error::{Code, Error, Result};
 use crate::postgres::{READ, Refusal, Rows, TABLES, Wire};
@@ -87,9 +87,12 @@ pub async fn facts(wire: &mut Wire, major: u32) -> Result<HashMap<u32, Facts>> {
 /// The requests to the session while it holds the locks.
 pub enum Request {
     /// A read that a worker could not make.
-    Read { read: usize, events: mpsc::Sender<Event> },
+    Read {
+        read: usize,
+        events: mpsc::Sender<PortionEvent>,
+    },
     /// All is read: release the locks. Answered when the server has confirmed that the session lasted to the end.
-    LetGo { done: mpsc::Sender<Event> },
+    LetGo { done: mpsc::Sender<PortionEvent> },
 }
 
 /// Holds the locks, and reads on request, until it is told to release them. If the session ends earlier, the backup
@@ -106,7 +109,7 @@ pub async fn serve(mut wire: Wire, shared: &Shared, mut requests: mpsc::Receiver
                 wire.execute(b"COMMIT")
                     .await
                     .map_err(|refusal| lost_hold(&refusal.into_error()))?;
-                let _ = done.send(Event::Locked).await;
+                let _ = done.send(PortionEvent::Locked).await;
                 return Ok(());
             }
             Some(Request::Read { read, events }) => {
@@ -135,7 +138,7 @@ fn lost_hold(error: &Error) -> Error {
 /// Rows for a writer that waits for them: two portions are enough, so they need no room to read ahead.
 struct Handing<'a> {
     portion: Portion,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<PortionEvent>,
     shared: &'a Shared,
     since_turn: usize,
 }
@@ -144,7 +147,7 @@ impl Handing<'_> {
     async fn hand_on(&mut self) -> Result<()> {
         let portion = std::mem::take(&mut self.portion);
         self.events
-            .send(Event::Portion(portion))
+            .send(PortionEvent::Portion(portion))
             .await
             .map_err(|_| Error::internal("the writer of a table's rows has ended"))
     }

@@ -37,7 +37,7 @@ pub struct TableRead {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReadPlan {
     /// By block; `None` for large objects.
     pub statements: Vec<Option<Statement>>,
     /// In the order of the archive.
@@ -48,7 +48,7 @@ pub struct Plan {
     pub bytes: u64,
 }
 
-impl Plan {
+impl ReadPlan {
     pub fn statement(&self, read: usize, out: &mut Vec<u8>) {
         let TableRead { block, stretch } = self.reads[read];
         match (&self.statements[block], stretch) {
@@ -60,8 +60,8 @@ impl Plan {
 }
 
 /// `Err` names the entry about which the server gave no facts.
-pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Result<Plan, String> {
-    let mut plan = Plan::default();
+pub fn plan(head: &Head, copies: &[Vec<u8>], facts: &HashMap<u32, Facts>) -> Result<ReadPlan, String> {
+    let mut plan = ReadPlan::default();
     let mut task = 0..0;
     let mut weight = 0;
     for ((block, entry), copy) in head.data.iter().enumerate().zip(copies) {

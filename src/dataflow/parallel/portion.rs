@@ -26,7 +26,7 @@ impl Portion {
 }
 
 #[derive(Debug)]
-pub enum Event {
+pub enum PortionEvent {
     Portion(Portion),
     /// The holder must make the next read: another session waits for the table's lock.
     Locked,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
-use super::portion::{Event, Portion};
+use super::portion::{Portion, PortionEvent};
 use super::{Queue, Shared};
 use crate::dataflow::compress::PIECE;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub const LOCK_WAIT_MS: u32 = 200;
 pub struct Turn {
     pub task: usize,
     pub reads: Range<usize>,
-    pub events: mpsc::UnboundedSender<Event>,
+    pub events: mpsc::UnboundedSender<PortionEvent>,
 }
 
 /// Reads until no task is left. The session's transaction only reads, so it may end with the connection.
@@ -103,12 +103,12 @@ impl Filling<'_> {
             room.trim(portion.text.len());
         }
         // If the backup has failed elsewhere, the writer has ended.
-        let _ = self.turn.events.send(Event::Portion(portion));
+        let _ = self.turn.events.send(PortionEvent::Portion(portion));
     }
 
     async fn leave_to_the_holder(&mut self) -> Result<()> {
         self.flush();
-        let _ = self.turn.events.send(Event::Locked);
+        let _ = self.turn.events.send(PortionEvent::Locked);
         self.ended += 1;
         self.make_room().await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::stage::Stage;
 use crate::dataflow::compress::Codec;
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::error::{Error, Result};
 use crate::format::archive::{ArchiveError, BlockSink, Head};
 use crate::run::progress::Observer;
@@ -36,7 +36,7 @@ pub struct Delivered {
     /// By block: the number of rows that the server says it sent.
     pub rows: Vec<Option<u64>>,
     /// By block: which program or session read it.
-    pub ways: Vec<Way>,
+    pub read_by: Vec<ReadBy>,
 }
 
 /// Why a source ended early: its data is wrong, or cannot be read.

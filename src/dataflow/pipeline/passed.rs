@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::ended::UploadOutcome;
 use super::framing::BlockPlace;
 use super::seal::SealedFile;
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::format::archive::{BlockDigest, Head, SealedRange};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
@@ -37,7 +37,7 @@ pub struct Archive {
 pub struct Block {
     pub place: BlockPlace,
     pub digest: BlockDigest,
-    pub way: Way,
+    pub read_by: ReadBy,
     /// The ranges of a large table that can be loaded in parts.
     pub ranges: Vec<SealedRange>,
 }

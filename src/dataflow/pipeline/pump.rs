@@ -16,7 +16,7 @@ use super::ranges;
 use super::seal::Seal;
 use super::stage::Stages;
 use crate::dataflow::compress::{self, Codec};
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::error::{Code, Error};
 use crate::format::archive::{ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, read_blocks};
 use crate::format::script::Contents;
@@ -117,7 +117,7 @@ struct Blocks {
     announced: Vec<u8>,
     digests: Vec<BlockDigest>,
     /// By block; empty if pg_dump read all of them.
-    ways: Vec<Way>,
+    read_by: Vec<ReadBy>,
 }
 
 /// How content is cut and compressed.
@@ -143,7 +143,7 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
             // The pipe is closed at once, so that pg_dump notices a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
             let (digests, levels) = pieces.finish();
-            let ways = Vec::new();
+            let read_by = Vec::new();
             Ok(CameIn {
                 bytes: input.position(),
                 levels,
@@ -151,7 +151,7 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
                     head,
                     announced,
                     digests,
-                    ways,
+                    read_by,
                 }),
                 script: None,
             })
@@ -169,7 +169,7 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
         Inflow::Blocks { head, mut source } => {
             let mut pieces = cutting.pieces(workers, observer);
             let announced = begin(&head, cutting.codec, &mut pieces)?;
-            let Delivered { bytes, rows, ways } = source.deliver(&head, observer, &mut pieces)?;
+            let Delivered { bytes, rows, read_by } = source.deliver(&head, observer, &mut pieces)?;
             let (digests, levels) = pieces.finish();
             compare(&head, &digests, &rows)?;
             Ok(CameIn {
@@ -179,7 +179,7 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
                     head,
                     announced,
                     digests,
-                    ways,
+                    read_by,
                 }),
                 script: None,
             })
@@ -232,7 +232,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
         head,
         announced,
         digests,
-        ways,
+        read_by,
     } = blocks;
     if written.blocks.len() != head.data.len() || digests.len() != head.data.len() {
         return Err(Ended::Failed(Error::new(
@@ -260,7 +260,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
                 BlockContent::LargeObjects { .. } => Vec::new(),
             },
             digest,
-            way: ways.get(index).copied().unwrap_or_default(),
+            read_by: read_by.get(index).copied().unwrap_or_default(),
         })
         .collect();
     Ok(Archive { head, toc, blocks })

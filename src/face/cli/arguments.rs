@@ -320,8 +320,8 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
 
 fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
     match kind.parse() {
-        Ok(backup_id::Kind::Full) => {}
-        Ok(backup_id::Kind::Incremental) => {
+        Ok(backup_id::BackupKind::Full) => {}
+        Ok(backup_id::BackupKind::Incremental) => {
             return Err(
                 Error::config("--kind incremental: incremental backups are not in this version")
                     .hint("make a full backup: --kind full"),

@@ -7,7 +7,7 @@ use crate::command::{
     BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{Kind, NoKind};
+use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::nearest;
 
@@ -145,10 +145,10 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
 }
 
 fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>) -> Result<BackupRequest> {
-    let kind = text(event, "kind")?.unwrap_or(Kind::Full.name());
+    let kind = text(event, "kind")?.unwrap_or(BackupKind::Full.name());
     match kind.parse() {
-        Ok(Kind::Full) => {}
-        Ok(Kind::Incremental) => return Err(refused("incremental backups are not in this version")),
+        Ok(BackupKind::Full) => {}
+        Ok(BackupKind::Incremental) => return Err(refused("incremental backups are not in this version")),
         Err(NoKind) => return Err(refused(&format!("the kind of backup {kind:?} is not known"))),
     }
     let trigger = text(event, "trigger")?.unwrap_or(Trigger::Manual.name());

@@ -1,7 +1,7 @@
 //! The whole table of contents, from which a restore chooses.
 
 use super::head::Details;
-use super::{ArchiveError, Entry, Head, Loading};
+use super::{ArchiveError, Head, Loading, TocEntry};
 
 /// The phases of a restore: definitions, data, and objects that are better made after the data (indexes, constraints).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,7 +13,7 @@ pub enum Section {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    pub entry: Entry,
+    pub entry: TocEntry,
     /// The section as pg_restore sees it. An entry without a section (a comment, a grant) belongs to the section of the
     /// entries before it.
     pub section: Section,
@@ -70,7 +70,7 @@ pub fn contents(head: &Head) -> Result<Vec<Item>, ArchiveError> {
 
 impl Loading<'_> {
     /// Whether it loads a different table than the entry's own: the root of its partitions.
-    pub fn is_through_another(&self, entry: &Entry) -> bool {
+    pub fn is_through_another(&self, entry: &TocEntry) -> bool {
         self.path() != entry.path()
     }
 }

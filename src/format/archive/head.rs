@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
-pub use entry::{Details, Entry};
-pub use header::{BlockCompression, Version};
+pub use entry::{Details, TocEntry};
+pub use header::{ArchiveVersion, BlockCompression};
 
 use super::input::{Input, encode_int};
 use super::texts::{Meeting, Texts};
@@ -23,7 +23,7 @@ use strings::HEAD_LIMIT;
 /// Header and table of contents, with the bytes from which they were read.
 #[derive(Debug, Clone)]
 pub struct Head {
-    pub version: Version,
+    pub version: ArchiveVersion,
     pub int_size: usize,
     pub offset_size: usize,
     pub compression: BlockCompression,
@@ -33,7 +33,7 @@ pub struct Head {
     /// How many entries the table of contents has in all.
     pub entries: usize,
     /// The entries that have a block, in the order of the blocks.
-    pub data: Vec<Entry>,
+    pub data: Vec<TocEntry>,
     /// Where the first entry starts in `bytes`.
     entries_at: usize,
     bytes: Vec<u8>,
@@ -129,7 +129,7 @@ impl Head {
 
     /// Every whole entry, read again from the head's bytes: a backup does not need the texts of a large schema, so it
     /// does not keep them in memory.
-    pub(super) fn read_entries(&self) -> Result<Vec<(Entry, Details)>, ArchiveError> {
+    pub(super) fn read_entries(&self) -> Result<Vec<(TocEntry, Details)>, ArchiveError> {
         let mut input = Input::at(&self.bytes[self.entries_at..], self.entries_at as u64);
         (1..=self.entries)
             .map(|number| {
@@ -181,7 +181,7 @@ impl Head {
 
     /// Where the blocks start, in the order of `data`, if the offsets are set. In a stored table of contents they are.
     pub fn positions(&self) -> Option<Vec<u64>> {
-        let position = |entry: &Entry| {
+        let position = |entry: &TocEntry| {
             let field = self.bytes.get(entry.offset_at..=entry.offset_at + self.offset_size)?;
             let little_endian = field[1..].iter().rev();
             (field[0] == OFFSET_SET).then(|| little_endian.fold(0, |sum, byte| sum << 8 | u64::from(*byte)))

@@ -139,7 +139,7 @@ fn identifier(text: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::Entry;
+    use crate::format::archive::TocEntry;
 
     fn texts(names: Vec<Vec<u8>>) -> Vec<String> {
         names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn a_partition_that_is_loaded_through_its_root_is_known() {
         let loading = Loading::parse(b"COPY s.\"The root\" (a) FROM stdin;\n").unwrap();
-        let entry = |schema: &str, tag: &str| Entry {
+        let entry = |schema: &str, tag: &str| TocEntry {
             namespace: Some(schema.into()),
             tag: tag.into(),
-            ..Entry::default()
+            ..TocEntry::default()
         };
         assert!(!loading.is_through_another(&entry("s", "The root")));
         assert!(loading.is_through_another(&entry("s", "leaf")));

@@ -105,7 +105,7 @@ fn read_chunks<R: Read>(
     input: &mut Input<R>,
     head: &Head,
     sink: &mut impl BlockSink,
-    entry: &super::Entry,
+    entry: &super::TocEntry,
     until: Until,
 ) -> Result<(), ArchiveError> {
     let int_bytes = 1 + head.int_size;

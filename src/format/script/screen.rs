@@ -149,7 +149,7 @@ impl State {
     }
 }
 
-pub(super) type Seen<T = ()> = Result<T, String>;
+pub(super) type Screened<T = ()> = Result<T, String>;
 
 fn begins_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_'
@@ -211,7 +211,7 @@ impl<W: Watch> Screen<W> {
     }
 
     /// Gives these bytes to the watcher: they have changed the state from `before` to the present one.
-    fn watched_step(&mut self, before: State, bytes: &[u8], at: usize, step: usize) -> Seen {
+    fn watched_step(&mut self, before: State, bytes: &[u8], at: usize, step: usize) -> Screened {
         if !W::WATCHES || (before.is_of_rows() && self.state.is_of_rows()) {
             return Ok(());
         }
@@ -260,7 +260,7 @@ impl<W: Watch> Screen<W> {
     }
 
     /// Consumes one or more bytes from `at`, and returns how many: 0 if only the state has changed.
-    fn step(&mut self, bytes: &[u8], at: usize) -> Seen<usize> {
+    fn step(&mut self, bytes: &[u8], at: usize) -> Screened<usize> {
         let rest = &bytes[at..];
         let byte = rest[0];
         let skip = |found: Option<usize>| found.unwrap_or(rest.len());
@@ -420,7 +420,7 @@ impl<W: Watch> Screen<W> {
         self.state = state;
     }
 
-    fn ground(&mut self, byte: u8) -> Seen {
+    fn ground(&mut self, byte: u8) -> Screened {
         let line_begins = matches!(self.before, b'\n');
         let glued = std::mem::replace(&mut self.before, byte);
         if self.statement.is_empty() && !is_space(byte) {
@@ -491,7 +491,7 @@ impl<W: Watch> Screen<W> {
     }
 
     /// PostgreSQL's versions read a number differently if a letter or a quote follows it without a space.
-    fn number_ends(&mut self, next: u8) -> Seen {
+    fn number_ends(&mut self, next: u8) -> Screened {
         if in_word(next) || matches!(next, b'\'' | b'"') {
             return Err(GLUED.into());
         }
@@ -500,7 +500,7 @@ impl<W: Watch> Screen<W> {
     }
 
     /// A word without quotes has ended before the byte `next`.
-    fn word(&mut self, next: u8) -> Seen {
+    fn word(&mut self, next: u8) -> Screened {
         let prefix = |letters: &[u8]| self.token.len() == 1 && letters.contains(&self.token[0]);
         if next == b'\'' && (prefix(b"eE") || prefix(b"bBxX")) {
             let escapes = prefix(b"eE");
@@ -518,7 +518,7 @@ impl<W: Watch> Screen<W> {
 
     /// psql replaces `:NAME`, `:'NAME'` and `:"NAME"` by the value of a variable, and has set some variables itself.
     /// With a space after the colon it does not, and the server ignores that space.
-    fn colon(&mut self, byte: u8) -> Seen<usize> {
+    fn colon(&mut self, byte: u8) -> Screened<usize> {
         match byte {
             b'{' => return Err("uses one of psql's variables".into()),
             b':' | b'=' => {
@@ -553,7 +553,7 @@ impl<W: Watch> Screen<W> {
         end
     }
 
-    fn text(&mut self, rest: &[u8], escapes: bool, before: u8) -> Seen<usize> {
+    fn text(&mut self, rest: &[u8], escapes: bool, before: u8) -> Screened<usize> {
         let end = match escapes {
             true => memchr2(b'\'', b'\\', rest),
             false => memchr(b'\'', rest),
@@ -588,7 +588,7 @@ impl<W: Watch> Screen<W> {
     /// A setting decides whether a quote ends this text, and any function may have changed it. So the screen sets it
     /// again just before the statement, on a line of its own, because psql reads each line by the setting at its
     /// start.
-    fn settle_strings(&mut self) -> Seen {
+    fn settle_strings(&mut self) -> Screened {
         if std::mem::replace(&mut self.settled.strings, true) {
             return Ok(());
         }
@@ -602,7 +602,7 @@ impl<W: Watch> Screen<W> {
     }
 
     /// The encoding decides whether this backslash is a character, or the second half of one. So it is set again too.
-    fn settle_encoding(&mut self) -> Seen {
+    fn settle_encoding(&mut self) -> Screened {
         let Some(encoding) = self.encoding else {
             return Err("has an escaped text before it names its encoding".into());
         };
@@ -612,7 +612,7 @@ impl<W: Watch> Screen<W> {
         self.edit(Edit::Insert(self.statement.start, encoding))
     }
 
-    fn edit(&mut self, edit: Edit) -> Seen {
+    fn edit(&mut self, edit: Edit) -> Screened {
         if self.edits.len() >= EDITS {
             return Err("has one more text than pgstow can change in a script".into());
         }
@@ -620,7 +620,7 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
-    fn tag(&mut self, byte: u8) -> Seen<usize> {
+    fn tag(&mut self, byte: u8) -> Screened<usize> {
         let inner = byte.is_ascii_alphabetic() || byte == b'_' || (byte.is_ascii_digit() && !self.token.is_empty());
         if self.token.is_empty() && byte.is_ascii_digit() {
             // A parameter, such as `$1`.
@@ -659,7 +659,7 @@ impl<W: Watch> Screen<W> {
         1
     }
 
-    fn command(&mut self, rest: &[u8]) -> Seen<usize> {
+    fn command(&mut self, rest: &[u8]) -> Screened<usize> {
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
         self.keep(&rest[..end]);
         let refuse = |token: &[u8]| {
@@ -704,7 +704,7 @@ impl<W: Watch> Screen<W> {
         }
     }
 
-    fn semicolon(&mut self) -> Seen {
+    fn semicolon(&mut self) -> Screened {
         let Some(ended) = self.statement.semicolon(self.begun)? else {
             return Ok(());
         };

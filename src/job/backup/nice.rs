@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::Source;
+use super::SourceDatabase;
 use crate::dataflow::throttle::Throttle;
 use crate::error::Result;
-use crate::postgres::{Load, Session};
+use crate::postgres::{ServerLoad, Session};
 use crate::settings::Nice;
 
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Uses a session of its own, because the others are busy.
-    pub(super) async fn start(source: &Source, nice: Nice, throttle: &Throttle) -> Result<Self> {
+    pub(super) async fn start(source: &SourceDatabase, nice: Nice, throttle: &Throttle) -> Result<Self> {
         let session = source.session.beside().await?;
         let warnings = Arc::new(Mutex::new(Vec::new()));
         let looking = tokio::spawn(look(session, nice, throttle.clone(), Arc::clone(&warnings)));
@@ -79,7 +79,7 @@ async fn look(session: Session, nice: Nice, throttle: Throttle, warnings: Arc<Mu
     }
 }
 
-fn is_busy(load: Load, nice: Nice) -> bool {
+fn is_busy(load: ServerLoad, nice: Nice) -> bool {
     load.sessions > nice.max_sessions || load.lag.is_some_and(|lag| lag > nice.max_lag)
 }
 
@@ -93,7 +93,7 @@ mod tests {
             max_lag: Duration::from_secs(10),
             max_sessions: 20,
         };
-        let load = |seconds: Option<u64>, sessions| Load {
+        let load = |seconds: Option<u64>, sessions| ServerLoad {
             lag: seconds.map(Duration::from_secs),
             lag_is_hidden: false,
             sessions,

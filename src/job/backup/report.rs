@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 use crate::postgres::LeftOut;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, Compression, FileRecord, Manifest, PgDump, Server, Snapshot};
+use crate::repository::manifest::{
+    CompressionAlgorithm, CompressionRecord, FileRecord, Manifest, PgDump, Server, SnapshotRecord,
+};
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
 use crate::repository::trigger::Trigger;
@@ -31,7 +33,7 @@ pub struct BackupReport {
     pub status: BackupStatus,
     pub id: BackupId,
     pub database: String,
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub trigger: Trigger,
     /// The event was delivered before, and made this backup then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -42,8 +44,8 @@ pub struct BackupReport {
     pub duration_seconds: f64,
     pub server: Server,
     pub pg_dump: PgDump,
-    pub compression: Compression,
-    pub snapshot: Snapshot,
+    pub compression: CompressionRecord,
+    pub snapshot: SnapshotRecord,
     pub tables: u64,
     pub rows: u64,
     pub large_objects: u64,
@@ -129,9 +131,9 @@ impl fmt::Display for BackupReport {
             }
         )?;
         let algorithm = match self.compression.algorithm {
-            Algorithm::None => "not compressed,",
-            Algorithm::Gzip => "gzip",
-            Algorithm::Zstd => "zstd",
+            CompressionAlgorithm::None => "not compressed,",
+            CompressionAlgorithm::Gzip => "gzip",
+            CompressionAlgorithm::Zstd => "zstd",
         };
         writeln!(
             f,

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::format::script::{Contents, Header, LargeObjects, Table, TablePath, header_of};
 use crate::postgres::RawTable;
-use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, TableRecord};
+use crate::repository::manifest::{FileIndex, FileRange, LargeObjectsRecord, TableRecord};
 
 /// A script has its names in the database's encoding, and in its headers without line breaks. The real names come from
 /// the server.
@@ -53,12 +53,12 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
         rows: table.rows(),
         bytes: table.digest.bytes,
         sha256: hex::encode(table.digest.sha256),
-        place: Place {
+        place: FileRange {
             file: FileIndex::FIRST,
             offset: table.offset,
             length: table.digest.bytes,
         },
-        read: Way::PgDump,
+        read: ReadBy::PgDump,
         ranges: Vec::new(),
     }
 }

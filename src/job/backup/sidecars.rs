@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Job, Source, answered};
+use super::{Job, SourceDatabase, answered};
 use crate::error::{Error, Result};
 use crate::postgres;
 
@@ -16,7 +16,7 @@ pub(super) struct Sidecars {
     pub system_info: Vec<u8>,
 }
 
-pub(super) async fn gather(job: &Job<'_>, source: &Source) -> Result<Sidecars> {
+pub(super) async fn gather(job: &Job<'_>, source: &SourceDatabase) -> Result<Sidecars> {
     let globals = postgres::globals(
         &source.programs,
         source.session.info(),

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{Job, Source, answered, answered_within};
+use super::{Job, SourceDatabase, answered, answered_within};
 use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Collation, Extension, LeftOut};
@@ -62,7 +62,7 @@ pub(super) struct Begun {
 }
 
 /// It may take as long as other sessions hold the tables, so the lease may be lost meanwhile.
-pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Result<View> {
+pub(super) async fn open(job: &Job<'_>, source: &SourceDatabase, lease: &Lease) -> Result<View> {
     tokio::select! {
         biased;
         error = lease.lost() => Err(error),
@@ -70,7 +70,7 @@ pub(super) async fn open(job: &Job<'_>, source: &Source, lease: &Lease) -> Resul
     }
 }
 
-async fn look(job: &Job<'_>, source: &Source) -> Result<View> {
+async fn look(job: &Job<'_>, source: &SourceDatabase) -> Result<View> {
     match held(job, source).await? {
         Ok(view) => Ok(view),
         Err(notes) => unheld(job, source, notes).await,
@@ -105,7 +105,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
 /// Does both at once. pg_dump takes longer to start, so pgstow's own session has finished when pg_dump begins.
 async fn begin_and_survey(
     job: &Job<'_>,
-    source: &Source,
+    source: &SourceDatabase,
     snapshot: &Snapshot,
     lock_wait: Duration,
 ) -> Result<(Begun, Survey), Unbegun> {
@@ -117,7 +117,7 @@ async fn begin_and_survey(
 
 /// A snapshot that was taken while all tables were locked. The inner `Err`: that was not possible, with notes for the
 /// report.
-async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>>> {
+async fn held(job: &Job<'_>, source: &SourceDatabase) -> Result<Result<View, Vec<String>>> {
     let postgres = &job.settings.postgres;
     let session = &source.session;
     // pgstow may have to wait for one lock after another.
@@ -143,7 +143,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
             }
         };
         if many {
-            let order = parallel::Order {
+            let request = parallel::ReadRequest {
                 session,
                 programs: &source.programs,
                 passfile: source.passfile.as_ref(),
@@ -152,7 +152,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
                 read_ahead: job.settings.memory.read_ahead,
                 settings: postgres,
             };
-            match answered_within(job, patience, parallel::open(&order, hold)).await? {
+            match answered_within(job, patience, parallel::open(&request, hold)).await? {
                 Opening::Streams(streams) => {
                     notes.extend(streams.note.clone());
                     let survey = survey(job, session).await?;
@@ -200,7 +200,7 @@ async fn held(job: &Job<'_>, source: &Source) -> Result<Result<View, Vec<String>
 
 /// A snapshot whose tables pg_dump locked before any of them changed. If the settings allow it, also a snapshot with
 /// changed tables, which the view names.
-async fn unheld(job: &Job<'_>, source: &Source, notes: Vec<String>) -> Result<View> {
+async fn unheld(job: &Job<'_>, source: &SourceDatabase, notes: Vec<String>) -> Result<View> {
     let lock_wait = job.settings.postgres.lock_wait;
     let session = &source.session;
     let mut attempt = 1;
@@ -275,7 +275,12 @@ fn emptied(tables: &[String]) -> Error {
 }
 
 /// Starts pg_dump, and waits for its first bytes. It writes none before it has all its locks.
-async fn begin(job: &Job<'_>, source: &Source, snapshot: &Snapshot, lock_wait: Duration) -> Result<Begun, Unbegun> {
+async fn begin(
+    job: &Job<'_>,
+    source: &SourceDatabase,
+    snapshot: &Snapshot,
+    lock_wait: Duration,
+) -> Result<Begun, Unbegun> {
     let postgres = &job.settings.postgres;
     let mut dump = Dump::start(&DumpOrder {
         programs: &source.programs,

@@ -210,12 +210,12 @@ fn called(unreadable: &Unreadable) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
+    use super::super::CheckState;
     use super::*;
 
     #[test]
     fn a_clock_that_is_off_is_told_in_its_direction() {
-        assert_eq!(skew("clock", "it", -29.0).state, State::Ok);
+        assert_eq!(skew("clock", "it", -29.0).state, CheckState::Ok);
         assert!(skew("clock", "it", 90.0).detail.contains("90 s ahead of ours"));
         assert!(skew("clock", "it", -90.0).detail.contains("90 s behind ours"));
     }

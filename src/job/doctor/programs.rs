@@ -12,7 +12,7 @@ use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
 
 /// The database to back up.
-pub(super) struct Source {
+pub(super) struct DatabaseFacts {
     pub major: u32,
     /// Its size.
     pub bytes: Option<u64>,
@@ -20,7 +20,7 @@ pub(super) struct Source {
     pub locale: Value,
 }
 
-pub(super) async fn check(source: &Source, settings: &Settings) -> Vec<Check> {
+pub(super) async fn check(source: &DatabaseFacts, settings: &Settings) -> Vec<Check> {
     let server_major = source.major;
     let mut checks = Vec::new();
     let programs = Programs::find(server_major, &settings.postgres).await;
@@ -50,7 +50,7 @@ pub(super) async fn check(source: &Source, settings: &Settings) -> Vec<Check> {
 
 /// Tries a drill: starts a throwaway server and removes it at once. Also reports the walls between the functions of a
 /// backup and this machine.
-async fn drill(server: &ServerPrograms, source: &Source, settings: &Settings) -> Check {
+async fn drill(server: &ServerPrograms, source: &DatabaseFacts, settings: &Settings) -> Check {
     const NAME: &str = "drill";
     let walls = Walls::here();
     let lacking = match (walls.missing(), settings.drill_unconfined) {

@@ -27,7 +27,7 @@ pub struct Check {
     /// The store that the check is about, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
-    pub state: State,
+    pub state: CheckState,
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -41,7 +41,7 @@ pub struct Check {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum CheckState {
     Ok,
     /// A backup will be made, but a person should look.
     Warning,
@@ -50,7 +50,7 @@ pub enum State {
 }
 
 impl Check {
-    fn new(name: &'static str, state: State, detail: impl Into<String>) -> Self {
+    fn new(name: &'static str, state: CheckState, detail: impl Into<String>) -> Self {
         Self {
             name: Cow::Borrowed(name),
             of: None,
@@ -63,25 +63,25 @@ impl Check {
     }
 
     pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(name, State::Ok, detail)
+        Self::new(name, CheckState::Ok, detail)
     }
 
     pub fn warning(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
-            ..Self::new(name, State::Warning, detail)
+            ..Self::new(name, CheckState::Warning, detail)
         }
     }
 
     pub fn skipped(name: &'static str, why: impl Into<String>) -> Self {
-        Self::new(name, State::Skipped, why)
+        Self::new(name, CheckState::Skipped, why)
     }
 
     pub fn failed(name: &'static str, error: &Error) -> Self {
         Self {
             hint: Some(error.hint_text().to_owned()),
             code: Some(error.code()),
-            ..Self::new(name, State::Failed, error.message())
+            ..Self::new(name, CheckState::Failed, error.message())
         }
     }
 
@@ -105,7 +105,7 @@ impl Check {
 
 impl DoctorReport {
     pub fn of(checks: Vec<Check>) -> Self {
-        let failed = checks.iter().any(|check| check.state == State::Failed);
+        let failed = checks.iter().any(|check| check.state == CheckState::Failed);
         Self {
             status: match failed {
                 true => DoctorStatus::Failed,
@@ -123,7 +123,7 @@ impl DoctorReport {
             .map_or(0, Code::exit_code)
     }
 
-    fn count(&self, state: State) -> usize {
+    fn count(&self, state: CheckState) -> usize {
         self.checks.iter().filter(|check| check.state == state).count()
     }
 }
@@ -139,10 +139,10 @@ impl fmt::Display for DoctorReport {
                 last.clone_from(&check.of);
             }
             let sign = match check.state {
-                State::Ok => '✓',
-                State::Warning => '!',
-                State::Failed => '✗',
-                State::Skipped => '-',
+                CheckState::Ok => '✓',
+                CheckState::Warning => '!',
+                CheckState::Failed => '✗',
+                CheckState::Skipped => '-',
             };
             let code = check.code.map_or(String::new(), |code| format!("{code}: "));
             writeln!(f, "{sign} {:<14} {code}{}", check.name, check.detail)?;
@@ -153,7 +153,7 @@ impl fmt::Display for DoctorReport {
                 writeln!(f, "  {:<14} → {hint}", "")?;
             }
         }
-        let (failed, warnings) = (self.count(State::Failed), self.count(State::Warning));
+        let (failed, warnings) = (self.count(CheckState::Failed), self.count(CheckState::Warning));
         writeln!(f)?;
         match (failed, warnings) {
             (0, 0) => writeln!(f, "all is well"),

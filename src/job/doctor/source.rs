@@ -8,9 +8,9 @@ use tokio::net::TcpStream;
 use super::{Check, Checkup, database, programs};
 use crate::error::{Code, Error, Result};
 use crate::outside::secrets::Credentials;
-use crate::postgres::{ConnectionInfo, Session, Verified};
+use crate::postgres::{ConnectionInfo, Session, TlsVerification};
 use crate::run::private_folder::{PrivateFolder, answering};
-use crate::settings::Source;
+use crate::settings::CredentialSource;
 
 /// Checks that are possible only after the login.
 const AFTER_LOGIN: [&str; 7] = [
@@ -37,7 +37,7 @@ pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
             bytes = database::check(&session, checkup, &mut checks).await;
             let size = session.size().await.ok();
             let whole = size.map(|size| size.database.unwrap_or(size.tables));
-            let source = programs::Source {
+            let source = programs::DatabaseFacts {
                 major: session.server().major,
                 bytes: whole,
                 locale: session.locale_info().await,
@@ -103,7 +103,7 @@ async fn way(checkup: &Checkup<'_>, checks: &mut Vec<Check>) -> Option<Session> 
 async fn secret(checkup: &Checkup<'_>, credentials: &Credentials, checks: &mut Vec<Check>) -> Result<ConnectionInfo> {
     let info = credentials.current().await?.settled()?;
     checks.push(match checkup.settings.source() {
-        Source::Secret { id, .. } => Check::ok("secret", format!("`{id}` is read: {}", info.target())),
+        CredentialSource::Secret { id, .. } => Check::ok("secret", format!("`{id}` is read: {}", info.target())),
         _ => Check::skipped("secret", "the connection is given by settings"),
     });
     Ok(info)
@@ -197,10 +197,10 @@ async fn tls(session: &Session) -> Check {
         None => format!("{} to a pooler or proxy before the server", line.protocol),
     };
     match line.verified {
-        Verified::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
-        Verified::Chain => Check::ok(NAME, format!("{detail}, certificate verified")),
-        Verified::Nothing if local => Check::ok(NAME, format!("{detail}, certificate not verified")),
-        Verified::Nothing => Check::warning(
+        TlsVerification::ChainAndName => Check::ok(NAME, format!("{detail}, certificate and name verified")),
+        TlsVerification::Chain => Check::ok(NAME, format!("{detail}, certificate verified")),
+        TlsVerification::Nothing if local => Check::ok(NAME, format!("{detail}, certificate not verified")),
+        TlsVerification::Nothing => Check::warning(
             NAME,
             format!("{detail}, but the certificate was not verified: another server could answer"),
             VERIFY,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::database::skew;
-use super::{Check, State};
+use super::{Check, CheckState};
 use crate::error::{Code, Error, Result};
 use crate::repository::catalog::expiry;
 use crate::repository::retention::{PENDING, TIER_TAG};
@@ -49,7 +49,7 @@ pub(super) async fn check(
         }
     }
     match store.lifecycle() {
-        Some(lifecycle) if checks[0].state == State::Ok => checks.push(rules(store, lifecycle, settings).await),
+        Some(lifecycle) if checks[0].state == CheckState::Ok => checks.push(rules(store, lifecycle, settings).await),
         Some(_) => checks.push(Check::skipped("lifecycle", "it cannot be reached")),
         None => checks.push(Check::skipped(
             "lifecycle",
@@ -335,12 +335,12 @@ mod tests {
         let error = write(&store, &body, false).await.unwrap_err();
         assert!(error.message().contains("overwrites an object"), "{error}");
         assert!(error.hint_text().contains("conditional writes"), "{error}");
-        assert_eq!(write(&store, &body, true).await.unwrap().state, State::Ok);
+        assert_eq!(write(&store, &body, true).await.unwrap().state, CheckState::Ok);
         assert_eq!(store.body(PROBE).unwrap(), body);
 
         let store = MemoryStore::with_lifecycle();
         for is_copy in [false, true] {
-            assert_eq!(write(&store, &body, is_copy).await.unwrap().state, State::Ok);
+            assert_eq!(write(&store, &body, is_copy).await.unwrap().state, CheckState::Ok);
             assert_eq!(store.body(PROBE).unwrap(), body);
         }
     }

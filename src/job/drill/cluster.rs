@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 
 use super::evidence::Witness;
-use super::settings::{Source, Withheld};
+use super::settings::{SourceFacts, Withheld};
 use super::{Job, LeftOut, locale};
 use crate::error::{Error, Result};
 use crate::format::archive::Item;
@@ -28,7 +28,7 @@ const TABLESPACES: usize = 1000;
 const TWIN: &str = "pgstow_twin";
 
 /// A login: a user and a database.
-pub(super) struct Way<'a> {
+pub(super) struct ClusterLogin<'a> {
     pub info: ConnectionInfo,
     pub passfile: &'a Passfile,
 }
@@ -43,7 +43,7 @@ pub(super) struct Cluster<'a> {
     _folders: [PrivateFolder; 2],
     /// Roles that are superusers in the source.
     lowered: Vec<String>,
-    source: Source,
+    source: SourceFacts,
     /// The roles as `globals.sql` made them, before any right was taken from them.
     pub roles: Roles,
 }
@@ -84,7 +84,7 @@ impl<'a> Cluster<'a> {
         for role in plan.roles.iter().filter(|role| !there.contains_key(*role)) {
             session.execute(&format!("CREATE ROLE {}", identifier(role))).await?;
         }
-        let source = Source::of(located, &session).await?;
+        let source = SourceFacts::of(located, &session).await?;
         let lowered = session.lower_roles().await?;
         let (name, password) = server.stranger()?;
         session.make_loader(&name, &password).await?;
@@ -176,15 +176,15 @@ impl<'a> Cluster<'a> {
         self.ground(items, manifest).await
     }
 
-    pub fn loader(&self, ground: &Ground) -> Way<'_> {
-        Way {
+    pub fn loader(&self, ground: &Ground) -> ClusterLogin<'_> {
+        ClusterLogin {
             info: within(&self.loader, &ground.name),
             passfile: &self.loaders_passfile,
         }
     }
 
-    pub fn superuser(&self, ground: &Ground) -> Way<'_> {
-        Way {
+    pub fn superuser(&self, ground: &Ground) -> ClusterLogin<'_> {
+        ClusterLogin {
             info: within(self.witness.server.info(), &ground.name),
             passfile: &self.passfile,
         }
@@ -192,13 +192,13 @@ impl<'a> Cluster<'a> {
 
     /// The login for the second dump: pg_dump sees some objects only as a superuser. It evaluates nothing, and no code
     /// of the backup runs any more.
-    pub fn reader(&self, ground: &Ground, items: &[Item]) -> Way<'_> {
+    pub fn reader(&self, ground: &Ground, items: &[Item]) -> ClusterLogin<'_> {
         let hidden = |item: &Item| matches!(item.entry.desc.as_str(), "SUBSCRIPTION" | "USER MAPPING");
         self.reader_of(ground, items.iter().any(hidden))
     }
 
     /// The same, if it is known whether there are such objects.
-    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> Way<'_> {
+    pub fn reader_of(&self, ground: &Ground, hidden: bool) -> ClusterLogin<'_> {
         // In older majors only a superuser can read everything.
         let old = self.session.server().major < READS_ALL;
         if old || hidden {

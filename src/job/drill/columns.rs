@@ -20,7 +20,7 @@ pub(super) struct Layout {
 /// The layout of every block, in the order of [`Head::data`]; none for large objects.
 pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> {
     let copies = head.copy_statements()?;
-    let layout = |(entry, copy): (&crate::format::archive::Entry, &Vec<u8>)| {
+    let layout = |(entry, copy): (&crate::format::archive::TocEntry, &Vec<u8>)| {
         if entry.block_kind() == BlockKind::LargeObjects {
             return None;
         }
@@ -49,7 +49,7 @@ pub(super) fn layouts(head: &Head) -> Result<Vec<Option<Layout>>, ArchiveError> 
 
 /// The order in which to read a row's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum ColumnOrder {
     AsTheyAre,
     /// The positions of the columns that must come first, second, and so on.
     Of(Vec<usize>),
@@ -75,18 +75,18 @@ impl Wanted {
         Wanted(wanted)
     }
 
-    pub fn order(&self, layout: &Layout) -> Order {
+    pub fn order(&self, layout: &Layout) -> ColumnOrder {
         let Some(wanted) = self.0.get(&layout.table) else {
-            return Order::AsTheyAre;
+            return ColumnOrder::AsTheyAre;
         };
         if *wanted == layout.columns {
-            return Order::AsTheyAre;
+            return ColumnOrder::AsTheyAre;
         }
         let places: HashMap<&[u8], usize> = layout.columns.iter().map(Vec::as_slice).zip(0..).collect();
         let order: Option<Vec<usize>> = wanted.iter().map(|name| places.get(name.as_slice()).copied()).collect();
         match order {
-            Some(order) if order.len() == layout.columns.len() => Order::Of(order),
-            _ => Order::Other(difference(wanted, &layout.columns)),
+            Some(order) if order.len() == layout.columns.len() => ColumnOrder::Of(order),
+            _ => ColumnOrder::Other(difference(wanted, &layout.columns)),
         }
     }
 }
@@ -140,10 +140,13 @@ mod tests {
     #[test]
     fn columns_are_found_by_their_names_and_others_are_named() {
         let wanted = Wanted::of(&[Some(layout("t", None, &["a", "b,c", "d"]))]);
-        assert_eq!(wanted.order(&layout("t", None, &["a", "b,c", "d"])), Order::AsTheyAre);
+        assert_eq!(
+            wanted.order(&layout("t", None, &["a", "b,c", "d"])),
+            ColumnOrder::AsTheyAre
+        );
         assert_eq!(
             wanted.order(&layout("t", None, &["d", "a", "b,c"])),
-            Order::Of(vec![1, 2, 0])
+            ColumnOrder::Of(vec![1, 2, 0])
         );
         for (columns, difference) in [
             (&["a", "d"][..], "lacks the columns \"b,c\""),
@@ -152,7 +155,7 @@ mod tests {
         ] {
             assert_eq!(
                 wanted.order(&layout("t", None, columns)),
-                Order::Other(difference.into())
+                ColumnOrder::Other(difference.into())
             );
         }
     }
@@ -166,8 +169,8 @@ mod tests {
             Some(layout("three", Some("other"), &["b", "a"])),
         ]);
         let order = |table, root| wanted.order(&layout(table, Some(root), &["b", "a"]));
-        assert_eq!(order("two", "root"), Order::Of(vec![1, 0]));
-        assert_eq!(order("three", "other"), Order::AsTheyAre);
+        assert_eq!(order("two", "root"), ColumnOrder::Of(vec![1, 0]));
+        assert_eq!(order("three", "other"), ColumnOrder::AsTheyAre);
     }
 
     #[test]

@@ -363,7 +363,7 @@ fn refused(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn weighed(state: &str, message: &str, desc: &str) -> Weight {
         let told = Told {
@@ -372,9 +372,9 @@ mod tests {
             message: message.into(),
         };
         let item = Item {
-            entry: Entry {
+            entry: TocEntry {
                 desc: desc.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details::default(),

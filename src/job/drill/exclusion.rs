@@ -377,16 +377,16 @@ fn subjects(item: &Item) -> Vec<Named<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn what_needs_a_wrong_entry_is_not_proved_and_the_entry_itself_is_wrong() {
         let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PostData,
             details: Details {
@@ -415,11 +415,11 @@ mod tests {
     #[test]
     fn a_table_without_its_rows_takes_the_keys_along_that_look_for_them() {
         let item = |id, desc: &str, has_data, dependencies: &[i64]| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 has_data,
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

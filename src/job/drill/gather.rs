@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::columns::{Order, reorder};
+use super::columns::{ColumnOrder, reorder};
 use crate::format::archive::{ArchiveError, BlockDigest, BlockKind, BlockSink, ContentDigest, Head};
 
 /// pg_dump writes rows one by one; it costs less to digest them together.
@@ -45,7 +45,7 @@ pub(super) struct Gathered {
 pub(super) struct Gather<'a> {
     head: &'a Head,
     /// For each of the head's blocks, if known: the order of its columns.
-    orders: &'a [Order],
+    orders: &'a [ColumnOrder],
     pub found: Vec<Gathered>,
     open: Option<Open>,
 }
@@ -63,7 +63,7 @@ struct Open {
 }
 
 impl<'a> Gather<'a> {
-    pub fn new(head: &'a Head, orders: &'a [Order]) -> Self {
+    pub fn new(head: &'a Head, orders: &'a [ColumnOrder]) -> Self {
         Self {
             head,
             orders,
@@ -137,7 +137,7 @@ impl BlockSink for Gather<'_> {
             batch: Vec::with_capacity(BATCH),
             row: Sha256::new(),
             order: match self.orders.get(index) {
-                Some(Order::Of(order)) => Some((order.clone(), Vec::new())),
+                Some(ColumnOrder::Of(order)) => Some((order.clone(), Vec::new())),
                 _ => None,
             },
             object: None,
@@ -229,7 +229,7 @@ mod tests {
     }
 
     /// The digests of rows that come in pieces of so many bytes.
-    fn gathered(orders: &[Order], text: &str, piece: usize) -> Gathered {
+    fn gathered(orders: &[ColumnOrder], text: &str, piece: usize) -> Gathered {
         let head = head();
         let mut gather = Gather::new(&head, orders);
         gather.begin(0).unwrap();
@@ -244,7 +244,7 @@ mod tests {
     fn rows_are_the_same_in_another_order_of_columns_however_they_are_cut() {
         let plain = gathered(&[], "1\ta\n2\t\\N\n\t\n\\.\n\n\n", 7);
         for piece in [1, 2, 3, 5, 1000] {
-            let other = gathered(&[Order::Of(vec![1, 0])], "a\t1\n\\N\t2\n\t\n\\.\n\n\n", piece);
+            let other = gathered(&[ColumnOrder::Of(vec![1, 0])], "a\t1\n\\N\t2\n\t\n\\.\n\n\n", piece);
             assert_eq!(other, plain, "{piece}");
         }
     }

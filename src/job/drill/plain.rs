@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::cluster::{Cluster, Way};
+use super::cluster::{Cluster, ClusterLogin, Ground};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
 use super::exclusion::other_major;
@@ -21,11 +21,13 @@ use super::unproved::{FOREIGN, NOT_IN_A_SCRIPT, nothing_proved};
 use super::{DrillReport, Job, second_dump, sequences};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
+use crate::format::archive::Item;
 use crate::format::script::{Contents, Counter, Header, Reader, Refused};
 use crate::job::restore::{self, LeftOut};
 use crate::postgres::Psql;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
+use same::{Compared, Otherwise};
 
 /// Bytes per read of the second dump.
 const PIECE: usize = 1 << 20;
@@ -72,7 +74,7 @@ pub(super) async fn run(
     cluster.open_for_script(&ground).await?;
     cluster.make_tablespaces(&backup.tablespaces).await?;
     let way = cluster.loader(&ground);
-    let place = restore::script::Place {
+    let place = restore::script::ScriptTarget {
         psql: &psql,
         info: &way.info,
         passfile: Some(way.passfile),
@@ -84,15 +86,7 @@ pub(super) async fn run(
     let since = cluster.witness.mark();
     let ran = restore::script::run(&place, &checked).await;
     if let Err(error) = ran.map_err(|failed| failed.error) {
-        let excuses = Excuses {
-            any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
-            settings: reasons.withheld.any(),
-            money: reasons.withheld.money.clone(),
-            rows: reasons.missing.looked_for().map(str::to_owned),
-            names: None,
-            sorting: reasons.sorting.clone(),
-        };
-        return match cluster.witness.judge(since, &error, None, &excuses).await {
+        return match cluster.witness.judge(since, &error, None, &excuses(&reasons)).await {
             // The script is one transaction, so nothing of it remains.
             Some(Says::Lacking(why)) => Err(nothing_proved(&why)),
             Some(Says::Wrong(fault)) => {
@@ -110,18 +104,60 @@ pub(super) async fn run(
 
     sequences::move_back(&ground.session, &backup).await?;
     job.observer.phase("dumping it again");
-    let hidden = |contents: &Contents| {
-        let mut kinds = contents.definitions.iter().map(|one| one.header.kind());
-        kinds.any(|kind| matches!(kind.as_str(), "SUBSCRIPTION" | "USER MAPPING"))
-    };
-    let (again, version) = dump(job, cluster.reader_of(&ground, hidden(&backup))).await?;
+    let (again, version) = dump(job, cluster.reader_of(&ground, has_hidden(&backup))).await?;
     job.observer.phase("comparing");
     same::rows(manifest, &backup, &again, &doubts, report);
     same::large_objects(&backup, &again, &doubts, report);
     let compared = same::definitions(&backup, &again, &cluster.makers());
+    let otherwise = note(compared, &doubts, report);
+    // An empty database that is empty again: nothing else can be proved.
+    report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
+    if otherwise.is_empty() {
+        return Ok(());
+    }
+    let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
+        && manifest.server.version_num / 10_000 == major;
+    if !comparable {
+        let why = format!("pg_dump of another major ({version}) may write it differently");
+        report.not_proved.extend(otherwise.iter().map(|one| LeftOut {
+            what: one.name(),
+            why: why.clone(),
+        }));
+        return Ok(());
+    }
+    let first = First {
+        job,
+        located,
+        cluster,
+        ground: &ground,
+        creation: &creation,
+        backup: &backup,
+    };
+    first.make_again(otherwise, &doubts, report).await
+}
+
+/// Why a refusal of the script may be no fault of the backup.
+fn excuses(reasons: &Reasons) -> Excuses {
+    Excuses {
+        any: reasons.extensions.any().or_else(|| reasons.locale.clone()),
+        settings: reasons.withheld.any(),
+        money: reasons.withheld.money.clone(),
+        rows: reasons.missing.looked_for().map(str::to_owned),
+        names: None,
+        sorting: reasons.sorting.clone(),
+    }
+}
+
+/// Whether the script has objects that only a superuser can read.
+fn has_hidden(contents: &Contents) -> bool {
+    let mut kinds = contents.definitions.iter().map(|one| one.header.kind());
+    kinds.any(|kind| matches!(kind.as_str(), "SUBSCRIPTION" | "USER MAPPING"))
+}
+
+/// Notes in the report what is the same and what differs. Returns the definitions with another text.
+fn note(compared: Compared, doubts: &Doubts, report: &mut DrillReport) -> Vec<Otherwise> {
     report.definitions = compared.equal;
     report.sequences = compared.sequences;
-    // An empty database that is empty again: nothing else can be proved.
     report
         .not_proved
         .extend(compared.too_long.into_iter().map(|what| LeftOut {
@@ -143,54 +179,64 @@ pub(super) async fn run(
         what: one.finding.table.unwrap_or_default(),
         why: FOREIGN.into(),
     }));
-    report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
-    if compared.otherwise.is_empty() {
-        return Ok(());
-    }
-    let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
-        && manifest.server.version_num / 10_000 == major;
-    if !comparable {
-        let why = format!("pg_dump of another major ({version}) may write it differently");
-        report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
-            what: one.name(),
-            why: why.clone(),
-        }));
-        return Ok(());
-    }
-    // A server may print a definition differently from the statement that made it. So pgstow runs the script's own
-    // statements once more, without its rows, over its own session.
-    job.observer.phase("making what it defines once more");
-    let made = twin::make(job, cluster, located, (&ground, &creation), &backup).await?;
-    let twin = match made {
-        Ok(ground) => dump(job, cluster.reader_of(&ground, hidden(&backup))).await?.0,
-        Err(why) => {
-            report.not_proved.extend(compared.otherwise.iter().map(|one| LeftOut {
-                what: one.name(),
-                why: format!("its text differs, and its statements could not be run a second time: {why}"),
-            }));
-            return Ok(());
-        }
-    };
-    for one in compared.otherwise {
-        match one.is_as_in(&twin, &cluster.makers()) {
-            true => {
-                report.definitions += one.number();
-                report.sequences += one.sequences();
-            }
-            false if one.is_foreign => report.not_proved.push(LeftOut {
-                what: one.name(),
-                why: FOREIGN.into(),
-            }),
-            false => match &doubts.reasons.locale {
-                Some(why) => report.not_proved.push(LeftOut {
+    compared.otherwise
+}
+
+/// The database in which the script was run.
+struct First<'a> {
+    job: &'a Job<'a>,
+    located: &'a Located,
+    cluster: &'a Cluster<'a>,
+    ground: &'a Ground,
+    creation: &'a [Item],
+    backup: &'a Contents,
+}
+
+impl First<'_> {
+    /// A server may print a definition differently from the statement that made it. So pgstow runs the script's own
+    /// statements once more, without its rows, over its own session.
+    async fn make_again(&self, otherwise: Vec<Otherwise>, doubts: &Doubts, report: &mut DrillReport) -> Result<()> {
+        let First {
+            job,
+            located,
+            cluster,
+            ground,
+            creation,
+            backup,
+        } = *self;
+        job.observer.phase("making what it defines once more");
+        let made = twin::make(job, cluster, located, (ground, creation), backup).await?;
+        let twin = match made {
+            Ok(ground) => dump(job, cluster.reader_of(&ground, has_hidden(backup))).await?.0,
+            Err(why) => {
+                report.not_proved.extend(otherwise.iter().map(|one| LeftOut {
                     what: one.name(),
-                    why: format!("{why} (it is defined otherwise)"),
+                    why: format!("its text differs, and its statements could not be run a second time: {why}"),
+                }));
+                return Ok(());
+            }
+        };
+        for one in otherwise {
+            match one.is_as_in(&twin, &cluster.makers()) {
+                true => {
+                    report.definitions += one.number();
+                    report.sequences += one.sequences();
+                }
+                false if one.is_foreign => report.not_proved.push(LeftOut {
+                    what: one.name(),
+                    why: FOREIGN.into(),
                 }),
-                None => report.problems.push(one.finding()),
-            },
+                false => match &doubts.reasons.locale {
+                    Some(why) => report.not_proved.push(LeftOut {
+                        what: one.name(),
+                        why: format!("{why} (it is defined otherwise)"),
+                    }),
+                    None => report.problems.push(one.finding()),
+                },
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether any definition in the script has the type money.
@@ -253,7 +299,7 @@ async fn reasons(job: &Job<'_>, located: &Located, cluster: &Cluster<'_>, backup
 }
 
 /// Dumps the whole database as a script and reads its contents. Also returns pg_dump's version.
-async fn dump(job: &Job<'_>, reader: Way<'_>) -> Result<(Contents, String)> {
+async fn dump(job: &Job<'_>, reader: ClusterLogin<'_>) -> Result<(Contents, String)> {
     let read = |mut output: File| {
         let unread = |error| Error::new(Code::PgDumpErr, "reading the second dump failed").source(error);
         let (mut reader, mut bytes) = (Reader::gathering(), 0_u64);

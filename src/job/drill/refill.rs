@@ -6,7 +6,7 @@ mod rows;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::cluster::{Cluster, Ground, Way};
+use super::cluster::{Cluster, ClusterLogin, Ground};
 use super::evidence::{Says, Witness};
 use super::exclusion::Exclusion;
 use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground, is_of_events};
@@ -279,7 +279,12 @@ impl Refill<'_> {
         self.job.settings.jobs.max(self.job.settings.threads)
     }
 
-    fn restorer<'a>(&'a self, way: &'a Way<'a>, program: &'a RestoreProgram, folder: &'a PrivateFolder) -> Loader<'a> {
+    fn restorer<'a>(
+        &'a self,
+        way: &'a ClusterLogin<'a>,
+        program: &'a RestoreProgram,
+        folder: &'a PrivateFolder,
+    ) -> Loader<'a> {
         Loader {
             store: &self.located.store,
             archive: self.stored,

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::job::restore::LeftOut;
 use crate::postgres::WITHHELD;
 use crate::repository::manifest::Server;
-use crate::repository::verification::{self, Finding, Outcome, Status};
+use crate::repository::verification::{self, Finding, VerificationOutcome, VerificationStatus};
 use crate::units::count;
 
 /// The most tables that the text lists one by one.
@@ -25,7 +25,7 @@ const TOLD: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Proof {
+pub enum ProofOutcome {
     /// Equal, row for row.
     Equal,
     /// The same rows, but in another order in the second dump.
@@ -39,12 +39,12 @@ pub struct TableProof {
     pub schema: String,
     pub name: String,
     pub rows: u64,
-    pub result: Proof,
+    pub result: ProofOutcome,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DrillReport {
-    pub status: Status,
+    pub status: VerificationStatus,
     /// The throwaway server's version.
     pub server: String,
     pub major: u32,
@@ -104,7 +104,7 @@ impl DrillReport {
             ),
         });
         DrillReport {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             server: version.to_owned(),
             major,
             source_major,
@@ -170,10 +170,10 @@ impl DrillReport {
             self.of_source = self.problems.len();
         }
         if !self.problems.is_empty() {
-            self.status = Status::Failed;
+            self.status = VerificationStatus::Failed;
             return Ok(());
         }
-        self.status = Status::Ok;
+        self.status = VerificationStatus::Ok;
         // An empty database may have a comment, and roles have settings.
         let of_none = |left: &&LeftOut| ![OF_DATABASE, WITHHELD].contains(&left.why.as_str());
         match self.not_proved.iter().find(of_none) {
@@ -189,20 +189,20 @@ impl DrillReport {
         if self.tables.is_empty() {
             self.definitions > 0
         } else {
-            self.tables.iter().any(|table| table.result != Proof::NotProved)
+            self.tables.iter().any(|table| table.result != ProofOutcome::NotProved)
         }
     }
 
     fn equal(&self) -> usize {
-        self.count(Proof::Equal) + self.count(Proof::EqualInOtherOrder)
+        self.count(ProofOutcome::Equal) + self.count(ProofOutcome::EqualInOtherOrder)
     }
 
-    fn count(&self, result: Proof) -> usize {
+    fn count(&self, result: ProofOutcome) -> usize {
         self.tables.iter().filter(|table| table.result == result).count()
     }
 
     /// The result for `verification.json`.
-    pub fn outcome(&self, at: Timestamp) -> Outcome {
+    pub fn outcome(&self, at: Timestamp) -> VerificationOutcome {
         let mut rest = Map::new();
         let mut tell = |name: &str, value: Value| {
             rest.insert(name.to_owned(), value);
@@ -236,7 +236,7 @@ impl DrillReport {
         if let Some(advice) = &self.advice {
             tell("advice", json!(advice));
         }
-        Outcome {
+        VerificationOutcome {
             status: self.status,
             at,
             rest,
@@ -260,13 +260,13 @@ impl fmt::Display for DrillReport {
             count(self.roles, "role"),
             self.duration_seconds
         )?;
-        let told = |table: &&TableProof| self.tables.len() <= TABLES_IN_TEXT || table.result != Proof::Equal;
+        let told = |table: &&TableProof| self.tables.len() <= TABLES_IN_TEXT || table.result != ProofOutcome::Equal;
         for table in self.tables.iter().filter(told) {
             let result = match table.result {
-                Proof::Equal => "equal",
-                Proof::EqualInOtherOrder => "equal, in another order",
-                Proof::Differs => "DIFFERS",
-                Proof::NotProved => "not proved",
+                ProofOutcome::Equal => "equal",
+                ProofOutcome::EqualInOtherOrder => "equal, in another order",
+                ProofOutcome::Differs => "DIFFERS",
+                ProofOutcome::NotProved => "not proved",
             };
             // A name may hold any character, also line breaks.
             let name = format!("{}.{}", table.schema, table.name).replace(char::is_control, "\u{fffd}");
@@ -293,15 +293,15 @@ impl fmt::Display for DrillReport {
 mod tests {
     use super::*;
 
-    fn report(results: &[Proof], definitions: usize, left: bool) -> DrillReport {
-        let table = |result: &Proof| TableProof {
+    fn report(results: &[ProofOutcome], definitions: usize, left: bool) -> DrillReport {
+        let table = |result: &ProofOutcome| TableProof {
             schema: "s".into(),
             name: "t".into(),
             rows: 1,
             result: *result,
         };
         DrillReport {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             server: "17".into(),
             major: 17,
             source_major: 17,
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn what_no_drill_can_prove_makes_none_a_part_of_one() {
-        let mut told = report(&[Proof::Equal], 0, true);
+        let mut told = report(&[ProofOutcome::Equal], 0, true);
         told.settle().unwrap();
         assert!(told.partly);
         for why in [&format!("{LEFT_OUT}so"), OF_DATABASE] {
@@ -358,15 +358,15 @@ mod tests {
             (report(&[], 0, false), true),
             (report(&[], 0, true), false),
             (report(&[], 1, true), true),
-            (report(&[Proof::NotProved], 5, true), false),
-            (report(&[Proof::NotProved, Proof::Equal], 0, true), true),
+            (report(&[ProofOutcome::NotProved], 5, true), false),
+            (report(&[ProofOutcome::NotProved, ProofOutcome::Equal], 0, true), true),
         ] {
             assert_eq!(told.settle().is_ok(), proves, "{told:?}");
         }
-        let mut differs = report(&[Proof::NotProved, Proof::Differs], 0, true);
+        let mut differs = report(&[ProofOutcome::NotProved, ProofOutcome::Differs], 0, true);
         differs.problems.push(Finding::of_file("f", "w"));
         differs.settle().unwrap();
-        assert_eq!(differs.status, Status::Failed);
+        assert_eq!(differs.status, VerificationStatus::Failed);
         let mut commented = report(&[], 0, true);
         commented.not_proved[0].why = OF_DATABASE.into();
         commented.settle().unwrap();

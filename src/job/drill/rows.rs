@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::columns::{Layout, Order, Path, Wanted, layouts};
+use super::columns::{ColumnOrder, Layout, Path, Wanted, layouts};
 use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
-use super::{Again, DrillReport, Proof, RESTORED, TableProof};
+use super::{Again, DrillReport, ProofOutcome, RESTORED, TableProof};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockContent, Blocks, Unpack};
 use crate::job::restore::LeftOut;
@@ -21,7 +21,7 @@ use crate::units::count;
 pub(super) struct Ours {
     layouts: Vec<Option<Layout>>,
     pub wanted: Wanted,
-    orders: Arc<Vec<Order>>,
+    orders: Arc<Vec<ColumnOrder>>,
 }
 
 impl Ours {
@@ -37,8 +37,12 @@ impl Ours {
 }
 
 /// The order of columns for every block; large objects have none.
-pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<Order> {
-    let order = |layout: &Option<Layout>| layout.as_ref().map_or(Order::AsTheyAre, |layout| wanted.order(layout));
+pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<ColumnOrder> {
+    let order = |layout: &Option<Layout>| {
+        layout
+            .as_ref()
+            .map_or(ColumnOrder::AsTheyAre, |layout| wanted.order(layout))
+    };
     layouts.iter().map(order).collect()
 }
 
@@ -166,7 +170,7 @@ struct Comparison<'a, 'b> {
     exclusion: &'a Exclusion<'a>,
     /// The restored blocks that were not compared yet.
     theirs: &'b mut HashMap<&'a Path, &'a Gathered>,
-    results: BTreeMap<usize, Proof>,
+    results: BTreeMap<usize, ProofOutcome>,
     problems: Vec<Finding>,
     not_proved: Vec<LeftOut>,
 }
@@ -175,7 +179,7 @@ impl<'a> Comparison<'a, '_> {
     fn leave_out(&mut self, blocks: &[usize]) {
         for index in blocks {
             self.take(*index);
-            self.results.insert(*index, Proof::NotProved);
+            self.results.insert(*index, ProofOutcome::NotProved);
         }
     }
 
@@ -186,7 +190,7 @@ impl<'a> Comparison<'a, '_> {
 
     fn found_otherwise(&mut self, index: usize, what: String) {
         self.problems.push(differs(self.stored.name(index), what));
-        self.results.insert(index, Proof::Differs);
+        self.results.insert(index, ProofOutcome::Differs);
     }
 
     /// Why the rows of these blocks may be the same although they are printed differently here.
@@ -199,7 +203,7 @@ impl<'a> Comparison<'a, '_> {
 
     fn not_proved(&mut self, blocks: &[usize], what: &str, why: &str) {
         for index in blocks {
-            self.results.insert(*index, Proof::NotProved);
+            self.results.insert(*index, ProofOutcome::NotProved);
         }
         let what = match blocks {
             [only] => self.stored.head.data[*only].to_string(),
@@ -217,7 +221,7 @@ impl<'a> Comparison<'a, '_> {
             self.found_otherwise(index, "is not there".into());
             return None;
         };
-        if let Order::Other(difference) = &self.again.orders[found.index] {
+        if let ColumnOrder::Other(difference) = &self.again.orders[found.index] {
             self.found_otherwise(index, difference.clone());
             return None;
         }
@@ -230,12 +234,12 @@ impl<'a> Comparison<'a, '_> {
         };
         let promise = &self.stored.promises[index];
         if found.digest == *promise {
-            self.results.insert(index, Proof::Equal);
+            self.results.insert(index, ProofOutcome::Equal);
         } else if found.digest.content != promise.content {
             let (there, ours) = (rows(&found.digest.content), rows(&promise.content));
             self.found_otherwise(index, format!("has {}, the backup {ours}", count(there, "row")));
         } else if found.unordered == unordered(self.located, self.stored, self.ours, &[index]).await? {
-            self.results.insert(index, Proof::EqualInOtherOrder);
+            self.results.insert(index, ProofOutcome::EqualInOtherOrder);
         } else if let Some(why) = self.doubt(&[index]) {
             self.not_proved(&[index], "", &why);
         } else {
@@ -255,13 +259,13 @@ impl<'a> Comparison<'a, '_> {
         }
         if pairs.len() < blocks.len() {
             // The rows of a missing partition may be in any other one, or nowhere.
-            let differ = |(index, _): (usize, _)| (index, Proof::Differs);
+            let differ = |(index, _): (usize, _)| (index, ProofOutcome::Differs);
             self.results.extend(pairs.into_iter().map(differ));
             return Ok(());
         }
         let promise = |index: usize| &self.stored.promises[index];
         if pairs.iter().all(|(index, found)| found.digest == *promise(*index)) {
-            let equal = |index: &usize| (*index, Proof::Equal);
+            let equal = |index: &usize| (*index, ProofOutcome::Equal);
             self.results.extend(blocks.iter().map(equal));
             return Ok(());
         }
@@ -273,7 +277,7 @@ impl<'a> Comparison<'a, '_> {
                 sum.merge(found.unordered);
             }
             if sum == unordered(self.located, self.stored, self.ours, blocks).await? {
-                let same = |index: &usize| (*index, Proof::EqualInOtherOrder);
+                let same = |index: &usize| (*index, ProofOutcome::EqualInOtherOrder);
                 self.results.extend(blocks.iter().map(same));
                 return Ok(());
             }
@@ -286,7 +290,8 @@ impl<'a> Comparison<'a, '_> {
         } else {
             format!("has {} in its partitions, the backup {ours}", count(there, "row"))
         };
-        self.results.extend(blocks.iter().map(|index| (*index, Proof::Differs)));
+        self.results
+            .extend(blocks.iter().map(|index| (*index, ProofOutcome::Differs)));
         self.problems.push(differs(self.root(blocks[0]), what));
         Ok(())
     }

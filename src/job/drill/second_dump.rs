@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use super::Job;
-use super::cluster::Way;
+use super::cluster::ClusterLogin;
 use crate::error::Result;
 use crate::format::Format;
 use crate::postgres::{Contents, Dump, DumpOrder, Programs, Session};
@@ -12,7 +12,7 @@ use crate::run::threads::apart;
 /// Runs `read` on the dump in a thread of its own. Returns its result and pg_dump's version.
 pub(super) async fn read<T: Send + 'static>(
     job: &Job<'_>,
-    reader: Way<'_>,
+    reader: ClusterLogin<'_>,
     format: Format,
     read: impl FnOnce(File) -> Result<T> + Send + 'static,
 ) -> Result<(T, String)> {

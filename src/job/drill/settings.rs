@@ -75,7 +75,7 @@ impl Withheld {
 
 /// Facts about the source that are not in its archive.
 #[derive(Debug, Default)]
-pub(super) struct Source {
+pub(super) struct SourceFacts {
     /// The role that made the backup. The same role may restore it.
     user: Option<String>,
     /// The settings of that role in all databases.
@@ -85,9 +85,9 @@ pub(super) struct Source {
     untold: Vec<(String, Option<String>)>,
 }
 
-impl Source {
+impl SourceFacts {
     /// `session` must be on a server that has the source's roles.
-    pub async fn of(located: &Located, session: &Session) -> Result<Source> {
+    pub async fn of(located: &Located, session: &Session) -> Result<SourceFacts> {
         let manifest = &located.manifest;
         let info: Value = match manifest.files.get(role::SYSTEM_INFO) {
             Some(file) => {
@@ -106,7 +106,7 @@ impl Source {
             None => Vec::new(),
         };
         let untold = manifest.left_out.iter().filter(|one| one.kind == "database");
-        Ok(Source {
+        Ok(SourceFacts {
             user: user.map(str::to_owned),
             of_user,
             said,
@@ -221,13 +221,13 @@ pub(super) fn has_money(definition: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(definition: &str) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 desc: "DATABASE PROPERTIES".into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {
@@ -246,7 +246,7 @@ mod tests {
              ALTER ROLE a IN DATABASE s SET \"my.tenant\" TO '8';\nALTER ROLE b IN DATABASE s SET \"my.other\" TO '9';\n\
              ALTER ROLE b IN DATABASE s SET statement_timeout TO '1';\n",
         )];
-        let source = Source {
+        let source = SourceFacts {
             user: Some("a".into()),
             of_user: ["my.tenant", "my.wide", "work_mem"]
                 .map(|name| DatabaseSetting {
@@ -283,7 +283,7 @@ mod tests {
             "setting TimeZone of role b",
             "comment",
         ];
-        let source = Source {
+        let source = SourceFacts {
             user: Some("a".into()),
             said: vec![("TimeZone", "UTC".into())],
             of_user: Vec::new(),

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
-use crate::repository::manifest::{Compression, format_name};
+use crate::repository::backup_id::{BackupId, BackupKind};
+use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
-use crate::repository::signature::Standing;
-use crate::repository::verification::{Extent, Status};
+use crate::repository::signature::SignatureState;
+use crate::repository::verification::{Extent, VerificationStatus};
 use crate::units::{human_bytes, human_span};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -26,17 +26,17 @@ pub struct ListReport {
     /// The store that answered.
     pub store: String,
     /// The backups with a usable manifest, newest first.
-    pub backups: Vec<Entry>,
+    pub backups: Vec<ListEntry>,
     /// Unusable manifests, backups that lack a file, stores that cannot be reached.
     pub problems: Vec<Problem>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Entry {
+pub struct ListEntry {
     pub id: BackupId,
     pub database: String,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     pub age_seconds: i64,
@@ -48,7 +48,7 @@ pub struct Entry {
     pub tier: Tier,
     #[serde(with = "format_name")]
     pub format: Format,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub server_version: String,
     /// Whether all files that the manifest names are there with their sizes.
     pub complete: bool,
@@ -56,7 +56,7 @@ pub struct Entry {
     pub lacks: Vec<String>,
     /// The signature of its manifest, if keys are set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub signature: Option<Standing>,
+    pub signature: Option<SignatureState>,
     /// `null`: not yet.
     pub verified: Option<Proof>,
     pub drilled: Option<Proof>,
@@ -64,7 +64,7 @@ pub struct Entry {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
-    pub status: Status,
+    pub status: VerificationStatus,
     pub at: Timestamp,
     pub age_seconds: i64,
     /// How much a drill proved, if its result says that.
@@ -98,7 +98,7 @@ const HEAD: [&str; COLUMNS] = [
 /// Numbers are aligned to the right.
 const RIGHT: [bool; COLUMNS] = [false, true, true, true, true, false, false, false, false];
 
-impl Entry {
+impl ListEntry {
     fn cells(&self) -> [String; COLUMNS] {
         [
             self.id.to_string(),
@@ -126,10 +126,10 @@ fn proof(proof: Option<&Proof>) -> String {
     };
     let age = human_span(*age_seconds);
     match (status, extent) {
-        (Status::Ok, None) => format!("{age} ago"),
-        (Status::Ok, Some(extent)) => format!("{age} ago, {extent}"),
-        (Status::Failed, _) => format!("FAILED {age} ago"),
-        (Status::Unknown, _) => format!("unknown {age} ago"),
+        (VerificationStatus::Ok, None) => format!("{age} ago"),
+        (VerificationStatus::Ok, Some(extent)) => format!("{age} ago, {extent}"),
+        (VerificationStatus::Failed, _) => format!("FAILED {age} ago"),
+        (VerificationStatus::Unknown, _) => format!("unknown {age} ago"),
     }
 }
 
@@ -184,11 +184,11 @@ fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::manifest::Algorithm;
+    use crate::repository::manifest::CompressionAlgorithm;
 
-    fn entry(id: &str, bytes: u64, verified: Option<Status>) -> Entry {
+    fn entry(id: &str, bytes: u64, verified: Option<VerificationStatus>) -> ListEntry {
         let id: BackupId = id.parse().unwrap();
-        Entry {
+        ListEntry {
             database: id.database().to_owned(),
             kind: id.kind(),
             timestamp: id.timestamp(),
@@ -200,8 +200,8 @@ mod tests {
             rows: 7,
             tier: Tier::Daily,
             format: Format::Custom,
-            compression: Compression {
-                algorithm: Algorithm::Zstd,
+            compression: CompressionRecord {
+                algorithm: CompressionAlgorithm::Zstd,
                 level: 3,
             },
             server_version: "17.5".into(),
@@ -227,11 +227,15 @@ mod tests {
         };
         let mut report = ListReport::of("/srv/backups");
         report.backups = vec![
-            entry("shop/20250131T040500Z-full", 1_520_000_000, Some(Status::Ok)),
-            entry("ü/20250129T040500Z-full", 12, Some(Status::Failed)),
+            entry(
+                "shop/20250131T040500Z-full",
+                1_520_000_000,
+                Some(VerificationStatus::Ok),
+            ),
+            entry("ü/20250129T040500Z-full", 12, Some(VerificationStatus::Failed)),
         ];
         report.backups[0].drilled = Some(Proof {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             at: report.backups[0].timestamp,
             age_seconds: 7_200,
             extent: Some(Extent {

@@ -53,7 +53,7 @@ pub struct Pruned {
     pub bytes: u64,
     /// `None` if nothing was tried.
     #[serde(flatten)]
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<RemovalOutcome>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -65,7 +65,7 @@ pub enum Action {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
-pub enum Outcome {
+pub enum RemovalOutcome {
     Removed {
         bytes_removed: u64,
         /// Older versions of the bucket's objects stay, until a rule or a person removes them.
@@ -80,7 +80,7 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
+impl RemovalOutcome {
     pub(super) fn failed(error: &Error) -> Self {
         Self::Failed {
             error: ErrorReport::from(error),
@@ -149,11 +149,11 @@ impl PruneReport {
         let mut failures = Vec::new();
         for backup in self.stores.iter().flat_map(|store| &store.backups) {
             match &backup.outcome {
-                Some(Outcome::Removed { bytes_removed, .. }) => {
+                Some(RemovalOutcome::Removed { bytes_removed, .. }) => {
                     self.removed += 1;
                     self.bytes_removed += bytes_removed;
                 }
-                Some(Outcome::Failed { error }) => failures.push(error.clone()),
+                Some(RemovalOutcome::Failed { error }) => failures.push(error.clone()),
                 None => {}
             }
         }
@@ -226,20 +226,20 @@ impl StorePrune {
             let did = match (action, outcome) {
                 (Action::Keep, _) => "stays",
                 (Action::Remove, None) => "goes",
-                (Action::Remove, Some(Outcome::Removed { .. })) => "removed",
-                (Action::Remove, Some(Outcome::Failed { .. })) => "FAILED",
+                (Action::Remove, Some(RemovalOutcome::Removed { .. })) => "removed",
+                (Action::Remove, Some(RemovalOutcome::Failed { .. })) => "FAILED",
             };
             let id = id.to_string();
             writeln!(f, "  {did:<7}  {id:<width$}  {:>8}  {reason}", human_bytes(*bytes))?;
             match outcome {
-                Some(Outcome::Removed { foreign, .. }) if !foreign.is_empty() => {
+                Some(RemovalOutcome::Removed { foreign, .. }) if !foreign.is_empty() => {
                     writeln!(
                         f,
                         "           its folder stays, with files that pgstow did not write: {}",
                         foreign.join(", ")
                     )?;
                 }
-                Some(Outcome::Removed {
+                Some(RemovalOutcome::Removed {
                     versions_stay: true, ..
                 }) => {
                     writeln!(
@@ -247,7 +247,7 @@ impl StorePrune {
                         "           old versions of its objects stay in the bucket until a rule removes them"
                     )?;
                 }
-                Some(Outcome::Failed { error, .. }) => {
+                Some(RemovalOutcome::Failed { error, .. }) => {
                     writeln!(f, "           {}: {}; hint: {}", error.code, error.message, error.hint)?;
                 }
                 _ => {}

@@ -7,7 +7,6 @@ use crate::repository::catalog::tests::{id, plant};
 use crate::repository::manifest::tests::sample;
 use crate::repository::retention::Policy;
 use crate::repository::retention::Tier;
-use crate::run::stop::Reason;
 use crate::store::memory::{Fault, MemoryStore, Op};
 
 /// No signatures are required.
@@ -31,16 +30,14 @@ async fn prune(store: &MemoryStore, request: PruneRequest) -> PruneReport {
         policy: Policy::Days(7),
         keep_last: 1,
     };
-    run(
-        &stores,
-        &retention,
-        &request,
-        &NOBODY,
-        NOW.parse().unwrap(),
-        &Stop::new(),
-    )
-    .await
-    .unwrap()
+    let job = Job {
+        stores: &stores,
+        retention: &retention,
+        trust: &NOBODY,
+        now: NOW.parse().unwrap(),
+        stop: &Stop::new(),
+    };
+    run(&job, &request).await.unwrap()
 }
 
 fn folders(store: &MemoryStore) -> Vec<String> {
@@ -208,8 +205,14 @@ async fn a_stop_between_two_backups_ends_it_and_says_how_far_it_came() {
     let stop = Stop::new();
     stop.request(Reason::Signal(Signal::Terminate));
     let request = PruneRequest::default();
-    let stopped = run(&stores, &retention, &request, &NOBODY, NOW.parse().unwrap(), &stop).await;
-    let error = stopped.unwrap_err();
+    let job = Job {
+        stores: &stores,
+        retention: &retention,
+        trust: &NOBODY,
+        now: NOW.parse().unwrap(),
+        stop: &stop,
+    };
+    let error = run(&job, &request).await.unwrap_err();
     assert_eq!(error.code(), Code::Interrupted(Signal::Terminate));
     assert!(error.message().contains("0 backups were removed"), "{error}");
     assert_eq!(store.keys().len(), 12);

@@ -16,7 +16,7 @@ use super::tables::named;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{Around, Named, Refusal, Wire, is_presence};
+use crate::postgres::{Around, Named, Names, Refusal, Session, Wire, is_presence};
 
 /// How many objects an error lists.
 const NAMED: usize = 5;
@@ -120,44 +120,7 @@ pub(super) async fn survey(
         }
     }
     let mut found = Surroundings::default();
-    let mut keys = Vec::new();
-    for key in session.foreign_keys(&tables).await? {
-        if !key.is_ours {
-            let user = &session.server().user;
-            let what = format!(
-                "the role {user} may not drop and make again the foreign key {} of {}",
-                key.name, key.table
-            );
-            return Err(Error::new(Code::Permission, what).hint(format!(
-                "restore as the owner of {}, or as a member of that role",
-                key.table
-            )));
-        }
-        found.loosen.push(key.dropping());
-        found.beside.extend([key.of.clone(), key.to.clone()]);
-        let what = format!("the foreign key {} of {}", key.name, key.table);
-        let tag = format!("{} {}", key.of.1, key.name);
-        let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
-        if !key.is_own {
-            keys.push(Tie::new(what, key.making()));
-            continue;
-        }
-        // The archive makes the key of the root. A partition that stays gets its own key before it is attached; one
-        // that is made anew has the name of the root's key, whatever it had before.
-        for copy in &key.copies {
-            let (schema, table) = &copy.of;
-            let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
-            if !tables.contains(&copy.of) {
-                found.ties.push(Tie::new(what, copy.making()));
-            } else if comes {
-                keys.push(Tie::new(what, copy.renaming(&key.name)));
-            }
-        }
-        if !comes {
-            let why = format!("{ON_A_TABLE}: {}", key.making());
-            found.left_out.push(LeftOut { what, why });
-        }
-    }
+    let keys = found.take_keys(session, &tables, replaced).await?;
     for around in session.around(&tables).await? {
         found.take(around, replaced);
     }
@@ -278,6 +241,50 @@ fn needed(dependents: &[String]) -> Error {
 }
 
 impl Surroundings {
+    /// Takes the foreign keys of these tables, and those that refer to them. Returns the keys that are made again at
+    /// the end.
+    async fn take_keys(&mut self, session: &Session, tables: &Names, replaced: &[&Item]) -> Result<Vec<Tie>> {
+        let mut keys = Vec::new();
+        for key in session.foreign_keys(tables).await? {
+            if !key.is_ours {
+                let user = &session.server().user;
+                let what = format!(
+                    "the role {user} may not drop and make again the foreign key {} of {}",
+                    key.name, key.table
+                );
+                return Err(Error::new(Code::Permission, what).hint(format!(
+                    "restore as the owner of {}, or as a member of that role",
+                    key.table
+                )));
+            }
+            self.loosen.push(key.dropping());
+            self.beside.extend([key.of.clone(), key.to.clone()]);
+            let what = format!("the foreign key {} of {}", key.name, key.table);
+            let tag = format!("{} {}", key.of.1, key.name);
+            let comes = comes(replaced, "FK CONSTRAINT", &key.of.0, &tag);
+            if !key.is_own {
+                keys.push(Tie::new(what, key.making()));
+                continue;
+            }
+            // The archive makes the key of the root. A partition that stays gets its own key before it is attached;
+            // one that is made anew has the name of the root's key, whatever it had before.
+            for copy in &key.copies {
+                let (schema, table) = &copy.of;
+                let what = format!("the foreign key {} of the partition {schema}.{table}", copy.name);
+                if !tables.contains(&copy.of) {
+                    self.ties.push(Tie::new(what, copy.making()));
+                } else if comes {
+                    keys.push(Tie::new(what, copy.renaming(&key.name)));
+                }
+            }
+            if !comes {
+                let why = format!("{ON_A_TABLE}: {}", key.making());
+                self.left_out.push(LeftOut { what, why });
+            }
+        }
+        Ok(keys)
+    }
+
     fn take(&mut self, around: Around, replaced: &[&Item]) {
         self.loosen.extend(around.loosen);
         match (around.tie, around.policy) {

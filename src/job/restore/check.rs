@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 
+use super::Job;
+use super::context::{ArchiveRun, Run};
 use super::plan::LeftOut;
-use super::prepared::Archive;
 use super::ready::{Target, some_of};
-use super::rows::{self, Backup, Copy, Seen};
-use super::{Job, Loader};
+use super::rows::{self, Backup, BlockCopy, RowDigests};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Loading};
 use crate::format::script::Sum;
@@ -48,18 +48,13 @@ enum Verdict {
 
 /// Compares all tables that were loaded, except the entries in `lost`, as many at once as there are jobs; then the
 /// large objects.
-pub(super) async fn run(
-    job: &Job<'_>,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    manifest: &Manifest,
-    lost: &HashSet<i64>,
-) -> Result<Comparison> {
+pub(super) async fn run(steps: ArchiveRun<'_>, manifest: &Manifest, lost: &HashSet<i64>) -> Result<Comparison> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run { job, target, .. } = run;
     let backup = archive.backup(loader.store);
-    let is_lost = |copy: &Copy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
+    let is_lost = |copy: &BlockCopy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
     // All blocks whose rows go through one root are compared together.
-    let mut places: BTreeMap<Vec<u8>, Vec<Copy>> = BTreeMap::new();
+    let mut places: BTreeMap<Vec<u8>, Vec<BlockCopy>> = BTreeMap::new();
     let mut comparison = Comparison::default();
     for copy in rows::copies(backup)? {
         places.entry(copy.place.clone()).or_default().push(copy);
@@ -107,7 +102,7 @@ struct Comparing<'a> {
     source_major: u32,
     /// Partitions that the backup does not have were attached again.
     beside: bool,
-    open: Mutex<VecDeque<Vec<Copy>>>,
+    open: Mutex<VecDeque<Vec<BlockCopy>>>,
     found: Mutex<Comparison>,
     /// Waits once until the server has counted the changes of other sessions.
     has_waited: OnceCell<()>,
@@ -125,7 +120,7 @@ impl Comparing<'_> {
             };
             let verdict = self.compare(wire, &copies).await?;
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = |copy: &Copy| self.backup.stored.name(copy.index);
+            let name = |copy: &BlockCopy| self.backup.stored.name(copy.index);
             match verdict {
                 Verdict::Equal => found.equal += copies.len(),
                 Verdict::Different(how) => {
@@ -175,7 +170,7 @@ impl Comparing<'_> {
         Ok(wire)
     }
 
-    async fn compare(&self, wire: &mut Wire, copies: &[Copy]) -> Result<Verdict> {
+    async fn compare(&self, wire: &mut Wire, copies: &[BlockCopy]) -> Result<Verdict> {
         let stored = self.backup.stored;
         let [first, ..] = copies else { return Ok(Verdict::Equal) };
         self.job.observer.table(&stored.name(first.index));
@@ -230,7 +225,7 @@ impl Comparing<'_> {
     }
 
     /// Other sessions hold it and do not release it in time.
-    async fn locked(&self, first: &Copy, copies: &[Copy]) -> Verdict {
+    async fn locked(&self, first: &BlockCopy, copies: &[BlockCopy]) -> Verdict {
         let stored = self.backup.stored;
         let own = copies.iter().filter_map(|copy| stored.tables[copy.index].clone());
         let mut names: Vec<(String, String)> = own.collect();
@@ -246,7 +241,7 @@ impl Comparing<'_> {
         Verdict::NotProved(not_locked(wait, &stored.name(first.index), &holders).message())
     }
 
-    async fn is_sum(&self, copies: &[Copy], seen: &Seen) -> Result<bool> {
+    async fn is_sum(&self, copies: &[BlockCopy], seen: &RowDigests) -> Result<bool> {
         let mut sum = Sum::default();
         for copy in copies {
             sum.merge(rows::sum(self.job, self.backup, copy).await?);
@@ -254,15 +249,15 @@ impl Comparing<'_> {
         Ok(sum == seen.sum)
     }
 
-    fn is_of_extension(&self, copies: &[Copy]) -> bool {
+    fn is_of_extension(&self, copies: &[BlockCopy]) -> bool {
         let of_extensions = &self.backup.plan.order.of_extensions;
-        let id = |copy: &Copy| self.backup.stored.head.data[copy.index].dump_id;
+        let id = |copy: &BlockCopy| self.backup.stored.head.data[copy.index].dump_id;
         copies.iter().any(|copy| of_extensions.contains(&id(copy)))
     }
 
     /// Uses the server's statistics of a table that this run has made. A query would be planned over the table, and
     /// planning evaluates the expressions in its indexes.
-    async fn others_have_written(&self, wire: &mut Wire, copy: &Copy, ours: u64) -> bool {
+    async fn others_have_written(&self, wire: &mut Wire, copy: &BlockCopy, ours: u64) -> bool {
         let Some(table) = copy.place.strip_prefix(b"ONLY ") else {
             return false;
         };

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn settings_come_before_the_data_unless_they_stand_in_its_way() {
         let item = Item {
-            entry: crate::format::archive::Entry {
+            entry: crate::format::archive::TocEntry {
                 desc: "DATABASE PROPERTIES".into(),
                 ..Default::default()
             },

@@ -365,16 +365,16 @@ impl Leaving<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
                 namespace: Some("s".into()),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

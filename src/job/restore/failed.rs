@@ -177,17 +177,17 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn what_needs_something_that_failed_is_told_with_it() {
         let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
                 namespace: Some("s".into()),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {
@@ -227,12 +227,12 @@ mod tests {
     #[test]
     fn a_table_that_lacks_its_owner_alone_is_there() {
         let table = Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: 1,
                 desc: "TABLE".into(),
                 tag: "one".into(),
                 namespace: Some("s".into()),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details::default(),

@@ -7,11 +7,11 @@
 
 mod acting;
 mod each;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use acting::Acting;
-use tokio_postgres::error::SqlState;
 
 use super::Job;
 use super::failed::Losses;
@@ -19,13 +19,13 @@ use super::plan::Plan;
 use super::positions::positions;
 use super::ready::{Target, some_of};
 use super::rows::{self, Backup, execute, refused};
-use super::state::{Stage, State};
+use super::state::State;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Loading};
 use crate::format::script::Sum;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::quoting::{literal, qualified};
-use crate::postgres::{ForeignKey, Refusal, Session, Trigger, Wire, not_locked};
+use crate::postgres::quoting::literal;
+use crate::postgres::{ForeignKey, Session, TableTrigger, Wire};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
 
@@ -36,7 +36,7 @@ pub(super) struct InPlace {
     /// emptied.
     emptied: Vec<String>,
     foreign_keys: Vec<ForeignKey>,
-    triggers: Vec<Trigger>,
+    triggers: Vec<TableTrigger>,
     /// The session silences the triggers, not single statements.
     as_replica: bool,
     check: bool,
@@ -44,6 +44,14 @@ pub(super) struct InPlace {
     keep_going: bool,
     /// The roles that load the rows.
     acting: Acting,
+}
+
+/// What the steps of the transaction work with.
+#[derive(Clone, Copy)]
+struct Refill<'a> {
+    job: &'a Job<'a>,
+    backup: Backup<'a>,
+    work: &'a InPlace,
 }
 
 /// The result.
@@ -236,7 +244,7 @@ pub(super) async fn run(
 ) -> Result<Filled> {
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_loading_wire().await?;
-    let done = filled(job, backup, &session, &mut wire, work, state).await;
+    let done = filled(Refill { job, backup, work }, &session, &mut wire, state).await;
     if done.is_err() {
         rows::roll_back(&mut wire).await;
     }
@@ -246,13 +254,8 @@ pub(super) async fn run(
 }
 
 /// Loads every table, or none.
-async fn all(
-    job: &Job<'_>,
-    backup: Backup<'_>,
-    wire: &mut Wire,
-    work: &InPlace,
-    copies: &[rows::Copy],
-) -> Result<usize> {
+async fn all(refill: Refill<'_>, wire: &mut Wire, copies: &[rows::BlockCopy]) -> Result<usize> {
+    let Refill { job, backup, work } = refill;
     let mut expected: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
     if work.check {
         // They were empty when they were looked at.
@@ -266,7 +269,7 @@ async fn all(
             }
         }
     }
-    let mut open: VecDeque<&rows::Copy> = copies.iter().collect();
+    let mut open: VecDeque<&rows::BlockCopy> = copies.iter().collect();
     // How many in a row were refused: they wait for others to be loaded.
     let mut waiting = 0;
     while let Some(copy) = open.pop_front() {
@@ -309,68 +312,10 @@ fn other_rows(table: &str) -> Error {
     )
 }
 
-async fn filled(
-    job: &Job<'_>,
-    backup: Backup<'_>,
-    session: &Session,
-    wire: &mut Wire,
-    work: &InPlace,
-    state: &State,
-) -> Result<Filled> {
-    let (plan, stored) = (backup.plan, backup.stored);
-    let wait = job.settings.postgres.lock_wait;
-    let names = tables(stored, plan)?;
+async fn filled(refill: Refill<'_>, session: &Session, wire: &mut Wire, state: &State) -> Result<Filled> {
+    let Refill { job, backup, work } = refill;
     let encoding = rows::encoding(backup.items);
-    // A server that checks its clients ends the work of a lost client; not every server can.
-    if let Err(refusal @ Refusal::Broken(_)) = wire.execute(b"SET client_connection_check_interval = 1000").await {
-        return Err(refusal.into_error());
-    }
-    let begin = format!(
-        "SET client_encoding = 'UTF8'; SET client_min_messages = error; SET statement_timeout = 0; \
-         SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET xmloption = content; \
-         SET lock_timeout = {}; BEGIN",
-        wait.as_millis()
-    );
-    execute(wire, &begin).await?;
-    let mut touched = names.clone();
-    let keys = &work.foreign_keys;
-    touched.extend(keys.iter().flat_map(|key| [key.of.clone(), key.to.clone()]));
-    let locked = lock_all(wire, &names, work).await;
-    if let Err(refusal) = locked {
-        if !refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
-            return Err(refused("cannot lock the tables", refusal));
-        }
-        return Err(not_locked(wait, "the tables", &session.holders(&touched).await));
-    }
-    // They were listed before the lock, and a trigger that was made since would fire as this role.
-    let about = (session.server().major, !work.emptied.is_empty());
-    let changed = wire.changed_around(&names, &work.foreign_keys, &work.triggers, about);
-    let changed = changed
-        .await
-        .map_err(|refusal| refused("cannot look at the tables again", refusal))?;
-    if let Some(what) = changed {
-        let what = format!("the target has changed since it was checked: {what}");
-        return Err(Error::new(Code::RestoreErr, what).hint("run it again"));
-    }
-    job.observer.phase("emptying the tables");
-    if work.as_replica {
-        execute(wire, "SET LOCAL session_replication_role = replica").await?;
-    } else {
-        for trigger in &work.triggers {
-            execute(wire, &trigger.disabling()).await?;
-        }
-    }
-    for key in keys {
-        let statement = key.dropping();
-        if let Err(refusal) = wire.execute(statement.as_bytes()).await {
-            // A table of another role that the key refers to could not be locked before.
-            if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) {
-                let what = format!("what {statement} needs");
-                return Err(not_locked(wait, &what, &session.holders(&touched).await));
-            }
-            return Err(refused(&statement, refusal));
-        }
-    }
+    transaction::open(refill, session, wire).await?;
     let archives = format!("SET client_encoding = {}", literal(&encoding));
     let copies = rows::in_turn(rows::copies(backup)?, backup);
     let mut replaced = None;
@@ -387,58 +332,27 @@ async fn filled(
 
     execute(wire, &archives).await?;
     job.observer.phase("loading the data");
-    job.observer.estimate(plan.stored_bytes());
+    job.observer.estimate(backup.plan.stored_bytes());
     let filled = if work.keep_going {
         let emptied = !work.emptied.is_empty();
-        each::fill(job, backup, wire, copies, work, emptied).await?
+        each::fill(refill, wire, copies, emptied).await?
     } else {
         Filled {
-            compared: all(job, backup, wire, work, &copies).await?,
+            compared: all(refill, wire, &copies).await?,
             losses: Losses::default(),
             replaced,
         }
     };
 
     execute(wire, "SET client_encoding = 'UTF8'").await?;
-    if !work.as_replica {
-        for trigger in &work.triggers {
-            execute(wire, &trigger.enabling()).await?;
-        }
-    }
-    if !work.foreign_keys.is_empty() {
-        job.observer.phase("checking the references");
-    }
-    for key in &work.foreign_keys {
-        let made = work.acting.make(wire, key).await;
-        made.map_err(|refusal| {
-            if !refusal.is(&SqlState::FOREIGN_KEY_VIOLATION) {
-                let what = format!("the foreign key {} of {} could not be made again", key.name, key.table);
-                return refused(&what, refusal);
-            }
-            let what = format!("the foreign key {} of {} would not hold", key.name, key.table);
-            let to = qualified(&key.to.0, &key.to.1);
-            refused(&what, refusal).hint(format!(
-                "the rows of {} and of {to} must be from the same backup: name both with --table; rows written since \
-                 the backup are then lost: to keep them, make copies with --into and copy the missing rows",
-                key.table
-            ))
-        })?;
-    }
-    state.set(Stage::Committing);
-    match wire.execute(b"COMMIT").await {
-        Err(refusal @ Refusal::Server { .. }) => {
-            state.set(Stage::Untouched);
-            return Err(refused("the rows could not be committed", refusal));
-        }
-        Err(refusal) => return Err(refusal.into_error()),
-        Ok(()) => state.set(Stage::Committed),
-    }
+    transaction::enable_checks(refill, wire).await?;
+    transaction::commit(wire, state).await?;
     positions(backup, wire, &encoding).await?;
     Ok(filled)
 }
 
 /// The number of rows in all of these tables.
-async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u64> {
+async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::BlockCopy]) -> Result<u64> {
     let mut places: BTreeSet<&[u8]> = BTreeSet::new();
     let mut held = 0;
     for copy in copies {
@@ -451,38 +365,8 @@ async fn held(job: &Job<'_>, wire: &mut Wire, copies: &[rows::Copy]) -> Result<u
 }
 
 /// The sum of what the table holds now.
-async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::Copy) -> Result<Sum> {
+async fn sum(job: &Job<'_>, wire: &mut Wire, copy: &rows::BlockCopy) -> Result<Sum> {
     let seen = rows::read_between(wire, copy, job.settings.postgres.stall).await;
     seen.map(|seen| seen.sum)
         .map_err(|refusal| refused("cannot read the rows again", refusal))
-}
-
-/// Before anything else and in a fixed order, so that two runs of pgstow do not wait for each other.
-async fn lock_all(wire: &mut Wire, names: &[(String, String)], work: &InPlace) -> std::result::Result<(), Refusal> {
-    let mut all: Vec<&(String, String)> = names.iter().collect();
-    for key in &work.foreign_keys {
-        all.push(&key.of);
-        // A table that may not be locked in this mode is locked when its key is dropped.
-        all.extend(key.to_is_ours.then_some(&key.to));
-    }
-    all.sort();
-    all.dedup();
-    // A partitioned table is locked together with partitions that the backup does not have.
-    let spelt = |table: &(String, String)| match work.acting.is_root(table) {
-        true => qualified(&table.0, &table.1),
-        false => format!("ONLY {}", qualified(&table.0, &table.1)),
-    };
-    let tables: Vec<String> = all.into_iter().map(spelt).collect();
-    let lock = |mode: &str| format!("LOCK TABLE {} IN {mode} MODE", tables.join(", "));
-    if !(work.foreign_keys.is_empty() && work.triggers.is_empty() && work.emptied.is_empty()) {
-        return wire.execute(lock("ACCESS EXCLUSIVE").as_bytes()).await;
-    }
-    wire.execute(b"SAVEPOINT unlocked").await?;
-    match wire.execute(lock("SHARE ROW EXCLUSIVE").as_bytes()).await {
-        // A role that may only insert cannot take this lock: then others may insert too.
-        Err(refusal) if refusal.is(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            wire.execute(b"ROLLBACK TO SAVEPOINT unlocked").await
-        }
-        locked => locked,
-    }
 }

@@ -7,8 +7,8 @@
 
 mod copies;
 pub(super) mod definition;
+mod destination;
 mod making;
-mod place;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,15 +17,15 @@ use super::load::Load;
 use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
-use super::rows::Copy as Rows;
+use super::rows::BlockCopy;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::identifier;
-use crate::postgres::{Room, Standing};
+use crate::postgres::{ExistingObject, Room};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
-use place::Place;
+use destination::Destination;
 
 pub(super) use making::run;
 
@@ -34,7 +34,7 @@ pub(super) use making::run;
 pub(super) struct Copies {
     schema: String,
     makes_schema: bool,
-    tables: Vec<Copy>,
+    tables: Vec<TableCopy>,
     /// The encoding of the archive's text.
     encoding: String,
     check: bool,
@@ -44,19 +44,19 @@ pub(super) struct Copies {
 
 /// One table under another name.
 #[derive(Debug)]
-struct Copy {
+struct TableCopy {
     /// In the backup: `app.orders`.
     of: String,
     /// Schema and name.
     place: (String, String),
     /// The existing table, which is replaced.
-    replaced: Option<Standing>,
+    replaced: Option<ExistingObject>,
     entry: i64,
     definition: Vec<u8>,
     access_method: Option<String>,
     /// Only its owner can read the copy, since others could read only some rows of the table.
     is_guarded: bool,
-    rows: Vec<Rows>,
+    rows: Vec<BlockCopy>,
     count: u64,
     finishing: Vec<Finishing>,
 }
@@ -69,7 +69,7 @@ struct Finishing {
     statement: Vec<u8>,
 }
 
-impl Copy {
+impl TableCopy {
     fn name(&self) -> String {
         format!("{}.{}", self.place.0, self.place.1)
     }
@@ -106,7 +106,7 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
                 .hint("leave --keep-going out, or --into"),
         );
     }
-    if Place::parse(into)?.name.is_some() && request.tables.len() > 1 {
+    if Destination::parse(into)?.name.is_some() && request.tables.len() > 1 {
         return Err(several());
     }
     Ok(())
@@ -133,7 +133,7 @@ pub(super) async fn prepare(
     excluded: &HashSet<i64>,
     request: &RestoreRequest,
 ) -> Result<(Copies, Plan, Vec<String>)> {
-    let place = Place::parse(request.into.as_deref().unwrap_or_default())?;
+    let place = Destination::parse(request.into.as_deref().unwrap_or_default())?;
     let named = choice::named(stored, items, &request.tables)?;
     if place.name.is_some() && named.len() > 1 {
         return Err(several());
@@ -185,7 +185,7 @@ pub(super) async fn prepare(
     let asked: Vec<_> = items.iter().map(super::tables::named).collect();
     let exist = session.exist(&asked).await?;
     let lacking = items.iter().zip(exist).filter(|(_, exists)| !exists);
-    let mut archive = copies::Source {
+    let mut archive = copies::CopySource {
         stored,
         items,
         lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),
@@ -219,7 +219,7 @@ pub(super) async fn prepare(
     Ok((copies, plan, warnings.into_iter().collect()))
 }
 
-fn check_room(target: &Target, place: &Place, room: &Room) -> Result<()> {
+fn check_room(target: &Target, place: &Destination, room: &Room) -> Result<()> {
     let user = &target.session.server().user;
     let refused = |what: String, grant: String| {
         let to = identifier(user);
@@ -247,7 +247,7 @@ fn check_room(target: &Target, place: &Place, room: &Room) -> Result<()> {
 /// Whether the existing relation of this name may be replaced. `is_known`: the backup has a relation of this name.
 fn check_replaced(
     target: &Target,
-    there: &Standing,
+    there: &ExistingObject,
     (schema, name): &(String, String),
     is_known: bool,
     request: &RestoreRequest,
@@ -284,7 +284,7 @@ fn check_replaced(
 }
 
 /// The plan for reports, and for what has to be read.
-fn planned(stored: &StoredArchive, tables: &[Copy], left_out: Vec<LeftOut>) -> Plan {
+fn planned(stored: &StoredArchive, tables: &[TableCopy], left_out: Vec<LeftOut>) -> Plan {
     let mut blocks: Vec<usize> = tables
         .iter()
         .flat_map(|table| table.rows.iter().map(|rows| rows.index))
@@ -333,7 +333,7 @@ impl Copies {
     }
 
     pub fn report(&self) -> Vec<CopyReport> {
-        let report = |table: &Copy| CopyReport {
+        let report = |table: &TableCopy| CopyReport {
             table: table.of.clone(),
             copy: table.name(),
             rows: table.count,

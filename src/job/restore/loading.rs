@@ -12,7 +12,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Load, Part};
-use super::order::Order;
+use super::order::LoadOrder;
 use super::plan::Plan;
 use super::queue::{self, Again, Queue};
 use super::rows::changed_on_the_way;
@@ -148,7 +148,7 @@ impl Loader<'_> {
     async fn past(
         &self,
         load: &Load,
-        order: &Order,
+        order: &LoadOrder,
         mut error: Error,
         number: &mut usize,
         cancel: &CancellationToken,

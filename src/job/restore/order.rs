@@ -11,7 +11,7 @@ use crate::format::archive::Item;
 
 /// The order that loading must keep, by the dump ids of the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Order {
+pub struct LoadOrder {
     /// Loaded after all others, one after the other.
     pub late: HashSet<i64>,
     /// Those of them with generated columns, which would silently get other values if they were loaded earlier.
@@ -22,8 +22,8 @@ pub struct Order {
     pub of_extensions: HashSet<i64>,
 }
 
-impl Order {
-    pub fn of(items: &[Item]) -> Order {
+impl LoadOrder {
+    pub fn of(items: &[Item]) -> LoadOrder {
         let rows: HashSet<i64> = items
             .iter()
             .filter(|item| item.entry.desc == "TABLE DATA")
@@ -64,7 +64,7 @@ impl Order {
                 late.insert(id);
             }
         }
-        Order {
+        LoadOrder {
             late,
             computed,
             behind,
@@ -254,15 +254,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {
@@ -324,7 +324,7 @@ mod tests {
             ));
             items.push(item(20, "TABLE DATA", "t", "", &[10]));
             items.push(item(21, "TABLE DATA", "d", "", &[11]));
-            let order = Order::of(&items);
+            let order = LoadOrder::of(&items);
             assert_eq!(
                 order.late,
                 if late { HashSet::from([20]) } else { HashSet::new() },
@@ -362,7 +362,7 @@ mod tests {
             item(18, "TABLE DATA", "e", "", &[8]),
             item(19, "TABLE DATA", "config", "", &[15]),
         ];
-        let order = Order::of(&items);
+        let order = LoadOrder::of(&items);
         assert_eq!(order.late, HashSet::from([13, 15, 17, 19]));
         assert!(order.computed.is_empty());
         assert_eq!(order.behind, HashMap::from([(19, vec![15])]));
@@ -378,7 +378,7 @@ mod tests {
             item(12, "TABLE DATA", "a", "", &[2]),
             item(13, "TABLE DATA", "b", "", &[3]),
         ];
-        assert_eq!(Order::of(&items).computed, HashSet::from([12, 13]));
+        assert_eq!(LoadOrder::of(&items).computed, HashSet::from([12, 13]));
     }
 
     #[test]
@@ -395,7 +395,7 @@ mod tests {
             item(3, "TABLE DATA", "t", "", &[2]),
             item(4, "TABLE DATA", "spatial_ref_sys", "", &[1]),
         ];
-        let order = Order::of(&items);
+        let order = LoadOrder::of(&items);
         assert_eq!(order.behind, HashMap::from([(3, vec![4])]));
         assert!(order.late.is_empty());
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grants;
 use super::load::Load;
-use super::order::Order;
+use super::order::LoadOrder;
 use super::parts::{self, Divisible};
 use crate::format::archive::{Item, Section};
 use crate::repository::stored_archive::StoredArchive;
@@ -30,7 +30,7 @@ pub struct Plan {
     pub before: Vec<i64>,
     /// In the archive's order. With several jobs, loads that others wait for come first, and the late ones last.
     pub loads: Vec<Load>,
-    pub order: Order,
+    pub order: LoadOrder,
     /// Dump ids of indexes, constraints, triggers and grants.
     pub after: Vec<i64>,
     /// Entries that attach the chosen tables to others that the target has.
@@ -124,7 +124,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
         }
         describe(item, without, &mut plan);
     }
-    plan.order = Order::of(items);
+    plan.order = LoadOrder::of(items);
     if jobs > 1 && !without.definitions && !without.parts {
         pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
     }
@@ -144,7 +144,7 @@ fn divide(
     items: &[Item],
     chosen: &HashSet<i64>,
     jobs: usize,
-    order: &Order,
+    order: &LoadOrder,
 ) -> Vec<Load> {
     let divisible = Divisible::among(items, chosen);
     let allowed: HashSet<i64> = items
@@ -237,7 +237,7 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
 }
 
 /// In the archive's order, except that a table with generated columns comes after the tables that these read.
-fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+fn in_order(pieces: Vec<Load>, order: &LoadOrder) -> Vec<Load> {
     let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
     let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
     [others, computed].into_iter().flat_map(group).collect()
@@ -245,7 +245,7 @@ fn in_order(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
 
 /// First the loads that others wait for, then those that depend on nothing, then those that depend on everything;
 /// each group in the archive's order.
-fn in_turn(pieces: Vec<Load>, order: &Order) -> Vec<Load> {
+fn in_turn(pieces: Vec<Load>, order: &LoadOrder) -> Vec<Load> {
     let of_extension = |piece: &Load| piece.list.iter().any(|id| order.of_extensions.contains(id));
     let (late, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.is_late(piece));
     let (first, others): (Vec<Load>, Vec<Load>) = others.into_iter().partition(of_extension);

@@ -12,7 +12,7 @@ use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::rows::Backup;
 use super::{Job, database, globals, script};
-use crate::format::archive::{BlockContent, Entry, Item};
+use crate::format::archive::{BlockContent, Item, TocEntry};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Psql, RestoreProgram};
 use crate::repository::catalog::Located;
@@ -23,7 +23,7 @@ use crate::units::{count, human_bytes};
 /// Everything that is known before the first change.
 pub(super) struct Prepared {
     pub located: Located,
-    pub source: Source,
+    pub source: BackupData,
     pub target: Target,
     pub globals: Option<GlobalsPlan>,
     pub warnings: Vec<String>,
@@ -41,7 +41,7 @@ pub(super) struct Prepared {
     pub failed: Vec<Failed>,
 }
 
-pub(super) enum Source {
+pub(super) enum BackupData {
     Archive(Box<Archive>),
     /// A plain dump, for psql.
     Script(Psql, Arc<script::Checked>),
@@ -92,21 +92,21 @@ impl Archive {
     }
 }
 
-impl Source {
+impl BackupData {
     /// About how much pg_restore's small files take in TMPDIR: lists of entries, and the archive's head for the steps
     /// that make several objects at once.
     pub fn written_here(&self) -> u64 {
         const LINE: u64 = 64;
         match self {
-            Source::Archive(archive) => 3 * archive.stored.head.length() + LINE * archive.items.len() as u64,
-            Source::Script(..) => 0,
+            BackupData::Archive(archive) => 3 * archive.stored.head.length() + LINE * archive.items.len() as u64,
+            BackupData::Script(..) => 0,
         }
     }
 
     pub fn items(&self) -> &[Item] {
         match self {
-            Source::Archive(archive) => &archive.items,
-            Source::Script(..) => &[],
+            BackupData::Archive(archive) => &archive.items,
+            BackupData::Script(..) => &[],
         }
     }
 }
@@ -116,7 +116,9 @@ impl Prepared {
     pub fn removes(&self, request: &RestoreRequest) -> bool {
         let replaces = |archive: &Archive| !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty();
         match &self.source {
-            Source::Archive(archive) if request.clean => self.target.exists && (request.create || replaces(archive)),
+            BackupData::Archive(archive) if request.clean => {
+                self.target.exists && (request.create || replaces(archive))
+            }
             _ => false,
         }
     }
@@ -150,14 +152,14 @@ impl Prepared {
             not_proved: self.not_proved.clone(),
             failed: self.failed.clone(),
         };
-        if let Source::Archive(archive) = &self.source {
+        if let BackupData::Archive(archive) = &self.source {
             report.pg_restore.clone_from(&archive.pg_restore.version);
             let names: HashSet<(&str, &str)> = self
                 .failed
                 .iter()
                 .map(|one| (one.kind.as_str(), one.name.as_str()))
                 .collect();
-            let lost = |entry: &Entry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
+            let lost = |entry: &TocEntry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}
@@ -194,8 +196,8 @@ impl Prepared {
         let mut step = |text: String| report.steps.push(text);
         if let Some(globals) = &self.globals {
             let owners = match &self.source {
-                Source::Archive(archive) => Some(archive.owners(request)),
-                Source::Script(..) => None,
+                BackupData::Archive(archive) => Some(archive.owners(request)),
+                BackupData::Script(..) => None,
             };
             globals::steps(&self.target, globals, owners.as_ref())
                 .into_iter()
@@ -209,13 +211,13 @@ impl Prepared {
             false => {}
         }
         match &self.source {
-            Source::Script(psql, _) => {
+            BackupData::Script(psql, _) => {
                 step(format!("run the script with psql {} in one transaction", psql.version));
                 if replaces {
                     step(replacing());
                 }
             }
-            Source::Archive(archive) => {
+            BackupData::Archive(archive) => {
                 let plan = &archive.plan;
                 if let Some(work) = &archive.into {
                     report.steps.extend(work.steps());

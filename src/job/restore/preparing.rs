@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::around::{self, Surroundings};
 use super::plan::{self, Plan};
-use super::prepared::{Archive, Prepared, Source};
+use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::{self, Target};
 use super::{
     Job, allowed, asked, exclusion, globals, in_place, inhabited, into, renewing, replacing, rows, script, tables,
@@ -52,9 +52,9 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         job.observer.phase("checking the script");
         let checked = script::check(&located.store, manifest, job.observer, ());
         let (checked, ()) = job.stop.or_stop(checked).await?;
-        Source::Script(psql, Arc::new(checked))
+        BackupData::Script(psql, Arc::new(checked))
     } else {
-        Source::Archive(Box::new(archive(job, request, &located, &target).await?))
+        BackupData::Archive(Box::new(archive(job, request, &located, &target).await?))
     };
     let globals = if request.globals {
         let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
@@ -65,7 +65,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         };
         let plan = globals::plan(&target.session, &sql, trust);
         let plan = job.stop.or_stop(plan).await?;
-        if let Source::Archive(archive) = &source {
+        if let BackupData::Archive(archive) = &source {
             globals::check(&target, &plan, &archive.plan.roles)?;
         }
         Some(plan)
@@ -76,7 +76,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     let mut said = None;
     if target.found.is_superuser {
         let mut warning = SUPERUSER.to_owned();
-        if let Source::Archive(archive) = &source
+        if let BackupData::Archive(archive) = &source
             && let Some(work) = &archive.in_place
             && !work.strangers().is_empty()
         {
@@ -102,7 +102,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
             warnings.push(warning);
         }
     }
-    if let Source::Archive(archive) = &source {
+    if let BackupData::Archive(archive) = &source {
         warnings.extend(archive.warnings.iter().cloned());
     }
     Ok(Prepared {
@@ -156,8 +156,15 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         }
         plan
     } else {
-        let tables = tables::plan(job, target, &located.manifest, &stored, &items, &left.entries, request);
-        job.stop.or_stop(tables).await?
+        let basis = tables::Basis {
+            target,
+            manifest: &located.manifest,
+            stored: &stored,
+            items: &items,
+            excluded: &left.entries,
+            request,
+        };
+        job.stop.or_stop(tables::plan(basis, job.settings.jobs)).await?
     };
     plan.left_out.extend(left.left_out);
     if request.clean && request.tables.is_empty() && !request.create && !request.data_only {

@@ -4,12 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::load::Load;
-use super::order::Order;
+use super::order::LoadOrder;
 use crate::error::{Code, Error};
 
 pub struct Queue<'a> {
     loads: &'a [Load],
-    order: &'a Order,
+    order: &'a LoadOrder,
     in_order: bool,
     /// For each load, the numbers of the loads that must end before it.
     waits: Vec<Vec<usize>>,
@@ -19,7 +19,7 @@ pub struct Queue<'a> {
 }
 
 impl<'a> Queue<'a> {
-    pub fn new(loads: &'a [Load], order: &'a Order, jobs: usize) -> Self {
+    pub fn new(loads: &'a [Load], order: &'a LoadOrder, jobs: usize) -> Self {
         let mut holding: HashMap<i64, Vec<usize>> = HashMap::new();
         for (number, load) in loads.iter().enumerate() {
             for id in &load.list {
@@ -96,7 +96,7 @@ pub struct Again {
 
 /// A table whose functions look at others may be refused because one of these is not loaded yet. Everything before it
 /// in the same load is committed.
-pub fn again(load: &Load, order: &Order, error: &Error) -> Option<Again> {
+pub fn again(load: &Load, order: &LoadOrder, error: &Error) -> Option<Again> {
     let refused = entry_of(error)?;
     let at = load.list.iter().position(|id| *id == refused)?;
     let minds = order.late.contains(&refused) || order.behind.contains_key(&refused);
@@ -151,11 +151,11 @@ mod tests {
         ]
     }
 
-    fn order() -> Order {
-        Order {
+    fn order() -> LoadOrder {
+        LoadOrder {
             late: HashSet::from([6]),
             behind: HashMap::from([(5, vec![2]), (4, vec![4])]),
-            ..Order::default()
+            ..LoadOrder::default()
         }
     }
 
@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn a_late_table_that_is_refused_is_tried_again_and_what_follows_it_is_not_lost() {
-        let order = Order {
+        let order = LoadOrder {
             late: HashSet::from([1, 2, 3]),
-            ..Order::default()
+            ..LoadOrder::default()
         };
         let error = |text: &str| Error::new(Code::RestoreErr, text);
         let refused = error("pg_restore failed with exit status 1: from TOC entry 2; 0 1 TABLE DATA t x: violates");
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!((again_of.failed, again_of.rest), (load(&[2], 0), Some(load(&[3], 0))));
         assert_eq!(again(&load(&[1, 2], 0), &order, &refused).unwrap().rest, None);
         assert_eq!(again(&load(&[1, 3], 0), &order, &refused), None);
-        assert_eq!(again(&load(&[2], 0), &Order::default(), &refused), None);
+        assert_eq!(again(&load(&[2], 0), &LoadOrder::default(), &refused), None);
         let damaged = Error::new(Code::Integrity, refused.message());
         assert_eq!(again(&load(&[2], 0), &order, &damaged), None);
     }

@@ -20,7 +20,7 @@ pub(super) struct Target {
     pub session: Session,
     /// Of the database to restore into.
     pub info: ConnectionInfo,
-    pub found: postgres::Target,
+    pub found: postgres::TargetSurvey,
     /// Whether the database to restore into exists.
     pub exists: bool,
     /// It is a template database, which cannot be dropped as it is.

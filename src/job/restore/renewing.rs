@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use memchr::memmem;
 
-use super::Job;
 use super::around::Surroundings;
+use super::context::{ArchiveRun, Run};
 use super::loading::Loader;
 use super::plan::{self, Plan};
 use super::prepared::Archive;
@@ -80,13 +80,14 @@ pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_
 
 /// Returns `None` if the server has no room for everything at once: then everything is as it was.
 pub(super) async fn replace(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
+    steps: ArchiveRun<'_>,
     definitions: &[Definition],
     removal: &Removal<'_>,
 ) -> Result<Option<Renewed>> {
+    let ArchiveRun { run, archive, .. } = steps;
+    let Run {
+        job, request, target, ..
+    } = run;
     let plan = &archive.plan;
     let names = names(&archive.items, plan);
     let made = match has_the_backups_grants(request) {
@@ -262,16 +263,16 @@ pub(super) async fn check_names(target: &Target, items: &[Item], plan: &Plan) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn an_entry_ends_where_its_definition_ends_whatever_stands_in_it() {
         let item = |id: i64, definition: &str| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: "FUNCTION".into(),
                 tag: format!("f{id}"),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

@@ -9,12 +9,13 @@ use std::collections::{HashSet, VecDeque};
 use tokio_postgres::error::SqlState;
 
 use super::Job;
+use super::context::{ArchiveRun, Run};
 use super::loading::Loader;
 use super::plan::{LeftOut, Plan};
 use super::prepared::Archive;
 use super::ready::Target;
 use super::rows::{self, execute, refused};
-use super::state::{Stage, State};
+use super::state::Stage;
 use super::{refreshing, renewing, silence};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
@@ -27,15 +28,14 @@ pub(super) use room::decide;
 /// Returns what could not be made again around the new tables, after the commit. Returns `None`, with the target as
 /// it was, if the server has no room for one transaction, or if the definitions are not text that this session can
 /// send. If the user asked for one transaction, that is an error.
-pub(super) async fn run(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
-    removal: &Removal<'_>,
-    state: &State,
-) -> Result<Option<Vec<LeftOut>>> {
+pub(super) async fn run(steps: ArchiveRun<'_>, removal: &Removal<'_>) -> Result<Option<Vec<LeftOut>>> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run {
+        job,
+        request,
+        target,
+        state,
+    } = run;
     // Before anything is locked.
     let (Some(first), Some(following)) = (
         renewing::first(archive, target, loader).await?,
@@ -44,13 +44,13 @@ pub(super) async fn run(
         return not_done(request, NO_TEXT);
     };
     job.observer.phase("replacing the definitions");
-    let Some(renewed) = renewing::replace(job, request, archive, target, &first, removal).await? else {
+    let Some(renewed) = renewing::replace(steps, &first, removal).await? else {
         return not_done(request, NO_ROOM);
     };
 
     let mut wire = renewed.session.into_wire().await?;
     let objects = renewing::made_objects(request, &archive.items, &archive.plan);
-    let filled = fill(job, archive, target, loader, &mut wire, (&following, &objects)).await;
+    let filled = fill(steps, &mut wire, (&following, &objects)).await;
     if filled.is_err() {
         rows::roll_back(&mut wire).await;
     }
@@ -143,13 +143,12 @@ fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
 
 /// Loads the rows and makes what follows them. Returns what could not be made again.
 async fn fill(
-    job: &Job<'_>,
-    archive: &Archive,
-    target: &Target,
-    loader: &Loader<'_>,
+    steps: ArchiveRun<'_>,
     wire: &mut Wire,
     (following, objects): (&Following, &[u32]),
 ) -> Result<Vec<LeftOut>> {
+    let ArchiveRun { run, archive, loader } = steps;
+    let Run { job, target, .. } = run;
     job.observer.phase("loading the data");
     job.observer.estimate(archive.plan.stored_bytes());
     define(job, target, wire, &following.objects).await?;

@@ -43,7 +43,7 @@ pub(super) struct Backup<'a> {
 
 /// One COPY of a block, and how its rows are read again.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct BlockCopy {
     pub index: usize,
     pub statement: Vec<u8>,
     /// The table to read the rows from. Several blocks may be loaded through one root.
@@ -55,7 +55,7 @@ pub(super) struct Copy {
 
 /// What a table holds.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct RowDigests {
     /// In the order in which the rows came.
     pub digest: BlockDigest,
     /// Independent of the order.
@@ -151,7 +151,7 @@ pub(super) async fn settle(wire: &mut Wire, encoding: &str, wait: Duration) -> R
 
 /// The order in which one session loads them: first an extension's own tables; tables that look at others after
 /// these, and last of all those that would silently compute other values.
-pub(super) fn in_turn(mut copies: Vec<Copy>, backup: Backup<'_>) -> Vec<Copy> {
+pub(super) fn in_turn(mut copies: Vec<BlockCopy>, backup: Backup<'_>) -> Vec<BlockCopy> {
     let order = &backup.plan.order;
     copies.sort_by_key(|copy| {
         let id = backup.stored.head.data[copy.index].dump_id;
@@ -167,7 +167,7 @@ pub(super) fn in_turn(mut copies: Vec<Copy>, backup: Backup<'_>) -> Vec<Copy> {
 }
 
 /// The copies of the tables that are loaded, in the archive's order.
-pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<Copy>> {
+pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<BlockCopy>> {
     let stored = backup.stored;
     let statements = stored.head.copy_statements()?;
     let mut blocks: Vec<usize> = backup.plan.blocks().collect();
@@ -189,7 +189,7 @@ pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<Copy>> {
         } else {
             b"ONLY "
         };
-        Ok(Copy {
+        Ok(BlockCopy {
             index,
             statement: loading.statement(),
             place: [only, loading.table].concat(),
@@ -279,7 +279,11 @@ pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
 
 /// What the table holds now, in the columns that the backup has. If the server sends no byte for `stall`, reading
 /// fails.
-pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+pub(super) async fn read_again(
+    wire: &mut Wire,
+    copy: &BlockCopy,
+    stall: Duration,
+) -> std::result::Result<RowDigests, Refusal> {
     let clock = StallClock::default();
     let mut rows = Summed {
         sum: RowSum::of(&copy.names),
@@ -289,7 +293,7 @@ pub(super) async fn read_again(wire: &mut Wire, copy: &Copy, stall: Duration) ->
         clock: clock.clone(),
     };
     copy_out(wire, &copy.place, &copy.columns, (&clock, stall), &mut rows).await?;
-    Ok(Seen {
+    Ok(RowDigests {
         digest: BlockDigest {
             content: BlockContent::Table { rows: rows.rows },
             bytes: rows.bytes,
@@ -308,7 +312,11 @@ const PRINTING: [&str; 2] = [
 
 /// The same in a session that loads rows, with the settings restored afterwards. After a refusal they are not
 /// restored here: ending the transaction or the savepoint does it.
-pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<Seen, Refusal> {
+pub(super) async fn read_between(
+    wire: &mut Wire,
+    copy: &BlockCopy,
+    stall: Duration,
+) -> std::result::Result<RowDigests, Refusal> {
     let [printed, own] = PRINTING;
     wire.execute(printed.as_bytes()).await?;
     let seen = read_again(wire, copy, stall).await?;
@@ -317,7 +325,7 @@ pub(super) async fn read_between(wire: &mut Wire, copy: &Copy, stall: Duration) 
 }
 
 /// The number of rows, read by their first column.
-pub(super) async fn count(wire: &mut Wire, copy: &Copy, stall: Duration) -> std::result::Result<u64, Refusal> {
+pub(super) async fn count(wire: &mut Wire, copy: &BlockCopy, stall: Duration) -> std::result::Result<u64, Refusal> {
     let clock = StallClock::default();
     let mut rows = Counted {
         rows: 0,
@@ -395,7 +403,7 @@ where
     read.await
 }
 
-async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sender<Piece>>) -> Read {
+async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy, pieces: Option<Sender<Piece>>) -> Read {
     let sink = Passing {
         pieces,
         batch: Vec::with_capacity(PIECE),
@@ -408,7 +416,7 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &Copy, pieces: Option<Sen
 type Read = Result<std::result::Result<Sum, ArchiveError>>;
 
 /// The sum of the backup's own rows.
-pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &Copy) -> Result<Sum> {
+pub(super) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy) -> Result<Sum> {
     let sum = read(job, backup, copy, None).await?;
     sum.map_err(|error| unread(backup.stored, copy.index, error))
 }
@@ -418,7 +426,7 @@ pub(super) async fn load(
     job: &Job<'_>,
     backup: Backup<'_>,
     wire: &mut Wire,
-    copy: &Copy,
+    copy: &BlockCopy,
 ) -> std::result::Result<Sum, Unloaded> {
     let name = backup.stored.name(copy.index);
     job.observer.table(&name);

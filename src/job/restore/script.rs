@@ -19,7 +19,7 @@ use crate::settings;
 use checked::Stored;
 pub(crate) use checked::{Checked, check};
 
-pub(crate) struct Place<'a> {
+pub(crate) struct ScriptTarget<'a> {
     pub psql: &'a Psql,
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
@@ -57,7 +57,7 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
 
 /// Runs the script in one transaction. The object is read a second time. No byte that differs from the checked bytes
 /// reaches psql, and the commit is sent only after all of it has matched.
-pub(crate) async fn run(place: &Place<'_>, checked: &Arc<Checked>) -> std::result::Result<(), Failed> {
+pub(crate) async fn run(place: &ScriptTarget<'_>, checked: &Arc<Checked>) -> std::result::Result<(), Failed> {
     let transaction = Arc::new(AtomicI64::new(0));
     let Err(error) = feed_psql(place, checked, &transaction).await else {
         return Ok(());
@@ -83,7 +83,7 @@ enum Ending {
 }
 
 async fn feed_psql(
-    place: &Place<'_>,
+    place: &ScriptTarget<'_>,
     checked: &Arc<Checked>,
     transaction: &Arc<AtomicI64>,
 ) -> std::result::Result<(), Ending> {

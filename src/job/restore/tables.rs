@@ -3,7 +3,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::Job;
 use super::choice::{self, Choice};
 use super::partitions::{self, Through};
 use super::plan::{self, Plan};
@@ -12,36 +11,32 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, Loading};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::{identifier, qualified};
-use crate::postgres::{Kind, Named};
+use crate::postgres::{Named, ObjectKind};
 use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::StoredArchive;
 
-pub(super) async fn plan(
-    job: &Job<'_>,
-    target: &Target,
-    manifest: &Manifest,
-    stored: &StoredArchive,
-    items: &[Item],
-    excluded: &HashSet<i64>,
-    request: &RestoreRequest,
-) -> Result<Plan> {
-    let mut relations = choice::relations(stored, items, &request.tables)?;
-    relations.retain(|id| !excluded.contains(id));
-    if let Some(stays) = choice::named(stored, items, &request.tables)?
-        .iter()
-        .find(|(_, id)| excluded.contains(id))
-    {
-        let what = format!("--table names {}.{}, but --exclude leaves it out", stays.0.0, stays.0.1);
-        return Err(Error::config(what).hint("leave one of the two out"));
-    }
-    let named: Vec<Named<'_>> = items.iter().map(named).collect();
-    let exist = target.session.exist(&named).await?;
-    let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
-    for item in items.iter().filter(|item| item.entry.desc == "OPERATOR") {
-        if let (Some(is_there), Some(operator)) = (exists.get_mut(&item.entry.dump_id), operator(item)) {
-            *is_there = *is_there && target.session.has_operator(&operator).await?;
-        }
-    }
+/// What the plan for single tables is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Basis<'a> {
+    pub target: &'a Target,
+    pub manifest: &'a Manifest,
+    pub stored: &'a StoredArchive,
+    pub items: &'a [Item],
+    pub excluded: &'a HashSet<i64>,
+    pub request: &'a RestoreRequest,
+}
+
+pub(super) async fn plan(basis: Basis<'_>, jobs: usize) -> Result<Plan> {
+    let Basis {
+        target,
+        stored,
+        items,
+        excluded,
+        request,
+        ..
+    } = basis;
+    let relations = basis.relations()?;
+    let exists = exists(target, items).await?;
     let is_there = |item: &Item| exists.get(&item.entry.dump_id).copied().unwrap_or_default();
     let Choice {
         entries,
@@ -55,7 +50,7 @@ pub(super) async fn plan(
     };
     let chosen = entries.union(&prerequisites).copied();
     let chosen = chosen.filter(|id| !excluded.contains(id)).collect();
-    let mut plan = plan::plan(stored, items, &chosen, request.without(), job.settings.jobs);
+    let mut plan = plan::plan(stored, items, &chosen, request.without(), jobs);
     plan.kept.clone_from(excluded);
     plan.left_out = left_out;
     plan.already_there = already_there(items, &there);
@@ -70,28 +65,17 @@ pub(super) async fn plan(
     plan.after.retain(|id| !older.contains(id) && !first.contains(id));
     plan.joins = joins.into_iter().filter(|id| !excluded.contains(id)).collect();
     plan.part_events(items);
-    let tables: Vec<&Item> = items
+    fits_by_itself(basis, &relations, &plan).await?;
+    let mut tables: Vec<&Item> = items
         .iter()
         .filter(|item| relations.contains(&item.entry.dump_id))
         .collect();
-    fits_by_itself(target, manifest, items, &relations, &plan, request).await?;
     if request.data_only {
-        let roots = partitions::loaded_through(items, &relations, &plan.copies);
-        let place = Place {
-            target,
-            items,
-            plan: &plan,
-            named: choice::named(stored, items, &request.tables)?,
-        };
-        place.check(&tables).await?;
-        plan.emptied = make_room(target, stored, &plan, &roots, request).await?;
+        basis.check_rows(&mut plan, &relations, &tables).await?;
     } else {
-        let there: Vec<String> = tables
-            .iter()
-            .filter(|item| is_there(item))
-            .map(|item| item.entry.name())
-            .collect();
-        if !there.is_empty() && !request.clean {
+        tables.retain(|item| is_there(item));
+        if !tables.is_empty() && !request.clean {
+            let there: Vec<String> = tables.iter().map(|item| item.entry.name()).collect();
             return Err(
                 Error::new(Code::RestoreErr, format!("the target has {} already", there.join(", "))).hint(
                     "replace it with --clean, load rows into it with --data-only, or restore into another database",
@@ -103,6 +87,51 @@ pub(super) async fn plan(
         }
     }
     Ok(plan)
+}
+
+impl Basis<'_> {
+    /// The tables that the request names, without those that it excludes.
+    fn relations(&self) -> Result<HashSet<i64>> {
+        let (stored, items, excluded, request) = (self.stored, self.items, self.excluded, self.request);
+        let mut relations = choice::relations(stored, items, &request.tables)?;
+        relations.retain(|id| !excluded.contains(id));
+        if let Some(stays) = choice::named(stored, items, &request.tables)?
+            .iter()
+            .find(|(_, id)| excluded.contains(id))
+        {
+            let what = format!("--table names {}.{}, but --exclude leaves it out", stays.0.0, stays.0.1);
+            return Err(Error::config(what).hint("leave one of the two out"));
+        }
+        Ok(relations)
+    }
+
+    /// Checks that the tables of the target can take the rows, and plans which of them are emptied first.
+    async fn check_rows(&self, plan: &mut Plan, relations: &HashSet<i64>, tables: &[&Item]) -> Result<()> {
+        let (target, stored, items, request) = (self.target, self.stored, self.items, self.request);
+        let roots = partitions::loaded_through(items, relations, &plan.copies);
+        let place = RowsTarget {
+            target,
+            items,
+            plan,
+            named: choice::named(stored, items, &request.tables)?,
+        };
+        place.check(tables).await?;
+        plan.emptied = make_room(target, stored, plan, &roots, request).await?;
+        Ok(())
+    }
+}
+
+/// Whether the target has them, by dump ids.
+async fn exists(target: &Target, items: &[Item]) -> Result<HashMap<i64, bool>> {
+    let named: Vec<Named<'_>> = items.iter().map(named).collect();
+    let exist = target.session.exist(&named).await?;
+    let mut exists: HashMap<i64, bool> = items.iter().map(|item| item.entry.dump_id).zip(exist).collect();
+    for item in items.iter().filter(|item| item.entry.desc == "OPERATOR") {
+        if let (Some(is_there), Some(operator)) = (exists.get_mut(&item.entry.dump_id), operator(item)) {
+            *is_there = *is_there && target.session.has_operator(&operator).await?;
+        }
+    }
+    Ok(exists)
 }
 
 /// The keys of a partition that are on the same columns, without the one that must be the youngest, in the order of
@@ -169,14 +198,14 @@ fn already_there(items: &[Item], there: &HashSet<i64>) -> Vec<String> {
 /// pg_dump may load a partition's rows through the root. They belong into this partition alone only if the enums are
 /// the very ones that were backed up: the values of other enums have other hashes. This matters if the table is a
 /// partition in the target too.
-async fn fits_by_itself(
-    target: &Target,
-    manifest: &Manifest,
-    items: &[Item],
-    relations: &HashSet<i64>,
-    plan: &Plan,
-    request: &RestoreRequest,
-) -> Result<()> {
+async fn fits_by_itself(basis: Basis<'_>, relations: &HashSet<i64>, plan: &Plan) -> Result<()> {
+    let Basis {
+        target,
+        manifest,
+        items,
+        request,
+        ..
+    } = basis;
     let loaded = items.iter().filter(|item| {
         let id = item.entry.dump_id;
         plan.copies.contains_key(&id) && plan.loads.iter().any(|load| load.list.contains(&id))
@@ -198,8 +227,8 @@ async fn fits_by_itself(
         // If no type is the database's own: the table itself.
         let types = partitions::types_of(items, item);
         let (kind, asked) = match types.is_empty() {
-            true => (Kind::Table, vec![item]),
-            false => (Kind::Type, types),
+            true => (ObjectKind::Table, vec![item]),
+            false => (ObjectKind::Type, types),
         };
         for one in asked {
             let schema = one.entry.namespace.as_deref().unwrap_or_default();
@@ -259,14 +288,14 @@ fn rows_of(items: &[Item], relations: &HashSet<i64>) -> Choice {
 }
 
 /// The target of a restore of rows alone.
-struct Place<'a> {
+struct RowsTarget<'a> {
     target: &'a Target,
     items: &'a [Item],
     plan: &'a Plan,
     named: Vec<choice::Named>,
 }
 
-impl Place<'_> {
+impl RowsTarget<'_> {
     /// Checks that the target has what the backup has: tables of the same kind, their partitions, and their
     /// sequences.
     async fn check(&self, tables: &[&Item]) -> Result<()> {

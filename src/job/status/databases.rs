@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::repository::backup_id::{BackupId, age, is_ahead};
 use crate::repository::catalog::Overview;
 use crate::repository::manifest::{Count, Kinds};
-use crate::repository::verification::{Extent, Outcome, Status, Verification};
+use crate::repository::verification::{Extent, Verification, VerificationOutcome, VerificationStatus};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct DatabaseStatus {
@@ -20,8 +20,8 @@ pub struct DatabaseStatus {
     #[serde(skip)]
     pub archived: usize,
     pub last_good: Option<LastGood>,
-    pub last_verified: Option<Proof>,
-    pub last_drilled: Option<Proof>,
+    pub last_verified: Option<DatabaseProof>,
+    pub last_drilled: Option<DatabaseProof>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -44,9 +44,9 @@ pub struct LastGood {
 
 /// From the newest backup with such a result, good or bad: `verify --all` checks the oldest last.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct Proof {
+pub struct DatabaseProof {
     pub id: BackupId,
-    pub status: Status,
+    pub status: VerificationStatus,
     pub at: Timestamp,
     pub age_seconds: i64,
     /// How much a drill proved, if its result says that.
@@ -76,7 +76,7 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
         archived: backups.iter().filter(|one| one.is_archived()).count(),
         last_good: backups.iter().find_map(|one| last_good(one, now)),
         last_verified: newest(&backups, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
-        last_drilled: newest(&backups, now, Verification::proving_drill).map(|(proof, outcome)| Proof {
+        last_drilled: newest(&backups, now, Verification::proving_drill).map(|(proof, outcome)| DatabaseProof {
             extent: outcome.extent(),
             ..proof
         }),
@@ -102,12 +102,12 @@ fn last_good(overview: &Overview, now: Timestamp) -> Option<LastGood> {
 fn newest<'a>(
     backups: &[&'a Overview],
     now: Timestamp,
-    part: fn(&Verification) -> Option<&Outcome>,
-) -> Option<(Proof, &'a Outcome)> {
+    part: fn(&Verification) -> Option<&VerificationOutcome>,
+) -> Option<(DatabaseProof, &'a VerificationOutcome)> {
     backups.iter().find_map(|one| {
         // A result from the future does not count: it would look new for ever.
         let outcome = part(one.verification.as_ref()?).filter(|outcome| !is_ahead(outcome.at, now))?;
-        let proof = Proof {
+        let proof = DatabaseProof {
             id: one.id().clone(),
             status: outcome.status,
             at: outcome.at,

@@ -9,11 +9,11 @@ use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
 use crate::repository::backup_id::{BackupId, is_ahead};
 use crate::repository::catalog::Overview;
-use crate::repository::lease::Seen;
+use crate::repository::lease::LeaseState;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{PENDING_DAYS, days_kept};
-use crate::repository::signature::Standing;
-use crate::repository::verification::{Outcome, Verdict};
+use crate::repository::signature::SignatureState;
+use crate::repository::verification::{Verdict, VerificationOutcome};
 use crate::units::{count, human_bytes, human_span, some_of};
 
 /// The most sentences of one sort about one store: a thousand broken manifests have one cause.
@@ -208,7 +208,7 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     few(unsealed.collect(), url, problems);
     let of_source = store.backups.iter().filter(|one| {
         let drill = one.verification.as_ref().and_then(|found| found.drill.as_ref());
-        drill.is_some_and(Outcome::blames_the_source)
+        drill.is_some_and(VerificationOutcome::blames_the_source)
     });
     let of_source = of_source.map(|one| {
         format!(
@@ -267,11 +267,11 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     few(forged.collect(), url, problems);
     let first_signed = store.backups.iter().rev().find(|one| {
         let signature = one.signature.as_ref();
-        signature.is_some_and(Standing::is_signed)
+        signature.is_some_and(SignatureState::is_signed)
     });
     let since = |one: &&Overview| first_signed.is_some_and(|first| one.id().timestamp() > first.id().timestamp());
     let unsigned = store.backups.iter().filter(since);
-    let unsigned = unsigned.filter(|one| one.signature == Some(Standing::Unsigned));
+    let unsigned = unsigned.filter(|one| one.signature == Some(SignatureState::Unsigned));
     let unsigned = unsigned.map(|one| {
         format!(
             "{} in {url} is not signed, but backups before it are: check whether its run had BACKUP_SIGN_KEY; if it \
@@ -330,7 +330,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         ));
     }
     for lease in &status.leases {
-        if let Seen::Held(hold) = &lease.seen
+        if let LeaseState::Held(hold) = &lease.seen
             && hold.until.duration_since(now) > LONGEST_LEASE
         {
             problems.push(format!(
@@ -346,7 +346,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             let at_work = status
                 .leases
                 .iter()
-                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, Seen::Held(_)));
+                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, LeaseState::Held(_)));
             let age = now.duration_since(one.id.timestamp());
             !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
         });

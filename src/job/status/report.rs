@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::databases::{DatabaseStatus, LastGood, Proof};
+use super::databases::{DatabaseProof, DatabaseStatus, LastGood};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
-use crate::repository::lease::Seen;
-use crate::repository::verification::Status;
+use crate::repository::lease::LeaseState;
+use crate::repository::verification::VerificationStatus;
 use crate::settings::Schedule;
 use crate::units::{human_bytes, human_span};
 
@@ -153,7 +153,7 @@ impl LastGood {
     }
 }
 
-struct Shown<'a>(Option<&'a Proof>);
+struct Shown<'a>(Option<&'a DatabaseProof>);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,13 +161,13 @@ impl fmt::Display for Shown<'_> {
             return f.write_str("never");
         };
         let failed = match proof.status {
-            Status::Ok => "",
-            Status::Failed => "FAILED, ",
-            Status::Unknown => "unknown, ",
+            VerificationStatus::Ok => "",
+            VerificationStatus::Failed => "FAILED, ",
+            VerificationStatus::Unknown => "unknown, ",
         };
         write!(f, "{failed}{}, {} ago", proof.id, human_span(proof.age_seconds))?;
         match &proof.extent {
-            Some(extent) if proof.status == Status::Ok => write!(f, ", {extent}"),
+            Some(extent) if proof.status == VerificationStatus::Ok => write!(f, ", {extent}"),
             _ => Ok(()),
         }
     }
@@ -201,9 +201,9 @@ impl fmt::Display for StoreStatus {
         }
         for lease in &self.leases {
             let (state, hold) = match &lease.seen {
-                Seen::Free => continue,
-                Seen::Held(hold) => ("held", hold),
-                Seen::Expired(hold) => ("expired, never released:", hold),
+                LeaseState::Free => continue,
+                LeaseState::Held(hold) => ("held", hold),
+                LeaseState::Expired(hold) => ("expired, never released:", hold),
             };
             writeln!(
                 f,

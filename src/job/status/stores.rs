@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorReport};
 use crate::repository::backup_id::{BackupId, database_folder};
 use crate::repository::catalog::{
-    self, Expiry, Finding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews, reachable_folders,
+    self, Expiry, ExpiryFinding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews,
+    reachable_folders,
 };
-use crate::repository::lease::{self, Seen};
+use crate::repository::lease::{self, LeaseState};
 use crate::repository::retention::Policy;
 use crate::repository::retention::Rule;
-use crate::repository::signature::{Standing, Trust};
+use crate::repository::signature::{SignatureState, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -36,12 +37,12 @@ pub struct StoreStatus {
     /// Backups that lack files.
     pub incomplete: Vec<Incomplete>,
     /// Manifests and verifications that cannot be used.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<BrokenBackup>,
     /// The signature of each backup's manifest, newest first, if signatures are required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
     /// Folders without a manifest, which runs left or are writing.
-    pub left_overs: Vec<LeftOver>,
+    pub left_overs: Vec<LeftOverBackup>,
     /// Facts that could not be read, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
@@ -72,7 +73,7 @@ pub enum Drift {
 pub struct LeaseStatus {
     pub database: String,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub seen: LeaseState,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -89,7 +90,7 @@ pub struct Incomplete {
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct Broken {
+pub struct BrokenBackup {
     pub id: BackupId,
     pub problem: String,
 }
@@ -97,11 +98,11 @@ pub struct Broken {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Signature {
     pub id: BackupId,
-    pub signature: Standing,
+    pub signature: SignatureState,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct LeftOver {
+pub struct LeftOverBackup {
     pub id: BackupId,
     pub bytes: u64,
 }
@@ -113,7 +114,7 @@ pub(super) struct Looked {
     pub backups: Vec<Overview>,
     pub has_lifecycle: bool,
     /// Set if the bucket's rules do not do what the retention wants.
-    pub expiry: Option<Finding>,
+    pub expiry: Option<ExpiryFinding>,
     /// Objects in the place of a lease that are no leases: they prevent backups.
     pub not_leases: Vec<Error>,
     /// Databases with backups here, if the database that was asked for has none.
@@ -248,7 +249,7 @@ impl Looked {
         status.left_overs = left_overs
             .iter()
             .filter(|one| one.is_left_over())
-            .map(|one| LeftOver {
+            .map(|one| LeftOverBackup {
                 id: one.id.clone(),
                 bytes: one.bytes(),
             })
@@ -256,7 +257,7 @@ impl Looked {
         for overview in &backups {
             let id = overview.id();
             for problem in overview.flaw().into_iter().chain(overview.unverifiable.clone()) {
-                status.broken.push(Broken {
+                status.broken.push(BrokenBackup {
                     id: id.clone(),
                     problem,
                 });
@@ -306,7 +307,7 @@ impl Looked {
         };
         for database in names {
             match lease::look(store, &database, now).await {
-                Ok(Seen::Free) => {}
+                Ok(LeaseState::Free) => {}
                 Ok(seen) => self.status.leases.push(LeaseStatus { database, seen }),
                 Err(error) if error.code() == crate::error::Code::Busy => self.not_leases.push(error),
                 Err(error) => self.cannot_see("a lease", &error),

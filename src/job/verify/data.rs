@@ -13,7 +13,7 @@ use super::{Data, Finding};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::repository::backup_id::{BackupId, MD5SUMS};
-use crate::repository::manifest::{FileRecord, Manifest, Place, role};
+use crate::repository::manifest::{FileRange, FileRecord, Manifest, role};
 use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::run::progress::Observer;
 use crate::run::threads::apart;
@@ -58,7 +58,7 @@ pub(super) async fn archive(
     )
     .await?;
     for spoilt in spoilt {
-        let before = |place: &Place| stored.stored(&place.range()).start <= spoilt.range.offset;
+        let before = |place: &FileRange| stored.stored(&place.range()).start <= spoilt.range.offset;
         let table = archive.places.iter().rposition(before).map(|index| archive.name(index));
         // Damage in the rows is reported already.
         if !findings.iter().any(|known| known.table == table) {

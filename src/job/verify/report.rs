@@ -14,7 +14,7 @@ use crate::job::drill::DrillReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Manifest, Tally};
 use crate::repository::signature::KeyId;
-use crate::repository::verification::{Finding, Outcome, Status};
+use crate::repository::verification::{Finding, VerificationOutcome, VerificationStatus};
 use crate::units::{count, human_bytes};
 
 /// The most findings that are reported for one backup: a thousand broken tables are one broken disk.
@@ -22,7 +22,7 @@ const TOLD: usize = 100;
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Verified {
-    pub status: Status,
+    pub status: VerificationStatus,
     pub id: BackupId,
     /// The store that holds this copy.
     pub store: String,
@@ -73,9 +73,9 @@ impl Verified {
         }
         Self {
             status: if problems.is_empty() {
-                Status::Ok
+                VerificationStatus::Ok
             } else {
-                Status::Failed
+                VerificationStatus::Failed
             },
             id: manifest.id.clone(),
             store: store.to_owned(),
@@ -128,17 +128,17 @@ impl Verified {
         self
     }
 
-    fn own_status(&self) -> Status {
+    fn own_status(&self) -> VerificationStatus {
         match &self.drill {
-            _ if !self.problems.is_empty() || self.not_verified.is_some() => Status::Failed,
+            _ if !self.problems.is_empty() || self.not_verified.is_some() => VerificationStatus::Failed,
             Some(drill) => drill.status,
-            None => Status::Ok,
+            None => VerificationStatus::Ok,
         }
     }
 
     fn blank(id: &BackupId, store: &str, error: &Error) -> Self {
         Self {
-            status: Status::Failed,
+            status: VerificationStatus::Failed,
             id: id.clone(),
             store: store.to_owned(),
             files: 0,
@@ -180,14 +180,14 @@ impl Verified {
 
     /// Notes that the bytes are right, but that the drill could not be carried out.
     pub(super) fn could_not_be_drilled(&mut self, error: &Error) {
-        self.status = Status::Failed;
+        self.status = VerificationStatus::Failed;
         self.code = error.code();
         self.not_drilled = Some(ErrorReport::from(error));
     }
 
     /// Notes damage that only the drill found and a further reading confirmed.
     pub(super) fn is_damaged_after_all(&mut self, found: Vec<Finding>) {
-        self.status = Status::Failed;
+        self.status = VerificationStatus::Failed;
         self.problems.extend(found);
     }
 
@@ -208,7 +208,7 @@ impl Verified {
     }
 
     /// The result for `verification.json`.
-    pub(super) fn outcome(&self, at: Timestamp) -> Outcome {
+    pub(super) fn outcome(&self, at: Timestamp) -> VerificationOutcome {
         let mut rest = Map::new();
         rest.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         rest.insert("duration_seconds".into(), self.duration_seconds.into());
@@ -219,11 +219,11 @@ impl Verified {
             let problems = serde_json::to_value(&self.problems).unwrap_or(Value::Null);
             rest.insert("problems".into(), problems);
         }
-        Outcome {
+        VerificationOutcome {
             status: if self.problems.is_empty() {
-                Status::Ok
+                VerificationStatus::Ok
             } else {
-                Status::Failed
+                VerificationStatus::Failed
             },
             at,
             rest,
@@ -234,7 +234,7 @@ impl Verified {
 /// One backup's result, or several.
 #[derive(Debug, Serialize)]
 pub struct VerifyReport {
-    pub status: Status,
+    pub status: VerificationStatus,
     #[serde(flatten)]
     pub result: VerifyResult,
     /// Set if something differs.
@@ -271,7 +271,7 @@ fn found_damaged() -> Code {
 /// A printed report. It has no separate status for the backup in the first store.
 #[derive(Deserialize)]
 struct Printed {
-    status: Status,
+    status: VerificationStatus,
     #[serde(default)]
     error: Option<ErrorReport>,
     #[serde(default)]
@@ -327,13 +327,13 @@ impl VerifyReport {
 
     fn told(result: VerifyResult) -> Self {
         let mut report = Self {
-            status: Status::Ok,
+            status: VerificationStatus::Ok,
             result,
             error: None,
             code: None,
         };
         if let Some(error) = report.difference() {
-            report.status = Status::Failed;
+            report.status = VerificationStatus::Failed;
             report.error = Some(ErrorReport::from(&error));
             report.code = Some(error.code());
         }
@@ -358,7 +358,11 @@ impl VerifyReport {
 
     /// The differences, as an error that names the first. Without any: why a backup could not be verified or drilled.
     fn difference(&self) -> Option<Error> {
-        let failed: Vec<&Verified> = self.backups().iter().filter(|one| one.status != Status::Ok).collect();
+        let failed: Vec<&Verified> = self
+            .backups()
+            .iter()
+            .filter(|one| one.status != VerificationStatus::Ok)
+            .collect();
         let (wrong, untold): (Vec<&Verified>, Vec<&Verified>) = failed.into_iter().partition(|one| one.is_wrong());
         let (unseen, untried): (Vec<&Verified>, Vec<&Verified>) =
             untold.into_iter().partition(|one| one.not_verified.is_some());

@@ -4,7 +4,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::{Backup, End, LastGood, Observation, Run, Verification};
+use super::{Backup, End, LastGood, Observation, Run, VerificationMetrics};
 use crate::printable;
 
 /// A dimension's value is ASCII, not blank, and does not start with a colon. Other characters of a database's name
@@ -106,7 +106,7 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<Metric> {
     metrics
 }
 
-fn of_verification(verification: &Verification) -> Vec<Metric> {
+fn of_verification(verification: &VerificationMetrics) -> Vec<Metric> {
     let verify = verification.verify;
     let mut metrics = vec![
         count("VerifySucceeded", verify.passed),

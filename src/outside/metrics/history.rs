@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::error::Result;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Overview};
 use crate::repository::manifest::Figures;
 use crate::repository::signature::Trust;
@@ -32,7 +32,7 @@ pub enum LastGood {
 pub struct History {
     pub last_good: LastGood,
     /// Stored sizes of the newest good backups, newest first.
-    sizes: Vec<(Kind, u64)>,
+    sizes: Vec<(BackupKind, u64)>,
 }
 
 impl History {
@@ -57,7 +57,7 @@ impl History {
 
     /// The factor by which a size differs from the median of the last good backups of the same kind, in either
     /// direction: 1 is exactly the median. `None` if there are too few backups.
-    pub fn deviation(&self, kind: Kind, bytes: u64) -> Option<f64> {
+    pub fn deviation(&self, kind: BackupKind, bytes: u64) -> Option<f64> {
         let same = self.sizes.iter().filter(|(of, _)| *of == kind);
         let mut sizes: Vec<u64> = same.map(|(_, bytes)| *bytes).take(COMPARED).collect();
         if sizes.len() < FEWEST {
@@ -92,9 +92,12 @@ fn sum_up(overviews: &[Overview], more: bool) -> History {
         .filter(|one| one.is_good())
         .filter_map(Overview::figures)
         .collect();
-    let unread = overviews
-        .iter()
-        .any(|one| matches!(one.seen, catalog::Seen::Unread(_) | catalog::Seen::Archived(_)));
+    let unread = overviews.iter().any(|one| {
+        matches!(
+            one.seen,
+            catalog::ManifestState::Unread(_) | catalog::ManifestState::Archived(_)
+        )
+    });
     History {
         last_good: match good.first() {
             Some(newest) => LastGood::Began(newest.id.timestamp()),
@@ -120,7 +123,7 @@ mod tests {
     fn of(sizes: &[u64]) -> History {
         History {
             last_good: LastGood::Unknown,
-            sizes: sizes.iter().map(|bytes| (Kind::Full, *bytes)).collect(),
+            sizes: sizes.iter().map(|bytes| (BackupKind::Full, *bytes)).collect(),
         }
     }
 
@@ -131,19 +134,19 @@ mod tests {
     #[test]
     fn a_size_is_compared_with_the_median_of_the_last_seven_in_either_direction() {
         let usual = of(&[100, 110, 90, 105, 95, 1_000_000, 1, 7, 7, 7]);
-        assert_eq!(usual.deviation(Kind::Full, 100), Some(1.0));
-        assert_eq!(usual.deviation(Kind::Full, 300), Some(3.0));
-        assert_eq!(usual.deviation(Kind::Full, 25), Some(4.0));
-        assert_eq!(of(&[10, 20, 30, 40]).deviation(Kind::Full, 50), Some(2.0));
+        assert_eq!(usual.deviation(BackupKind::Full, 100), Some(1.0));
+        assert_eq!(usual.deviation(BackupKind::Full, 300), Some(3.0));
+        assert_eq!(usual.deviation(BackupKind::Full, 25), Some(4.0));
+        assert_eq!(of(&[10, 20, 30, 40]).deviation(BackupKind::Full, 50), Some(2.0));
         // A median of zero cannot be a divisor.
-        assert_eq!(of(&[0, 0, 0]).deviation(Kind::Full, 5), Some(5.0));
+        assert_eq!(of(&[0, 0, 0]).deviation(BackupKind::Full, 5), Some(5.0));
     }
 
     #[test]
     fn fewer_than_three_of_a_kind_say_nothing() {
-        assert_eq!(of(&[100, 100]).deviation(Kind::Full, 500), None);
-        assert_eq!(of(&[100; 7]).deviation(Kind::Incremental, 1), None);
-        assert_eq!(History::unknown().deviation(Kind::Full, 1), None);
+        assert_eq!(of(&[100, 100]).deviation(BackupKind::Full, 500), None);
+        assert_eq!(of(&[100; 7]).deviation(BackupKind::Incremental, 1), None);
+        assert_eq!(History::unknown().deviation(BackupKind::Full, 1), None);
     }
 
     #[tokio::test]
@@ -155,7 +158,7 @@ mod tests {
         store.remove(&day(4).key("shop.toc"));
         let history = seen_in(&store, "shop", Some(&day(5)), &Trust::default()).await.unwrap();
         assert_eq!(history.last_good, LastGood::Began(day(3).timestamp()));
-        assert_eq!(history.sizes, [(Kind::Full, 8); 3]);
+        assert_eq!(history.sizes, [(BackupKind::Full, 8); 3]);
         let other = seen_in(&store, "shop2", None, &Trust::default()).await.unwrap();
         assert_eq!((other.last_good, other.sizes.len()), (LastGood::Never, 0));
     }
@@ -167,7 +170,7 @@ mod tests {
             let at = day(1).timestamp() + jiff::SignedDuration::from_hours(hour);
             plant(
                 &store,
-                &sample(&BackupId::next("shop", Kind::Full, at, None), Tier::Daily),
+                &sample(&BackupId::next("shop", BackupKind::Full, at, None), Tier::Daily),
                 "",
             );
         }

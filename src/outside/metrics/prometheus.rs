@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::{Backup, End, LastGood, Observation, Run, Tally, Verification};
+use super::{Backup, CheckTally, End, LastGood, Observation, Run, VerificationMetrics};
 use crate::error::DEGRADED;
 use crate::printable;
 
@@ -210,10 +210,10 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f
     said
 }
 
-fn of_verification(verification: &Verification, at: Timestamp) -> Vec<(&'static str, f64)> {
+fn of_verification(verification: &VerificationMetrics, at: Timestamp) -> Vec<(&'static str, f64)> {
     let at = moment(at);
     let mut said = Vec::new();
-    if verification.verify != Tally::default() {
+    if verification.verify != CheckTally::default() {
         let good = verification.verify.failed == 0;
         said.extend([
             ("pgstow_verify_last_run_timestamp_seconds", at),

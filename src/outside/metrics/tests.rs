@@ -47,9 +47,9 @@ fn failure(database: &str, last_good: LastGood) -> Observation {
 
 fn verification(drill: Option<(u64, u64)>, passed: u64, failed: u64) -> Observation {
     Observation {
-        run: Run::Verification(Verification {
-            verify: Tally { passed, failed },
-            drill: drill.map(|(passed, failed)| Tally { passed, failed }),
+        run: Run::Verification(VerificationMetrics {
+            verify: CheckTally { passed, failed },
+            drill: drill.map(|(passed, failed)| CheckTally { passed, failed }),
             seconds: 9.0,
             code: None,
         }),
@@ -337,16 +337,16 @@ fn a_drill_and_a_verification_keep_their_last_success_apart() {
 fn what_was_asked_for_fails_when_something_keeps_us_from_looking() {
     let (begun, ended) = (at("2025-01-31T04:05:00Z"), at("2025-01-31T04:05:03Z"));
     let failed = |drill| Observation::of_failed_verification(None, drill, Code::Store, begun, ended).run;
-    let one = Tally { passed: 0, failed: 1 };
-    let expected = Verification {
+    let one = CheckTally { passed: 0, failed: 1 };
+    let expected = VerificationMetrics {
         verify: one,
         drill: None,
         seconds: 3.0,
         code: Some(Code::Store),
     };
     assert_eq!(failed(false), Run::Verification(expected.clone()));
-    let expected = Verification {
-        verify: Tally::default(),
+    let expected = VerificationMetrics {
+        verify: CheckTally::default(),
         drill: Some(one),
         ..expected
     };

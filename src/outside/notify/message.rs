@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Notice, Status};
+use super::{Notice, RunStatus};
 use crate::printable;
 
 /// SNS takes fewer than 100 ASCII characters; the first must not be a space.
@@ -19,9 +19,9 @@ const NOTE: &str = "shortened to fit a message; the backup's manifest.json and t
 /// database's name is cut, because the result matters most.
 pub(super) fn subject(notice: &Notice) -> String {
     let outcome = match notice.status {
-        Status::Succeeded => "SUCCEEDED",
-        Status::Degraded => "DEGRADED",
-        Status::Failed(_) => "FAILED",
+        RunStatus::Succeeded => "SUCCEEDED",
+        RunStatus::Degraded => "DEGRADED",
+        RunStatus::Failed(_) => "FAILED",
     };
     let rest = format!("{} {outcome}", notice.about.word());
     let Some(database) = &notice.database else {
@@ -123,13 +123,13 @@ mod tests {
     use super::*;
     use crate::error::Code;
     use crate::outside::notify::About;
-    use crate::repository::backup_id::Kind;
+    use crate::repository::backup_id::BackupKind;
     use proptest::prelude::*;
 
-    fn notice(database: Option<&str>, status: Status, report: Value) -> Notice {
+    fn notice(database: Option<&str>, status: RunStatus, report: Value) -> Notice {
         Notice {
             status,
-            about: About::Backup(Kind::Full),
+            about: About::Backup(BackupKind::Full),
             database: database.map(str::to_owned),
             summary: "Backup of shop: 3 tables, 42 rows.\n".into(),
             report,
@@ -137,19 +137,19 @@ mod tests {
     }
 
     fn subject_of(database: &str) -> String {
-        subject(&notice(Some(database), Status::Failed(Code::Store), json!({})))
+        subject(&notice(Some(database), RunStatus::Failed(Code::Store), json!({})))
     }
 
     #[test]
     fn the_subject_is_ascii_and_says_the_outcome() {
-        let good = notice(Some("shop"), Status::Succeeded, json!({}));
+        let good = notice(Some("shop"), RunStatus::Succeeded, json!({}));
         assert_eq!(subject(&good), "pgstow shop backup SUCCEEDED");
         assert_eq!(subject_of("Ünï\ncode 🐘"), "pgstow ?n??code ? backup FAILED");
-        let degraded = notice(Some("shop"), Status::Degraded, json!({}));
+        let degraded = notice(Some("shop"), RunStatus::Degraded, json!({}));
         assert_eq!(subject(&degraded), "pgstow shop backup DEGRADED");
         assert!(attributes(&degraded).contains(&("status", "degraded".to_owned())));
         assert!(attributes(&degraded).contains(&("code", "DEGRADED".to_owned())));
-        let unknown = notice(None, Status::Failed(Code::Secret), json!({}));
+        let unknown = notice(None, RunStatus::Failed(Code::Secret), json!({}));
         assert_eq!(subject(&unknown), "pgstow backup FAILED");
         let long = subject_of(&"x".repeat(200));
         assert_eq!(long.len(), 99);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_verification_and_a_drill_are_named_as_what_they_are() {
-        let mut notice = notice(Some("shop"), Status::Failed(Code::Integrity), json!({}));
+        let mut notice = notice(Some("shop"), RunStatus::Failed(Code::Integrity), json!({}));
         for (about, word) in [(About::Verify, "verify"), (About::Drill, "drill")] {
             notice.about = about;
             assert_eq!(subject(&notice), format!("pgstow shop {word} FAILED"));
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn the_summary_comes_first_then_the_whole_report() {
         let report = json!({"status": "succeeded", "tables": [1, 2, 3]});
-        let text = body(&notice(Some("shop"), Status::Succeeded, report.clone()), BODY_BYTES);
+        let text = body(&notice(Some("shop"), RunStatus::Succeeded, report.clone()), BODY_BYTES);
         let (summary, json) = text.split_once("\n\n").unwrap();
         assert_eq!(summary, "Backup of shop: 3 tables, 42 rows.");
         assert_eq!(serde_json::from_str::<Value>(json).unwrap(), report);
@@ -181,7 +181,7 @@ mod tests {
             .map(|number| json!({"name": format!("table_{number}"), "sha256": "0".repeat(64)}))
             .collect();
         let report = json!({"status": "succeeded", "id": "shop/20250131T040500Z-full", "tables": tables});
-        let text = body(&notice(Some("shop"), Status::Succeeded, report), BODY_BYTES);
+        let text = body(&notice(Some("shop"), RunStatus::Succeeded, report), BODY_BYTES);
         assert!(text.len() <= BODY_BYTES);
         let json: Value = serde_json::from_str(text.split_once("\n\n").unwrap().1).unwrap();
         assert_eq!(json["id"], "shop/20250131T040500Z-full");
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn attributes_are_never_empty() {
-        let failed = notice(Some("sh\u{1}op"), Status::Failed(Code::PgDumpErr), json!({}));
+        let failed = notice(Some("sh\u{1}op"), RunStatus::Failed(Code::PgDumpErr), json!({}));
         let text = |pairs: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
             pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
         };
@@ -205,7 +205,7 @@ mod tests {
                 ("code", "PG_DUMP_ERR")
             ])
         );
-        let good = notice(Some(""), Status::Succeeded, json!({}));
+        let good = notice(Some(""), RunStatus::Succeeded, json!({}));
         assert_eq!(attributes(&good), text(&[("status", "succeeded"), ("kind", "full")]));
     }
 
@@ -232,7 +232,7 @@ mod tests {
             report in any_json(),
             limit in 500_usize..3_000,
         ) {
-            let notice = Notice { summary, ..notice(database.as_deref(), Status::Failed(Code::Internal), report) };
+            let notice = Notice { summary, ..notice(database.as_deref(), RunStatus::Failed(Code::Internal), report) };
             let subject = subject(&notice);
             prop_assert!(subject.len() < 100 && subject.bytes().all(|byte| matches!(byte, b' '..=b'~')));
             prop_assert!(subject.starts_with("pgstow ") && subject.ends_with(" backup FAILED"));

@@ -6,7 +6,7 @@ use aws_sdk_sns::types::MessageAttributeValue;
 use sha2::{Digest, Sha256};
 
 use super::message::{BODY_BYTES, attributes, body, subject};
-use super::{Notice, Notifier, Topic};
+use super::{ChannelState, Notice, Notifier};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
 
@@ -30,12 +30,12 @@ impl Notifier for Sns {
         &self.topic_arn
     }
 
-    async fn look(&self) -> Result<Topic> {
+    async fn look(&self) -> Result<ChannelState> {
         let asked = self.client.get_topic_attributes().topic_arn(&self.topic_arn).send();
         match asked.await {
-            Ok(_) => Ok(Topic::Seen),
+            Ok(_) => Ok(ChannelState::Exists),
             Err(error) => match aws::service_code(&error) {
-                Some("AuthorizationError" | "AuthorizationErrorException" | "AccessDenied") => Ok(Topic::Hidden),
+                Some("AuthorizationError" | "AuthorizationErrorException" | "AccessDenied") => Ok(ChannelState::Hidden),
                 _ => Err(aws::error(
                     Code::Config,
                     &format!("cannot look at {}", self.topic_arn),

@@ -48,7 +48,7 @@ impl Provider for IamLogin {
     }
 
     async fn login(&self, info: &ConnectionInfo) -> Result<Login> {
-        let place = Place::of(info)?;
+        let place = RdsLogin::of(info)?;
         let region = region_of(place.host)
             .or_else(|| self.region.as_ref().map(|region| region.as_ref().to_owned()))
             .ok_or_else(|| {
@@ -68,13 +68,13 @@ impl Provider for IamLogin {
 }
 
 /// What a token is for.
-struct Place<'a> {
+struct RdsLogin<'a> {
     host: &'a str,
     port: u16,
     user: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RdsLogin<'a> {
     fn of(info: &'a ConnectionInfo) -> Result<Self> {
         if info.is_socket() {
             return Err(
@@ -100,7 +100,7 @@ fn region_of(host: &str) -> Option<String> {
 }
 
 fn token(
-    place: &Place<'_>,
+    place: &RdsLogin<'_>,
     region: &str,
     identity: &Identity,
     now: SystemTime,
@@ -140,7 +140,7 @@ mod tests {
     /// Python's botocore 1.43 gives the same signature for the same place, time and keys (`generate_db_auth_token`).
     #[test]
     fn a_token_is_what_the_documentation_says() {
-        let place = Place {
+        let place = RdsLogin {
             host: "shop.abc123.eu-west-1.rds.amazonaws.com",
             port: 5432,
             user: "back up",

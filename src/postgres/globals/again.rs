@@ -28,7 +28,7 @@ pub struct ComparedGlobals {
 #[derive(Debug, Default)]
 struct There {
     roles: BTreeMap<String, Role>,
-    settings: BTreeMap<Place, String>,
+    settings: BTreeMap<SettingKey, String>,
     comments: BTreeMap<String, String>,
     memberships: Vec<Granted>,
     /// Times in the file, with the form in which the server prints them.
@@ -39,7 +39,7 @@ struct There {
 }
 
 /// Role, database and name of a setting.
-type Place = (String, Option<String>, String);
+type SettingKey = (String, Option<String>, String);
 
 #[derive(Debug, Default)]
 struct Role {
@@ -174,7 +174,7 @@ fn role(row: &Row) -> Read<(String, Role)> {
     Ok((row.try_get(0)?, role))
 }
 
-fn setting(row: &Row) -> Read<Option<(Place, String)>> {
+fn setting(row: &Row) -> Read<Option<(SettingKey, String)>> {
     let (role, database, setting): (String, Option<String>, String) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let pair = setting.split_once('=');
@@ -262,7 +262,7 @@ fn compare(plan: &GlobalsPlan, applied: &AppliedGlobals, there: &There) -> Compa
 struct Asked<'a> {
     roles: BTreeSet<&'a String>,
     attributes: BTreeMap<&'a String, &'a Attributes>,
-    settings: BTreeMap<Place, String>,
+    settings: BTreeMap<SettingKey, String>,
     comments: BTreeMap<&'a String, Option<&'a str>>,
     /// Also whether this session's role granted it, because the server accepted no other grantor.
     memberships: Vec<(&'a Membership, bool)>,
@@ -313,7 +313,7 @@ impl Comparing<'_> {
 
     fn settings(&mut self, asked: &Asked<'_>) {
         let there = self.there;
-        let what = |(role, database, name): &Place| {
+        let what = |(role, database, name): &SettingKey| {
             let within = database
                 .as_ref()
                 .map_or_else(String::new, |name| format!(" IN DATABASE {}", identifier(name)));

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::place::Place;
+use super::folders::ScratchFolders;
 use crate::error::Result;
 use crate::run::confinement::{Namespaces, User, Walls, is_nameless};
 
@@ -31,7 +31,7 @@ pub(super) struct Named {
 impl Named {
     /// The files that name this user, and the library that reads them; `None` if they are not needed or there is no
     /// library.
-    pub fn where_needed(walls: Walls, place: &Place) -> Result<Option<Named>> {
+    pub fn where_needed(walls: Walls, place: &ScratchFolders) -> Result<Option<Named>> {
         if walls.user != User::Ours || walls.namespaces == Namespaces::OfUser || !is_nameless() {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use super::{EVENT_TRIGGERS, Greeting, Key, Purpose, scram};
 use crate::error::{Code, Error, Result};
 use crate::postgres::authentication::{LONGEST, Questions, Refused};
 use crate::postgres::refusal::{self, complaint};
-use crate::postgres::stream::{Broken, MESSAGE_LIMIT, Stream, unexpected};
+use crate::postgres::stream::{MESSAGE_LIMIT, Stream, StreamError, unexpected};
 use crate::postgres::{ConnectionInfo, Redactor};
 
 pub(super) struct Login<'a> {
@@ -151,7 +151,7 @@ impl<'a> Login<'a> {
 
     /// The next message, unless it is a refusal. A longer message is refused before it is read.
     async fn message(&self, stream: &mut Stream, limit: usize) -> Result<(u8, Vec<u8>)> {
-        let broken = |broken: Broken| refusal::of_login(broken, self.redactor);
+        let broken = |broken: StreamError| refusal::of_login(broken, self.redactor);
         let (kind, length) = stream.header().await.map_err(broken)?;
         if limit == LONGEST && length > limit {
             return Err(refusal::of_question(Refused::TooLong(length)));

@@ -7,7 +7,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::error::{Code, Error, Result};
-use crate::postgres::stream::{Broken, Line};
+use crate::postgres::stream::{Line, StreamError};
 use crate::postgres::tls::{self, Attempt};
 use crate::postgres::{Redactor, refusal};
 
@@ -64,7 +64,7 @@ pub(super) async fn negotiate<S: Line + 'static>(
 
 /// Whether the server agrees. An error in place of an answer is reported, with a warning that it is not encrypted.
 async fn agrees(socket: &mut impl Line, redactor: &Redactor) -> Result<bool> {
-    let lost = |error: io::Error| refusal::of_login(Broken::Io(error), redactor);
+    let lost = |error: io::Error| refusal::of_login(StreamError::Io(error), redactor);
     match ask(socket).await.map_err(lost)? {
         b'S' => Ok(true),
         b'N' => Ok(false),

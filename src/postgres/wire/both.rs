@@ -2,7 +2,7 @@
 
 use super::{LONGEST, MESSAGE_LIMIT, Refusal, Wire, append, unexpected};
 use crate::postgres::refusal::complaint;
-use crate::postgres::stream::{Broken, Header};
+use crate::postgres::stream::{Header, StreamError};
 
 /// The bytes of the next message so far. A wait for it can be cancelled at any moment, and continued with this.
 #[derive(Default)]
@@ -83,12 +83,12 @@ impl Wire {
     }
 
     /// The next message. The wait can be cancelled.
-    pub(super) async fn message(&mut self, partial: &mut Partial) -> Result<(u8, Vec<u8>), Broken> {
+    pub(super) async fn message(&mut self, partial: &mut Partial) -> Result<(u8, Vec<u8>), StreamError> {
         if partial.begun.is_none() {
             let header = self.stream.header().await?;
             let limit = if header.0 == b'd' { LONGEST } else { MESSAGE_LIMIT };
             if header.1 > limit {
-                return Err(Broken::Unexpected(format!("a message of {} bytes", header.1)));
+                return Err(StreamError::Unexpected(format!("a message of {} bytes", header.1)));
             }
             partial.begun = Some((header, Vec::new()));
         }
@@ -100,6 +100,6 @@ impl Wire {
     }
 }
 
-fn not_due(kind: u8) -> Broken {
-    Broken::Unexpected(format!("a message of type {:?}", char::from(kind)))
+fn not_due(kind: u8) -> StreamError {
+    StreamError::Unexpected(format!("a message of type {:?}", char::from(kind)))
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use super::{MESSAGE_LIMIT, Partial, Refusal, Wire, unexpected};
 use crate::error::{Error, Result};
 use crate::postgres::StallClock;
-use crate::postgres::stream::Broken;
+use crate::postgres::stream::StreamError;
 
 /// A message from the sender of the rows.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Wire {
         }
     }
 
-    async fn next_step(&mut self, bytes: &[u8], partial: &mut Partial, hears: bool) -> Result<Step, Broken> {
+    async fn next_step(&mut self, bytes: &[u8], partial: &mut Partial, hears: bool) -> Result<Step, StreamError> {
         poll_fn(|context| {
             let taken = match bytes {
                 [] => self.stream.poll_flush(context).map_ok(|()| 0),
@@ -153,8 +153,8 @@ impl Wire {
             };
             if let Poll::Ready(taken) = taken {
                 return Poll::Ready(match taken {
-                    Ok(0) if !bytes.is_empty() => Err(Broken::Io(io::ErrorKind::WriteZero.into())),
-                    taken => taken.map(Step::Taken).map_err(Broken::from),
+                    Ok(0) if !bytes.is_empty() => Err(StreamError::Io(io::ErrorKind::WriteZero.into())),
+                    taken => taken.map(Step::Taken).map_err(StreamError::from),
                 });
             }
             if !hears {
@@ -167,7 +167,7 @@ impl Wire {
     }
 
     /// The next message, if all of it has arrived.
-    async fn heard(&mut self, partial: &mut Partial) -> Result<Option<(u8, Vec<u8>)>, Broken> {
+    async fn heard(&mut self, partial: &mut Partial) -> Result<Option<(u8, Vec<u8>)>, StreamError> {
         poll_fn(|context| {
             let hearing = pin!(self.message(partial));
             Poll::Ready(match hearing.poll(context) {

@@ -2,7 +2,12 @@ use super::*;
 use proptest::prelude::*;
 
 fn id(database: &str) -> BackupId {
-    BackupId::next(database, Kind::Full, "2025-01-31T04:05:00.987Z".parse().unwrap(), None)
+    BackupId::next(
+        database,
+        BackupKind::Full,
+        "2025-01-31T04:05:00.987Z".parse().unwrap(),
+        None,
+    )
 }
 
 #[test]
@@ -89,11 +94,11 @@ fn a_header_gets_visible_ascii_only() {
 #[test]
 fn a_second_run_within_the_second_or_after_a_clock_step_gets_a_later_id() {
     let now: Timestamp = "2025-01-31T04:05:00.2Z".parse().unwrap();
-    let first = BackupId::next("shop", Kind::Incremental, now, None);
-    let second = BackupId::next("shop", Kind::Full, now, Some(&first));
+    let first = BackupId::next("shop", BackupKind::Incremental, now, None);
+    let second = BackupId::next("shop", BackupKind::Full, now, Some(&first));
     assert_eq!(second.to_string(), "shop/20250131T040501Z-full");
     let earlier = now.checked_sub(SignedDuration::from_hours(5)).unwrap();
-    let third = BackupId::next("shop", Kind::Full, earlier, Some(&second));
+    let third = BackupId::next("shop", BackupKind::Full, earlier, Some(&second));
     assert_eq!(third.to_string(), "shop/20250131T040502Z-full");
 }
 
@@ -119,7 +124,7 @@ proptest! {
         second in 0_i64..253_370_764_800,
         incremental: bool,
     ) {
-        let kind = if incremental { Kind::Incremental } else { Kind::Full };
+        let kind = if incremental { BackupKind::Incremental } else { BackupKind::Full };
         let id = BackupId::next(&database, kind, Timestamp::from_second(second).unwrap(), None);
         let text = id.to_string();
         prop_assert_eq!(text.parse::<BackupId>(), Ok(id.clone()));
@@ -145,7 +150,7 @@ proptest! {
 
     #[test]
     fn ids_of_one_database_sort_as_their_text_does(a in 0_i64..200_000_000_000, b in 0_i64..200_000_000_000) {
-        let of = |second| BackupId::next("shop", Kind::Full, Timestamp::from_second(second).unwrap(), None);
+        let of = |second| BackupId::next("shop", BackupKind::Full, Timestamp::from_second(second).unwrap(), None);
         prop_assert_eq!(of(a).cmp(&of(b)), of(a).to_string().cmp(&of(b).to_string()));
     }
 }

@@ -22,14 +22,14 @@ pub struct Expiry {
 
 /// How the rules differ from the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ExpiryFinding {
     pub told: String,
     /// What a person must do, because `retention apply` does not.
     by_hand: Option<String>,
     command: Option<String>,
 }
 
-impl Finding {
+impl ExpiryFinding {
     /// What to do; `quoted` makes a command part of the sentence.
     pub fn remedy(&self, quoted: impl Fn(&str) -> String) -> String {
         let command = self.command.as_deref().map(quoted);
@@ -109,7 +109,7 @@ impl Expiry {
     }
 
     /// `None` if backups expire as the policy requires, and the rules are written as pgstow writes them.
-    pub fn finding(&self, url: &str, policy: &Policy) -> Option<Finding> {
+    pub fn finding(&self, url: &str, policy: &Policy) -> Option<ExpiryFinding> {
         let missing = self.wanted.iter().filter(|rule| !self.installed.contains(rule)).count();
         let loses = self.differ.loses.clone();
         let told = if self.installed.is_empty() && loses.is_empty() {
@@ -129,7 +129,7 @@ impl Expiry {
             return None;
         };
         let ours_differ = missing > 0 || !differences(&self.wanted, &self.installed, &[]).is_empty();
-        Some(Finding {
+        Some(ExpiryFinding {
             told,
             by_hand: self.sparing(url),
             command: ours_differ.then(|| applying(url, policy)),

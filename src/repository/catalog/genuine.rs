@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{BackupId, Broken, Found, Listed, MANIFEST, MANIFEST_DIGEST, backups, manifest_bytes};
+use super::{BackupId, Found, Listed, MANIFEST, MANIFEST_DIGEST, ManifestError, backups, manifest_bytes};
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
 use crate::repository::retention::SHA256_TAG;
@@ -61,7 +61,7 @@ pub enum Seal {
 #[derive(Debug)]
 pub enum Read {
     Genuine(Box<Genuine>),
-    Broken(Broken),
+    Broken(ManifestError),
     Missing,
     /// The manifest lacks the required signature: `SIGNATURE`. Nothing in it was used.
     Unsigned(Error),
@@ -152,7 +152,7 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
     // A manifest that the caller named exactly, or that is signed, needs no digest file.
     let is_vouched_for = demand.manifest.is_some() || signed_by.is_some();
     let is_refused = !demand.altered && !is_vouched_for;
-    let refused = |what: &str| wrong(Read::Broken(Broken::Altered(what.to_owned())));
+    let refused = |what: &str| wrong(Read::Broken(ManifestError::Altered(what.to_owned())));
     if let (Seal::Different(what), true) = (&seal, is_refused) {
         return Ok(refused(what));
     }
@@ -444,7 +444,7 @@ mod tests {
         assert!(doubt.altered.is_none() && doubt.unsealed.is_none());
         let (id, _) = bare(&store, Some("0815"));
         let (found, doubt) = read(&store, &id).await;
-        assert!(matches!(found, Read::Broken(Broken::Altered(what)) if what.contains("the object's tag says")));
+        assert!(matches!(found, Read::Broken(ManifestError::Altered(what)) if what.contains("the object's tag says")));
         assert!(doubt.altered.is_some());
     }
 
@@ -468,7 +468,7 @@ mod tests {
         let sealed = digest_line(&Sha256::digest(later.to_bytes().unwrap()).into());
         store.plant(&next.key(MANIFEST_DIGEST), sealed, &[]);
         let (found, doubt) = read(&store, &id).await;
-        assert!(matches!(found, Read::Broken(Broken::Altered(_))));
+        assert!(matches!(found, Read::Broken(ManifestError::Altered(_))));
         assert!(doubt.altered.unwrap().contains(&next.to_string()));
     }
 }

@@ -11,8 +11,8 @@ use super::genuine::{self, Doubt, Said};
 use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{SKEW, is_ahead};
-use crate::repository::manifest::{Broken, Figures};
-use crate::repository::signature::{Standing, Subject, Trust};
+use crate::repository::manifest::{Figures, ManifestError};
+use crate::repository::signature::{SignatureState, Subject, Trust};
 use crate::repository::verification::{Verdict, Verification};
 use crate::store::{Object, Store, is_archived, limits};
 
@@ -30,11 +30,11 @@ const FAILURES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Overview {
     pub listed: Listed,
-    pub seen: Seen,
+    pub seen: ManifestState,
     /// Names of the files in the manifest that are missing or have another size.
     pub lacks: Vec<String>,
     /// The state of the manifest's signature, if signatures are required.
-    pub signature: Option<Standing>,
+    pub signature: Option<SignatureState>,
     /// Why it is not the manifest that was published.
     pub altered: Option<String>,
     /// Why pgstow cannot know whether it is the manifest that was published.
@@ -48,9 +48,9 @@ pub struct Overview {
 
 /// The result of reading the manifest.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
+pub enum ManifestState {
     Backup(Box<Figures>),
-    Broken(Broken),
+    Broken(ManifestError),
     /// It is in an archive class. Whether the backup is good is known only after a person fetches it back; the text
     /// says how.
     Archived(String),
@@ -65,22 +65,22 @@ impl Overview {
 
     pub fn figures(&self) -> Option<&Figures> {
         match &self.seen {
-            Seen::Backup(figures) => Some(figures),
-            Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => None,
+            ManifestState::Backup(figures) => Some(figures),
+            ManifestState::Broken(_) | ManifestState::Archived(_) | ManifestState::Unread(_) => None,
         }
     }
 
     /// What is wrong with the manifest, in a sentence.
     pub fn flaw(&self) -> Option<String> {
         match &self.seen {
-            Seen::Backup(_) => self.altered.clone(),
-            Seen::Broken(broken) => Some(broken.to_string()),
-            Seen::Archived(why) | Seen::Unread(why) => Some(why.clone()),
+            ManifestState::Backup(_) => self.altered.clone(),
+            ManifestState::Broken(broken) => Some(broken.to_string()),
+            ManifestState::Archived(why) | ManifestState::Unread(why) => Some(why.clone()),
         }
     }
 
     pub fn is_archived(&self) -> bool {
-        matches!(self.seen, Seen::Archived(_))
+        matches!(self.seen, ManifestState::Archived(_))
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -92,14 +92,14 @@ impl Overview {
     /// What is wrong with the manifest's signature, if it has one.
     pub fn forgery(&self) -> Option<String> {
         match &self.signature {
-            Some(Standing::Bad { why }) => Some(format!("manifest.json {why}")),
+            Some(SignatureState::Bad { why }) => Some(format!("manifest.json {why}")),
             _ => None,
         }
     }
 
     /// Whether a trusted key signed it, or signatures are not required.
     pub fn is_trusted(&self) -> bool {
-        self.signature.as_ref().is_none_or(Standing::is_signed)
+        self.signature.as_ref().is_none_or(SignatureState::is_signed)
     }
 
     /// Whether its id, or one of its own times, is in the future.
@@ -258,14 +258,14 @@ async fn overview(
         return (None, None);
     };
     let proof = match looked.failed {
-        None if listed.file(VERIFICATION).is_some() && !matches!(looked.seen, Seen::Archived(_)) => {
+        None if listed.file(VERIFICATION).is_some() && !matches!(looked.seen, ManifestState::Archived(_)) => {
             folder.verification(looked.sha256).await
         }
         _ => Proof::default(),
     };
     let lacks = match &looked.seen {
-        Seen::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
-        Seen::Broken(_) | Seen::Archived(_) | Seen::Unread(_) => Vec::new(),
+        ManifestState::Backup(figures) => listed.lacking(&figures.files).map(|file| file.name.clone()).collect(),
+        ManifestState::Broken(_) | ManifestState::Archived(_) | ManifestState::Unread(_) => Vec::new(),
     };
     let overview = Overview {
         listed,
@@ -296,15 +296,15 @@ struct Folder<'a> {
 
 /// What was found under the name of a manifest.
 struct Looked {
-    seen: Seen,
-    signature: Option<Standing>,
+    seen: ManifestState,
+    signature: Option<SignatureState>,
     sha256: Option<[u8; 32]>,
     doubt: Doubt,
     failed: Option<Error>,
 }
 
 impl Looked {
-    fn only(seen: Seen, failed: Option<Error>) -> Self {
+    fn only(seen: ManifestState, failed: Option<Error>) -> Self {
         Self {
             seen,
             signature: None,
@@ -325,14 +325,15 @@ struct Proof {
 }
 
 /// A manifest's digest, and its content.
-type Parsed = ([u8; 32], Result<Figures, Broken>);
+type Parsed = ([u8; 32], Result<Figures, ManifestError>);
 
 impl Folder<'_> {
     /// `None`: removed since the listing.
     async fn manifest(&self) -> Option<Looked> {
         let is_honest = self.listed.file(MANIFEST).is_some_and(|file| file.bytes <= READ_AGAIN);
-        let is_wrong =
-            |standing: &Option<Standing>, broken: bool| broken || matches!(standing, Some(Standing::Bad { .. }));
+        let is_wrong = |standing: &Option<SignatureState>, broken: bool| {
+            broken || matches!(standing, Some(SignatureState::Bad { .. }))
+        };
         let figures = match self.figures().await {
             // A bit that flipped on the way from the store does not prove that the stored file is damaged, so the
             // file is read again. A giant file is not: it was made to cost time.
@@ -347,23 +348,28 @@ impl Folder<'_> {
             Ok(Some(read)) => read,
             // This is not a file, or too long for a manifest: the store itself works.
             Err(error) if error.code() == Code::Integrity => {
-                return Some(Looked::only(Seen::Broken(Broken::Unreadable(error.message())), None));
+                return Some(Looked::only(
+                    ManifestState::Broken(ManifestError::Unreadable(error.message())),
+                    None,
+                ));
             }
-            Err(error) if is_archived(&error) => return Some(Looked::only(Seen::Archived(told(&error)), None)),
-            Err(error) => return Some(Looked::only(Seen::Unread(error.message()), Some(error))),
+            Err(error) if is_archived(&error) => {
+                return Some(Looked::only(ManifestState::Archived(told(&error)), None));
+            }
+            Err(error) => return Some(Looked::only(ManifestState::Unread(error.message()), Some(error))),
         };
-        let is_signed = signature.as_ref().is_some_and(Standing::is_signed);
+        let is_signed = signature.as_ref().is_some_and(SignatureState::is_signed);
         let looked = match parsed {
-            Ok(figures) if is_signed => Looked::only(Seen::Backup(Box::new(figures)), None),
+            Ok(figures) if is_signed => Looked::only(ManifestState::Backup(Box::new(figures)), None),
             Ok(figures) => match self.doubt(&sha256, &figures).await {
                 Ok(doubt) => Looked {
                     doubt,
-                    ..Looked::only(Seen::Backup(Box::new(figures)), None)
+                    ..Looked::only(ManifestState::Backup(Box::new(figures)), None)
                 },
-                Err(error) if is_archived(&error) => Looked::only(Seen::Archived(told(&error)), None),
-                Err(error) => Looked::only(Seen::Unread(error.message()), Some(error)),
+                Err(error) if is_archived(&error) => Looked::only(ManifestState::Archived(told(&error)), None),
+                Err(error) => Looked::only(ManifestState::Unread(error.message()), Some(error)),
             },
-            Err(broken) => Looked::only(Seen::Broken(broken), None),
+            Err(broken) => Looked::only(ManifestState::Broken(broken), None),
         };
         Some(Looked {
             signature,
@@ -372,7 +378,7 @@ impl Folder<'_> {
         })
     }
 
-    async fn figures(&self) -> Result<Option<(Option<Standing>, Parsed)>> {
+    async fn figures(&self) -> Result<Option<(Option<SignatureState>, Parsed)>> {
         let id = &self.listed.id;
         let parse = |bytes: &[u8]| (Sha256::digest(bytes).into(), Figures::parse(bytes, id));
         self.read(MANIFEST, Subject::manifest(id), parse).await
@@ -423,7 +429,7 @@ impl Folder<'_> {
         name: &str,
         subject: Subject<'_>,
         parse: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<(Option<Standing>, T)>> {
+    ) -> Result<Option<(Option<SignatureState>, T)>> {
         let key = self.listed.id.key(name);
         let bytes = self
             .listed
@@ -445,7 +451,7 @@ impl Folder<'_> {
     }
 
     /// `None` if signatures are not required. The error is the store's.
-    async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<Standing>> {
+    async fn standing(&self, subject: Subject<'_>, bytes: &[u8]) -> Result<Option<SignatureState>> {
         if !self.trust.asks() {
             return Ok(None);
         }

@@ -12,7 +12,7 @@ use crate::repository::manifest::{Figures, Manifest};
 use crate::repository::retention::{PENDING, TIER_TAG, Tag};
 use crate::repository::signature::Subject;
 use crate::store::conditions::put_where;
-use crate::store::{Condition, ObjectInfo, Put, Store, Version, limits};
+use crate::store::{Condition, ObjectInfo, ObjectVersion, Put, Store, limits};
 
 /// The object's properties when the writing of a backup's file starts: the tag `pending`, which
 /// [`super::commit_tags`] replaces, and the backup's id.
@@ -35,10 +35,10 @@ pub fn object_info(id: &BackupId, server_version: &str, content_type: &'static s
 
 /// A manifest that is in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishedManifest {
     pub bytes: u64,
     pub sha256: [u8; 32],
-    pub version: Version,
+    pub version: ObjectVersion,
 }
 
 /// Why a manifest was not published. The caller decides by this which files it may remove.
@@ -70,11 +70,11 @@ pub async fn publish(
     store: &dyn Store,
     manifest: &Manifest,
     signature: Option<&Bytes>,
-) -> Result<Published, NotPublished> {
+) -> Result<PublishedManifest, NotPublished> {
     let bytes = Bytes::from(manifest.to_bytes().map_err(NotPublished::Absent)?);
     can_be_read_again(&bytes, &manifest.id).map_err(NotPublished::Absent)?;
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-    let published = |version| Published {
+    let published = |version| PublishedManifest {
         bytes: bytes.len() as u64,
         sha256,
         version,

@@ -16,7 +16,7 @@ use super::{Listed, Overview, backups, found_damaged, manifest_bytes, until};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Summary, Tagged};
-use crate::repository::retention::{Retag, SHA256_TAG, Standing, TIER_TAG, Tag, settled, tag_plan};
+use crate::repository::retention::{Retag, SHA256_TAG, TIER_TAG, Tag, TagCandidate, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
 /// A backup whose files now have another tag.
@@ -139,7 +139,7 @@ async fn walk(
         let Some(backup) = read_backup(store, listed).await? else {
             continue;
         };
-        let standing = Standing {
+        let standing = TagCandidate {
             tier: backup.summary.tier,
             damaged: found_damaged(store, &backup.listed).await?,
             bears: bears(lifecycle, &backup).await?,

@@ -213,18 +213,18 @@ fn runs_are_told_apart() {
 #[tokio::test]
 async fn a_lease_is_seen_as_free_held_or_expired_and_is_not_touched() {
     let store = MemoryStore::with_lifecycle();
-    assert_eq!(look(&store, "shop", noon()).await.unwrap(), Seen::Free);
+    assert_eq!(look(&store, "shop", noon()).await.unwrap(), LeaseState::Free);
     let lease = acquire(&store, 7, TTL, noon).await.unwrap().lease;
     let puts = store.calls(Op::Put).len();
-    let Seen::Held(hold) = look(&store, "shop", within_the_minute()).await.unwrap() else {
+    let LeaseState::Held(hold) = look(&store, "shop", within_the_minute()).await.unwrap() else {
         panic!("not held");
     };
     assert_eq!((hold.holder.pid, hold.until), (7, a_minute_later()));
     let seen = look(&store, "shop", a_minute_later()).await.unwrap();
-    assert_eq!(seen, Seen::Expired(hold));
+    assert_eq!(seen, LeaseState::Expired(hold));
     assert_eq!(store.calls(Op::Put).len(), puts);
     lease.release().await.unwrap();
-    assert_eq!(look(&store, "shop", noon()).await.unwrap(), Seen::Free);
+    assert_eq!(look(&store, "shop", noon()).await.unwrap(), LeaseState::Free);
     store.plant(KEY, "not a lease", &[]);
     assert_eq!(look(&store, "shop", noon()).await.unwrap_err().code(), Code::Busy);
 }
@@ -249,7 +249,12 @@ async fn two_runs_with_other_primaries_never_take_the_same_id() {
             match lease.claim_in(&shared, &id).await.unwrap() {
                 Announced::Done => return id,
                 Announced::Taken(taken) => {
-                    id = BackupId::next("shop", crate::repository::backup_id::Kind::Full, noon(), Some(&taken));
+                    id = BackupId::next(
+                        "shop",
+                        crate::repository::backup_id::BackupKind::Full,
+                        noon(),
+                        Some(&taken),
+                    );
                 }
             }
         }
@@ -259,7 +264,7 @@ async fn two_runs_with_other_primaries_never_take_the_same_id() {
     ids.sort();
     assert_eq!(ids, [backup(0), backup(1)]);
     // No run holds the lease there, and a claim by this run is not taken by another.
-    assert_eq!(look(&shared, "shop", noon()).await.unwrap(), Seen::Free);
+    assert_eq!(look(&shared, "shop", noon()).await.unwrap(), LeaseState::Free);
     assert!(acquire(&shared, 3, TTL, noon).await.is_ok());
 }
 

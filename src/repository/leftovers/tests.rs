@@ -132,7 +132,7 @@ async fn with_a_lifecycle_they_are_tagged_and_only_once() {
             store: None,
             key: dump.to_owned(),
             found: What::FileWithoutManifest,
-            outcome: Outcome::Discarded
+            outcome: LeftOverOutcome::Discarded
         })
     );
     assert!(run(&store).await.left_overs.is_empty());
@@ -150,7 +150,7 @@ async fn failures_are_warnings_and_do_not_stop_the_rest() {
     let failed = cleared
         .left_overs
         .iter()
-        .filter(|one| matches!(one.outcome, Outcome::Failed(_)));
+        .filter(|one| matches!(one.outcome, LeftOverOutcome::Failed(_)));
     assert_eq!(failed.count(), 1);
     assert_eq!(store.calls(Op::Discard).len(), 2);
     let json = serde_json::to_value(&cleared.left_overs[0]).unwrap();
@@ -219,7 +219,7 @@ async fn a_folder_full_of_junk_does_not_hold_up_a_run() {
     let first = id("shop/20250130T040500Z-full").timestamp();
     for number in 0..AT_MOST + 5 {
         let at = first + SignedDuration::from_secs(i64::try_from(number).unwrap());
-        let dead = BackupId::next("shop", crate::repository::backup_id::Kind::Full, at, None);
+        let dead = BackupId::next("shop", crate::repository::backup_id::BackupKind::Full, at, None);
         store.plant(&dead.key("shop.dump"), "x", &[]);
     }
     let cleared = run(&store).await;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 
-use super::Place;
+use super::FileRange;
 
 /// The data of one table. `bytes` and `sha256` are those of its COPY text before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub struct TableRecord {
     pub bytes: u64,
     pub sha256: String,
     /// The place of its block in the archive; in a plain script, of its rows.
-    pub place: Place,
+    pub place: FileRange,
     /// How its rows were read.
-    pub read: Way,
+    pub read: ReadBy,
     /// The parts of the block, in order and without gaps, if the table is large and its block can be read from the
     /// middle.
     pub ranges: Vec<RangeRecord>,
@@ -54,5 +54,5 @@ pub struct LargeObjectsRecord {
     pub bytes: u64,
     pub sha256: String,
     /// The place of its block in the archive; `None` in a plain script.
-    pub place: Option<Place>,
+    pub place: Option<FileRange>,
 }

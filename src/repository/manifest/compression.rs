@@ -4,25 +4,25 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Algorithm {
+pub enum CompressionAlgorithm {
     None,
     Gzip,
     Zstd,
 }
 
-impl Algorithm {
+impl CompressionAlgorithm {
     /// The extension of a plain script with this compression.
     pub fn extension(self) -> &'static str {
         match self {
-            Algorithm::None => "",
-            Algorithm::Gzip => ".gz",
-            Algorithm::Zstd => ".zst",
+            CompressionAlgorithm::None => "",
+            CompressionAlgorithm::Gzip => ".gz",
+            CompressionAlgorithm::Zstd => ".zst",
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compression {
-    pub algorithm: Algorithm,
+pub struct CompressionRecord {
+    pub algorithm: CompressionAlgorithm,
     pub level: i32,
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::files::{FileRecord, role};
-use super::{Broken, Manifest};
+use super::{Manifest, ManifestError};
 use crate::store::{Part, StoreChecksum};
 
 /// A file with data. Its name, length and digest are under its role in [`Manifest::files`].
@@ -45,13 +45,13 @@ impl FileIndex {
 
 /// Where bytes are: in which data file, and at which offset. In a plain script, the offset counts decompressed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct FileRange {
     pub file: FileIndex,
     pub offset: u64,
     pub length: u64,
 }
 
-impl Place {
+impl FileRange {
     /// `None` if the end would be beyond the largest possible file.
     pub fn new(file: FileIndex, offset: u64, length: u64) -> Option<Self> {
         offset.checked_add(length)?;
@@ -84,17 +84,20 @@ impl Manifest {
 
 /// Checks that each data file is one of the backup's files, and only once, and that the data files include every file
 /// that can only be a data file: all other files are read whole.
-pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile]) -> Result<(), Broken> {
+pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile]) -> Result<(), ManifestError> {
     let mut roles = HashSet::new();
     let mut names = HashSet::new();
     for DataFile { role, .. } in data_files {
         let Some(file) = files.get(role) else {
-            return Err(Broken::Shape(format!(
+            return Err(ManifestError::Shape(format!(
                 "`data_files` has the role {role:?}, but `files` has none"
             )));
         };
         if !roles.insert(role.as_str()) || !names.insert(file.name.as_str()) {
-            return Err(Broken::Shape(format!("`data_files` names {:?} twice", file.name)));
+            return Err(ManifestError::Shape(format!(
+                "`data_files` names {:?} twice",
+                file.name
+            )));
         }
     }
     let data = [role::DUMP, role::SQL];
@@ -102,7 +105,7 @@ pub(super) fn check(files: &BTreeMap<String, FileRecord>, data_files: &[DataFile
         .iter()
         .find(|role| files.contains_key(**role) && !roles.contains(*role))
     {
-        Some(role) => Err(Broken::Shape(format!(
+        Some(role) => Err(ManifestError::Shape(format!(
             "`files` has the role {role:?}, but `data_files` has none"
         ))),
         None => Ok(()),

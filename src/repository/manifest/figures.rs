@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::broken::parse;
+use super::error::parse;
 use super::files::check_names;
-use super::{Broken, Compression, FileRecord, LeftOut, Predecessor, Server, Tagged, bounded, custom, format_name};
+use super::{
+    CompressionRecord, FileRecord, LeftOut, ManifestError, Predecessor, Server, Tagged, bounded, custom, format_name,
+};
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 
 /// The most bytes of text that a list keeps of one manifest.
@@ -22,7 +24,7 @@ const MOST_TEXT: usize = 64 << 10;
 pub struct Figures {
     pub id: BackupId,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     /// The version of pgstow that made it.
@@ -43,7 +45,7 @@ pub struct Figures {
     pub snapshot: Position,
     #[serde(with = "format_name", default = "custom")]
     pub format: Format,
-    pub compression: Compression,
+    pub compression: CompressionRecord,
     pub tier: Tier,
     #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
@@ -83,12 +85,12 @@ pub struct Tally {
 
 impl Figures {
     /// Reads the manifest found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, ManifestError> {
         let figures: Self = parse(bytes)?;
-        Broken::unless_of(id, &figures.id)?;
+        ManifestError::unless_of(id, &figures.id)?;
         check_names(&figures.files)?;
         if figures.text() > MOST_TEXT {
-            return Err(Broken::Shape("its names and versions are too long".to_owned()));
+            return Err(ManifestError::Shape("its names and versions are too long".to_owned()));
         }
         Ok(figures)
     }
@@ -237,6 +239,6 @@ mod tests {
         let mut json = serde_json::to_value(&manifest).unwrap();
         json["tables"] = serde_json::json!([7]);
         let broken = Figures::parse(json.to_string().as_bytes(), &id).unwrap_err();
-        assert!(matches!(broken, Broken::Shape(_)), "{broken}");
+        assert!(matches!(broken, ManifestError::Shape(_)), "{broken}");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Broken;
+use super::ManifestError;
 
 /// The longest name of a file, in bytes, on every file system.
 const LONGEST_NAME: usize = 255;
@@ -37,14 +37,14 @@ pub fn checksums(files: &BTreeMap<String, FileRecord>) -> BTreeMap<String, Strin
 
 /// These names become keys, paths and lines of text: a name that leaves the folder, or that a terminal or a list of
 /// checksums reads as something else, must be refused here.
-pub(super) fn check_names(files: &BTreeMap<String, FileRecord>) -> Result<(), Broken> {
+pub(super) fn check_names(files: &BTreeMap<String, FileRecord>) -> Result<(), ManifestError> {
     for file in files.values() {
         let is_odd = matches!(file.name.as_str(), "" | "." | "..")
             || file.name.contains(['/', '\\'])
             || file.name.contains(char::is_control)
             || file.name.len() > LONGEST_NAME;
         if is_odd {
-            return Err(Broken::FileName(file.name.clone()));
+            return Err(ManifestError::FileName(file.name.clone()));
         }
     }
     Ok(())

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
-use super::data_file::{self, DataFile, FileIndex, Place};
+use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
-    Broken, Collation, Compression, Extension, LeftOut, Manifest, Metadata, PgDump, Predecessor, Server, Snapshot,
-    Tagged, bounded, custom, format_name,
+    Collation, CompressionRecord, Extension, LeftOut, Manifest, ManifestError, Metadata, PgDump, Predecessor, Server,
+    SnapshotRecord, Tagged, bounded, custom, format_name,
 };
-use crate::dataflow::way::Way;
+use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::{Part, StoreChecksum};
@@ -33,7 +33,7 @@ pub(super) struct Json {
     schema: u32,
     pub id: BackupId,
     #[serde(rename = "type")]
-    kind: Kind,
+    kind: BackupKind,
     timestamp: Timestamp,
     finished_at: Timestamp,
     version: String,
@@ -55,8 +55,8 @@ pub(super) struct Json {
     pg_dump: PgDump,
     #[serde(with = "format_name", default = "custom")]
     format: Format,
-    compression: Compression,
-    snapshot: Snapshot,
+    compression: CompressionRecord,
+    snapshot: SnapshotRecord,
     tier: Tier,
     #[serde(default, deserialize_with = "bounded::option")]
     encryption: Option<Value>,
@@ -128,7 +128,7 @@ struct JsonTable {
     offset: u64,
     length: u64,
     #[serde(default)]
-    read: Way,
+    read: ReadBy,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<RangeRecord>,
 }
@@ -161,27 +161,34 @@ impl Files {
         file: Option<&str>,
         (offset, length): (u64, u64),
         what: impl Fn() -> String,
-    ) -> Result<Place, Broken> {
+    ) -> Result<FileRange, ManifestError> {
         let index = match (self, file) {
             (Files::One { any: true, .. }, _) => FileIndex::default(),
             (Files::One { any: false, .. }, _) => {
-                return Err(Broken::Shape(format!("it has {}, but names no file with data", what())));
+                return Err(ManifestError::Shape(format!(
+                    "it has {}, but names no file with data",
+                    what()
+                )));
             }
             (Files::Named(_), None) => {
-                return Err(Broken::Shape(format!("it does not say which file holds {}", what())));
+                return Err(ManifestError::Shape(format!(
+                    "it does not say which file holds {}",
+                    what()
+                )));
             }
             (Files::Named(files), Some(name)) => *files.get(name).ok_or_else(|| {
-                Broken::Shape(format!(
+                ManifestError::Shape(format!(
                     "it says that {} is in {name:?}, which `data_files` does not name",
                     what()
                 ))
             })?,
         };
-        Place::new(index, offset, length)
-            .ok_or_else(|| Broken::Shape(format!("it says that {} ends beyond the largest possible file", what())))
+        FileRange::new(index, offset, length).ok_or_else(|| {
+            ManifestError::Shape(format!("it says that {} ends beyond the largest possible file", what()))
+        })
     }
 
-    fn table(&self, table: JsonTable) -> Result<TableRecord, Broken> {
+    fn table(&self, table: JsonTable) -> Result<TableRecord, ManifestError> {
         let what = || format!("the table {:?}.{:?}", table.schema, table.name);
         let place = self.place(table.file.as_deref(), (table.offset, table.length), what)?;
         Ok(TableRecord {
@@ -198,7 +205,7 @@ impl Files {
         })
     }
 
-    fn objects(&self, objects: JsonObjects) -> Result<LargeObjectsRecord, Broken> {
+    fn objects(&self, objects: JsonObjects) -> Result<LargeObjectsRecord, ManifestError> {
         let extent = (objects.offset, objects.length);
         let is_nowhere = extent == (0, 0)
             && match self {
@@ -222,8 +229,8 @@ impl Files {
 
 impl Json {
     /// Converts to a manifest, if it is that of the backup with this id.
-    pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, Broken> {
-        Broken::unless_of(id, &self.id)?;
+    pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, ManifestError> {
+        ManifestError::unless_of(id, &self.id)?;
         check_names(&self.files)?;
         let (data_files, files) = if self.schema > OF_ONE_FILE {
             self.several()?
@@ -286,7 +293,7 @@ impl Json {
 
     /// Schema 2. Facts that are in the file twice must agree, so that no reader can take one and another reader the
     /// other.
-    fn several(&mut self) -> Result<(Vec<DataFile>, Files), Broken> {
+    fn several(&mut self) -> Result<(Vec<DataFile>, Files), ManifestError> {
         let mut names = HashMap::new();
         let mut data_files = Vec::with_capacity(self.data_files.len());
         let first = self.data_files.first();
@@ -295,14 +302,14 @@ impl Json {
         });
         if receipt != (&self.parts[..], self.store_checksum.as_ref()) {
             let what = "`parts` and `store_checksum` are not those of the first of `data_files`";
-            return Err(Broken::Shape(what.to_owned()));
+            return Err(ManifestError::Shape(what.to_owned()));
         }
         for (index, file) in std::mem::take(&mut self.data_files).into_iter().enumerate() {
             let same = self.files.get(&file.role).is_none_or(|record| {
                 (&record.name, record.bytes, &record.sha256) == (&file.name, file.bytes, &file.digests.sha256)
             });
             if !same {
-                return Err(Broken::Shape(format!(
+                return Err(ManifestError::Shape(format!(
                     "`data_files` and `files` differ on the {:?} file: its name, its bytes or its SHA-256",
                     file.role
                 )));

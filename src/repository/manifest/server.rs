@@ -27,7 +27,7 @@ pub struct PgDump {
 
 /// The exported snapshot that pg_dump read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct SnapshotRecord {
     /// As PostgreSQL prints it: `0/1A2B3C4`.
     pub lsn: Option<String>,
     pub xmin: u64,

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::broken::parse;
+use super::error::parse;
 use super::files::check_names;
-use super::{Broken, FileRecord, Manifest, Metadata, bounded};
-use crate::repository::backup_id::{BackupId, Kind};
+use super::{FileRecord, Manifest, ManifestError, Metadata, bounded};
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Summary {
     pub id: BackupId,
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: BackupKind,
     pub timestamp: Timestamp,
     pub finished_at: Timestamp,
     pub tier: Tier,
@@ -33,9 +33,9 @@ pub struct Summary {
 
 impl Summary {
     /// Reads these fields of the manifest found in `id`'s folder.
-    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, Broken> {
+    pub fn parse(bytes: &[u8], id: &BackupId) -> Result<Self, ManifestError> {
         let summary: Self = parse(bytes)?;
-        Broken::unless_of(id, &summary.id)?;
+        ManifestError::unless_of(id, &summary.id)?;
         check_names(&summary.files)?;
         Ok(summary)
     }

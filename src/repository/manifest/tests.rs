@@ -52,11 +52,11 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             archive_version: Some("1.14".into()),
         },
         format: Format::Custom,
-        compression: Compression {
-            algorithm: Algorithm::Gzip,
+        compression: CompressionRecord {
+            algorithm: CompressionAlgorithm::Gzip,
             level: 6,
         },
-        snapshot: Snapshot {
+        snapshot: SnapshotRecord {
             lsn: Some("0/1A2B3C4".into()),
             xmin: 731,
             xmax: 733,
@@ -81,12 +81,12 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             rows: 3,
             bytes: 30,
             sha256: "33".repeat(32),
-            place: Place {
+            place: FileRange {
                 file: FileIndex(0),
                 offset: 100,
                 length: 60,
             },
-            read: Way::PgDump,
+            read: ReadBy::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
@@ -149,18 +149,21 @@ fn fields_of_a_later_version_are_passed_over() {
 #[test]
 fn a_newer_schema_is_told_apart_from_a_broken_file() {
     let error = Manifest::parse(br#"{"schema": 3, "id": 7}"#, &id()).unwrap_err();
-    assert_eq!(error, Broken::NewerSchema(3));
+    assert_eq!(error, ManifestError::NewerSchema(3));
     let error = error.into_error(&id());
     assert_eq!(error.code(), Code::Integrity);
     assert!(error.message().contains("schema 3"), "{error}");
     assert!(error.hint_text().contains("newer"), "{}", error.hint_text());
     assert!(matches!(
         Manifest::parse(b"{\"schema\": 2", &id()),
-        Err(Broken::NotJson(_))
+        Err(ManifestError::NotJson(_))
     ));
-    assert!(matches!(Manifest::parse(b"\0\0\0", &id()), Err(Broken::NotJson(_))));
-    assert!(matches!(Manifest::parse(b"{}", &id()), Err(Broken::Shape(_))));
-    assert!(matches!(Summary::parse(b"[]", &id()), Err(Broken::Shape(_))));
+    assert!(matches!(
+        Manifest::parse(b"\0\0\0", &id()),
+        Err(ManifestError::NotJson(_))
+    ));
+    assert!(matches!(Manifest::parse(b"{}", &id()), Err(ManifestError::Shape(_))));
+    assert!(matches!(Summary::parse(b"[]", &id()), Err(ManifestError::Shape(_))));
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn a_manifest_of_another_backup_or_with_a_climbing_name_is_broken() {
     let bytes = manifest.to_bytes().unwrap();
     assert!(matches!(
         Manifest::parse(&bytes, &id()),
-        Err(Broken::OtherBackup { .. })
+        Err(ManifestError::OtherBackup { .. })
     ));
     for name in [
         "../other.dump",
@@ -185,7 +188,7 @@ fn a_manifest_of_another_backup_or_with_a_climbing_name_is_broken() {
         manifest.files.get_mut(role::DUMP).unwrap().name = name.into();
         let bytes = manifest.to_bytes().unwrap();
         let read = Summary::parse(&bytes, &other);
-        assert!(matches!(read, Err(Broken::FileName(_))), "{name:?}");
+        assert!(matches!(read, Err(ManifestError::FileName(_))), "{name:?}");
     }
 }
 
@@ -204,7 +207,7 @@ fn as_schema_1(manifest: &Manifest) -> Value {
     json
 }
 
-fn read(json: &Value) -> Result<Manifest, Broken> {
+fn read(json: &Value) -> Result<Manifest, ManifestError> {
     Manifest::parse(json.to_string().as_bytes(), &id())
 }
 
@@ -233,7 +236,7 @@ fn whole() -> Manifest {
         count: 2,
         bytes: 5,
         sha256: "66".repeat(32),
-        place: Place::new(FileIndex(0), 160, 40),
+        place: FileRange::new(FileIndex(0), 160, 40),
     }];
     manifest
 }
@@ -396,7 +399,7 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
         change(&mut json);
         let broken = read(&json).unwrap_err();
         assert!(
-            matches!(&broken, Broken::Shape(why) if why.contains(what)),
+            matches!(&broken, ManifestError::Shape(why) if why.contains(what)),
             "{what}: {broken}"
         );
     }

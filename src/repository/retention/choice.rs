@@ -117,11 +117,16 @@ fn period(tier: Tier, time: Timestamp) -> (i16, i8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::backup_id::Kind;
+    use crate::repository::backup_id::BackupKind;
     use proptest::prelude::*;
 
     fn id(day: &str) -> BackupId {
-        BackupId::next("shop", Kind::Full, format!("{day}T04:00:00Z").parse().unwrap(), None)
+        BackupId::next(
+            "shop",
+            BackupKind::Full,
+            format!("{day}T04:00:00Z").parse().unwrap(),
+            None,
+        )
     }
 
     /// Runs the dialogue; returns the tier and how many manifests it took.
@@ -258,7 +263,10 @@ mod tests {
             let at = |second| Timestamp::from_second(second).unwrap();
             let store: Vec<_> = runs
                 .into_iter()
-                .map(|(second, tier)| (BackupId::next("shop", Kind::Full, at(second), None), tier.map(|tier| Tier::ALL[tier])))
+                .map(|(second, tier)| {
+                    let id = BackupId::next("shop", BackupKind::Full, at(second), None);
+                    (id, tier.map(|tier| Tier::ALL[tier]))
+                })
                 .collect();
             let expected = by_definition(&policy, at(now), &store);
             let settings = Policy::Tiers(policy.into_iter().map(|tier| (tier, 1)).collect());

@@ -16,11 +16,11 @@ use crate::units::count;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub id: BackupId,
-    pub state: State,
+    pub state: BackupState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum BackupState {
     /// It has a manifest that cannot be read, or that a newer pgstow wrote.
     Unreadable,
     /// It has no manifest: it is a left-over, or its run is still in progress.
@@ -130,7 +130,7 @@ fn walk<'a>(database: &[&'a Candidate], terms: &Terms<'_>, floor: &mut HashMap<&
     let mut doubted = false;
     let mut newest = true;
     for one in database {
-        let State::Backup { whole, verdict, .. } = one.state else {
+        let BackupState::Backup { whole, verdict, .. } = one.state else {
             continue;
         };
         let among_newest = good < keep_last;
@@ -163,14 +163,14 @@ fn by_age(one: &Candidate, terms: &Terms<'_>) -> Decision {
     let older_than =
         |days: u32| terms.now.duration_since(one.id.timestamp()) > SignedDuration::from_hours(24 * i64::from(days));
     match one.state {
-        State::Backup { .. } | State::LeftOver { run_at_work: false } if one.id.is_ahead(terms.now) => {
+        BackupState::Backup { .. } | BackupState::LeftOver { run_at_work: false } if one.id.is_ahead(terms.now) => {
             Decision::Keep(Stays::Ahead)
         }
-        State::Unreadable => Decision::Keep(Stays::Unreadable),
-        State::LeftOver { run_at_work: true } => Decision::Keep(Stays::RunAtWork),
-        State::LeftOver { run_at_work: false } if older_than(PENDING_DAYS) => Decision::Remove(Goes::LeftOver),
-        State::LeftOver { run_at_work: false } => Decision::Keep(Stays::YoungLeftOver),
-        State::Backup { tier, .. } => {
+        BackupState::Unreadable => Decision::Keep(Stays::Unreadable),
+        BackupState::LeftOver { run_at_work: true } => Decision::Keep(Stays::RunAtWork),
+        BackupState::LeftOver { run_at_work: false } if older_than(PENDING_DAYS) => Decision::Remove(Goes::LeftOver),
+        BackupState::LeftOver { run_at_work: false } => Decision::Keep(Stays::YoungLeftOver),
+        BackupState::Backup { tier, .. } => {
             let days = days_kept(terms.policy, tier);
             if older_than(days) {
                 Decision::Remove(Goes::Expired { tier, days })

@@ -48,7 +48,7 @@ impl fmt::Display for Tag {
 
 /// What the plan of tags needs to know of one whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct TagCandidate {
     /// The tier in its manifest.
     pub tier: Tier,
     /// A check found it damaged: it takes no place of a good one, but it does not expire for this reason.
@@ -76,7 +76,7 @@ struct Places {
 impl Places {
     /// The tag of the next backup. The last good backup never expires, whatever the setting. A failed check makes
     /// nothing expire, neither the damaged backup nor the one before.
-    fn wanted(&mut self, keep_last: usize, standing: &Standing) -> Tag {
+    fn wanted(&mut self, keep_last: usize, standing: &TagCandidate) -> Tag {
         let stays = self.good < keep_last.max(1) || self.doubted;
         self.doubted = standing.damaged;
         self.good += usize::from(!standing.damaged);
@@ -84,7 +84,7 @@ impl Places {
     }
 }
 
-fn wanted(keep_last: usize, standings: &[Standing]) -> Vec<Tag> {
+fn wanted(keep_last: usize, standings: &[TagCandidate]) -> Vec<Tag> {
     let mut places = Places::default();
     let each = standings.iter().map(|standing| places.wanted(keep_last, standing));
     each.collect()
@@ -92,7 +92,7 @@ fn wanted(keep_last: usize, standings: &[Standing]) -> Vec<Tag> {
 
 /// Whether this backup and all older ones have the right tags, if plans are carried out in their order: then the
 /// walk, which has passed the backups in `newer`, may end here.
-pub fn settled(keep_last: usize, newer: &[Standing], standing: Standing) -> bool {
+pub fn settled(keep_last: usize, newer: &[TagCandidate], standing: TagCandidate) -> bool {
     let mut places = Places::default();
     for one in newer {
         places.wanted(keep_last, one);
@@ -107,7 +107,7 @@ pub fn settled(keep_last: usize, newer: &[Standing], standing: Standing) -> bool
 /// Promotions come first, since an interruption must not let a backup expire that should be kept. Then come
 /// demotions, oldest first: after an interruption the remaining ones are the newest, which the next walk reaches
 /// before it ends.
-pub fn tag_plan(keep_last: usize, whole: &[Standing]) -> Vec<Retag> {
+pub fn tag_plan(keep_last: usize, whole: &[TagCandidate]) -> Vec<Retag> {
     let changes = whole.iter().zip(wanted(keep_last, whole)).enumerate();
     let changes =
         changes.filter_map(|(index, (standing, to))| (standing.bears != Some(to)).then_some(Retag { index, to }));
@@ -124,8 +124,8 @@ mod tests {
 
     const TIERED: Option<Tag> = Some(Tag::Tier(Tier::Daily));
 
-    fn standing(bears: Option<Tag>) -> Standing {
-        Standing {
+    fn standing(bears: Option<Tag>) -> TagCandidate {
+        TagCandidate {
             tier: Tier::Daily,
             damaged: false,
             bears,
@@ -140,7 +140,7 @@ mod tests {
     fn a_success_demotes_its_predecessor_to_the_tier_of_its_manifest() {
         let good = [
             standing(Some(Tag::Latest)),
-            Standing {
+            TagCandidate {
                 tier: Tier::Monthly,
                 damaged: false,
                 bears: Some(Tag::Latest),
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_damaged_backup_takes_no_place_and_protects_the_good_one_before_it() {
-        let damaged = |bears| Standing {
+        let damaged = |bears| TagCandidate {
             damaged: true,
             ..standing(bears)
         };
@@ -207,14 +207,14 @@ mod tests {
         assert_eq!(Tag::of(&[(TIER_TAG.to_owned(), "hourly".to_owned())]), None);
     }
 
-    fn any_standing() -> impl Strategy<Value = Standing> {
+    fn any_standing() -> impl Strategy<Value = TagCandidate> {
         let bears = prop_oneof![
             Just(None),
             Just(Some(Tag::Pending)),
             Just(Some(Tag::Latest)),
             (0_usize..4).prop_map(|tier| Some(Tag::Tier(Tier::ALL[tier]))),
         ];
-        (0_usize..4, any::<bool>(), bears).prop_map(|(tier, damaged, bears)| Standing {
+        (0_usize..4, any::<bool>(), bears).prop_map(|(tier, damaged, bears)| TagCandidate {
             tier: Tier::ALL[tier],
             damaged,
             bears,
@@ -243,9 +243,9 @@ mod tests {
             tiers in proptest::collection::vec(0_usize..4, 0..12),
             done in 0_usize..12,
         ) {
-            let mut good: Vec<Standing> = tiers
+            let mut good: Vec<TagCandidate> = tiers
                 .iter()
-                .map(|&tier| Standing {
+                .map(|&tier| TagCandidate {
                     tier: Tier::ALL[tier],
                     damaged: false,
                     bears: None,

@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use blake2::{Blake2b512, Digest};
 
-use super::key::{Algorithm, KeyId, PublicKey};
+use super::key::{KeyId, PublicKey, SignatureAlgorithm};
 
 /// More than four lines ever need: a comment is one line of at most minisign's 8 KiB.
 pub(super) const LIMIT: u64 = 16 << 10;
@@ -77,7 +77,7 @@ impl SignatureFile {
     /// Whether the key made the signature of these bytes.
     pub fn is_of(&self, bytes: &[u8], key: &PublicKey) -> bool {
         // `minisign -S -l` signs the file itself.
-        if self.letters == *b"Ed" && key.algorithm == Algorithm::Ed25519 {
+        if self.letters == *b"Ed" && key.algorithm == SignatureAlgorithm::Ed25519 {
             return key.verifies(bytes, &self.signature);
         }
         self.letters == key.algorithm.of_signature() && key.verifies(&message(bytes), &self.signature)

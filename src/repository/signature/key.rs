@@ -36,27 +36,27 @@ impl<'de> Deserialize<'de> for KeyId {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum SignatureAlgorithm {
     /// minisign's own.
     Ed25519,
     /// ECDSA on P-256 with SHA-256, in DER: for AWS regions and other servers whose KMS has no Ed25519.
     P256,
 }
 
-impl Algorithm {
+impl SignatureAlgorithm {
     /// The two letters of a public key.
     pub(super) fn of_key(self) -> [u8; 2] {
         match self {
-            Algorithm::Ed25519 => *b"Ed",
-            Algorithm::P256 => *b"EP",
+            SignatureAlgorithm::Ed25519 => *b"Ed",
+            SignatureAlgorithm::P256 => *b"EP",
         }
     }
 
     /// The two letters of a signature, which covers the BLAKE2b-512 of the file.
     pub(super) fn of_signature(self) -> [u8; 2] {
         match self {
-            Algorithm::Ed25519 => *b"ED",
-            Algorithm::P256 => *b"EP",
+            SignatureAlgorithm::Ed25519 => *b"ED",
+            SignatureAlgorithm::P256 => *b"EP",
         }
     }
 }
@@ -64,7 +64,7 @@ impl Algorithm {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     pub(super) id: KeyId,
-    pub(super) algorithm: Algorithm,
+    pub(super) algorithm: SignatureAlgorithm,
     bytes: Vec<u8>,
 }
 
@@ -77,7 +77,7 @@ const ED25519_BYTES: usize = 32;
 const P256_BYTES: usize = 65;
 
 impl PublicKey {
-    pub(super) fn new(id: KeyId, algorithm: Algorithm, bytes: &[u8]) -> Self {
+    pub(super) fn new(id: KeyId, algorithm: SignatureAlgorithm, bytes: &[u8]) -> Self {
         Self {
             id,
             algorithm,
@@ -110,8 +110,8 @@ impl PublicKey {
             return Ok(key);
         }
         let (algorithm, length) = match bytes.get(..2) {
-            Some(b"Ed") => (Algorithm::Ed25519, ED25519_BYTES),
-            Some(b"EP") => (Algorithm::P256, P256_BYTES),
+            Some(b"Ed") => (SignatureAlgorithm::Ed25519, ED25519_BYTES),
+            Some(b"EP") => (SignatureAlgorithm::P256, P256_BYTES),
             _ => return Err("it is neither minisign's public key nor one of Ed25519 or P-256".into()),
         };
         let (id, key) = bytes[2..]
@@ -128,8 +128,8 @@ impl PublicKey {
             let id = *Sha256::digest(key).first_chunk::<8>()?;
             Some(Self::new(KeyId(id), algorithm, key))
         };
-        of(SPKI_ED25519, ED25519_BYTES, Algorithm::Ed25519)
-            .or_else(|| of(SPKI_P256, P256_BYTES, Algorithm::P256))
+        of(SPKI_ED25519, ED25519_BYTES, SignatureAlgorithm::Ed25519)
+            .or_else(|| of(SPKI_P256, P256_BYTES, SignatureAlgorithm::P256))
             .ok_or_else(|| "it is neither Ed25519 nor ECDSA on P-256".to_owned())
     }
 
@@ -139,7 +139,7 @@ impl PublicKey {
 
     /// Whether stock minisign can use it.
     pub fn is_minisigns(&self) -> bool {
-        self.algorithm == Algorithm::Ed25519
+        self.algorithm == SignatureAlgorithm::Ed25519
     }
 
     /// Whether it is the same key, even under another id.
@@ -155,8 +155,10 @@ impl PublicKey {
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let verified = match self.algorithm {
-            Algorithm::Ed25519 => UnparsedPublicKey::new(&ED25519, &self.bytes).verify(message, signature),
-            Algorithm::P256 => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.bytes).verify(message, signature),
+            SignatureAlgorithm::Ed25519 => UnparsedPublicKey::new(&ED25519, &self.bytes).verify(message, signature),
+            SignatureAlgorithm::P256 => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.bytes).verify(message, signature)
+            }
         };
         verified.is_ok()
     }

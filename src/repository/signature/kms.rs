@@ -4,7 +4,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 
-use super::key::{Algorithm, PublicKey};
+use super::key::{PublicKey, SignatureAlgorithm};
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
 
@@ -29,7 +29,7 @@ impl KmsKey {
     }
 
     /// `message` has at most 4 KiB; the algorithm is that of the key.
-    pub async fn sign(&self, algorithm: Algorithm, message: Vec<u8>) -> Result<Vec<u8>> {
+    pub async fn sign(&self, algorithm: SignatureAlgorithm, message: Vec<u8>) -> Result<Vec<u8>> {
         let what = format!("cannot sign with {}", self.arn);
         let answer = self
             .client
@@ -38,8 +38,8 @@ impl KmsKey {
             .message(Blob::new(message))
             .message_type(MessageType::Raw)
             .signing_algorithm(match algorithm {
-                Algorithm::Ed25519 => SigningAlgorithmSpec::Ed25519Sha512,
-                Algorithm::P256 => SigningAlgorithmSpec::EcdsaSha256,
+                SignatureAlgorithm::Ed25519 => SigningAlgorithmSpec::Ed25519Sha512,
+                SignatureAlgorithm::P256 => SigningAlgorithmSpec::EcdsaSha256,
             })
             .send()
             .await

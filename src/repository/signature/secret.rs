@@ -9,7 +9,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use scrypt::Params;
 use secrecy::zeroize::Zeroizing;
 
-use super::key::{Algorithm, KeyId, PublicKey};
+use super::key::{KeyId, PublicKey, SignatureAlgorithm};
 
 /// The letters of signature, derivation and checksum; the salt and the limits of the derivation.
 const HEAD: usize = 2 + 2 + 2 + 32 + 8 + 8;
@@ -86,7 +86,7 @@ impl SecretKey {
         }
         let pair = Ed25519KeyPair::from_seed_and_public_key(&key[..32], &key[32..]);
         let pair = pair.map_err(|_| Unusable::Shape("its secret and public key do not belong together"))?;
-        let public = PublicKey::new(KeyId(*id), Algorithm::Ed25519, pair.public_key().as_ref());
+        let public = PublicKey::new(KeyId(*id), SignatureAlgorithm::Ed25519, pair.public_key().as_ref());
         Ok(Self { pair, public })
     }
 
@@ -132,7 +132,7 @@ impl SecretKey {
         };
         let text = format!("untrusted comment: {comment}\n{}\n", STANDARD.encode(&*whole));
         Ok((
-            PublicKey::new(KeyId(id), Algorithm::Ed25519, half),
+            PublicKey::new(KeyId(id), SignatureAlgorithm::Ed25519, half),
             Zeroizing::new(text),
         ))
     }

@@ -11,14 +11,14 @@ use super::kms::KmsKey;
 use super::secret::SecretKey;
 use super::trust::Trust;
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{BackupId, Kind};
+use crate::repository::backup_id::{BackupId, BackupKind};
 
 pub struct Signer {
     public: PublicKey,
-    way: Way,
+    key: SigningKey,
 }
 
-enum Way {
+enum SigningKey {
     Here(Box<Ed25519KeyPair>),
     Kms(KmsKey),
 }
@@ -27,14 +27,14 @@ impl Signer {
     pub(super) fn here(key: SecretKey) -> Self {
         Self {
             public: key.public,
-            way: Way::Here(Box::new(key.pair)),
+            key: SigningKey::Here(Box::new(key.pair)),
         }
     }
 
     pub(super) async fn in_kms(key: KmsKey) -> Result<Self> {
         Ok(Self {
             public: key.public().await?,
-            way: Way::Kms(key),
+            key: SigningKey::Kms(key),
         })
     }
 
@@ -66,7 +66,7 @@ impl Signer {
 
     /// Signs a test message, so that a backup finds out before it begins whether it can be signed at its end.
     pub async fn probe(&self) -> Result<()> {
-        let id = BackupId::next("probe", Kind::Full, Timestamp::UNIX_EPOCH, None);
+        let id = BackupId::next("probe", BackupKind::Full, Timestamp::UNIX_EPOCH, None);
         // No file has this content: an empty text is no manifest and no verification.
         self.sign(Subject::manifest(&id), b"", Timestamp::UNIX_EPOCH)
             .await
@@ -74,9 +74,9 @@ impl Signer {
     }
 
     async fn raw(&self, message: Vec<u8>) -> Result<Vec<u8>> {
-        match &self.way {
-            Way::Here(pair) => Ok(pair.sign(&message).as_ref().to_vec()),
-            Way::Kms(key) => key.sign(self.public.algorithm, message).await,
+        match &self.key {
+            SigningKey::Here(pair) => Ok(pair.sign(&message).as_ref().to_vec()),
+            SigningKey::Kms(key) => key.sign(self.public.algorithm, message).await,
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Trust {
 /// The state of a file's signature, if keys are set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum Standing {
+pub enum SignatureState {
     Signed { key: KeyId },
     Unsigned,
     Bad { why: Flaw },
@@ -58,38 +58,38 @@ impl<'de> Deserialize<'de> for Flaw {
     }
 }
 
-impl From<Result<KeyId, Flaw>> for Standing {
+impl From<Result<KeyId, Flaw>> for SignatureState {
     fn from(checked: Result<KeyId, Flaw>) -> Self {
         match checked {
-            Ok(key) => Standing::Signed { key },
-            Err(Flaw::Missing) => Standing::Unsigned,
-            Err(why) => Standing::Bad { why },
+            Ok(key) => SignatureState::Signed { key },
+            Err(Flaw::Missing) => SignatureState::Unsigned,
+            Err(why) => SignatureState::Bad { why },
         }
     }
 }
 
-impl Standing {
+impl SignatureState {
     pub fn is_signed(&self) -> bool {
-        matches!(self, Standing::Signed { .. })
+        matches!(self, SignatureState::Signed { .. })
     }
 
     /// As the rest of a sentence about the file.
     pub fn said(&self) -> String {
         match self {
-            Standing::Signed { key } => format!("is signed by the key {key}"),
-            Standing::Unsigned => Flaw::Missing.to_string(),
-            Standing::Bad { why } => why.to_string(),
+            SignatureState::Signed { key } => format!("is signed by the key {key}"),
+            SignatureState::Unsigned => Flaw::Missing.to_string(),
+            SignatureState::Bad { why } => why.to_string(),
         }
     }
 }
 
 /// As a cell of a table.
-impl fmt::Display for Standing {
+impl fmt::Display for SignatureState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Standing::Signed { key } => key.fmt(f),
-            Standing::Unsigned => f.write_str("not signed"),
-            Standing::Bad { .. } => f.write_str("BAD"),
+            SignatureState::Signed { key } => key.fmt(f),
+            SignatureState::Unsigned => f.write_str("not signed"),
+            SignatureState::Bad { .. } => f.write_str("BAD"),
         }
     }
 }

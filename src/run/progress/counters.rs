@@ -26,7 +26,7 @@ struct Words {
 
 /// The values of the counters at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct CounterValues {
     pub phase: String,
     pub table: String,
     pub read: u64,
@@ -64,9 +64,9 @@ impl Counters {
         self.stored.fetch_add(more, Relaxed);
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> CounterValues {
         let Words { phase, table } = self.words().clone();
-        Snapshot {
+        CounterValues {
             phase,
             table,
             read: self.read.load(Relaxed),
@@ -111,7 +111,7 @@ impl Rate {
     }
 }
 
-impl Snapshot {
+impl CounterValues {
     /// The same as a record.
     pub fn progress(&self, rate: Option<f64>) -> Progress {
         let known = |text: &String| (!text.is_empty()).then(|| text.clone());

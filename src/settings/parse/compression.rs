@@ -2,7 +2,7 @@
 
 use super::Reader;
 use crate::settings::Compression;
-use crate::settings::specs::{self, Algorithm};
+use crate::settings::specs::{self, CompressionSpec};
 use crate::settings::value::Value;
 
 /// The default level of zstd, as in pg_dump. In frames of 2 MiB it gives no more bytes than pg_dump's stream, and fewer
@@ -39,8 +39,8 @@ impl Reader<'_> {
         let named = self.values.get("BACKUP_COMPRESSION").cloned();
         let level = self.values.get("BACKUP_COMPRESSION_LEVEL").cloned();
         let chosen = match (algorithm, named, level) {
-            (None, Some(_), _) => Algorithm::Auto,
-            (algorithm, _, None) => algorithm.unwrap_or(Algorithm::Auto),
+            (None, Some(_), _) => CompressionSpec::Auto,
+            (algorithm, _, None) => algorithm.unwrap_or(CompressionSpec::Auto),
             (None, None, Some(level)) => self.level_alone(&level),
             (Some(algorithm), Some(named), Some(level)) => self.with_level(algorithm, &named, &level),
             (Some(algorithm), None, Some(_)) => algorithm,
@@ -49,23 +49,23 @@ impl Reader<'_> {
     }
 
     /// The older systems had only gzip, with zlib's 0 for no compression.
-    pub(super) fn level_alone(&mut self, level: &Value) -> Algorithm {
+    pub(super) fn level_alone(&mut self, level: &Value) -> CompressionSpec {
         self.gzip_of_a_level(level, &format!("{} alone", level.name))
     }
 
-    pub(super) fn gzip_of_a_level(&mut self, level: &Value, given: &str) -> Algorithm {
+    pub(super) fn gzip_of_a_level(&mut self, level: &Value, given: &str) -> CompressionSpec {
         if level.text().trim() == "0" {
             self.note(format!("{given}: 0 means no compression"));
-            return Algorithm::None;
+            return CompressionSpec::None;
         }
         let level_read = self.read("BACKUP_COMPRESSION_LEVEL", specs::gzip_level);
         self.note(format!(
             "{given} means gzip, as in the older systems; BACKUP_COMPRESSION=auto without a level is smaller and faster"
         ));
-        Algorithm::Gzip(level_read)
+        CompressionSpec::Gzip(level_read)
     }
 
-    pub(super) fn with_level(&mut self, algorithm: Algorithm, named: &Value, level: &Value) -> Algorithm {
+    pub(super) fn with_level(&mut self, algorithm: CompressionSpec, named: &Value, level: &Value) -> CompressionSpec {
         if !algorithm.takes_level() {
             return match level.layer.cmp(&named.layer) {
                 std::cmp::Ordering::Less => self.level_alone(level),

@@ -3,7 +3,7 @@
 use super::Reader;
 use crate::settings::problems::Problems;
 use crate::settings::value::{Layer, Value};
-use crate::settings::{Auth, Database, Source, libpq, source};
+use crate::settings::{Auth, CredentialSource, Database, libpq, source};
 
 impl Reader<'_> {
     pub(super) fn databases(&mut self) -> (Vec<Database>, Vec<Database>) {
@@ -32,12 +32,12 @@ impl Reader<'_> {
     pub(super) fn login(
         &mut self,
         variable: &'static str,
-        resolve: fn(&mut source::Reading<'_>, Auth) -> Source,
+        resolve: fn(&mut source::Reading<'_>, Auth) -> CredentialSource,
         auth: Auth,
-    ) -> Source {
+    ) -> CredentialSource {
         let mut found = Problems::default();
         let home = self.input.env.get("HOME").map(String::as_str);
-        let place = libpq::Place {
+        let place = libpq::SearchFolders {
             home: home.filter(|home| !home.is_empty()),
             working_dir: &self.input.working_dir,
         };

@@ -13,7 +13,7 @@ use super::*;
 use crate::error::Code;
 use crate::repository::retention::Tier;
 use crate::settings::{
-    Auth, Checksums, Compression, Encryption, GZIP_LEVEL, Policy, Retention, Source, StoreUrl, ZSTD_LEVEL,
+    Auth, Checksums, Compression, CredentialSource, Encryption, GZIP_LEVEL, Policy, Retention, StoreUrl, ZSTD_LEVEL,
 };
 
 /// A working directory with the files that a test needs.
@@ -115,7 +115,7 @@ fn noted(settings: &Settings, part: &str) {
 
 fn direct(settings: &Settings) -> &crate::postgres::ConnectionInfo {
     match settings.source() {
-        Source::Direct(info) => info,
+        CredentialSource::Direct(info) => info,
         other => panic!("{other:?}"),
     }
 }
@@ -159,7 +159,7 @@ fn an_implicit_env_file_that_cannot_be_opened_is_passed_over_with_a_warning() {
 fn with_nothing_set_everything_has_a_default() {
     let place = Place::new();
     let settings = place.load();
-    assert!(matches!(settings.source(), Source::None));
+    assert!(matches!(settings.source(), CredentialSource::None));
     assert_eq!(settings.stores, [StoreUrl::Folder(place.path("backups"))]);
     noted(&settings, "./backups");
     assert_eq!(

@@ -4,7 +4,7 @@
 use super::Reader;
 use super::database::shows_password;
 use crate::postgres::ConnectionInfo;
-use crate::settings::{Auth, Database, Settings, Source, StoreUrl, Uses};
+use crate::settings::{Auth, CredentialSource, Database, Settings, StoreUrl, Uses};
 
 impl Reader<'_> {
     /// The starts of their names.
@@ -23,12 +23,12 @@ impl Reader<'_> {
     }
 
     /// Settings of AWS services to which the command sends no request. A folder store needs no region.
-    fn unneeded_of_aws(&self, settings: &Settings, login: Option<(&Source, Auth)>) -> Vec<&'static str> {
+    fn unneeded_of_aws(&self, settings: &Settings, login: Option<(&CredentialSource, Auth)>) -> Vec<&'static str> {
         let uses = self.input.uses;
         let tells = uses.go_by("BACKUP_SNS_TOPIC_ARN");
         let in_bucket = |store: &StoreUrl| matches!(store, StoreUrl::S3 { .. });
         let s3 = uses.asks_stores() && settings.stores.iter().any(in_bucket);
-        let secrets = login.is_some_and(|(source, _)| matches!(source, Source::Secret { .. }));
+        let secrets = login.is_some_and(|(source, _)| matches!(source, CredentialSource::Secret { .. }));
         let sns = tells && !settings.channels.is_empty();
         let signing = &settings.signing;
         let kms = (uses.go_by("BACKUP_SIGN_KEY") && signing.signs_by_kms())
@@ -54,7 +54,7 @@ impl Reader<'_> {
     }
 
     /// Settings of passwords that the login does not use, because it has another one.
-    fn unneeded_passwords(&self, source: &Source, auth: Auth) -> Vec<&'static str> {
+    fn unneeded_passwords(&self, source: &CredentialSource, auth: Auth) -> Vec<&'static str> {
         let (own, given) = match self.input.uses {
             Uses::Restore => {
                 let url = self.values.get("BACKUP_TARGET_URL");
@@ -72,9 +72,9 @@ impl Reader<'_> {
             ),
         };
         let (direct, has_password) = match source {
-            Source::Direct(info) => (true, info.password.is_some()),
-            Source::Secret { .. } => (false, true),
-            Source::None => return Vec::new(),
+            CredentialSource::Direct(info) => (true, info.password.is_some()),
+            CredentialSource::Secret { .. } => (false, true),
+            CredentialSource::None => return Vec::new(),
         };
         let mut unneeded = Vec::new();
         if auth == Auth::Iam || (direct && given) {
@@ -87,7 +87,7 @@ impl Reader<'_> {
     }
 }
 
-fn first_of(databases: &[Database]) -> (&Source, Auth) {
+fn first_of(databases: &[Database]) -> (&CredentialSource, Auth) {
     let first = databases.first();
-    first.map_or((&Source::None, Auth::Password), |one| (&one.login, one.auth))
+    first.map_or((&CredentialSource::None, Auth::Password), |one| (&one.login, one.auth))
 }

@@ -4,7 +4,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::super::Source;
+use super::super::CredentialSource;
 use super::super::problems::Problems;
 use super::super::value::{Layer, Value, Values};
 use crate::postgres::{ConnectionInfo, Files, Keys};
@@ -17,7 +17,13 @@ const URLS: [&str; 2] = ["DATABASE_URL", "BACKUP_TARGET_URL"];
 const PASSWORDS: [&str; 3] = ["DB_PASSWORD", "BACKUP_TARGET_PASSWORD", "PGPASSWORD"];
 
 /// Compares the login with the login that the settings without that file give.
-pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str, problems: &mut Problems) {
+pub fn check(
+    with: &CredentialSource,
+    without: &CredentialSource,
+    values: &Values,
+    url: &'static str,
+    problems: &mut Problems,
+) {
     let found = || values.of(Layer::FoundFile);
     if let Some((_, value)) = found().find(|(variable, _)| *variable == url)
         && ConnectionInfo::parse_url(value.text()).is_ok_and(|info| names_files(&info))
@@ -32,9 +38,9 @@ pub fn check(with: &Source, without: &Source, values: &Values, url: &'static str
         return;
     };
     let strict = match with {
-        Source::Secret { .. } => true,
-        Source::Direct(info) => holds_anothers(info, values),
-        Source::None => false,
+        CredentialSource::Secret { .. } => true,
+        CredentialSource::Direct(info) => holds_anothers(info, values),
+        CredentialSource::None => false,
     };
     let before = others.clone().unwrap_or_default();
     let hostaddr = |info: &ConnectionInfo| info.params.get("hostaddr").cloned();
@@ -63,13 +69,13 @@ fn names_files(info: &ConnectionInfo) -> bool {
 }
 
 /// The connection, as far as the settings give it; the secret has not been read.
-fn place(source: &Source) -> Option<ConnectionInfo> {
+fn place(source: &CredentialSource) -> Option<ConnectionInfo> {
     match source {
-        Source::Direct(info) => Some(info.clone()),
-        Source::Secret {
+        CredentialSource::Direct(info) => Some(info.clone()),
+        CredentialSource::Secret {
             overrides, defaults, ..
         } => Some((**defaults).clone().merge(overrides)),
-        Source::None => None,
+        CredentialSource::None => None,
     }
 }
 
@@ -95,14 +101,16 @@ fn holds_anothers(info: &ConnectionInfo, values: &Values) -> bool {
 }
 
 /// Whether a login would take a password from libpq's file or from a secret, or make a token.
-fn holds_keys(source: &Source, values: &Values) -> bool {
+fn holds_keys(source: &CredentialSource, values: &Values) -> bool {
     let token = ["BACKUP_DB_AUTH", "BACKUP_TARGET_AUTH"]
         .iter()
         .any(|variable| values.get(variable).is_some());
     match source {
-        Source::Direct(info) => matches!(info.keys, Keys::PasswordFile(_)) || (info.password.is_none() && token),
-        Source::Secret { .. } => true,
-        Source::None => false,
+        CredentialSource::Direct(info) => {
+            matches!(info.keys, Keys::PasswordFile(_)) || (info.password.is_none() && token)
+        }
+        CredentialSource::Secret { .. } => true,
+        CredentialSource::None => false,
     }
 }
 

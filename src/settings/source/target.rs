@@ -7,7 +7,7 @@
 
 use super::super::libpq;
 use super::super::value::Value;
-use super::super::{Auth, Source};
+use super::super::{Auth, CredentialSource};
 use super::{Reading, has, id, names_who, parameters, part_beneath, part_of, proved};
 use crate::postgres::{ConnectionInfo, Keys, Whose};
 
@@ -19,24 +19,24 @@ const PARTS: &[(&str, &str)] = &[
 ];
 const PASSWORD: &str = "BACKUP_TARGET_PASSWORD";
 
-pub fn target(reading: &mut Reading<'_>, auth: Auth) -> Source {
+pub fn target(reading: &mut Reading<'_>, auth: Auth) -> CredentialSource {
     let source = choose(reading);
     let auth = reading.values.get("BACKUP_TARGET_AUTH").filter(|_| auth == Auth::Iam);
     let mut source = proved(reading, source, auth);
-    if let Source::Direct(info) | Source::Secret { overrides: info, .. } = &mut source {
+    if let CredentialSource::Direct(info) | CredentialSource::Secret { overrides: info, .. } = &mut source {
         info.whose = Whose::Target;
     }
     source
 }
 
-fn choose(reading: &mut Reading<'_>) -> Source {
+fn choose(reading: &mut Reading<'_>) -> CredentialSource {
     let values = reading.values;
     let url = values.get("BACKUP_TARGET_URL");
     let secret = values.get("BACKUP_TARGET_SECRET_ID");
     let given = match url.map(|url| (url, ConnectionInfo::parse_url(url.text()))) {
         Some((url, Err(error))) => {
             reading.problems.add_error(&url.name, &error);
-            return Source::None;
+            return CredentialSource::None;
         }
         Some((url, Ok(info))) => Some((url, info)),
         None => None,
@@ -44,7 +44,7 @@ fn choose(reading: &mut Reading<'_>) -> Source {
     match (secret, given) {
         (Some(secret), Some((url, info))) if url.layer == secret.layer && names_who(&info) => {
             reading.problems.conflict(url, secret, "give the target once");
-            Source::None
+            CredentialSource::None
         }
         (Some(secret), Some((url, info))) if url.layer < secret.layer && names_who(&info) => {
             direct(reading, Some(&(url, info)))
@@ -54,7 +54,7 @@ fn choose(reading: &mut Reading<'_>) -> Source {
     }
 }
 
-fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> Source {
+fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value, ConnectionInfo)>) -> CredentialSource {
     let mut overrides = ConnectionInfo::default();
     let mut defaults = ConnectionInfo::default();
     let mut unusable = Vec::new();
@@ -86,7 +86,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     }
     unusable.retain(|(part, _)| !overrides.says(part) && !defaults.says(part));
     parameters(reading.values, &mut overrides, reading.problems);
-    Source::Secret {
+    CredentialSource::Secret {
         id: id(secret, reading.problems),
         overrides,
         defaults: Box::new(defaults),
@@ -95,7 +95,7 @@ fn beside_secret(reading: &mut Reading<'_>, secret: &Value, url: Option<(&Value,
     }
 }
 
-fn direct(reading: &mut Reading<'_>, url: Option<&(&Value, ConnectionInfo)>) -> Source {
+fn direct(reading: &mut Reading<'_>, url: Option<&(&Value, ConnectionInfo)>) -> CredentialSource {
     let values = reading.values;
     let mut info = ConnectionInfo::default();
     if let Some((url, given)) = url {
@@ -124,7 +124,7 @@ fn direct(reading: &mut Reading<'_>, url: Option<&(&Value, ConnectionInfo)>) -> 
         named |= *part == "host" || *part == "dbname";
     }
     if !named {
-        return Source::None;
+        return CredentialSource::None;
     }
     if let (None, Some(password)) = (&info.password, values.get(PASSWORD))
         && let Some(one) = part_of(password, "password", reading.problems)
@@ -133,5 +133,5 @@ fn direct(reading: &mut Reading<'_>, url: Option<&(&Value, ConnectionInfo)>) -> 
     }
     let mut info = libpq::beneath(values, &reading.place, &info, Whose::Target, reading.problems);
     parameters(values, &mut info, reading.problems);
-    Source::Direct(info)
+    CredentialSource::Direct(info)
 }

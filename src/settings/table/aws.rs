@@ -1,6 +1,6 @@
 //! AWS: region, endpoints, credentials.
 
-use super::super::setting::{Kind, Setting, kind, plain};
+use super::super::setting::{Setting, ValueKind, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     plain(
@@ -13,7 +13,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: "AWS_DEFAULT_REGION",
         flag: None,
         key: None,
-        kind: Kind::Text,
+        kind: ValueKind::Text,
         value: "REGION",
         help: "The AWS region, if AWS_REGION is not set",
     },
@@ -61,7 +61,7 @@ pub const SETTINGS: &[Setting] = &[
          system's",
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "AWS_ACCESS_KEY_ID",
             "aws.access_key_id",
@@ -70,7 +70,7 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "AWS_SECRET_ACCESS_KEY",
             "aws.secret_access_key",
@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "AWS_SESSION_TOKEN",
             "aws.session_token",

@@ -1,6 +1,6 @@
 //! How backups are made, and how long they are kept.
 
-use super::super::setting::{Kind, Setting, flag, kind, plain};
+use super::super::setting::{Setting, ValueKind, flag, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     flag(
@@ -86,7 +86,7 @@ pub const SETTINGS: &[Setting] = &[
          limit]",
     ),
     kind(
-        Kind::Switch,
+        ValueKind::Switch,
         flag(
             "BACKUP_NICE",
             "nice",

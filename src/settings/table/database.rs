@@ -1,10 +1,10 @@
 //! The database that a backup reads, and the one that a restore fills.
 
-use super::super::setting::{Kind, Setting, flag, kind, plain};
+use super::super::setting::{Setting, ValueKind, flag, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         flag(
             "DATABASE_URL",
             "database-url",
@@ -29,7 +29,7 @@ pub const SETTINGS: &[Setting] = &[
          as RDS and Aurora accept it for a role with rds_iam; it needs TLS [default: password]",
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "BACKUP_TARGET_URL",
             "target_url",
@@ -38,7 +38,7 @@ pub const SETTINGS: &[Setting] = &[
         ),
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "BACKUP_TARGET_PASSWORD",
             "target_password",

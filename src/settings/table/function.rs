@@ -1,6 +1,6 @@
 //! What a Lambda function may do, and the container task that takes over the rest.
 
-use super::super::setting::{Kind, Setting, flag, kind, plain};
+use super::super::setting::{Setting, ValueKind, flag, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     plain(
@@ -61,7 +61,7 @@ pub const SETTINGS: &[Setting] = &[
          true]",
     ),
     kind(
-        Kind::Switch,
+        ValueKind::Switch,
         flag(
             "BACKUP_DRILL_UNCONFINED",
             "unconfined",

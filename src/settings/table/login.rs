@@ -1,6 +1,6 @@
 //! The parts of the login, as PostgreSQL's own programs name them.
 
-use super::super::setting::{Kind, Setting, kind, plain};
+use super::super::setting::{Setting, ValueKind, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     plain("DB_HOST", "db.host", "HOST", "The database's host, if no URL names it"),
@@ -8,7 +8,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("DB_NAME", "db.name", "NAME", "The database's name"),
     plain("DB_USER", "db.user", "USER", "The role to log in as"),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain("DB_PASSWORD", "db.password", "PASSWORD", "The role's password"),
     ),
     plain(

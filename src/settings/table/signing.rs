@@ -1,6 +1,6 @@
 //! The key that signs, and the keys that pgstow trusts.
 
-use super::super::setting::{Kind, Setting, flag, kind, plain};
+use super::super::setting::{Setting, ValueKind, flag, kind, plain};
 
 pub const SETTINGS: &[Setting] = &[
     flag(
@@ -13,7 +13,7 @@ pub const SETTINGS: &[Setting] = &[
          ECC_NIST_P256)",
     ),
     kind(
-        Kind::Secret,
+        ValueKind::Secret,
         plain(
             "BACKUP_SIGN_KEY_PASSWORD",
             "sign_key_password",
@@ -28,7 +28,7 @@ pub const SETTINGS: &[Setting] = &[
         "A file with that password",
     ),
     kind(
-        Kind::List,
+        ValueKind::List,
         flag(
             "BACKUP_VERIFY_KEYS",
             "verify-key",

@@ -1,10 +1,10 @@
 //! Where backups are kept.
 
-use super::super::setting::{Kind, Setting, flag, kind};
+use super::super::setting::{Setting, ValueKind, flag, kind};
 
 pub const SETTINGS: &[Setting] = &[
     kind(
-        Kind::List,
+        ValueKind::List,
         flag(
             "BACKUP_STORE",
             "store",
@@ -32,7 +32,7 @@ pub const SETTINGS: &[Setting] = &[
          $STATE_DIRECTORY of systemd, /var/lib/pgstow for root, else ~/.local/state/pgstow]",
     ),
     kind(
-        Kind::Switch,
+        ValueKind::Switch,
         flag(
             "BACKUP_ADOPT",
             "adopt",

@@ -17,7 +17,7 @@ use crate::run::publication::{Publish, Published};
 use crate::store::beneath::Folder;
 use crate::store::limits::{self, too_long};
 use crate::store::temporary::Temporary;
-use crate::store::{Condition, Object, Put, Version};
+use crate::store::{Condition, Object, ObjectVersion, Put};
 
 /// Up to this length, a file's version is the digest of its bytes. For longer files that would cost too much, so it
 /// is made from inode data. Files that are replaced under a condition are small.
@@ -80,17 +80,17 @@ fn take(file: &File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn digest_version(bytes: &[u8]) -> Version {
-    Version(hex::encode(Sha256::digest(bytes)))
+fn digest_version(bytes: &[u8]) -> ObjectVersion {
+    ObjectVersion(hex::encode(Sha256::digest(bytes)))
 }
 
-pub(super) fn version(opened: &Opened) -> Result<Version> {
+pub(super) fn version(opened: &Opened) -> Result<ObjectVersion> {
     let Opened { file, bytes, path } = opened;
     let failed = |error: io::Error| io_error("read", path, error);
     if *bytes > DIGEST_LIMIT {
         // A new version is always a new file, with another inode or another time.
         let metadata = file.metadata().map_err(failed)?;
-        return Ok(Version(format!(
+        return Ok(ObjectVersion(format!(
             "{}-{}-{}.{}",
             metadata.ino(),
             metadata.len(),

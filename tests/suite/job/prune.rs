@@ -324,15 +324,14 @@ async fn prune(store: Arc<dyn Store>) -> Result<PruneReport> {
         keep_last: 1,
     };
     let request = PruneRequest::default();
-    prune::run(
-        &[store],
-        &retention,
-        &request,
-        &Trust::default(),
-        Timestamp::now(),
-        &Stop::new(),
-    )
-    .await
+    let job = prune::Job {
+        stores: &[store],
+        retention: &retention,
+        trust: &Trust::default(),
+        now: Timestamp::now(),
+        stop: &Stop::new(),
+    };
+    prune::run(&job, &request).await
 }
 
 /// Nothing that lists shows a backup that lacks a file; the kept one is whole.

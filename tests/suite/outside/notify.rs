@@ -12,8 +12,8 @@ use aws_sdk_sns::config::Region;
 use aws_sdk_sns::config::retry::RetryConfig;
 use aws_smithy_http_client::tls;
 use pgstow::error::Code;
-use pgstow::outside::notify::{About, Notice, Notifier, Sns, Status};
-use pgstow::repository::backup_id::Kind;
+use pgstow::outside::notify::{About, Notice, Notifier, RunStatus, Sns};
+use pgstow::repository::backup_id::BackupKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -97,10 +97,10 @@ impl Wired {
     }
 }
 
-fn notice(database: &str, status: Status, report: Value) -> Notice {
+fn notice(database: &str, status: RunStatus, report: Value) -> Notice {
     Notice {
         status,
-        about: About::Backup(Kind::Full),
+        about: About::Backup(BackupKind::Full),
         database: Some(database.to_owned()),
         summary: format!("Backup of {database}"),
         report,
@@ -113,11 +113,11 @@ async fn a_success_and_a_failure_arrive_with_subject_body_and_attributes() {
     let wired = Wired::new(&endpoint, "both", None).await;
     let sns = Sns::new(client(&endpoint), &wired.topic_arn);
     let report = json!({"status": "succeeded", "id": "bücher/20250131T040500Z-full"});
-    sns.send(&notice("bücher", Status::Succeeded, report.clone()))
+    sns.send(&notice("bücher", RunStatus::Succeeded, report.clone()))
         .await
         .unwrap();
     let failure = json!({"status": "failed", "error": {"code": "STORE"}});
-    sns.send(&notice("a\nb", Status::Failed(Code::Store), failure))
+    sns.send(&notice("a\nb", RunStatus::Failed(Code::Store), failure))
         .await
         .unwrap();
 
@@ -145,8 +145,10 @@ async fn a_filter_policy_can_pick_the_failures() {
     let endpoint = aws_endpoint();
     let wired = Wired::new(&endpoint, "failures", Some(r#"{"status": ["failed"]}"#)).await;
     let sns = Sns::new(client(&endpoint), &wired.topic_arn);
-    sns.send(&notice("shop", Status::Succeeded, json!({}))).await.unwrap();
-    sns.send(&notice("shop", Status::Failed(Code::Stalled), json!({})))
+    sns.send(&notice("shop", RunStatus::Succeeded, json!({})))
+        .await
+        .unwrap();
+    sns.send(&notice("shop", RunStatus::Failed(Code::Stalled), json!({})))
         .await
         .unwrap();
     let received = wired.received().await;
@@ -163,7 +165,7 @@ async fn a_report_of_thousands_of_tables_still_arrives() {
         .map(|number| json!({"name": number, "sha256": "0".repeat(64)}))
         .collect();
     let report = json!({"status": "succeeded", "tables": tables});
-    sns.send(&notice("shop", Status::Succeeded, report)).await.unwrap();
+    sns.send(&notice("shop", RunStatus::Succeeded, report)).await.unwrap();
     let received = wired.received().await;
     let message = received[0]["Message"].as_str().unwrap();
     assert!(message.len() <= 256 * 1024);
@@ -182,7 +184,7 @@ async fn a_fifo_topic_takes_it_too() {
     let bare = client.publish().topic_arn(&arn).message("x").send().await;
     assert!(bare.is_err(), "the server does not ask for a group");
     let sns = Sns::new(client, arn);
-    sns.send(&notice("my shop", Status::Succeeded, json!({})))
+    sns.send(&notice("my shop", RunStatus::Succeeded, json!({})))
         .await
         .unwrap();
 }
@@ -193,7 +195,7 @@ async fn a_topic_that_is_not_there_is_named_with_the_reason() {
     let arn = "arn:aws:sns:us-east-1:123456789012:nowhere";
     let sns = Sns::new(client(&endpoint), arn);
     let error = sns
-        .send(&notice("shop", Status::Succeeded, json!({})))
+        .send(&notice("shop", RunStatus::Succeeded, json!({})))
         .await
         .unwrap_err();
     assert!(error.message().contains(arn), "{error}");
@@ -213,7 +215,7 @@ async fn a_service_that_is_down_is_given_up_soon() {
     );
     let started = Instant::now();
     let error = sns
-        .send(&notice("shop", Status::Succeeded, json!({})))
+        .send(&notice("shop", RunStatus::Succeeded, json!({})))
         .await
         .unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(20));

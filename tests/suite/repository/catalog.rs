@@ -7,11 +7,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use pgstow::error::Code;
 use pgstow::outside::aws;
-use pgstow::repository::backup_id::{BackupId, Kind, database_folder};
+use pgstow::repository::backup_id::{BackupId, BackupKind, database_folder};
 use pgstow::repository::lease::{Holder, Lease};
 use pgstow::repository::manifest::{
-    Algorithm, Compression, DataFile, FileIndex, FileRecord, Manifest, Metadata, PgDump, Place as PlaceInFile, Server,
-    Snapshot, TableRecord, Way, checksums, role,
+    CompressionAlgorithm, CompressionRecord, DataFile, FileIndex, FileRange, FileRecord, Manifest, Metadata, PgDump,
+    ReadBy, Server, SnapshotRecord, TableRecord, checksums, role,
 };
 use pgstow::repository::retention::{self, Tier};
 use pgstow::repository::trigger::Trigger;
@@ -123,7 +123,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
     catalog::commit_tags(store, id, &tagged).await.unwrap();
     let manifest = Manifest {
         id: id.clone(),
-        kind: Kind::Full,
+        kind: BackupKind::Full,
         timestamp: id.timestamp(),
         finished_at: id.timestamp(),
         version: "0.1.0".into(),
@@ -147,11 +147,11 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             archive_version: Some("1.14".into()),
         },
         format: Format::Custom,
-        compression: Compression {
-            algorithm: Algorithm::Gzip,
+        compression: CompressionRecord {
+            algorithm: CompressionAlgorithm::Gzip,
             level: 6,
         },
-        snapshot: Snapshot {
+        snapshot: SnapshotRecord {
             lsn: None,
             xmin: 1,
             xmax: 1,
@@ -176,12 +176,12 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             rows: 0,
             bytes: 0,
             sha256: String::new(),
-            place: PlaceInFile {
+            place: FileRange {
                 file: FileIndex(0),
                 offset: 0,
                 length: 0,
             },
-            read: Way::PgDump,
+            read: ReadBy::PgDump,
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
@@ -210,7 +210,7 @@ async fn databases_with_any_name_live_beside_each_other() {
     for place in places().await {
         let store = &*place.store;
         for database in DATABASES {
-            let id = BackupId::next(database, Kind::Full, at("2025-01-31T04:05:00Z"), None);
+            let id = BackupId::next(database, BackupKind::Full, at("2025-01-31T04:05:00Z"), None);
             make(store, &id, Tier::Daily, true).await;
         }
         let mut databases = catalog::databases(store).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_success_moves_latest_and_the_next_run_clears_what_a_dead_one_left() {
         let listed = catalog::backups(store, Some("shop")).await.unwrap();
         assert_eq!(listed[0].id, id(3));
         assert!(!listed[0].has_manifest);
-        let own = BackupId::next("shop", Kind::Full, id(3).timestamp(), Some(&listed[0].id));
+        let own = BackupId::next("shop", BackupKind::Full, id(3).timestamp(), Some(&listed[0].id));
         let cleared = leftovers::clear(store, &own, &listed, Timestamp::now()).await;
         assert!(cleared.warnings.is_empty(), "{:?}", cleared.warnings);
         assert!(store.unfinished(&database_folder("shop")).await.unwrap().is_empty());

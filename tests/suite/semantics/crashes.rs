@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pgstow::error::{Code, Signal};
 use pgstow::repository::backup_id::BackupId;
-use pgstow::repository::leftovers::Outcome;
+use pgstow::repository::leftovers::LeftOverOutcome;
 use pgstow::run::stop::{Reason, Stop};
 
 use super::crashing::{Fate, Script};
@@ -146,7 +146,7 @@ fn assert_the_next_run_cleans(world: &World, wreck: &State, lease_was_held: bool
         report
             .leftovers
             .iter()
-            .all(|one| !matches!(one.outcome, Outcome::Failed(_)))
+            .all(|one| !matches!(one.outcome, LeftOverOutcome::Failed(_)))
     );
     assert_eq!(report.took_over.is_some(), lease_was_held);
     assert_eq!(report.warnings, [""; 0]);

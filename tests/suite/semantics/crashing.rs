@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pgstow::error::{Code, Error, Result};
 use pgstow::repository::retention::Rule;
 use pgstow::store::{
-    Condition, Conditional, Deleted, Entry, Expected, Lifecycle, Mark, Object, ObjectHead, ObjectInfo, Put, Rules,
-    Store, Stored, Unfinished, Upload, Version,
+    Condition, Conditional, Deleted, Expected, Lifecycle, ListedObject, Mark, Object, ObjectHead, ObjectInfo,
+    ObjectVersion, Put, Rules, Store, Stored, Unfinished, Upload,
 };
 use tokio::sync::Notify;
 
@@ -201,7 +201,7 @@ impl Store for Crashing {
         }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<Version> {
+    async fn put(&self, key: &str, body: Bytes, object: &ObjectInfo) -> Result<ObjectVersion> {
         let effect = self.inner.put(key, body, object);
         self.script.meet(format!("put {key} always"), effect).await
     }
@@ -219,7 +219,7 @@ impl Store for Crashing {
         self.script.meet(format!("head {key}"), self.inner.head(key)).await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+    async fn list(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         self.script
             .meet(format!("list {prefix}"), self.inner.list(prefix))
             .await

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use pgstow::command::BackupRequest;
 use pgstow::error::Result;
+use pgstow::job::backup;
 use pgstow::job::backup::BackupReport;
-use pgstow::job::backup::{self, Job};
 use pgstow::outside::secrets::Credentials;
 use pgstow::repository::backup_id::BackupId;
 use pgstow::repository::manifest::Manifest;
@@ -17,7 +17,7 @@ use pgstow::repository::signature::{Keyring, Signer};
 use pgstow::repository::trigger::Trigger;
 use pgstow::run::progress::{Observer, Silent};
 use pgstow::run::stop::Stop;
-use pgstow::settings::{Input, Settings, Source};
+use pgstow::settings::{CredentialSource, Input, Settings};
 use tempfile::TempDir;
 
 use super::crashing::{Crashing, Script};
@@ -137,7 +137,7 @@ impl World {
 
     /// One script per store, as far as there are any.
     pub async fn backup_by(&self, scripts: &[Option<Arc<Script>>], event: Option<&str>) -> Result<BackupReport> {
-        let Source::Direct(info) = self.settings.source() else {
+        let CredentialSource::Direct(info) = self.settings.source() else {
             panic!("not a direct source")
         };
         let mut stores = Vec::new();
@@ -151,7 +151,7 @@ impl World {
         let observer: Arc<dyn Observer> = Arc::new(Silent);
         let keyring = Keyring::new(self.settings.signing.clone(), |_| panic!("no key here is in KMS"));
         let signer = keyring.signer().await?;
-        let job = Job {
+        let job = backup::Job {
             settings: &self.settings,
             credentials: &Credentials::Direct(info.clone()),
             stores: &stores,

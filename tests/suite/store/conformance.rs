@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::future::join_all;
 use pgstow::error::Code;
-use pgstow::store::{Condition, Expected, ObjectInfo, Put, Store, Stored, Version};
+use pgstow::store::{Condition, Expected, ObjectInfo, ObjectVersion, Put, Store, Stored};
 use sha2::{Digest, Sha256};
 
 const PART: usize = 5 << 20;
@@ -53,7 +53,7 @@ pub async fn upload(store: &dyn Store, key: &str, bytes: &Bytes) -> pgstow::erro
     upload.complete(&expected(bytes)).await
 }
 
-async fn put(store: &dyn Store, key: &str, body: &str) -> Version {
+async fn put(store: &dyn Store, key: &str, body: &str) -> ObjectVersion {
     let body = Bytes::copy_from_slice(body.as_bytes());
     store.put(key, body, &info()).await.unwrap()
 }

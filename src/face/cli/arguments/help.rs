@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use clap::{Arg, ArgAction};
 
-use crate::settings::{Kind, SETTINGS, Setting, Uses};
+use crate::settings::{SETTINGS, Setting, Uses, ValueKind};
 
 /// `--help=all` shows every setting, also those that the command does not use.
 pub(super) const ALL: &str = "--help=all";
@@ -133,7 +133,7 @@ fn options() -> impl Iterator<Item = Arg> {
         };
         let arg = Arg::new(setting.variable);
         let arg = match setting.kind {
-            Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            ValueKind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             _ => arg,
         };
         arg.long(flag)
@@ -142,7 +142,7 @@ fn options() -> impl Iterator<Item = Arg> {
             .help_heading(APPLY)
             .display_order(100 + at)
             .action(match setting.kind {
-                Kind::List => ArgAction::Append,
+                ValueKind::List => ArgAction::Append,
                 _ => ArgAction::Set,
             })
             // `--retention -1` is a wrong value, not a flag.

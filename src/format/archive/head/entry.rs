@@ -15,7 +15,7 @@ const OFFSET_NO_DATA: u8 = 3;
 
 /// The part of an entry of the table of contents that is needed to move data; [`Details`] is the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
+pub struct TocEntry {
     pub dump_id: i64,
     /// The OID of the dumped object, 0 if there is none.
     pub oid: u32,
@@ -32,7 +32,7 @@ pub struct Entry {
     pub(crate) written: Option<[Vec<u8>; 2]>,
 }
 
-impl Entry {
+impl TocEntry {
     /// The kind of the block that holds this entry's data.
     pub fn block_kind(&self) -> BlockKind {
         if self.desc == "BLOBS" {
@@ -57,7 +57,7 @@ impl Entry {
     }
 }
 
-impl std::fmt::Display for Entry {
+impl std::fmt::Display for TocEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.namespace {
             Some(namespace) => write!(f, "{} {}.{}", self.desc, namespace, self.tag),
@@ -66,7 +66,7 @@ impl std::fmt::Display for Entry {
     }
 }
 
-/// What a restore needs of an entry, in addition to [`Entry`].
+/// What a restore needs of an entry, in addition to [`TocEntry`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
     /// The number in the archive: none 1, pre-data 2, data 3, post-data 4.
@@ -92,7 +92,7 @@ pub(super) fn read<R: Read>(
     form: Form,
     texts: Meeting<'_>,
     number: usize,
-) -> Result<(Entry, Details), ArchiveError> {
+) -> Result<(TocEntry, Details), ArchiveError> {
     let int_size = form.int_size;
     let dump_id = input.int(int_size, "an entry's dump id")?;
     let has_data = match input.int(int_size, "an entry's data flag")? {
@@ -107,7 +107,7 @@ pub(super) fn read<R: Read>(
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let (mut details, namespace_bytes) = read_details(&mut strings, form)?;
     details.dependencies = read_dependencies(&mut strings, number)?;
-    let entry = Entry {
+    let entry = TocEntry {
         dump_id,
         // Some builds write OIDs above 2^31 as negative numbers: the low 32 bits are the OID.
         oid: oid.parse::<i64>().map_or(0, |oid| oid as u32),

@@ -12,20 +12,20 @@ const COMPRESSION_AT: usize = 11;
 const FORMAT_CUSTOM: u8 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub struct ArchiveVersion {
     pub major: u8,
     pub minor: u8,
     pub revision: u8,
 }
 
-impl Version {
+impl ArchiveVersion {
     /// From 1.15 the header names an algorithm; before, a zlib level.
     pub fn names_algorithm(self) -> bool {
         self.minor >= 15
     }
 }
 
-impl std::fmt::Display for Version {
+impl std::fmt::Display for ArchiveVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
     }
@@ -45,7 +45,7 @@ pub enum BlockCompression {
 /// The archive's version, and the sizes of its integers and offsets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
-    pub version: Version,
+    pub version: ArchiveVersion,
     pub int_size: usize,
     pub offset_size: usize,
 }
@@ -107,7 +107,7 @@ impl Form {
         }
         input.consume(COMPRESSION_AT);
         Ok(Self {
-            version: Version { major, minor, revision },
+            version: ArchiveVersion { major, minor, revision },
             int_size,
             offset_size,
         })

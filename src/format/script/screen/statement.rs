@@ -1,6 +1,6 @@
 //! One statement of a script: its tokens so far.
 
-use super::Seen;
+use super::Screened;
 
 /// Statements that begin, end or divide a transaction, or reset how texts are read. pg_dump writes none of them, except
 /// `BEGIN` and `COMMIT` around large objects.
@@ -110,7 +110,7 @@ impl Statement {
     }
 
     /// A token begins that is no word without quotes.
-    pub fn sign(&mut self) -> Seen {
+    pub fn sign(&mut self) -> Screened {
         self.token(String::new())
     }
 
@@ -121,7 +121,7 @@ impl Statement {
     }
 
     /// A word without quotes, in capitals.
-    pub fn word(&mut self, word: &str) -> Seen {
+    pub fn word(&mut self, word: &str) -> Screened {
         let begins = self.tokens == 0;
         if self.fresh {
             if self.atomic && word == "END" {
@@ -148,7 +148,7 @@ impl Statement {
         Ok(())
     }
 
-    fn token(&mut self, word: String) -> Seen {
+    fn token(&mut self, word: String) -> Screened {
         if self.tokens == 1 && matches!(self.leads()[0], "BEGIN" | "COMMIT") {
             return Err(format!("has {}, which is not run", self.lead[0]));
         }
@@ -183,7 +183,7 @@ impl Statement {
     }
 
     /// A semicolon has come. Returns which statement it ends, if it ends one.
-    pub fn semicolon(&mut self, begun: bool) -> Seen<Option<Ended>> {
+    pub fn semicolon(&mut self, begun: bool) -> Screened<Option<Ended>> {
         self.behind_text = false;
         if self.depth > 0 || self.atomic {
             if self.depth == 0 && self.psql.blocks == 0 {

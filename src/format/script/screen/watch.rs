@@ -1,6 +1,6 @@
 //! Reports the content of a script while the screen reads it.
 
-use super::Seen;
+use super::Screened;
 
 /// Gets the content of a script. If it returns an error, the screen refuses the script for that reason.
 pub trait Watch {
@@ -10,18 +10,18 @@ pub trait Watch {
     const KEEPS: usize;
 
     /// A comment between statements, from its dashes to the end of the line.
-    fn comment(&mut self, text: &[u8]) -> Seen;
+    fn comment(&mut self, text: &[u8]) -> Screened;
 
     /// A statement with its semicolon. `whole` is false if it was too long.
-    fn statement(&mut self, sql: &[u8], whole: bool) -> Seen;
+    fn statement(&mut self, sql: &[u8], whole: bool) -> Screened;
 
     /// A `COPY … FROM stdin;`, whose rows begin at the byte `at` of the script.
-    fn rows_begin(&mut self, sql: &[u8], at: u64) -> Seen;
+    fn rows_begin(&mut self, sql: &[u8], at: u64) -> Screened;
 
     /// Some bytes of the rows. In the end all of them have come, with the line that ends them.
     fn rows(&mut self, bytes: &[u8]);
 
-    fn rows_end(&mut self) -> Seen;
+    fn rows_end(&mut self) -> Screened;
 }
 
 /// For a script that is only checked.
@@ -29,21 +29,21 @@ impl Watch for () {
     const WATCHES: bool = false;
     const KEEPS: usize = 0;
 
-    fn comment(&mut self, _text: &[u8]) -> Seen {
+    fn comment(&mut self, _text: &[u8]) -> Screened {
         Ok(())
     }
 
-    fn statement(&mut self, _sql: &[u8], _whole: bool) -> Seen {
+    fn statement(&mut self, _sql: &[u8], _whole: bool) -> Screened {
         Ok(())
     }
 
-    fn rows_begin(&mut self, _sql: &[u8], _at: u64) -> Seen {
+    fn rows_begin(&mut self, _sql: &[u8], _at: u64) -> Screened {
         Ok(())
     }
 
     fn rows(&mut self, _bytes: &[u8]) {}
 
-    fn rows_end(&mut self) -> Seen {
+    fn rows_end(&mut self) -> Screened {
         Ok(())
     }
 }
@@ -89,7 +89,7 @@ impl<W: Watch> Watching<W> {
     }
 
     /// A comment within a statement is a part of that statement.
-    pub fn comment_ends(&mut self, between: bool) -> Seen {
+    pub fn comment_ends(&mut self, between: bool) -> Screened {
         if !between {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl<W: Watch> Watching<W> {
         told
     }
 
-    pub fn statement_ends(&mut self, is_copy: bool) -> Seen {
+    pub fn statement_ends(&mut self, is_copy: bool) -> Screened {
         // `rows_begin` reports a COPY.
         if is_copy {
             return Ok(());
@@ -109,7 +109,7 @@ impl<W: Watch> Watching<W> {
     }
 
     /// Rows begin at `from` of this piece, which is `at` in the script.
-    pub fn rows_begin(&mut self, from: usize, at: u64) -> Seen {
+    pub fn rows_begin(&mut self, from: usize, at: u64) -> Screened {
         self.rows_from = Some(from);
         let told = match self.whole {
             true => self.watch.rows_begin(&self.kept, at),
@@ -120,7 +120,7 @@ impl<W: Watch> Watching<W> {
     }
 
     /// Rows end with the last byte of this piece.
-    pub fn rows_end(&mut self, piece: &[u8]) -> Seen {
+    pub fn rows_end(&mut self, piece: &[u8]) -> Screened {
         let from = self.rows_from.take().unwrap_or(0);
         self.watch.rows(&piece[from..]);
         self.watch.rows_end()
@@ -131,7 +131,7 @@ impl<W: Watch> Watching<W> {
         self.rows_from = within_rows.then_some(0);
     }
 
-    pub fn piece_ends(&mut self, piece: &[u8]) -> Seen {
+    pub fn piece_ends(&mut self, piece: &[u8]) -> Screened {
         if W::WATCHES
             && let Some(from) = self.rows_from
         {

@@ -7,12 +7,12 @@ use crate::dataflow::compress::Codec;
 use crate::error::Error;
 use crate::format::Format;
 use crate::job::backup::BackupRequest;
-use crate::job::backup::{Job, Prepared, Source, codec};
+use crate::job::backup::{Job, Prepared, SourceDatabase, codec};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{Algorithm, role};
+use crate::repository::manifest::{CompressionAlgorithm, role};
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::ObjectInfo;
@@ -20,7 +20,7 @@ use crate::store::ObjectInfo;
 pub(in crate::job::backup) struct Begun<'a> {
     pub id: BackupId,
     pub codec: Codec,
-    pub(super) source: &'a Source,
+    pub(super) source: &'a SourceDatabase,
     pub(super) host: &'a str,
     pub(super) threads: usize,
     pub(super) format: Format,
@@ -39,7 +39,7 @@ impl<'a> Begun<'a> {
     pub(in crate::job::backup) fn of(
         job: &Job<'a>,
         request: &BackupRequest,
-        source: &'a Source,
+        source: &'a SourceDatabase,
         prepared: Prepared,
         took_over: Option<Previous>,
     ) -> Self {
@@ -74,11 +74,11 @@ impl<'a> Begun<'a> {
         }
     }
 
-    pub(super) fn algorithm(&self) -> Algorithm {
+    pub(super) fn algorithm(&self) -> CompressionAlgorithm {
         match self.codec {
-            Codec::None => Algorithm::None,
-            Codec::Zstd(_) | Codec::AutoZstd => Algorithm::Zstd,
-            Codec::Gzip(_) | Codec::AutoGzip => Algorithm::Gzip,
+            Codec::None => CompressionAlgorithm::None,
+            Codec::Zstd(_) | Codec::AutoZstd => CompressionAlgorithm::Zstd,
+            Codec::Gzip(_) | Codec::AutoGzip => CompressionAlgorithm::Gzip,
         }
     }
 

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use super::notes::Notes;
 use crate::dataflow::pipeline::{Archive, Block, Passed};
-use crate::format::archive::{BlockContent, Entry, SealedRange};
+use crate::format::archive::{BlockContent, SealedRange, TocEntry};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableName};
-use crate::repository::manifest::{FileIndex, LargeObjectsRecord, Place, RangeRecord, ScriptRecord, TableRecord};
+use crate::repository::manifest::{FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -70,7 +70,7 @@ impl Blocks {
     }
 }
 
-fn table(entry: &Entry, block: &Block, rows: u64, names: &HashMap<u32, TableName>) -> TableRecord {
+fn table(entry: &TocEntry, block: &Block, rows: u64, names: &HashMap<u32, TableName>) -> TableRecord {
     let (schema, name) = match names.get(&entry.oid) {
         Some(known) => (known.schema.clone(), known.name.clone()),
         None => (entry.namespace.clone().unwrap_or_default(), entry.tag.clone()),
@@ -84,13 +84,13 @@ fn table(entry: &Entry, block: &Block, rows: u64, names: &HashMap<u32, TableName
         bytes: block.digest.bytes,
         sha256: hex::encode(block.digest.sha256),
         place: place(block),
-        read: block.way,
+        read: block.read_by,
         ranges: block.ranges.iter().map(range_record).collect(),
     }
 }
 
-fn place(block: &Block) -> Place {
-    Place {
+fn place(block: &Block) -> FileRange {
+    FileRange {
         file: FileIndex::FIRST,
         offset: block.place.offset,
         length: block.place.length,

@@ -13,7 +13,7 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    Compression, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, Snapshot, checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -153,11 +153,11 @@ impl Stored<'_> {
                 archive_version: self.archive_version.clone(),
             },
             format: begun.format,
-            compression: Compression {
+            compression: CompressionRecord {
                 algorithm: begun.algorithm(),
                 level: begun.codec.level(),
             },
-            snapshot: Snapshot {
+            snapshot: SnapshotRecord {
                 lsn: snapshot.lsn.clone(),
                 xmin: snapshot.xmin,
                 xmax: snapshot.xmax,

@@ -1,14 +1,14 @@
 use super::*;
-use crate::format::archive::{Details, Entry, Section};
+use crate::format::archive::{Details, Section, TocEntry};
 use crate::job::drill::exclusion::Reasons;
 
 fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
     Item {
-        entry: Entry {
+        entry: TocEntry {
             dump_id: id,
             desc: desc.into(),
             tag: tag.into(),
-            ..Entry::default()
+            ..TocEntry::default()
         },
         section: Section::PreData,
         details: Details {

@@ -12,7 +12,7 @@ fn known() -> Known {
 
 fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
     Item {
-        entry: crate::format::archive::Entry {
+        entry: crate::format::archive::TocEntry {
             dump_id: id,
             desc: desc.into(),
             tag: tag.into(),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::format::archive::{Details, Entry, Item, Section};
+use crate::format::archive::{Details, Item, Section, TocEntry};
 use crate::job::drill::locale;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::role;
@@ -21,9 +21,9 @@ pub(super) async fn creation(located: &Located) -> Result<(Vec<Item>, Option<Str
     };
     let definition = locale::creation("x", &manifest.server.encoding, &info);
     let item = Item {
-        entry: Entry {
+        entry: TocEntry {
             desc: "DATABASE".into(),
-            ..Entry::default()
+            ..TocEntry::default()
         },
         section: Section::PreData,
         details: Details {

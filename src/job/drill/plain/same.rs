@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::Doubts;
 use crate::format::script::{Contents, Definition, Header, LargeObjects, Sum, Table, TablePath};
 use crate::job::drill::definitions::OWNED;
-use crate::job::drill::{DrillReport, Proof, RESTORED, TableProof};
+use crate::job::drill::{DrillReport, ProofOutcome, RESTORED, TableProof};
 use crate::job::restore::LeftOut;
 use crate::repository::manifest::Manifest;
 use crate::repository::verification::Finding;
@@ -42,7 +42,7 @@ pub(super) fn rows(
     for (target, ours) in by_target(backup) {
         let theirs = there.remove(target).unwrap_or_default();
         let result = compare(&ours, &theirs);
-        let (mut unlike, mut doubtful) = (Proof::Differs, false);
+        let (mut unlike, mut doubtful) = (ProofOutcome::Differs, false);
         if let Err(different) = &result {
             let (schema, name) = match ours.as_slice() {
                 [(index, table)] => name((*index, table)),
@@ -62,7 +62,7 @@ pub(super) fn rows(
             }
         }
         if doubtful {
-            unlike = Proof::NotProved;
+            unlike = ProofOutcome::NotProved;
         }
         for (index, table) in ours {
             let (schema, name) = name((index, table));
@@ -108,7 +108,7 @@ struct Different {
     only_printed: bool,
 }
 
-fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof, Different> {
+fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<ProofOutcome, Different> {
     let different = |what: &str, only_printed| {
         Err(Different {
             what: what.to_owned(),
@@ -121,7 +121,7 @@ fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof
     let pairs = ours.iter().zip(theirs);
     let mut same = pairs.map(|((_, ours), (_, theirs))| ours.digest == theirs.digest && ours.columns == theirs.columns);
     if ours.len() == theirs.len() && same.all(|same| same) {
-        return Ok(Proof::Equal);
+        return Ok(ProofOutcome::Equal);
     }
     let rows = |tables: &[(usize, &Table)]| tables.iter().map(|(_, table)| table.rows()).sum::<u64>();
     let (here, there) = (rows(ours), rows(theirs));
@@ -135,7 +135,7 @@ fn compare(ours: &[(usize, &Table)], theirs: &[(usize, &Table)]) -> Result<Proof
     if sum(ours) != sum(theirs) {
         return different("has as many rows as the backup, and other ones", true);
     }
-    Ok(Proof::EqualInOtherOrder)
+    Ok(ProofOutcome::EqualInOtherOrder)
 }
 
 /// The column names, each once; their order may differ.

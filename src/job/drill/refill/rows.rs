@@ -215,15 +215,15 @@ fn looking_around(items: &[Item]) -> HashSet<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn tables_whose_checks_may_look_at_others_are_known_through_their_types_and_parents() {
         let item = |id, desc: &str, definition: &str, dependencies: &[i64]| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

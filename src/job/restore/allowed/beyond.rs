@@ -116,7 +116,7 @@ fn of_function(definition: &str) -> Vec<Deed<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn a_definition_says_what_it_takes_to_make_it() {
@@ -155,9 +155,9 @@ mod tests {
             ),
         ] {
             let item = Item {
-                entry: Entry {
+                entry: TocEntry {
                     desc: desc.into(),
-                    ..Entry::default()
+                    ..TocEntry::default()
                 },
                 section: Section::PreData,
                 details: Details {

@@ -69,7 +69,7 @@ fn reads(definition: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn a_view_over_what_the_role_may_not_read_is_found_also_through_others() {
@@ -84,10 +84,10 @@ mod tests {
             assert_eq!(reads(definition, "pg_authid"), found, "{definition}");
         }
         let item = |id: i64, desc: &str, definition: &str, dependencies: &[i64]| Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

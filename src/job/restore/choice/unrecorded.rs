@@ -259,16 +259,16 @@ fn is_sign(byte: &u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, path: (&str, &str), definition: &str, needs: &[i64]) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 namespace: Some(path.0.into()),
                 tag: path.1.into(),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

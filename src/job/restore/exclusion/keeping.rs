@@ -317,16 +317,16 @@ fn needs_what_is_replaced(item: &Item, other: &Item) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 dump_id: id,
                 desc: desc.into(),
                 tag: tag.into(),
                 namespace: (desc != "SCHEMA").then(|| "s".into()),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details {

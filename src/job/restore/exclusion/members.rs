@@ -138,15 +138,15 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Entry, Section};
+    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(desc: &str, tag: &str) -> Item {
         Item {
-            entry: Entry {
+            entry: TocEntry {
                 desc: desc.into(),
                 tag: tag.into(),
                 namespace: Some("s".into()),
-                ..Entry::default()
+                ..TocEntry::default()
             },
             section: Section::PreData,
             details: Details::default(),

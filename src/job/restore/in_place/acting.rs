@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::format::archive::leading_names;
 use crate::format::script::Sum;
 use crate::job::restore::Job;
-use crate::job::restore::rows::{self, Backup, Copy, Unloaded};
+use crate::job::restore::rows::{self, Backup, BlockCopy, Unloaded};
 use crate::postgres::quoting::{identifier, literal};
 use crate::postgres::{ForeignKey, Names, Refusal, Session, Wire};
 
@@ -65,7 +65,7 @@ impl Acting {
         job: &Job<'_>,
         backup: Backup<'_>,
         wire: &mut Wire,
-        copy: &Copy,
+        copy: &BlockCopy,
     ) -> std::result::Result<Sum, Unloaded> {
         let Some(owner) = self.owner(backup, copy) else {
             return rows::load(job, backup, wire, copy).await;
@@ -87,7 +87,7 @@ impl Acting {
     }
 
     /// The owner of the table that the statement names.
-    fn owner(&self, backup: Backup<'_>, copy: &Copy) -> Option<&String> {
+    fn owner(&self, backup: Backup<'_>, copy: &BlockCopy) -> Option<&String> {
         let stored = backup.stored;
         if copy.place.starts_with(b"ONLY ") {
             return self.owners.get(stored.tables[copy.index].as_ref()?);

@@ -2,25 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::{Filled, InPlace};
+use super::{Filled, Refill};
 use crate::error::{Code, Result};
 use crate::format::archive::BlockContent;
 use crate::format::script::Sum;
-use crate::job::restore::Job;
 use crate::job::restore::failed::{Loss, Losses};
-use crate::job::restore::rows::{self, Backup, Copy, Unloaded};
+use crate::job::restore::rows::{self, BlockCopy, Unloaded};
 use crate::postgres::Wire;
 
-pub(super) async fn fill(
-    job: &Job<'_>,
-    backup: Backup<'_>,
-    wire: &mut Wire,
-    copies: Vec<Copy>,
-    work: &InPlace,
-    emptied: bool,
-) -> Result<Filled> {
+pub(super) async fn fill(refill: Refill<'_>, wire: &mut Wire, copies: Vec<BlockCopy>, emptied: bool) -> Result<Filled> {
+    let Refill { backup, work, .. } = refill;
     // Tables that are loaded through one root are loaded together.
-    let mut places: VecDeque<Vec<Copy>> = VecDeque::new();
+    let mut places: VecDeque<Vec<BlockCopy>> = VecDeque::new();
     for copy in copies {
         match places.iter_mut().find(|others| others[0].place == copy.place) {
             Some(others) => others.push(copy),
@@ -34,7 +27,7 @@ pub(super) async fn fill(
     let mut waiting = 0;
     while let Some(copies) = places.pop_front() {
         rows::execute(wire, "SAVEPOINT one").await?;
-        let unloaded = match one(job, backup, wire, &copies, work, emptied).await {
+        let unloaded = match one(refill, wire, &copies, emptied).await {
             Ok(gone) => {
                 rows::execute(wire, "RELEASE SAVEPOINT one").await?;
                 replaced += gone;
@@ -81,13 +74,12 @@ pub(super) async fn fill(
 
 /// Returns how many rows were there before.
 async fn one(
-    job: &Job<'_>,
-    backup: Backup<'_>,
+    refill: Refill<'_>,
     wire: &mut Wire,
-    copies: &[Copy],
-    work: &InPlace,
+    copies: &[BlockCopy],
     emptied: bool,
 ) -> std::result::Result<u64, Unloaded> {
+    let Refill { job, backup, work } = refill;
     let [first, ..] = copies else { return Ok(0) };
     let name = backup.stored.name(first.index);
     let stall = job.settings.postgres.stall;

@@ -4,13 +4,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::definition::{Index, Odd, Table, constraint};
-use super::place::LONGEST;
-use super::{Copy, Finishing, Rows};
+use super::destination::LONGEST;
+use super::{BlockCopy, Finishing, TableCopy};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Item, Loading};
 use crate::job::restore::choice;
 use crate::job::restore::plan::LeftOut;
-use crate::postgres::Standing;
+use crate::postgres::ExistingObject;
 use crate::postgres::quoting::identifier;
 use crate::repository::stored_archive::StoredArchive;
 
@@ -19,13 +19,13 @@ pub(super) struct Wanted {
     pub of: (String, String),
     pub entry: i64,
     pub place: (String, String),
-    pub replaced: Option<Standing>,
+    pub replaced: Option<ExistingObject>,
     /// The table in the target has row-level security.
     pub has_row_security: bool,
 }
 
 /// The archive, and what is known of the target.
-pub(super) struct Source<'a> {
+pub(super) struct CopySource<'a> {
     pub stored: &'a StoredArchive,
     pub items: &'a [Item],
     /// Entries whose objects the target lacks.
@@ -54,8 +54,8 @@ const ENCODINGS: [&str; 8] = [
 ];
 const OF_ITS_OWN: &str = "it belongs to the table itself";
 
-impl<'a> Source<'a> {
-    pub fn copy(&mut self, wanted: Wanted) -> Result<Copy> {
+impl<'a> CopySource<'a> {
+    pub fn copy(&mut self, wanted: Wanted) -> Result<TableCopy> {
         let Wanted {
             of,
             entry,
@@ -93,7 +93,7 @@ impl<'a> Source<'a> {
         let rows = self.rows(item, table.is_partitioned, &shown, &spelt)?;
         let count = rows.iter().map(|rows| self.count(rows.index)).sum();
         let (finishing, is_guarded) = self.finishing(item, &shown, &spelt, has_row_security)?;
-        Ok(Copy {
+        Ok(TableCopy {
             of: shown,
             place,
             replaced,
@@ -196,7 +196,7 @@ impl<'a> Source<'a> {
     }
 
     /// The blocks with its rows. For a partitioned table: those of all its partitions.
-    fn rows(&mut self, item: &Item, is_partitioned: bool, shown: &str, spelt: &str) -> Result<Vec<Rows>> {
+    fn rows(&mut self, item: &Item, is_partitioned: bool, shown: &str, spelt: &str) -> Result<Vec<BlockCopy>> {
         let own = HashSet::from([item.entry.dump_id]);
         let family = match is_partitioned {
             true => choice::with_partitions(self.items, own),
@@ -220,7 +220,7 @@ impl<'a> Source<'a> {
                 );
                 Error::new(Code::Integrity, what)
             })?;
-            rows.push(Rows {
+            rows.push(BlockCopy {
                 index,
                 statement: Loading {
                     table: spelt.as_bytes(),

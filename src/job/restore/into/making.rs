@@ -2,7 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::{Copies, Copy};
+use super::{Copies, TableCopy};
 use crate::error::{Code, Error, Result};
 use crate::format::script::Sum;
 use crate::job::restore::Job;
@@ -141,7 +141,7 @@ impl Making<'_> {
     }
 
     /// Removes the table that was looked at, and no other.
-    async fn remove(&mut self, table: &Copy) -> Result<()> {
+    async fn remove(&mut self, table: &TableCopy) -> Result<()> {
         self.as_archive(false).await?;
         let (schema, name) = &table.place;
         let (quoted, wait) = (qualified(schema, name), self.job.settings.postgres.lock_wait);
@@ -168,7 +168,7 @@ impl Making<'_> {
         })
     }
 
-    async fn define(&mut self, table: &Copy) -> Result<()> {
+    async fn define(&mut self, table: &TableCopy) -> Result<()> {
         if let Some(method) = &table.access_method {
             self.as_archive(false).await?;
             let set = format!("SET default_table_access_method = {}", identifier(method));
@@ -190,7 +190,7 @@ impl Making<'_> {
 
     /// Checks and makes sure, whatever the definition said and the database grants by default, that it is a plain
     /// table with no ties to others, which only its owner may read.
-    async fn make_our_own(&mut self, table: &Copy) -> Result<()> {
+    async fn make_our_own(&mut self, table: &TableCopy) -> Result<()> {
         let (schema, name) = &table.place;
         let quoted = qualified(schema, name);
         let question = format!(
@@ -263,7 +263,7 @@ impl Making<'_> {
         rows.map_err(|refusal| refused("cannot look at the new table", refusal))
     }
 
-    async fn compare(&mut self, table: &Copy, expected: Sum) -> Result<()> {
+    async fn compare(&mut self, table: &TableCopy, expected: Sum) -> Result<()> {
         let Some(rows) = table.rows.first() else { return Ok(()) };
         let seen = read_between(&mut self.wire, rows, self.job.settings.postgres.stall).await;
         let seen = seen.map_err(|refusal| refused(&format!("cannot read {} again", table.name()), refusal))?;

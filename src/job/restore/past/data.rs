@@ -11,7 +11,7 @@ use crate::format::archive::{BlockContent, Item, Loading};
 use crate::job::restore::failed::Loss;
 use crate::job::restore::load::Load;
 use crate::job::restore::queue::Queue;
-use crate::job::restore::rows::{self, Backup, Copy};
+use crate::job::restore::rows::{self, Backup, BlockCopy};
 use crate::job::restore::tables::named;
 use crate::postgres::{Complaint, Named, RestoreEnd, Wire};
 
@@ -252,13 +252,13 @@ impl Past<'_> {
             return Ok(());
         }
         let copies = rows::copies(self.backup).unwrap_or_default();
-        let copies: HashMap<i64, Copy> = copies.into_iter().map(|copy| (self.id(copy.index), copy)).collect();
+        let copies: HashMap<i64, BlockCopy> = copies.into_iter().map(|copy| (self.id(copy.index), copy)).collect();
         let order = &self.backup.plan.order;
         let minds = |id: &i64| order.late.contains(id) || order.behind.contains_key(id);
         let mut wire = self.wire().await?;
         let mut open: Vec<(i64, String)> = Vec::new();
         for (id, words) in refused {
-            let small = |copy: &Copy| self.backup.stored.places[copy.index].length <= SENT_AGAIN;
+            let small = |copy: &BlockCopy| self.backup.stored.places[copy.index].length <= SENT_AGAIN;
             match copies.get(&id) {
                 Some(copy) if small(copy) || minds(&id) => open.push((id, words)),
                 _ => self.lose(id, Loss::quoted(words)),
@@ -290,7 +290,7 @@ impl Past<'_> {
     async fn copy(
         &self,
         wire: &mut Wire,
-        copy: &Copy,
+        copy: &BlockCopy,
         words: String,
     ) -> Result<std::result::Result<(), (String, Loss)>> {
         rows::execute(wire, "BEGIN").await?;

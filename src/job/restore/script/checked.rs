@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::format::script::{Edit, Refused, Screen, Watch};
-use crate::repository::manifest::{Algorithm, FileRecord, Manifest, role};
+use crate::repository::manifest::{CompressionAlgorithm, FileRecord, Manifest, role};
 use crate::repository::stored_archive::file_of;
 use crate::repository::stored_script::{Unread, unpack};
 use crate::run::progress::Observer;
@@ -32,7 +32,7 @@ struct Object {
     store: Arc<dyn Store>,
     key: String,
     file: FileRecord,
-    algorithm: Algorithm,
+    algorithm: CompressionAlgorithm,
     /// The number of bytes that pg_dump wrote.
     limit: u64,
 }

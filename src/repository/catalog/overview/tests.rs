@@ -15,7 +15,7 @@ async fn five_thousand_backups_cost_one_listing_and_one_request_each() {
     let first = id("shop/20100101T040500Z-full").timestamp();
     for day in 0..5_000 {
         let at = first + jiff::SignedDuration::from_hours(24 * day);
-        let id = BackupId::next("shop", crate::repository::backup_id::Kind::Full, at, None);
+        let id = BackupId::next("shop", crate::repository::backup_id::BackupKind::Full, at, None);
         let bytes = sample(&id, Tier::Daily).to_bytes().unwrap();
         store.plant(&id.manifest_key(), bytes, &[]);
     }

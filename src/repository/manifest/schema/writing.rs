@@ -5,7 +5,7 @@ use serde::ser::{Error, SerializeMap, SerializeSeq, Serializer};
 
 use super::{Digests, JsonFile, JsonObjects, JsonTable};
 use crate::repository::manifest::blocks::{LargeObjectsRecord, TableRecord};
-use crate::repository::manifest::{DataFile, Manifest, Place, SCHEMA, format_name};
+use crate::repository::manifest::{DataFile, FileRange, Manifest, SCHEMA, format_name};
 
 impl Serialize for Manifest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -95,7 +95,7 @@ impl Written {
         Ok(Self { files })
     }
 
-    fn name<E: Error>(&self, place: Place) -> Result<String, E> {
+    fn name<E: Error>(&self, place: FileRange) -> Result<String, E> {
         let file = self.files.get(place.file.0);
         let file = file.ok_or_else(|| E::custom(format_args!("there is no data file {}", place.file.0)))?;
         Ok(file.name.clone())

@@ -3,17 +3,17 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::repository::backup_id::Kind;
+use crate::repository::backup_id::BackupKind;
 
 const NOW: &str = "2025-06-30T12:00:00Z";
-const GOOD: State = backup(Tier::Daily, true, Verdict::Unproved);
-const PROVED: State = backup(Tier::Daily, true, Verdict::Proved);
-const DAMAGED: State = backup(Tier::Daily, true, Verdict::Damaged);
-const PARTIAL: State = backup(Tier::Daily, false, Verdict::Proved);
-const LEFT_OVER: State = State::LeftOver { run_at_work: false };
+const GOOD: BackupState = backup(Tier::Daily, true, Verdict::Unproved);
+const PROVED: BackupState = backup(Tier::Daily, true, Verdict::Proved);
+const DAMAGED: BackupState = backup(Tier::Daily, true, Verdict::Damaged);
+const PARTIAL: BackupState = backup(Tier::Daily, false, Verdict::Proved);
+const LEFT_OVER: BackupState = BackupState::LeftOver { run_at_work: false };
 
-const fn backup(tier: Tier, whole: bool, verdict: Verdict) -> State {
-    State::Backup { tier, whole, verdict }
+const fn backup(tier: Tier, whole: bool, verdict: Verdict) -> BackupState {
+    BackupState::Backup { tier, whole, verdict }
 }
 
 fn now() -> Timestamp {
@@ -22,11 +22,11 @@ fn now() -> Timestamp {
 
 fn id(database: &str, hours_old: i64) -> BackupId {
     let at = now() - SignedDuration::from_hours(hours_old);
-    BackupId::next(database, Kind::Full, at, None)
+    BackupId::next(database, BackupKind::Full, at, None)
 }
 
 /// The decisions for backups of these ages in days.
-fn decide(keep_last: usize, verified_only: bool, ages: &[(i64, State)]) -> Vec<Decision> {
+fn decide(keep_last: usize, verified_only: bool, ages: &[(i64, BackupState)]) -> Vec<Decision> {
     let candidates: Vec<Candidate> = ages
         .iter()
         .map(|&(days, state)| Candidate {
@@ -166,10 +166,10 @@ fn what_cannot_be_read_stays_and_left_overs_go_when_no_run_can_want_them() {
         1,
         false,
         &[
-            (9000, State::Unreadable),
+            (9000, BackupState::Unreadable),
             (2, LEFT_OVER),
             (3, LEFT_OVER),
-            (3, State::LeftOver { run_at_work: true }),
+            (3, BackupState::LeftOver { run_at_work: true }),
         ],
     );
     assert_eq!(
@@ -207,9 +207,9 @@ fn databases_do_not_concern_each_other() {
 /// The same decisions in another way: for one backup at a time, count the better ones.
 fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     let hours = (terms.now.as_second() - one.id.timestamp().as_second()) as f64 / 3600.0;
-    let State::Backup { tier, whole, verdict } = one.state else {
+    let BackupState::Backup { tier, whole, verdict } = one.state else {
         return match one.state {
-            State::LeftOver { run_at_work } => run_at_work || hours <= 48.0,
+            BackupState::LeftOver { run_at_work } => run_at_work || hours <= 48.0,
             _ => true,
         };
     };
@@ -228,11 +228,10 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     let newer: Vec<&Candidate> = all
         .iter()
         .filter(|other| other.id.database() == one.id.database() && other.id > one.id)
-        .filter(|other| !other.id.is_ahead(terms.now) && matches!(other.state, State::Backup { .. }))
+        .filter(|other| !other.id.is_ahead(terms.now) && matches!(other.state, BackupState::Backup { .. }))
         .collect();
     let count = |wanted: fn(Verdict) -> bool| {
-        let good =
-            |other: &&&Candidate| matches!(other.state, State::Backup { whole: true, verdict, .. } if wanted(verdict));
+        let good = |other: &&&Candidate| matches!(other.state, BackupState::Backup { whole: true, verdict, .. } if wanted(verdict));
         newer.iter().filter(good).count()
     };
     let keep = terms.keep_last.max(1);
@@ -241,7 +240,7 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     // A damaged one that stays, with no good one between.
     let nearest_good = newer
         .iter()
-        .filter(|other| matches!(other.state, State::Backup { whole: true, verdict, .. } if sound(verdict)))
+        .filter(|other| matches!(other.state, BackupState::Backup { whole: true, verdict, .. } if sound(verdict)))
         .map(|other| &other.id)
         .min();
     let doubted = newer
@@ -249,7 +248,7 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
         .filter(|other| {
             matches!(
                 other.state,
-                State::Backup {
+                BackupState::Backup {
                     whole: true,
                     verdict: Verdict::Damaged,
                     ..
@@ -265,11 +264,11 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
                 || doubted)
 }
 
-fn any_state() -> impl Strategy<Value = State> {
+fn any_state() -> impl Strategy<Value = BackupState> {
     let verdict = prop_oneof![Just(Verdict::Unproved), Just(Verdict::Proved), Just(Verdict::Damaged)];
     prop_oneof![
-        1 => Just(State::Unreadable),
-        2 => any::<bool>().prop_map(|run_at_work| State::LeftOver { run_at_work }),
+        1 => Just(BackupState::Unreadable),
+        2 => any::<bool>().prop_map(|run_at_work| BackupState::LeftOver { run_at_work }),
         8 => (0_usize..4, any::<bool>(), verdict).prop_map(|(tier, whole, verdict)| backup(Tier::ALL[tier], whole, verdict)),
     ]
 }
@@ -304,7 +303,7 @@ proptest! {
         for (one, decision) in candidates.iter().zip(&decisions) {
             let stays = matches!(decision, Decision::Keep(_));
             prop_assert_eq!(stays, reference(one, &candidates, &terms), "{:?}", one);
-            let State::Backup { whole, verdict, .. } = one.state else { continue };
+            let BackupState::Backup { whole, verdict, .. } = one.state else { continue };
             if one.id.is_ahead(now()) {
                 continue;
             }
@@ -354,7 +353,9 @@ proptest! {
                 .iter()
                 .map(|((database, hours), (state, blamed))| {
                     let state = match *state {
-                        State::Backup { tier, whole, .. } if found && *blamed => backup(tier, whole, Verdict::Damaged),
+                        BackupState::Backup { tier, whole, .. } if found && *blamed => {
+                            backup(tier, whole, Verdict::Damaged)
+                        }
                         state => state,
                     };
                     Candidate { id: id(databases[*database], *hours), state }

@@ -149,7 +149,7 @@ fn its_own_password_may_go_where_it_says_and_what_only_strengthens_counts() {
     let settings = Place::new()
         .env_file("BACKUP_SECRET_ID=prod\nPGSSLMODE=verify-full\nPGSSLROOTCERT=ca.pem\nDB_NAME=shop\n")
         .load();
-    assert!(matches!(settings.source(), Source::Secret { .. }));
+    assert!(matches!(settings.source(), CredentialSource::Secret { .. }));
     env(&[("DATABASE_URL", "postgres://u:p@h/db")])
         .env_file("PGSSLMODE=verify-full\nPGSSLROOTCERT=ca.pem\n")
         .load();

@@ -60,7 +60,7 @@ fn url_and_secret_in_one_layer_conflict_and_the_stronger_layer_wins() {
         .flag("BACKUP_SECRET_ID", "prod")
         .refused(&["--database-url and --secret-id are in conflict"]);
     let settings = env(&[url]).flag("BACKUP_SECRET_ID", "prod").load();
-    assert!(matches!(settings.source(), Source::Secret { id, .. } if id == "prod"));
+    assert!(matches!(settings.source(), CredentialSource::Secret { id, .. } if id == "prod"));
     let settings = env(&[url]).env_file("BACKUP_SECRET_ID=prod").load();
     assert_eq!(direct(&settings).host.as_deref(), Some("h"));
 }
@@ -121,7 +121,7 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
     ])
     .named_env_file("DB_HOST=localhost\nDB_PASSWORD=old\n");
     let settings = place.load();
-    let Source::Secret {
+    let CredentialSource::Secret {
         id,
         overrides,
         defaults,
@@ -153,8 +153,8 @@ fn parts_beside_a_secret_override_it_from_the_same_or_a_stronger_layer() {
 
 #[test]
 fn a_url_without_a_login_completes_a_secret() {
-    let whole = |source: &Source| match source {
-        Source::Secret {
+    let whole = |source: &CredentialSource| match source {
+        CredentialSource::Secret {
             overrides, defaults, ..
         } => (overrides.host.clone(), defaults.host.clone()),
         other => panic!("{other:?}"),
@@ -173,7 +173,7 @@ fn a_url_without_a_login_completes_a_secret() {
     assert_eq!(whole(settings.target()), (Some("other".into()), Some("h".into())));
     // A URL with a login is a target of its own.
     let settings = env(&[target]).flag("BACKUP_TARGET_URL", "postgres://u@h/db").load();
-    assert!(matches!(settings.target(), Source::Direct(info) if info.host.as_deref() == Some("h")));
+    assert!(matches!(settings.target(), CredentialSource::Direct(info) if info.host.as_deref() == Some("h")));
     env(&[target, ("BACKUP_TARGET_URL", "postgres://u@h/db")]).refused(&["give the target once"]);
 }
 
@@ -184,9 +184,10 @@ fn a_database_that_is_chosen_counts_more_than_the_urls() {
         .flag("DB_NAME", "shop");
     assert_eq!(direct(&place.load()).dbname.as_deref(), Some("shop"));
     let settings = env(&[("BACKUP_SECRET_ID", "prod")]).flag("DB_NAME", "shop").load();
-    assert!(
-        matches!(settings.source(), Source::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop"))
-    );
+    assert!(matches!(
+        settings.source(),
+        CredentialSource::Secret { overrides, .. } if overrides.dbname.as_deref() == Some("shop")
+    ));
 }
 
 #[test]
@@ -208,15 +209,18 @@ fn libpqs_variables_lie_beneath_ours() {
     assert_eq!(password(&settings), Some("ours"));
     // libpq's variables complete a target, but never with the name of its database.
     let settings = env(&pg).flag("BACKUP_TARGET_URL", "postgres://u@t").load();
-    let Source::Direct(target) = settings.target() else {
+    let CredentialSource::Direct(target) = settings.target() else {
         panic!("{:?}", settings.target())
     };
     assert_eq!(target.target(), "u@t:5433/?");
     // They name a source only if they name a host, a database or a service.
-    assert!(matches!(env(&[("PGUSER", "u")]).load().source(), Source::None));
+    assert!(matches!(
+        env(&[("PGUSER", "u")]).load().source(),
+        CredentialSource::None
+    ));
     // For a secret they give defaults, without the password.
     let settings = env(&pg).flag("BACKUP_SECRET_ID", "prod").load();
-    assert!(matches!(settings.source(), Source::Secret { defaults, .. }
+    assert!(matches!(settings.source(), CredentialSource::Secret { defaults, .. }
         if defaults.host.as_deref() == Some("pg") && defaults.password.is_none()));
 }
 

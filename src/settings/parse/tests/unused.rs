@@ -163,8 +163,8 @@ fn a_variable_of_libpqs_counts_where_nothing_else_says_that_part() {
 /// Only a secret that has been read shows whether it has a port.
 #[test]
 fn what_is_wrong_beneath_a_secret_is_told_where_the_secret_lacks_that_part() {
-    let unusable = |source: &Source| match source {
-        Source::Secret { unusable, .. } => unusable.iter().map(|(part, _)| *part).collect(),
+    let unusable = |source: &CredentialSource| match source {
+        CredentialSource::Secret { unusable, .. } => unusable.iter().map(|(part, _)| *part).collect(),
         _ => vec!["no secret"],
     };
     let secret = ("BACKUP_SECRET_ID", "one");

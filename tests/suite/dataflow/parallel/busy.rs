@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgstow::dataflow::compress::Codec;
-use pgstow::dataflow::parallel::{self, Opening, Order};
+use pgstow::dataflow::parallel::{self, Opening, ReadRequest};
 use pgstow::dataflow::pipeline::{Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
 use pgstow::format::archive::Head;
@@ -92,7 +92,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = Order {
+    let request = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
@@ -101,7 +101,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
         read_ahead: 8 << 20,
         settings: &settings,
     };
-    let opened = match parallel::open(&order, hold).await.unwrap() {
+    let opened = match parallel::open(&request, hold).await.unwrap() {
         Opening::Streams(opened) => opened,
         Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
     };
@@ -133,7 +133,11 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     }
     assert_eq!(database.sql("SELECT count(*) FROM large"), "0");
     let archive = streamed.passed.archive.unwrap();
-    let ways: Vec<String> = archive.blocks.iter().map(|block| format!("{:?}", block.way)).collect();
+    let ways: Vec<String> = archive
+        .blocks
+        .iter()
+        .map(|block| format!("{:?}", block.read_by))
+        .collect();
     assert!(ways.iter().any(|way| way == "Coordinator"), "{ways:?}");
     let large = head.data.iter().position(|entry| entry.tag == "large").unwrap();
     let expected = database.sql("SELECT 250000 - 250000 / 11");
@@ -190,7 +194,7 @@ async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
     let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
         panic!("the tables cannot be held");
     };
-    let order = Order {
+    let request = ReadRequest {
         session: &session,
         programs: &programs,
         passfile: passfile.as_ref(),
@@ -199,7 +203,7 @@ async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
         read_ahead: 8 << 20,
         settings: &settings,
     };
-    let Opening::Streams(opened) = parallel::open(&order, hold).await.unwrap() else {
+    let Opening::Streams(opened) = parallel::open(&request, hold).await.unwrap() else {
         panic!("no streams");
     };
     // None of its sessions has come to its first step: this runtime has one thread, and it is ours.

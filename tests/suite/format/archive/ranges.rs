@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::dataflow::pipeline::{Block, BlockSource, Delivered, Flow, Inflow, Undelivered};
-use pgstow::dataflow::way::Way;
+use pgstow::dataflow::read_by::ReadBy;
 use pgstow::format::archive::{
     ArchiveError, BlockContent, BlockSink, END_OF_COPY, Head, Input, PartCheck, Sealed, SealedRange, Unpack, Writer,
     read_part,
@@ -62,7 +62,7 @@ impl BlockSource for Owned {
         Ok(Delivered {
             bytes: 0,
             rows: vec![None],
-            ways: vec![Way::Ranges],
+            read_by: vec![ReadBy::Ranges],
         })
     }
 }

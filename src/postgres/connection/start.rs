@@ -26,14 +26,14 @@ pub(super) struct Opened {
 }
 
 /// The destination of a connection, and how to open it.
-pub(super) struct Place<'a> {
+pub(super) struct ConnectOptions<'a> {
     pub info: &'a ConnectionInfo,
     pub redactor: &'a Redactor,
     pub connect_timeout: Duration,
     pub home: Option<&'a Path>,
 }
 
-impl Place<'_> {
+impl ConnectOptions<'_> {
     /// A session that has begun, before pgstow's first statement.
     pub async fn start(&self, purpose: Purpose) -> Result<Started> {
         let startup = Startup {

@@ -7,7 +7,7 @@ use crate::error::{Code, Error};
 use crate::repository::backup_id::BackupId;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum ManifestError {
     #[error("{0}")]
     Unreadable(String),
     #[error("manifest.json is not JSON: {0}")]
@@ -24,12 +24,12 @@ pub enum Broken {
     FileName(String),
 }
 
-impl Broken {
+impl ManifestError {
     /// For a command that needs exactly this backup.
     pub fn into_error(self, id: &BackupId) -> Error {
         let hint = match self {
-            Broken::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
-            Broken::Altered(_) => Some(
+            ManifestError::NewerSchema(_) => Some("use the version of pgstow that made it, or a newer one"),
+            ManifestError::Altered(_) => Some(
                 "use another backup, or a copy of this one; if the report, the message or the log of the run that \
                  made it has this digest (`manifest_sha256`), the manifest is good: give the digest as \
                  --expect-manifest",
@@ -48,14 +48,14 @@ impl Broken {
         if folder == claimed {
             return Ok(());
         }
-        Err(Broken::OtherBackup {
+        Err(ManifestError::OtherBackup {
             claimed: claimed.clone(),
         })
     }
 }
 
 /// Reads a file with a schema that this version knows.
-pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ManifestError> {
     #[derive(Deserialize)]
     struct Schema {
         schema: u64,
@@ -63,14 +63,14 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Broken
     // This check is first, because a newer schema may have any other shape.
     let schema: Schema = serde_json::from_slice(bytes).map_err(|error| broken(&error))?;
     if schema.schema > u64::from(SCHEMA) {
-        return Err(Broken::NewerSchema(schema.schema));
+        return Err(ManifestError::NewerSchema(schema.schema));
     }
     serde_json::from_slice(bytes).map_err(|error| broken(&error))
 }
 
-fn broken(error: &serde_json::Error) -> Broken {
+fn broken(error: &serde_json::Error) -> ManifestError {
     match error.classify() {
-        serde_json::error::Category::Data => Broken::Shape(error.to_string()),
-        _ => Broken::NotJson(error.to_string()),
+        serde_json::error::Category::Data => ManifestError::Shape(error.to_string()),
+        _ => ManifestError::NotJson(error.to_string()),
     }
 }

@@ -19,19 +19,19 @@ const SOCKET: &str = "s";
 
 /// Its folders, removed on drop.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ScratchFolders {
     folder: PrivateFolder,
     /// A separate folder for the socket, if the path in the first one is too long.
     short: Option<PrivateFolder>,
 }
 
-impl Place {
+impl ScratchFolders {
     /// Empty folders for a server that runs as `identity`.
-    pub fn prepare(temp: &Path, identity: Option<Identity>) -> Result<Place> {
+    pub fn prepare(temp: &Path, identity: Option<Identity>) -> Result<ScratchFolders> {
         let temp = temp.canonicalize().unwrap_or_else(|_| temp.to_owned());
         let folder = open(&temp, identity)?;
         make(&folder.path().join(DATA), identity)?;
-        let mut place = Place { folder, short: None };
+        let mut place = ScratchFolders { folder, short: None };
         if too_long(&place.socket()) {
             let short = Path::new(SHORT);
             // A previous run with another TMPDIR may have left a folder here, and its own clean-up does not come

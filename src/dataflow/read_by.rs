@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Which program or session read a table's rows. The bytes are the same in each case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub enum ReadBy {
     /// pg_dump, in its one stream.
     #[default]
     PgDump,

@@ -72,42 +72,14 @@ pub(super) async fn run(
             reader.stop().await;
             let ended = tokio::time::timeout(PATH_ENDS, job.stop.in_time(path)).await;
             return Err(match ended {
-                // All data had just passed, so the uploads are still open.
-                Ok(Some(Ok(passed))) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
-                Ok(Some(Err(Failure::Store(second)))) => error.also(second),
-                Ok(Some(Err(Failure::Source(_) | Failure::Stopped))) => error,
-                Ok(None) => error.also(job.stop.given_up("aborting the upload")),
+                Ok(ended) => interrupted(job, ended, error).await,
                 Err(_) => error.also(Error::internal("the data path does not end")),
             });
         }
         passed = &mut path => passed,
     };
     match passed {
-        Ok(passed) => {
-            // No byte is awaited any more, only the end of pg_dump, with the same limit.
-            let late = async {
-                tokio::time::sleep(settings.postgres.stall).await;
-                let seconds = settings.postgres.stall.as_secs();
-                Error::new(
-                    Code::Stalled,
-                    format!("pg_dump wrote its last byte, but did not end for {seconds} s"),
-                )
-            };
-            let exit = tokio::select! {
-                exit = reader.end() => exit,
-                error = interruption(job, late, lease) => Err(error),
-            };
-            match exit {
-                Ok(()) => {
-                    let complaints = reader.complaints().await;
-                    Ok((passed, complaints))
-                }
-                Err(error) => {
-                    reader.stop().await;
-                    Err(abort(job, passed.copies.into_iter().flatten().collect(), error).await)
-                }
-            }
-        }
+        Ok(passed) => end(job, reader, passed, lease).await,
         Err(Failure::Source(error)) => Err(reader.last_words(error).await),
         Err(Failure::Store(error)) => {
             throttle.stop();
@@ -115,6 +87,46 @@ pub(super) async fn run(
             Err(error)
         }
         Err(Failure::Stopped) => Err(Error::internal("the pipeline stopped without a request")),
+    }
+}
+
+/// The error of a run that was interrupted, after its data path has ended. `ended` is `None` if the time for that was
+/// up.
+async fn interrupted(job: &Job<'_>, ended: Option<Result<Passed, Failure>>, error: Error) -> Error {
+    match ended {
+        // All data had just passed, so the uploads are still open.
+        Some(Ok(passed)) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
+        Some(Err(Failure::Store(second))) => error.also(second),
+        Some(Err(Failure::Source(_) | Failure::Stopped)) => error,
+        None => error.also(job.stop.given_up("aborting the upload")),
+    }
+}
+
+/// Waits for the end of the reader, after its last byte.
+async fn end(job: &Job<'_>, mut reader: Reader, passed: Passed, lease: &Lease) -> Result<(Passed, Vec<String>)> {
+    let stall = job.settings.postgres.stall;
+    // No byte is awaited any more, only the end of pg_dump, with the same limit.
+    let late = async {
+        tokio::time::sleep(stall).await;
+        let seconds = stall.as_secs();
+        Error::new(
+            Code::Stalled,
+            format!("pg_dump wrote its last byte, but did not end for {seconds} s"),
+        )
+    };
+    let exit = tokio::select! {
+        exit = reader.end() => exit,
+        error = interruption(job, late, lease) => Err(error),
+    };
+    match exit {
+        Ok(()) => {
+            let complaints = reader.complaints().await;
+            Ok((passed, complaints))
+        }
+        Err(error) => {
+            reader.stop().await;
+            Err(abort(job, passed.copies.into_iter().flatten().collect(), error).await)
+        }
     }
 }
 

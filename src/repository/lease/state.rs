@@ -10,16 +10,16 @@ use crate::store::Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum Seen {
+pub enum LeaseState {
     /// Released, or never taken.
     Free,
-    Held(Hold),
+    Held(LeaseHold),
     /// Never released, and expired: that run has died.
-    Expired(Hold),
+    Expired(LeaseHold),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Hold {
+pub struct LeaseHold {
     pub holder: Holder,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
@@ -29,26 +29,26 @@ pub struct Hold {
 }
 
 /// The lease of a database at this moment. `BUSY` if the object is no lease: no run can take it then.
-pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<Seen> {
+pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<LeaseState> {
     let key = lease_key(database);
     let found = store
         .get(&key)
         .await
         .map_err(|error| in_its_place(&key, store.url(), error))?;
     let Some(object) = found else {
-        return Ok(Seen::Free);
+        return Ok(LeaseState::Free);
     };
     let body: Body = serde_json::from_slice(&object.body).map_err(|error| not_a_lease(&key, store.url(), error))?;
     let free = body.released;
-    let hold = Hold {
+    let hold = LeaseHold {
         holder: body.holder,
         backup: body.backup,
         since: body.acquired_at,
         until: body.expires_at,
     };
     Ok(match hold {
-        _ if free => Seen::Free,
-        hold if now < hold.until => Seen::Held(hold),
-        hold => Seen::Expired(hold),
+        _ if free => LeaseState::Free,
+        hold if now < hold.until => LeaseState::Held(hold),
+        hold => LeaseState::Expired(hold),
     })
 }
