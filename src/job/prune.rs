@@ -77,11 +77,12 @@ pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
             .zip(&decisions)
             .map(|(folder, decision)| Pruned::planned(&folder.listed, decision))
             .collect();
-        if !request.dry_run && lifecycle.is_none() {
-            if let Err(reason) = remove(&**store, &survey.folders, &decisions, (&mut part, stop)).await {
-                report.stores.push(part);
-                return Err(report.stopped(&reason.into()));
-            }
+        if !request.dry_run
+            && lifecycle.is_none()
+            && let Err(reason) = remove(&**store, &survey.folders, &decisions, (&mut part, stop)).await
+        {
+            report.stores.push(part);
+            return Err(report.stopped(&reason.into()));
         }
         report.stores.push(part);
     }

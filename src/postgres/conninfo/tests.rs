@@ -163,7 +163,10 @@ fn an_unknown_parameter_is_named() {
 
 #[test]
 fn a_space_beside_the_host_does_not_count() {
-    assert_eq!(parse("host=' db.example ' dbname=d").host.as_deref(), Some("db.example"));
+    assert_eq!(
+        parse("host=' db.example ' dbname=d").host.as_deref(),
+        Some("db.example")
+    );
     assert_eq!(parse("host=' ' dbname=d").host, None);
 }
 
