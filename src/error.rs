@@ -33,6 +33,8 @@ pub enum Code {
     RestoreErr,
     NotProved,
     NotFound,
+    Slot,
+    NotCovered,
     Signature,
     OtherDatabase,
     Deadline,
@@ -59,7 +61,7 @@ struct Consequence {
 
 impl Code {
     /// Every code, in the order of their exit codes.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 25] = [
         Code::Config,
         Code::ConnErr,
         Code::Auth,
@@ -77,6 +79,8 @@ impl Code {
         Code::RestoreErr,
         Code::NotProved,
         Code::NotFound,
+        Code::Slot,
+        Code::NotCovered,
         Code::Signature,
         Code::OtherDatabase,
         Code::Deadline,
@@ -156,6 +160,16 @@ impl Code {
                 "correct the cause, and try again; it says nothing of the backup, so no result was recorded",
             ),
             Code::NotFound => ("NOT_FOUND", 42, "use an exact id of a backup in the store"),
+            Code::Slot => (
+                "SLOT",
+                44,
+                "`pgstow incremental status` shows the slot; `pgstow incremental start` makes a new one",
+            ),
+            Code::NotCovered => (
+                "NOT_COVERED",
+                45,
+                "choose one of the exact moments that the message names; `pgstow list` shows the recovery window",
+            ),
             Code::Signature => (
                 "SIGNATURE",
                 47,

@@ -1,7 +1,10 @@
-//! pg_dump's formats, as bytes. Nothing here sends a request to a server or a store.
+//! pg_dump's formats and the stream of changes, as bytes. Nothing here sends a request to a server or a store.
 
 pub mod archive;
+mod lsn;
 pub mod script;
+
+pub use lsn::{Lsn, NoLsn};
 
 /// The format in which pg_dump writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -85,7 +85,7 @@ pub use redaction::Redactor;
 pub(crate) use refusal::Refusal;
 pub(crate) use removal::names_are_taken;
 pub use removal::{Definition, Removal, Renewal};
-pub use replication::{Lsn, ReplicationSession, StreamSource, Streamed};
+pub use replication::{ReplicationSession, StreamSource, Streamed};
 pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};

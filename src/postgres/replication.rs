@@ -1,12 +1,9 @@
 //! A session for logical replication (documentation: "Streaming Replication Protocol"): it identifies the server, and
 //! reads the changes that the server decodes for a slot.
 
-mod lsn;
-
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-pub use self::lsn::Lsn;
 use super::Session;
 use super::quoting::identifier;
 use super::refusal::Refusal;
@@ -15,6 +12,7 @@ use super::startup::{Greeting, Purpose};
 use super::stream::unexpected;
 use super::wire::{Partial, Wire};
 use crate::error::{Error, Result};
+use crate::format::Lsn;
 
 /// PostgreSQL counts time from 2000-01-01.
 const EPOCH: Duration = Duration::from_secs(946_684_800);

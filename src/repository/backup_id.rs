@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub const GLOBALS: &str = "globals.sql";
 pub const SYSTEM_INFO: &str = "system_info.json";
+pub const CATALOG: &str = "catalog.json";
 pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const MD5SUMS: &str = "MD5SUMS";
 pub const MANIFEST: &str = "manifest.json";
@@ -148,12 +149,23 @@ impl BackupId {
         format!("{}.sql{extension}", encode(&self.database))
     }
 
+    /// An increment's changes, as zstd.
+    pub fn changes_name(&self) -> String {
+        format!("{}.changes", encode(&self.database))
+    }
+
+    /// An increment's definitions: an archive without data.
+    pub fn schema_name(&self) -> String {
+        format!("{}.schema", encode(&self.database))
+    }
+
     /// Whether pgstow itself gives this name to a file in the folder. A file with any other name belongs to another
     /// person.
     pub fn makes(&self, name: &str) -> bool {
-        const ALWAYS: [&str; 7] = [
+        const ALWAYS: [&str; 8] = [
             GLOBALS,
             SYSTEM_INFO,
+            CATALOG,
             SHA256SUMS,
             MD5SUMS,
             MANIFEST,
@@ -166,10 +178,15 @@ impl BackupId {
                 .map(|extension| self.sql_name(extension))
         };
         ALWAYS.contains(&name)
-            || [self.dump_name(), self.toc_name()]
-                .into_iter()
-                .chain(script())
-                .any(|own| own == name)
+            || [
+                self.dump_name(),
+                self.toc_name(),
+                self.changes_name(),
+                self.schema_name(),
+            ]
+            .into_iter()
+            .chain(script())
+            .any(|own| own == name)
             || [MANIFEST, VERIFICATION]
                 .map(signature_name)
                 .iter()

@@ -8,6 +8,7 @@ mod data_file;
 mod error;
 mod figures;
 mod files;
+mod increment;
 mod metadata;
 mod schema;
 mod server;
@@ -35,6 +36,10 @@ pub use data_file::{DataFile, FileIndex, FileRange};
 pub use error::ManifestError;
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
+pub use increment::{
+    Baseline, ColumnRecord, CoverageState, Increment, ObjectsCoverage, ReadSettings, SequenceState, Stream,
+    TableChanges, TableCoverage,
+};
 pub use metadata::Metadata;
 pub use server::{PgDump, Server, SnapshotRecord};
 pub use summary::Summary;
@@ -99,6 +104,10 @@ pub struct Manifest {
     pub script: Option<ScriptRecord>,
     pub tables: Vec<TableRecord>,
     pub large_objects: Vec<LargeObjectsRecord>,
+    /// The settings under which the rows were read. `None`: an older version did not record them.
+    pub settings: Option<ReadSettings>,
+    /// What an increment holds; `None` for a full.
+    pub increment: Option<Increment>,
     pub metadata: Metadata,
     /// By role, `sha256:` and hex digits: [`checksums`] of `files`.
     pub checksums: BTreeMap<String, String>,

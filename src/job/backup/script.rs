@@ -50,6 +50,7 @@ fn record(table: &Table, known: Option<&RawTable>) -> TableRecord {
         name,
         owner,
         oid: None,
+        columns: Vec::new(),
         rows: table.rows(),
         bytes: table.digest.bytes,
         sha256: hex::encode(table.digest.sha256),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataflow::read_by::ReadBy;
 
-use super::FileRange;
+use super::{ColumnRecord, FileRange};
 
 /// The data of one table. `bytes` and `sha256` are those of its COPY text before compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct TableRecord {
     pub owner: Option<String>,
     /// The table's OID in `pg_class`. Schema 1 and scripts do not have it.
     pub oid: Option<u32>,
+    /// Its columns, in order, as they were when it was read. Empty: they were not recorded.
+    pub columns: Vec<ColumnRecord>,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,

@@ -17,6 +17,8 @@ const TEXT: usize = 64;
 const ENTRIES: usize = 1_000;
 /// The most things that were left out, and warnings: a manifest has some hundreds at most.
 pub const ITEMS: usize = 5_000;
+/// The most tables of a database.
+const TABLES: usize = 2_000_000;
 /// The most stores of a run: a manifest has a handful.
 const STORES: usize = 100;
 
@@ -54,6 +56,11 @@ pub fn files<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) ->
     bounded_list(deserializer, ENTRIES)
 }
 
+/// A list with an entry for each table.
+pub fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    bounded_list(deserializer, TABLES)
+}
+
 /// A list of few entries.
 pub fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     bounded_list(deserializer, ITEMS)
@@ -64,6 +71,13 @@ pub fn known_items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     items(deserializer).map(Some)
+}
+
+/// A map of few texts that may be missing.
+pub fn known_settings<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    few(deserializer).map(Some)
 }
 
 /// A list of at most so many numbers.

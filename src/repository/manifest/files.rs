@@ -9,13 +9,20 @@ use super::ManifestError;
 /// The longest name of a file, in bytes, on every file system.
 const LONGEST_NAME: usize = 255;
 
-/// The keys of [`Manifest::files`](super::Manifest::files). A backup has either a dump or a script.
+/// The keys of [`Manifest::files`](super::Manifest::files). A full backup has either a dump or a script. An
+/// increment has changes; its dump, if any, holds its baselines.
 pub mod role {
     pub const DUMP: &str = "dump";
     pub const SQL: &str = "sql";
     pub const TOC: &str = "toc";
     pub const GLOBALS: &str = "globals";
     pub const SYSTEM_INFO: &str = "system_info";
+    /// The changes of an increment.
+    pub const CHANGES: &str = "changes";
+    /// The definitions, as an archive without data, if they changed since the backup before.
+    pub const SCHEMA: &str = "schema";
+    /// The catalog that an increment saw: tables, columns, identities.
+    pub const CATALOG: &str = "catalog";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

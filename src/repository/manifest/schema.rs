@@ -14,8 +14,9 @@ use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
-    Collation, CompressionRecord, Extension, LeftOut, Manifest, ManifestError, Metadata, PgDump, Predecessor, Server,
-    SnapshotRecord, Tagged, bounded, custom, format_name,
+    Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, LeftOut, Manifest, ManifestError,
+    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, SequenceState, Server, SnapshotRecord, Stream,
+    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
@@ -80,6 +81,20 @@ pub(super) struct Json {
     tables: Vec<JsonTable>,
     #[serde(default)]
     large_objects: Vec<JsonObjects>,
+    #[serde(default, deserialize_with = "bounded::known_settings")]
+    settings: Option<ReadSettings>,
+    #[serde(default)]
+    stream: Option<Stream>,
+    #[serde(default, deserialize_with = "bounded::tables")]
+    changes: Vec<TableChanges>,
+    #[serde(default, deserialize_with = "bounded::tables")]
+    coverage: Vec<TableCoverage>,
+    #[serde(default, deserialize_with = "bounded::tables")]
+    baselines: Vec<Baseline>,
+    #[serde(default, deserialize_with = "bounded::tables")]
+    sequences: Vec<SequenceState>,
+    #[serde(default)]
+    large_objects_coverage: Option<ObjectsCoverage>,
     #[serde(default)]
     parts: Vec<Part>,
     #[serde(default)]
@@ -119,6 +134,8 @@ struct JsonTable {
     owner: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     oid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    columns: Vec<ColumnRecord>,
     rows: u64,
     bytes: u64,
     sha256: String,
@@ -196,6 +213,7 @@ impl Files {
             name: table.name,
             owner: table.owner,
             oid: table.oid,
+            columns: table.columns,
             rows: table.rows,
             bytes: table.bytes,
             sha256: table.sha256,
@@ -238,6 +256,7 @@ impl Json {
             self.one()
         };
         data_file::check(&self.files, &data_files)?;
+        let increment = self.increment()?;
         let tables = self.tables.into_iter().map(|table| files.table(table));
         let objects = self.large_objects.into_iter().map(|objects| files.objects(objects));
         Ok(Manifest {
@@ -269,11 +288,34 @@ impl Json {
             script: self.script,
             tables: tables.collect::<Result<_, _>>()?,
             large_objects: objects.collect::<Result<_, _>>()?,
+            settings: self.settings,
+            increment,
             metadata: self.metadata,
             checksums: self.checksums,
             files: self.files,
             data_files,
         })
+    }
+
+    /// An increment needs a span of the stream; a full must not have one.
+    fn increment(&mut self) -> Result<Option<Increment>, ManifestError> {
+        match (self.kind, self.stream.take()) {
+            (BackupKind::Full, None) => Ok(None),
+            (BackupKind::Incremental, Some(stream)) => Ok(Some(Increment {
+                stream,
+                changes: std::mem::take(&mut self.changes),
+                coverage: std::mem::take(&mut self.coverage),
+                baselines: std::mem::take(&mut self.baselines),
+                sequences: std::mem::take(&mut self.sequences),
+                large_objects: self.large_objects_coverage.take(),
+            })),
+            (BackupKind::Full, Some(_)) => Err(ManifestError::Shape(
+                "it is a full backup, and has a span of a stream".to_owned(),
+            )),
+            (BackupKind::Incremental, None) => Err(ManifestError::Shape(
+                "it is an increment, and does not say which span of the stream it has".to_owned(),
+            )),
+        }
     }
 
     /// Schema 1: the archive or the script. The fields on encryption and the store's checksum apply to it.

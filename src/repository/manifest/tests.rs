@@ -78,6 +78,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             name: "orders".into(),
             owner: Some("shop".into()),
             oid: Some(16_385),
+            columns: Vec::new(),
             rows: 3,
             bytes: 30,
             sha256: "33".repeat(32),
@@ -90,6 +91,8 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
+        settings: None,
+        increment: None,
         metadata: Metadata {
             host: Some("vm-1".into()),
             ..Metadata::default()

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use pgstow::error::Code;
-use pgstow::postgres::{ConnectionInfo, Hold, Lsn, ReplicationSession, Session, Streamed, Taken};
+use pgstow::format::Lsn;
+use pgstow::postgres::{ConnectionInfo, Hold, ReplicationSession, Session, Streamed, Taken};
 
 use crate::postgres::place::{settings, with};
 use crate::support::database::psql;

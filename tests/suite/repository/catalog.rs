@@ -173,6 +173,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             name: "t\n".into(),
             owner: None,
             oid: None,
+            columns: Vec::new(),
             rows: 0,
             bytes: 0,
             sha256: String::new(),
@@ -185,6 +186,8 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             ranges: Vec::new(),
         }],
         large_objects: Vec::new(),
+        settings: None,
+        increment: None,
         metadata: Metadata::default(),
     };
     catalog::publish(store, &manifest, None).await.unwrap();

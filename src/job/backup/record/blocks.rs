@@ -80,6 +80,7 @@ fn table(entry: &TocEntry, block: &Block, rows: u64, names: &HashMap<u32, TableN
         name,
         owner: Some(entry.owner.clone()).filter(|owner| !owner.is_empty()),
         oid: Some(entry.oid),
+        columns: Vec::new(),
         rows,
         bytes: block.digest.bytes,
         sha256: hex::encode(block.digest.sha256),

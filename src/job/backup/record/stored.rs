@@ -181,6 +181,8 @@ impl Stored<'_> {
             script: self.blocks.script,
             tables: self.blocks.tables.clone(),
             large_objects: self.blocks.large_objects.clone(),
+            settings: None,
+            increment: None,
             metadata: self.metadata(finished),
         }
     }

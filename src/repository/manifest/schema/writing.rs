@@ -48,6 +48,15 @@ impl Serialize for Manifest {
         if !self.large_objects.is_empty() {
             map.serialize_entry("large_objects", &LargeObjects(self, &written))?;
         }
+        some(&mut map, "settings", self.settings.as_ref())?;
+        if let Some(increment) = &self.increment {
+            map.serialize_entry("stream", &increment.stream)?;
+            map.serialize_entry("changes", &increment.changes)?;
+            map.serialize_entry("coverage", &increment.coverage)?;
+            some(&mut map, "baselines", filled(&increment.baselines))?;
+            map.serialize_entry("sequences", &increment.sequences)?;
+            some(&mut map, "large_objects_coverage", increment.large_objects.as_ref())?;
+        }
         let first = written.files.first();
         map.serialize_entry("parts", first.map_or(&[][..], |first| &first.parts))?;
         some(
@@ -107,6 +116,7 @@ impl Written {
             name: table.name.clone(),
             owner: table.owner.clone(),
             oid: table.oid,
+            columns: table.columns.clone(),
             rows: table.rows,
             bytes: table.bytes,
             sha256: table.sha256.clone(),

@@ -1,0 +1,136 @@
+//! What the manifest of an increment says beside its files.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::SnapshotRecord;
+use crate::format::Lsn;
+use crate::repository::backup_id::BackupId;
+
+/// The contents of an increment: the span of the stream that it holds, and what the span means for each table. In the
+/// manifest's file these are fields beside the others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Increment {
+    pub stream: Stream,
+    /// How often each table was changed, in the order of the OIDs. Tables without changes are not listed.
+    pub changes: Vec<TableChanges>,
+    /// Every table of the database, in the order of the OIDs.
+    pub coverage: Vec<TableCoverage>,
+    /// The tables whose rows are in the dump of this increment.
+    pub baselines: Vec<Baseline>,
+    /// The positions of all sequences, read after the last change.
+    pub sequences: Vec<SequenceState>,
+    /// Whether large objects are covered, and why not. `None`: there are none.
+    pub large_objects: Option<ObjectsCoverage>,
+}
+
+/// A span of a slot's stream: after `from`, up to and including `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Names the stream: each `incremental start`, and each new slot, begins a new one.
+    pub id: String,
+    pub slot: String,
+    pub system_identifier: String,
+    pub timeline: u32,
+    pub database_oid: u32,
+    pub from: Lsn,
+    pub to: Lsn,
+    /// The increment whose `to` is this `from`. `None`: the first of the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<BackupId>,
+    /// The source's clock at the first and the last commit. `None`: there is no transaction in the span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_commit: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_commit: Option<Timestamp>,
+    /// A moment of the source's clock at which everything committed before it is in the stream up to `to`.
+    pub seen_to: Timestamp,
+    pub transactions: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableChanges {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// Its replica identity: `default`, `index`, `full` or `nothing`.
+    pub identity: String,
+    pub inserts: u64,
+    pub updates: u64,
+    pub deletes: u64,
+    pub truncates: u64,
+}
+
+/// How well the stream covers a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CoverageState {
+    /// Every moment can be restored exactly.
+    Exact,
+    /// Without an identity: exact as long as rows are only inserted or the table is emptied, which the next full proves.
+    Inserts,
+    /// Read whole by each increment: exact at the ends of increments only.
+    Baseline,
+    /// As in the fulls only.
+    FullOnly,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCoverage {
+    pub schema: String,
+    pub name: String,
+    pub oid: u32,
+    pub state: CoverageState,
+    /// The first exact position, if it is later than the increment's `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Lsn>,
+    /// The last exact position, if it is earlier than the increment's `to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Lsn>,
+    /// Why it is not exact throughout, with the statement that mends it if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A table that the increment read whole. Its rows are in the dump; `tables` has their place, by the same OID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// The snapshot in which its rows were read. Changes of transactions that it sees are in the rows.
+    pub snapshot: SnapshotRecord,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceState {
+    pub schema: String,
+    pub name: String,
+    pub oid: u32,
+    pub last_value: i64,
+    pub is_called: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectsCoverage {
+    pub state: CoverageState,
+    pub why: String,
+}
+
+/// A column, as the stream describes it: its rows are texts in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnRecord {
+    pub name: String,
+    /// As `format_type` prints it, with the schema of a type that is not built in.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Computed from other columns: neither COPY nor the stream has its values.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_generated: bool,
+}
+
+/// The settings of the session that read the rows, where they decide how values are written: by name.
+pub type ReadSettings = BTreeMap<String, String>;
