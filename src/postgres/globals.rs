@@ -5,6 +5,7 @@
 mod again;
 mod of_database;
 mod plan;
+mod setting_power;
 mod sieve;
 mod split;
 mod wanted;

@@ -10,6 +10,9 @@
 //! Of psql's commands pg_dump writes only `\restrict` and `\unrestrict`, and around large objects it writes `BEGIN` and
 //! `COMMIT`. The screen removes these, and `SET transaction_timeout`, which a server before 17 does not know.
 
+mod ground;
+mod quoted;
+mod state;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,8 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
+use ground::GLUED;
+use state::{State, in_word};
 use statement::Statement;
 pub use watch::Watch;
 use watch::Watching;
@@ -91,77 +96,7 @@ struct Settled {
     encoding: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ground,
-    Word,
-    Number,
-    /// After the `e` of a number.
-    Exponent {
-        signed: bool,
-    },
-    ExponentDigits,
-    Minus,
-    Slash,
-    Colon,
-    LineComment,
-    /// After a carriage return in a line comment.
-    LineCommentReturn,
-    Comment {
-        depth: u32,
-        before: u8,
-    },
-    /// Within single quotes; `escapes` says whether a backslash escapes there.
-    Text {
-        escapes: bool,
-        before: u8,
-    },
-    /// After a backslash that escapes.
-    Escaped,
-    /// After a quote that ends the text, or is the first of a doubled one.
-    TextQuote {
-        escapes: bool,
-    },
-    Name,
-    NameQuote,
-    /// After a dollar sign.
-    Tag,
-    /// Within dollar quotes; `seen` counts the bytes of the closing quotes so far.
-    Body {
-        seen: usize,
-    },
-    /// In one of psql's commands, at the start of a line between statements.
-    Command,
-    /// After `COPY … FROM stdin;`.
-    CopyLine,
-    /// After a setting that says how texts are read: psql follows it from the next line on.
-    SettingLine,
-    /// At the start of a line of rows; `seen` counts the bytes of `\.` and its line's end so far.
-    CopyStart {
-        seen: usize,
-    },
-    CopyRow,
-}
-
-impl State {
-    fn is_of_rows(self) -> bool {
-        matches!(self, State::CopyStart { .. } | State::CopyRow)
-    }
-}
-
 pub(super) type Screened<T = ()> = Result<T, String>;
-
-fn begins_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_'
-}
-
-fn in_word(byte: u8) -> bool {
-    begins_word(byte) || byte.is_ascii_digit() || byte == b'$'
-}
-
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c)
-}
 
 impl Default for Screen {
     fn default() -> Self {
@@ -420,243 +355,12 @@ impl<W: Watch> Screen<W> {
         self.state = state;
     }
 
-    fn ground(&mut self, byte: u8) -> Screened {
-        let line_begins = matches!(self.before, b'\n');
-        let glued = std::mem::replace(&mut self.before, byte);
-        if self.statement.is_empty() && !is_space(byte) {
-            self.statement.begins(self.offset);
-        }
-        match byte {
-            _ if is_space(byte) => {}
-            0x0b => return Err("has a vertical tab, which versions of PostgreSQL read differently".into()),
-            // psql hides the bytes that it takes for the rest of a character, and any function may have changed its
-            // encoding.
-            0x80.. => {
-                return Err(
-                    "has letters beyond ASCII outside of quotes, which psql and the server may read differently".into(),
-                );
-            }
-            b'\'' => {
-                if self.statement.behind_text {
-                    return Err("continues a text in other quotes, which psql and the server read differently".into());
-                }
-                if !self.standard_strings && glued == b'&' {
-                    return Err("has U&'…' where a backslash escapes".into());
-                }
-                let escapes = !self.standard_strings;
-                self.statement.sign()?;
-                self.begin(State::Text { escapes, before: 0 });
-            }
-            b'"' => {
-                self.statement.sign()?;
-                self.begin(State::Name);
-            }
-            b'$' => {
-                self.statement.sign()?;
-                self.begin(State::Tag);
-            }
-            b'-' => self.state = State::Minus,
-            b'/' => self.state = State::Slash,
-            b':' => {
-                self.statement.sign()?;
-                self.state = State::Colon;
-            }
-            b'\\' => {
-                if !(line_begins && self.statement.is_empty()) {
-                    return Err("has a backslash, which begins one of psql's commands".into());
-                }
-                self.begin(State::Command);
-                self.token.push(b'\\');
-            }
-            b';' => self.semicolon()?,
-            b'(' => {
-                self.statement.sign()?;
-                self.statement.depth += 1;
-            }
-            b')' => {
-                self.statement.sign()?;
-                self.statement.depth = self.statement.depth.saturating_sub(1);
-            }
-            b'0'..=b'9' => {
-                self.statement.sign()?;
-                self.state = State::Number;
-            }
-            _ if begins_word(byte) => {
-                self.begin(State::Word);
-                self.token.push(byte);
-            }
-            _ => self.statement.sign()?,
-        }
-        Ok(())
-    }
-
-    /// PostgreSQL's versions read a number differently if a letter or a quote follows it without a space.
-    fn number_ends(&mut self, next: u8) -> Screened {
-        if in_word(next) || matches!(next, b'\'' | b'"') {
-            return Err(GLUED.into());
-        }
-        self.back(b'0');
-        Ok(())
-    }
-
-    /// A word without quotes has ended before the byte `next`.
-    fn word(&mut self, next: u8) -> Screened {
-        let prefix = |letters: &[u8]| self.token.len() == 1 && letters.contains(&self.token[0]);
-        if next == b'\'' && (prefix(b"eE") || prefix(b"bBxX")) {
-            let escapes = prefix(b"eE");
-            self.statement.sign()?;
-            // The next byte is the quote.
-            self.begin(State::TextQuote { escapes });
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&self.token).to_ascii_uppercase();
-        let text = if self.token.len() < KEPT { text } else { String::new() };
-        self.statement.word(&text)?;
-        self.back(b'a');
-        Ok(())
-    }
-
-    /// psql replaces `:NAME`, `:'NAME'` and `:"NAME"` by the value of a variable, and has set some variables itself.
-    /// With a space after the colon it does not, and the server ignores that space.
-    fn colon(&mut self, byte: u8) -> Screened<usize> {
-        match byte {
-            b'{' => return Err("uses one of psql's variables".into()),
-            b':' | b'=' => {
-                self.back(byte);
-                return Ok(1);
-            }
-            b'\'' | b'"' => self.edit(Edit::Insert(self.offset, " "))?,
-            _ if begins_word(byte) || byte.is_ascii_digit() => self.edit(Edit::Insert(self.offset, " "))?,
-            _ => {}
-        }
-        self.back(b':');
-        Ok(0)
-    }
-
-    fn comment(&mut self, rest: &[u8], depth: u32, before: u8) -> usize {
-        let byte = rest[0];
-        let (depth, before) = match (before, byte) {
-            (b'/', b'*') => (depth + 1, 0),
-            (b'*', b'/') => (depth - 1, 0),
-            _ => (depth, byte),
-        };
-        if depth == 0 {
-            self.back(b' ');
-            return 1;
-        }
-        self.state = State::Comment { depth, before };
-        if matches!(byte, b'*' | b'/') {
-            return 1;
-        }
-        let end = memchr2(b'*', b'/', rest).unwrap_or(rest.len());
-        self.state = State::Comment { depth, before: 0 };
-        end
-    }
-
-    fn text(&mut self, rest: &[u8], escapes: bool, before: u8) -> Screened<usize> {
-        let end = match escapes {
-            true => memchr2(b'\'', b'\\', rest),
-            false => memchr(b'\'', rest),
-        };
-        let end = end.unwrap_or(rest.len());
-        self.keep(&rest[..end]);
-        let before = rest[..end].last().copied().unwrap_or(before);
-        match rest.get(end) {
-            None => {
-                self.state = State::Text { escapes, before };
-                return Ok(end);
-            }
-            Some(b'\\') => {
-                if !self.standard_strings {
-                    self.settle_strings()?;
-                }
-                if before >= 0x80 {
-                    self.settle_encoding()?;
-                }
-                self.state = State::Escaped;
-            }
-            Some(_) => {
-                if !escapes && before == b'\\' {
-                    self.settle_strings()?;
-                }
-                self.state = State::TextQuote { escapes };
-            }
-        }
-        Ok(end + 1)
-    }
-
-    /// A setting decides whether a quote ends this text, and any function may have changed it. So the screen sets it
-    /// again just before the statement, on a line of its own, because psql reads each line by the setting at its
-    /// start.
-    fn settle_strings(&mut self) -> Screened {
-        if std::mem::replace(&mut self.settled.strings, true) {
-            return Ok(());
-        }
-        self.edit(Edit::Insert(
-            self.statement.start,
-            match self.standard_strings {
-                true => "SET standard_conforming_strings = on;\n",
-                false => "SET standard_conforming_strings = off;\n",
-            },
-        ))
-    }
-
-    /// The encoding decides whether this backslash is a character, or the second half of one. So it is set again too.
-    fn settle_encoding(&mut self) -> Screened {
-        let Some(encoding) = self.encoding else {
-            return Err("has an escaped text before it names its encoding".into());
-        };
-        if std::mem::replace(&mut self.settled.encoding, true) {
-            return Ok(());
-        }
-        self.edit(Edit::Insert(self.statement.start, encoding))
-    }
-
     fn edit(&mut self, edit: Edit) -> Screened {
         if self.edits.len() >= EDITS {
             return Err("has one more text than pgstow can change in a script".into());
         }
         self.edits.push(edit);
         Ok(())
-    }
-
-    fn tag(&mut self, byte: u8) -> Screened<usize> {
-        let inner = byte.is_ascii_alphabetic() || byte == b'_' || (byte.is_ascii_digit() && !self.token.is_empty());
-        if self.token.is_empty() && byte.is_ascii_digit() {
-            // A parameter, such as `$1`.
-            self.state = State::Number;
-            return Ok(1);
-        }
-        if byte == b'$' {
-            self.state = State::Body { seen: 0 };
-        } else if inner && self.token.len() < KEPT {
-            self.token.push(byte);
-        } else {
-            return Err("has dollar quotes that pg_dump does not write".into());
-        }
-        Ok(1)
-    }
-
-    /// The closing quotes have a dollar sign at both ends, and nowhere else.
-    fn body(&mut self, rest: &[u8], seen: usize) -> usize {
-        if seen == 0 {
-            let found = memchr(b'$', rest);
-            if found.is_some() {
-                self.state = State::Body { seen: 1 };
-            }
-            return found.map_or(rest.len(), |found| found + 1);
-        }
-        let wanted = self.token.get(seen - 1).copied().unwrap_or(b'$');
-        if rest[0] != wanted {
-            let seen = usize::from(rest[0] == b'$');
-            return self.go(State::Body { seen });
-        }
-        if seen > self.token.len() {
-            self.back(b'$');
-        } else {
-            self.state = State::Body { seen: seen + 1 };
-        }
-        1
     }
 
     fn command(&mut self, rest: &[u8]) -> Screened<usize> {
@@ -703,42 +407,7 @@ impl<W: Watch> Screen<W> {
             _ => self.go(State::CopyRow),
         }
     }
-
-    fn semicolon(&mut self) -> Screened {
-        let Some(ended) = self.statement.semicolon(self.begun)? else {
-            return Ok(());
-        };
-        let place = self.statement.start..self.offset + 1;
-        if !self.statement.is_of_large_objects() {
-            self.settled = Settled::default();
-        }
-        self.statement = Statement::default();
-        match ended {
-            statement::Ended::Plain => {}
-            statement::Ended::Rows => self.state = State::CopyLine,
-            statement::Ended::StandardStrings(on) => {
-                self.standard_strings = on;
-                self.state = State::SettingLine;
-            }
-            statement::Ended::Encoding(sql) => {
-                self.encoding = Some(sql);
-                self.state = State::SettingLine;
-            }
-            statement::Ended::Begin => {
-                self.begun = true;
-                self.edit(Edit::Blank(place))?;
-            }
-            statement::Ended::TransactionTimeout => self.edit(Edit::Blank(place))?,
-            statement::Ended::Commit => {
-                self.begun = false;
-                self.edit(Edit::Blank(place))?;
-            }
-        }
-        Ok(())
-    }
 }
-
-const GLUED: &str = "has a number without a space after it, which versions of PostgreSQL read differently";
 
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64

@@ -1,6 +1,7 @@
 //! Settings of a database, as pg_dump writes them: for a throwaway database.
 
-use super::wanted::{self, Might, might};
+use super::setting_power::{Might, might};
+use super::wanted;
 use crate::error::Result;
 use crate::postgres::Session;
 use crate::postgres::quoting::{identifier, literal};

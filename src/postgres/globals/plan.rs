@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::wanted::{Attributes, Membership, Might, Wanted, might};
+use super::setting_power::{Might, might};
+use super::wanted::{Attributes, Membership, Wanted};
 use super::{Omitted, Powers, Statement};
 use crate::postgres::quoting::{identifier, literal};
 

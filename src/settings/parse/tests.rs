@@ -2,6 +2,7 @@ mod each;
 mod found;
 mod metrics;
 mod older_names;
+mod place;
 mod source;
 mod unused;
 
@@ -10,119 +11,11 @@ use std::path::PathBuf;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::error::Code;
 use crate::repository::retention::Tier;
 use crate::settings::{
     Auth, Checksums, Compression, CredentialSource, Encryption, GZIP_LEVEL, Policy, Retention, StoreUrl, ZSTD_LEVEL,
 };
-
-/// A working directory with the files that a test needs.
-struct Place {
-    folder: tempfile::TempDir,
-    input: Input,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let input = Input {
-            working_dir: folder.path().to_owned(),
-            cpus: 3,
-            memory: None,
-            ..Input::default()
-        };
-        Self { folder, input }
-    }
-
-    fn file(self, name: &str, text: &str) -> Self {
-        std::fs::write(self.folder.path().join(name), text).unwrap();
-        self
-    }
-
-    fn env_file(self, text: &str) -> Self {
-        self.file(".env", text)
-    }
-
-    /// An env file that the user has named, so that all its settings count.
-    fn named_env_file(mut self, text: &str) -> Self {
-        self.input.env_file = Some("named.env".into());
-        self.file("named.env", text)
-    }
-
-    fn toml(mut self, text: &str) -> Self {
-        self.input.config_file = Some("pgstow.toml".into());
-        self.file("pgstow.toml", text)
-    }
-
-    fn env(mut self, pairs: &[(&str, &str)]) -> Self {
-        let pairs = pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        self.input.env.extend(pairs);
-        self
-    }
-
-    fn flag(mut self, variable: &'static str, value: &str) -> Self {
-        self.input.flags.entry(variable).or_default().push(value.to_owned());
-        self
-    }
-
-    fn in_lambda(mut self) -> Self {
-        self.input.in_lambda = true;
-        self
-    }
-
-    #[track_caller]
-    fn load(&self) -> Settings {
-        Settings::load(&self.input).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, parts: &[&str]) -> String {
-        let error = Settings::load(&self.input).unwrap_err();
-        assert_eq!(error.code(), Code::Config);
-        let message = error.message();
-        for part in parts {
-            assert!(message.contains(part), "{part:?} is not in: {message}");
-        }
-        message
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
-fn env(pairs: &[(&str, &str)]) -> Place {
-    Place::new().env(pairs)
-}
-
-fn s3_store(bucket: &str) -> StoreUrl {
-    StoreUrl::S3 {
-        bucket: bucket.into(),
-        prefix: String::new(),
-    }
-}
-
-#[track_caller]
-fn noted(settings: &Settings, part: &str) {
-    assert!(
-        settings.notes.iter().any(|note| note.contains(part)),
-        "{:?}",
-        settings.notes
-    );
-}
-
-fn direct(settings: &Settings) -> &crate::postgres::ConnectionInfo {
-    match settings.source() {
-        CredentialSource::Direct(info) => info,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn password(settings: &Settings) -> Option<&str> {
-    direct(settings).password.as_ref().map(ExposeSecret::expose_secret)
-}
+use place::{Place, direct, env, noted, password, s3_store};
 
 #[test]
 fn the_older_systems_switch_of_compression_is_understood() {
