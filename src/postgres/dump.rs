@@ -360,6 +360,44 @@ fn judge(program: &str, exit: &Exit, lock_wait: Duration) -> Result<()> {
     })
 }
 
+const REFUSED_LOGIN: [&str; 5] = [
+    "password authentication failed",
+    "no password supplied",
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+];
+/// libpq's own words.
+const ANOTHER_KIND_OF_SERVER: [&str; 4] = [
+    "session is read-only",
+    "session is not read-only",
+    "server is in hot standby mode",
+    "server is not in hot standby mode",
+];
+/// The last are pg_dump 18's own words.
+const LACKING_RIGHTS: [&str; 4] = [
+    "permission denied for",
+    "must be superuser",
+    "must be owner",
+    "may lack SELECT privilege",
+];
+const LOST_CONNECTION: [&str; 14] = [
+    "server closed the connection",
+    "terminating connection",
+    "could not connect to",
+    "connection to server",
+    "could not receive data from server",
+    "could not send data to server",
+    "SSL connection has been closed",
+    "SSL SYSCALL error",
+    "no connection to the server",
+    "could not translate host name",
+    "Connection refused",
+    "Connection reset",
+    "the database system is",
+    "lost synchronization with server",
+];
+
 /// The kind of failure that stderr describes. The program's own words are English (`LC_ALL=C`); the server's words
 /// are in the server's language, so an unknown language gives `PG_DUMP_ERR` with the text.
 fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
@@ -372,23 +410,10 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
                     between; use sslmode=verify-full, or see require_auth";
         return (Code::Auth, Some(hint.into()));
     }
-    if says(&[
-        "password authentication failed",
-        "no password supplied",
-        "authentication failed",
-        "no pg_hba.conf entry",
-        "is not permitted to log in",
-    ]) {
+    if says(&REFUSED_LOGIN) {
         return (Code::Auth, None);
     }
-    // These are libpq's own words.
-    let attributes = [
-        "session is read-only",
-        "session is not read-only",
-        "server is in hot standby mode",
-        "server is not in hot standby mode",
-    ];
-    if says(&attributes) {
+    if says(&ANOTHER_KIND_OF_SERVER) {
         return (Code::ConnErr, Some(KIND_OF_SERVER.into()));
     }
     if says(&["unsupported startup parameter"]) {
@@ -400,13 +425,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
     if says(&["row-level security"]) {
         return (Code::Permission, Some(BYPASS_HINT.into()));
     }
-    if says(&[
-        "permission denied for",
-        "must be superuser",
-        "must be owner",
-        // These are pg_dump 18's own words.
-        "may lack SELECT privilege",
-    ]) {
+    if says(&LACKING_RIGHTS) {
         return (Code::Permission, None);
     }
     // If the server does not speak English, there is no other sign; other reasons why a lock can fail have words of
@@ -426,22 +445,7 @@ fn classify(stderr: &str, lock_wait: Duration) -> (Code, Option<String>) {
                     server itself, not to a pooler or a balanced name";
         return (Code::ConnErr, Some(hint.into()));
     }
-    if says(&[
-        "server closed the connection",
-        "terminating connection",
-        "could not connect to",
-        "connection to server",
-        "could not receive data from server",
-        "could not send data to server",
-        "SSL connection has been closed",
-        "SSL SYSCALL error",
-        "no connection to the server",
-        "could not translate host name",
-        "Connection refused",
-        "Connection reset",
-        "the database system is",
-        "lost synchronization with server",
-    ]) {
+    if says(&LOST_CONNECTION) {
         return (Code::ConnErr, None);
     }
     (Code::PgDumpErr, None)

@@ -30,25 +30,7 @@ pub struct Layers {
 /// working directory is none.
 pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Layers {
     let mut values = Values::default();
-    for setting in SETTINGS {
-        // These are options of one command, not flags of all commands: `restore --target`.
-        let flag = match setting.variable {
-            "BACKUP_TARGET_URL" => "target",
-            "DB_NAME" => "database",
-            _ => setting.flag.unwrap_or(setting.variable),
-        };
-        if let Some(texts) = input.flags.get(setting.variable).filter(|texts| !texts.is_empty()) {
-            values.offer(
-                setting.variable,
-                Value {
-                    texts: texts.clone(),
-                    layer: Layer::Flags,
-                    name: format!("--{flag}"),
-                    file: None,
-                },
-            );
-        }
-    }
+    take_flags(&mut values, input);
     let (mut unknown, mut unseen) = (Unknown::default(), Vec::new());
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     let origin = Origin {
@@ -110,6 +92,26 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         take_config(values, input, &mut Problems::default());
     }
     Layers { values, without_found }
+}
+
+fn take_flags(values: &mut Values, input: &Input) {
+    for setting in SETTINGS {
+        // These are options of one command, not flags of all commands: `restore --target`.
+        let flag = match setting.variable {
+            "BACKUP_TARGET_URL" => "target",
+            "DB_NAME" => "database",
+            _ => setting.flag.unwrap_or(setting.variable),
+        };
+        if let Some(texts) = input.flags.get(setting.variable).filter(|texts| !texts.is_empty()) {
+            let value = Value {
+                texts: texts.clone(),
+                layer: Layer::Flags,
+                name: format!("--{flag}"),
+                file: None,
+            };
+            values.offer(setting.variable, value);
+        }
+    }
 }
 
 fn take_config(values: &mut Values, input: &Input, problems: &mut Problems) {

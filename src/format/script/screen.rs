@@ -20,8 +20,8 @@ mod watch;
 
 use std::ops::Range;
 
+use memchr::memchr;
 use memchr::memmem::Finder;
-use memchr::{memchr, memchr2};
 
 use ground::GLUED;
 use state::{State, in_word};
@@ -212,19 +212,7 @@ impl<W: Watch> Screen<W> {
                 }
                 length
             }
-            State::Number => {
-                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
-                let length = digits.count();
-                match rest.get(length) {
-                    None => {}
-                    Some(b'e' | b'E') => {
-                        self.state = State::Exponent { signed: false };
-                        return Ok(length + 1);
-                    }
-                    Some(next) => self.number_ends(*next)?,
-                }
-                length
-            }
+            State::Number => self.number(rest)?,
             State::Exponent { signed: false } if matches!(byte, b'+' | b'-') => {
                 self.go(State::Exponent { signed: true })
             }
@@ -245,19 +233,7 @@ impl<W: Watch> Screen<W> {
                 0
             }
             State::Colon => self.colon(byte)?,
-            State::LineComment => {
-                let end = skip(memchr2(b'\n', b'\r', rest));
-                match rest.get(end) {
-                    Some(b'\r') => {
-                        self.state = State::LineCommentReturn;
-                        return Ok(end + 1);
-                    }
-                    // The next step reads the line's end as whitespace.
-                    Some(_) => self.back(b'\n'),
-                    None => {}
-                }
-                end
-            }
+            State::LineComment => self.line_comment(rest),
             State::LineCommentReturn if byte == b'\n' => {
                 self.back(byte);
                 0
@@ -313,24 +289,7 @@ impl<W: Watch> Screen<W> {
             }
             State::SettingLine => return Err("has something after a setting in its line".into()),
             State::CopyStart { seen } => self.copy_start(byte, seen),
-            State::CopyRow => match self.last_line.find(rest) {
-                Some(end) => {
-                    self.state = State::CopyStart { seen: 0 };
-                    end + 1
-                }
-                // The end of this piece may be the start of the last line.
-                None => {
-                    let seen = match rest {
-                        [.., b'\n'] => Some(0),
-                        [.., b'\n', b'\\'] => Some(1),
-                        _ => None,
-                    };
-                    if let Some(seen) = seen {
-                        self.state = State::CopyStart { seen };
-                    }
-                    rest.len()
-                }
-            },
+            State::CopyRow => self.copy_row(rest),
         })
     }
 
@@ -394,6 +353,20 @@ impl<W: Watch> Screen<W> {
         self.edit(Edit::Blank(start..start + line.len() as u64))?;
         self.back(b'a');
         Ok(end)
+    }
+
+    fn copy_row(&mut self, rest: &[u8]) -> usize {
+        if let Some(end) = self.last_line.find(rest) {
+            self.state = State::CopyStart { seen: 0 };
+            return end + 1;
+        }
+        // The end of this piece may be the start of the last line.
+        match rest {
+            [.., b'\n'] => self.state = State::CopyStart { seen: 0 },
+            [.., b'\n', b'\\'] => self.state = State::CopyStart { seen: 1 },
+            _ => {}
+        }
+        rest.len()
     }
 
     fn copy_start(&mut self, byte: u8, seen: usize) -> usize {

@@ -124,17 +124,7 @@ impl Contents<'_> {
             let direct = self.ours.iter().filter(excluded).filter(|item| prints_for_good(item));
             direct.map(key).collect()
         };
-        let mut all: BTreeMap<Key<'_>, Entries<'_>> = BTreeMap::new();
-        for item in ours().filter(|item| counts(item)) {
-            all.entry(key(item)).or_default().ours.push(item);
-        }
-        for item in self.theirs.iter().filter(|item| counts(item)) {
-            all.entry(key(item)).or_default().theirs.push(item);
-        }
-        let twins = twin.iter().flat_map(|twin| &twin.items);
-        for item in twins.filter(|item| counts(item) && !prints_for_good(item)) {
-            all.entry(key(item)).or_default().twins.push(item);
-        }
+        let all = self.by_key(ours(), twin);
         let unmade = twin.map(|twin| unmade(self.ours, twin)).unwrap_or_default();
         let mut comparison = Comparison::default();
         let found: Vec<Found> = all
@@ -154,19 +144,7 @@ impl Contents<'_> {
                 Found::Same if strict && !entries.agree_with_the_twin() => Found::Differs(OTHERWISE),
                 found => found,
             };
-            let found = match found {
-                Found::Differs(what) if entries.ours.is_empty() => match self.why_more(&entries.theirs) {
-                    Some(why) => Found::NotProved(format!("{why} (it {what})")),
-                    None => Found::Differs(what),
-                },
-                found => found,
-            };
-            let found = match (found, self.exclusion.locale()) {
-                (Found::Differs(OTHERWISE), Some(why)) if !entries.ours.iter().any(|item| prints_for_good(item)) => {
-                    Found::NotProved(format!("{why} (it {OTHERWISE})"))
-                }
-                (found, _) => found,
-            };
+            let found = self.excused(found, entries);
             let (kind, schema, name) = *key;
             let full_name = || match schema {
                 "" => format!("{kind} {name}"),
@@ -195,6 +173,43 @@ impl Contents<'_> {
             }
         }
         comparison
+    }
+
+    /// The entries that describe the same object, from all dumps.
+    fn by_key<'i>(
+        &'i self,
+        ours: impl Iterator<Item = &'i Item>,
+        twin: Option<&'i Twin>,
+    ) -> BTreeMap<Key<'i>, Entries<'i>> {
+        let mut all: BTreeMap<Key<'_>, Entries<'_>> = BTreeMap::new();
+        for item in ours.filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().ours.push(item);
+        }
+        for item in self.theirs.iter().filter(|item| counts(item)) {
+            all.entry(key(item)).or_default().theirs.push(item);
+        }
+        let twins = twin.iter().flat_map(|twin| &twin.items);
+        for item in twins.filter(|item| counts(item) && !prints_for_good(item)) {
+            all.entry(key(item)).or_default().twins.push(item);
+        }
+        all
+    }
+
+    /// A difference that may have another reason than the backup proves nothing.
+    fn excused(&self, found: Found, entries: &Entries<'_>) -> Found {
+        let found = match found {
+            Found::Differs(what) if entries.ours.is_empty() => match self.why_more(&entries.theirs) {
+                Some(why) => Found::NotProved(format!("{why} (it {what})")),
+                None => Found::Differs(what),
+            },
+            found => found,
+        };
+        match (found, self.exclusion.locale()) {
+            (Found::Differs(OTHERWISE), Some(why)) if !entries.ours.iter().any(|item| prints_for_good(item)) => {
+                Found::NotProved(format!("{why} (it {OTHERWISE})"))
+            }
+            (found, _) => found,
+        }
     }
 
     fn find(&self, entries: &Entries<'_>, with_twin: bool, unmade: &HashMap<i64, String>) -> Found {

@@ -34,6 +34,26 @@ impl Ours {
             layouts,
         })
     }
+
+    /// The blocks of tables that are compared together, and the blocks of large objects. A group is one table, or all
+    /// tables whose rows are loaded through one root: then the flag is set.
+    fn groups(&self) -> (BTreeMap<(bool, usize), Vec<usize>>, Vec<usize>) {
+        let mut blocks_of_objects = Vec::new();
+        let mut groups: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
+        let mut roots: HashMap<&Path, usize> = HashMap::new();
+        for (index, layout) in self.layouts.iter().enumerate() {
+            let key = match layout {
+                None => {
+                    blocks_of_objects.push(index);
+                    continue;
+                }
+                Some(Layout { root: Some(root), .. }) => (true, *roots.entry(root).or_insert(index)),
+                Some(_) => (false, index),
+            };
+            groups.entry(key).or_default().push(index);
+        }
+        (groups, blocks_of_objects)
+    }
 }
 
 /// The order of columns for every block; large objects have none.
@@ -64,21 +84,7 @@ pub(super) async fn compare(
             None => objects.push(found),
         }
     }
-    let mut blocks_of_objects = Vec::new();
-    // One table by itself, or all tables whose rows are loaded through one root.
-    let mut groups: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
-    let mut roots: HashMap<&Path, usize> = HashMap::new();
-    for (index, layout) in ours.layouts.iter().enumerate() {
-        let key = match layout {
-            None => {
-                blocks_of_objects.push(index);
-                continue;
-            }
-            Some(Layout { root: Some(root), .. }) => (true, *roots.entry(root).or_insert(index)),
-            Some(_) => (false, index),
-        };
-        groups.entry(key).or_default().push(index);
-    }
+    let (groups, blocks_of_objects) = ours.groups();
     let mut comparison = Comparison {
         located,
         stored,
@@ -122,22 +128,27 @@ pub(super) async fn compare(
             result,
         });
     }
-    for found in theirs.values() {
-        let entry = &again.head.data[found.index];
-        let schema = entry.namespace.as_deref().unwrap_or_default();
-        let name = format!("{schema}.{}", entry.tag);
-        if let Some(why) = exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
-            report.not_proved.push(LeftOut {
-                what: entry.to_string(),
-                why: format!("{why} (it is there and not in the backup)"),
-            });
-            continue;
-        }
-        let problem = differs(name, "is there and not in the backup".into());
-        report.problems.push(problem);
-    }
+    theirs
+        .values()
+        .for_each(|found| found_more(found, again, exclusion, report));
     let missing = exclusion.missing().large_objects();
     compare_objects(located, stored, ours, (&blocks_of_objects, missing), &objects, report).await
+}
+
+/// A table that is not in the backup.
+fn found_more(found: &Gathered, again: &Again, exclusion: &Exclusion<'_>, report: &mut DrillReport) {
+    let entry = &again.head.data[found.index];
+    let schema = entry.namespace.as_deref().unwrap_or_default();
+    match exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
+        Some(why) => report.not_proved.push(LeftOut {
+            what: entry.to_string(),
+            why: format!("{why} (it is there and not in the backup)"),
+        }),
+        None => report.problems.push(differs(
+            format!("{schema}.{}", entry.tag),
+            "is there and not in the backup".into(),
+        )),
+    }
 }
 
 fn differs(table: String, what: String) -> Finding {

@@ -143,22 +143,9 @@ pub(super) async fn survey(
     for left in std::mem::take(&mut found.left_out) {
         lost.add("AROUND THE TABLES", left.what, &left.why, None);
     }
-    let in_schemas = defaults.into_iter().map(|one| (one, IN_A_SCHEMA));
-    let belongings = session.belongings(&tables).await?;
-    for (one, why) in belongings.into_iter().map(|one| (one, ON_A_TABLE)).chain(in_schemas) {
-        if !brought.brings(&one) {
-            lost.add(&one.kind, one.what, why, one.statement);
-        }
-    }
-    for table in session.inside(&tables).await? {
-        brought.lacking(&table, &mut lost);
-    }
-    for mark in session.marks(&tables).await? {
-        if !brought.marks(&mark) {
-            lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
-        } else if !brought.values(&mark) {
-            lost.add("VALUE", mark.what, ANOTHER_VALUE, Some(mark.statement));
-        }
+    on_tables(session, &tables, &brought, &mut lost).await?;
+    for one in defaults.into_iter().filter(|one| !brought.brings(one)) {
+        lost.add(&one.kind, one.what, IN_A_SCHEMA, one.statement);
     }
     let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
     let relations = replaced.iter().copied().filter(|item| of_kind(&item));
@@ -169,12 +156,6 @@ pub(super) async fn survey(
     if !plan.large_objects.is_empty() {
         let granted = session.granted_large_objects(&plan.large_objects).await?;
         brought.without_grants(&granted, &mut lost);
-    }
-    for (heir, parent, columns) in session.inherited_columns(&tables).await? {
-        let what = format!("that {heir} has these columns from {parent} alone: {columns}");
-        let why = "PostgreSQL makes them the child table's own when it is detached from its parent and attached again: \
-                   if the parent loses one, the child table keeps it until it is dropped there too";
-        lost.add("HEIR", what, why, None);
     }
     for feature in session.features_of_tables(&tables).await? {
         brought.without_feature(feature, |_| true, user, &mut lost);
@@ -193,6 +174,32 @@ pub(super) async fn survey(
     found.ties.extend(keys);
     found.tables = tables;
     Ok(found)
+}
+
+/// What the tables of the target have, and the backup's do not bring.
+async fn on_tables(session: &Session, tables: &Names, brought: &Brought<'_>, lost: &mut Lost) -> Result<()> {
+    for one in session.belongings(tables).await? {
+        if !brought.brings(&one) {
+            lost.add(&one.kind, one.what, ON_A_TABLE, one.statement);
+        }
+    }
+    for table in session.inside(tables).await? {
+        brought.lacking(&table, lost);
+    }
+    for mark in session.marks(tables).await? {
+        if !brought.marks(&mark) {
+            lost.add("SETTING", mark.what, ON_A_TABLE, Some(mark.statement));
+        } else if !brought.values(&mark) {
+            lost.add("VALUE", mark.what, ANOTHER_VALUE, Some(mark.statement));
+        }
+    }
+    for (heir, parent, columns) in session.inherited_columns(tables).await? {
+        let what = format!("that {heir} has these columns from {parent} alone: {columns}");
+        let why = "PostgreSQL makes them the child table's own when it is detached from its parent and attached again: \
+                   if the parent loses one, the child table keeps it until it is dropped there too";
+        lost.add("HEIR", what, why, None);
+    }
+    Ok(())
 }
 
 /// Whether an entry's object is made anew: in a whole restore everything that is not left out, otherwise the entries

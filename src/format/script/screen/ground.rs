@@ -77,6 +77,20 @@ impl<W: Watch> Screen<W> {
         Ok(())
     }
 
+    pub(super) fn number(&mut self, rest: &[u8]) -> Screened<usize> {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'.');
+        let length = digits.count();
+        match rest.get(length) {
+            None => {}
+            Some(b'e' | b'E') => {
+                self.state = State::Exponent { signed: false };
+                return Ok(length + 1);
+            }
+            Some(next) => self.number_ends(*next)?,
+        }
+        Ok(length)
+    }
+
     /// PostgreSQL's versions read a number differently if a letter or a quote follows it without a space.
     pub(super) fn number_ends(&mut self, next: u8) -> Screened {
         if in_word(next) || matches!(next, b'\'' | b'"') {

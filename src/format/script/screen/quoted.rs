@@ -6,6 +6,20 @@ use super::state::State;
 use super::{Edit, KEPT, Screen, Screened, Watch};
 
 impl<W: Watch> Screen<W> {
+    pub(super) fn line_comment(&mut self, rest: &[u8]) -> usize {
+        let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        match rest.get(end) {
+            Some(b'\r') => {
+                self.state = State::LineCommentReturn;
+                return end + 1;
+            }
+            // The next step reads the line's end as whitespace.
+            Some(_) => self.back(b'\n'),
+            None => {}
+        }
+        end
+    }
+
     pub(super) fn comment(&mut self, rest: &[u8], depth: u32, before: u8) -> usize {
         let byte = rest[0];
         let (depth, before) = match (before, byte) {
