@@ -90,12 +90,11 @@ impl Session {
     async fn remove_all(&self, removal: &Removal<'_>) -> Result<usize> {
         let &Removal {
             loosen,
-            statements,
-            parting,
             large_objects,
             tables,
             beside,
             wait,
+            ..
         } = removal;
         let held = [tables, beside].concat();
         let failed = |error| self.refused(&error);
@@ -123,12 +122,32 @@ impl Session {
                 Tried::Needed(error) | Tried::Refused(error) => return Err(error),
             }
         }
-        let mut open: Vec<&String> = statements.iter().collect();
-        let mut parted = parting.is_empty();
+        removed += self.remove_each(removal, &held).await?;
+        if !large_objects.is_empty() {
+            let unlinked = self
+                .client
+                .query(
+                    "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
+                      WHERE oid OPERATOR(pg_catalog.=) ANY($1)",
+                    &[&large_objects],
+                )
+                .await
+                .map_err(failed)?;
+            removed += unlinked.len();
+        }
+        Ok(removed)
+    }
+
+    /// Runs the statements that remove objects, again and again as long as that removes more.
+    async fn remove_each(&self, removal: &Removal<'_>, held: &Names) -> Result<usize> {
+        let wait = removal.wait;
+        let mut removed = 0;
+        let mut open: Vec<&String> = removal.statements.iter().collect();
+        let mut parted = removal.parting.is_empty();
         while !open.is_empty() {
             let (tried, mut still, mut first) = (open.len(), Vec::new(), None);
             for statement in open {
-                match self.one(statement, wait, &held).await? {
+                match self.one(statement, wait, held).await? {
                     Tried::Done => removed += 1,
                     Tried::Absent => {}
                     // A dependent object may be removed later in the list, if the target has changed since the
@@ -147,23 +166,11 @@ impl Session {
                     return Err(error);
                 }
                 parted = true;
-                for statement in parting {
-                    self.one(statement, wait, &held).await?;
+                for statement in removal.parting {
+                    self.one(statement, wait, held).await?;
                 }
             }
             open = still;
-        }
-        if !large_objects.is_empty() {
-            let unlinked = self
-                .client
-                .query(
-                    "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata
-                      WHERE oid OPERATOR(pg_catalog.=) ANY($1)",
-                    &[&large_objects],
-                )
-                .await
-                .map_err(failed)?;
-            removed += unlinked.len();
         }
         Ok(removed)
     }

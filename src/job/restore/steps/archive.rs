@@ -291,13 +291,7 @@ async fn take_back_defaults(job: &Job<'_>, request: &RestoreRequest, archive: &A
     if made.is_empty() {
         return Ok(());
     }
-    let taking = async {
-        let session = Session::connect(&target.info, &job.settings.postgres).await?;
-        session.take_back_defaults(&made).await?;
-        session.close().await;
-        Ok(())
-    };
-    while_it_answers(job, target, taking).await
+    in_a_session(job, target, async |session| session.take_back_defaults(&made).await).await
 }
 
 /// The same for large objects, which come with the rows.
@@ -311,13 +305,21 @@ async fn take_back_of_objects(
     if objects.is_empty() {
         return Ok(());
     }
-    let taking = async {
+    in_a_session(job, target, async |session| {
+        session.take_back_of_objects(&objects).await
+    })
+    .await
+}
+
+/// Works in a session of its own, as long as the server answers the target's session.
+async fn in_a_session(job: &Job<'_>, target: &Target, work: impl AsyncFnOnce(&Session) -> Result<()>) -> Result<()> {
+    let working = async {
         let session = Session::connect(&target.info, &job.settings.postgres).await?;
-        session.take_back_of_objects(&objects).await?;
+        work(&session).await?;
         session.close().await;
         Ok(())
     };
-    while_it_answers(job, target, taking).await
+    while_it_answers(job, target, working).await
 }
 
 async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {

@@ -208,36 +208,9 @@ impl Comparing<'_> {
                 self.differs(&wanted.member, name, how.to_owned());
                 continue;
             }
-            let Some(grantor) = wanted.grantor.as_ref().filter(|_| !merged) else {
-                continue;
-            };
-            let given_by = |by: &str| {
-                let mut fitting = found.iter().filter(|one| fits(one));
-                fitting.any(|one| one.grantor.as_deref() == Some(by))
-            };
-            if given_by(grantor) {
-                continue;
-            }
-            // The source's first superuser is an ordinary role here; this session's superuser replaces it.
-            let is_superuser = asked
-                .attributes
-                .get(grantor)
-                .is_some_and(|attributes| attributes.privileged.contains(&"SUPERUSER"));
-            let replaced = *by_us || !there.roles.contains_key(grantor);
-            if !(replaced && given_by(&there.user)) {
-                self.differs(
-                    &wanted.member,
-                    name,
-                    "was granted by another role than in the backup".to_owned(),
-                );
-            } else if !is_superuser {
-                self.compared.not_proved.push(Omitted {
-                    what: name,
-                    why: format!(
-                        "{} may not grant it here: who has granted it is not compared",
-                        identifier(grantor)
-                    ),
-                });
+            if !merged {
+                let fitting: Vec<&Granted> = found.into_iter().filter(fits).collect();
+                self.grantor(asked, (wanted, *by_us), &fitting, name);
             }
         }
         for one in &there.memberships {
@@ -247,6 +220,31 @@ impl Comparing<'_> {
                 let name = what(&one.granted, &one.member);
                 self.differs(&one.member, name, "is there, and not in the backup".to_owned());
             }
+        }
+    }
+
+    /// Compares who granted a membership; `fitting`: the memberships of the server that are otherwise the same.
+    fn grantor(&mut self, asked: &Asked<'_>, (wanted, by_us): (&Membership, bool), fitting: &[&Granted], name: String) {
+        let Some(grantor) = &wanted.grantor else { return };
+        let given_by = |by: &str| fitting.iter().any(|one| one.grantor.as_deref() == Some(by));
+        if given_by(grantor) {
+            return;
+        }
+        // The source's first superuser is an ordinary role here; this session's superuser replaces it.
+        let is_superuser = asked
+            .attributes
+            .get(grantor)
+            .is_some_and(|attributes| attributes.privileged.contains(&"SUPERUSER"));
+        let replaced = by_us || !self.there.roles.contains_key(grantor);
+        if !(replaced && given_by(&self.there.user)) {
+            let how = "was granted by another role than in the backup";
+            self.differs(&wanted.member, name, how.to_owned());
+        } else if !is_superuser {
+            let grantor = identifier(grantor);
+            self.compared.not_proved.push(Omitted {
+                what: name,
+                why: format!("{grantor} may not grant it here: who has granted it is not compared"),
+            });
         }
     }
 
