@@ -46,23 +46,8 @@ impl Wire {
         pieces: &mut Receiver<Piece>,
         clock: &StallClock,
     ) -> Result<u64, Refusal> {
-        self.send(statement).await?;
         let mut said = Said::default();
-        loop {
-            let (kind, length) = self.stream.header().await?;
-            match kind {
-                b'G' => {
-                    self.stream.body(length, MESSAGE_LIMIT).await?;
-                    break;
-                }
-                b'Z' => {
-                    self.stream.body(length, MESSAGE_LIMIT).await?;
-                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
-                    return Err(said.refused.unwrap_or_else(nothing));
-                }
-                _ => self.other(kind, length, &mut said.refused).await?,
-            }
-        }
+        self.begin_copy_in(statement, &mut said).await?;
         // A server that has refused a row still reads the others, and drops them.
         let mut whole = true;
         while said.refused.is_none() {
@@ -90,6 +75,30 @@ impl Wire {
         // Nothing is left to be written but what the connection holds.
         self.step(&[], &mut said).await?;
         clock.end();
+        self.end_copy_in(said).await
+    }
+
+    async fn begin_copy_in(&mut self, statement: &[u8], said: &mut Said) -> Result<(), Refusal> {
+        self.send(statement).await?;
+        loop {
+            let (kind, length) = self.stream.header().await?;
+            match kind {
+                b'G' => {
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
+                    return Ok(());
+                }
+                b'Z' => {
+                    self.stream.body(length, MESSAGE_LIMIT).await?;
+                    let nothing = || Refusal::Broken(unexpected("no COPY, although one was asked for"));
+                    return Err(said.refused.take().unwrap_or_else(nothing));
+                }
+                _ => self.other(kind, length, &mut said.refused).await?,
+            }
+        }
+    }
+
+    /// The number of rows that the server has taken.
+    async fn end_copy_in(&mut self, mut said: Said) -> Result<u64, Refusal> {
         let mut rows = None;
         loop {
             let (kind, body) = self.message(&mut said.partial).await?;

@@ -19,34 +19,9 @@ impl Refill<'_> {
     /// further one succeeds: it counts as wrong only if it fails after all others. Last come the positions of
     /// sequences, because rows may have moved them.
     pub(super) async fn data(&self, hands: &Hands<'_>, jobs: usize, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
-        let looking = looking_around(self.items);
-        let looks = |load: &Load| load.list.iter().any(|id| looking.contains(id));
         let (with_rows, positions): (Vec<&Load>, Vec<&Load>) =
             self.plan.loads.iter().partition(|load| !load.blocks.is_empty());
-        let mut early = Vec::new();
-        let mut late = Vec::new();
-        for load in with_rows {
-            if self.pace == Pace::Quick && !looks(load) && exclusion.remaining(&load.list).len() == load.list.len() {
-                early.push(load.clone());
-                continue;
-            }
-            for one in self.alone(load) {
-                let to_do = exclusion.remaining(&one.list).len() == one.list.len();
-                let list = match looks(&one) || self.pace == Pace::Careful {
-                    true => &mut late,
-                    false => &mut early,
-                };
-                list.extend(to_do.then_some(one));
-            }
-        }
-        let order: HashMap<i64, usize> = self
-            .items
-            .iter()
-            .enumerate()
-            .map(|(at, item)| (item.entry.dump_id, at))
-            .collect();
-        let place = |load: &Load| load.list.first().and_then(|id| order.get(id)).copied();
-        late.sort_by_key(|load| (looks(load), place(load)));
+        let (early, mut late) = self.in_two(with_rows, exclusion);
         let at_once = Plan {
             loads: early,
             ..Plan::default()
@@ -83,6 +58,32 @@ impl Refill<'_> {
                 .await?;
         }
         Ok(())
+    }
+
+    /// The loads whose order does not matter, and those that come one after the other, in that order.
+    fn in_two(&self, with_rows: Vec<&Load>, exclusion: &Exclusion<'_>) -> (Vec<Load>, Vec<Load>) {
+        let looking = looking_around(self.items);
+        let looks = |load: &Load| load.list.iter().any(|id| looking.contains(id));
+        let (mut early, mut late) = (Vec::new(), Vec::new());
+        for load in with_rows {
+            if self.pace == Pace::Quick && !looks(load) && exclusion.remaining(&load.list).len() == load.list.len() {
+                early.push(load.clone());
+                continue;
+            }
+            for one in self.alone(load) {
+                let to_do = exclusion.remaining(&one.list).len() == one.list.len();
+                let list = match looks(&one) || self.pace == Pace::Careful {
+                    true => &mut late,
+                    false => &mut early,
+                };
+                list.extend(to_do.then_some(one));
+            }
+        }
+        let items = self.items.iter().enumerate();
+        let order: HashMap<i64, usize> = items.map(|(at, item)| (item.entry.dump_id, at)).collect();
+        let place = |load: &Load| load.list.first().and_then(|id| order.get(id)).copied();
+        late.sort_by_key(|load| (looks(load), place(load)));
+        (early, late)
     }
 
     /// Uses one process more than there are failures: pg_restore loads the tables in the order of the list, each by
