@@ -99,26 +99,21 @@ SELECT 'settings of the database',
         WHERE d.datname = current_database() AND s.setrole <> 0 ORDER BY 1';
 ";
 
+/// The two columns of a script's answers, which are not empty.
+pub fn pairs(database: &Database, script: &str) -> Vec<(String, String)> {
+    // Names may hold newlines, never a NUL.
+    let options = ["-X", "-q", "-A", "-t", "-z", "-0", "-d", &database.url(), "-c", script];
+    let listed = succeed(stock(database.major, "psql").args(options)).text();
+    let fields: Vec<&str> = listed.split('\0').filter(|field| !field.is_empty()).collect();
+    let pairs = fields.chunks_exact(2);
+    pairs.map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+}
+
 fn data(database: &Database) -> BTreeMap<String, String> {
-    let listed = succeed(stock(database.major, "psql").args([
-        // Names may hold newlines, never a NUL.
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-z",
-        "-0",
-        "-d",
-        &database.url(),
-        "-c",
-        QUERIES,
-    ]));
-    let listed = listed.text();
-    let mut fields = listed.split('\0').filter(|field| !field.is_empty());
-    let mut queries = Vec::new();
-    while let (Some(name), Some(query)) = (fields.next(), fields.next()) {
-        queries.push((name.to_owned(), format!("({query})")));
-    }
+    let queries: Vec<(String, String)> = pairs(database, QUERIES)
+        .into_iter()
+        .map(|(name, query)| (name, format!("({query})")))
+        .collect();
 
     copied(
         database,

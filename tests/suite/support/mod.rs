@@ -14,6 +14,7 @@ pub mod impostor;
 pub mod kms;
 pub mod lock;
 pub mod locked_cloud;
+pub mod memory;
 pub mod moto;
 pub mod plain;
 pub mod planted;

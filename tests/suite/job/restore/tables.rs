@@ -1,7 +1,7 @@
 //! Single tables.
 
 use crate::job::restore::place::{Backed, copy, three};
-use crate::support::contents::copied;
+use crate::support::contents::{copied, pairs};
 use crate::support::database::{Database, quoted};
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::program::{stock, succeed};
@@ -11,27 +11,6 @@ use crate::support::services::s3;
 const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'extensions')
     ORDER BY c.relispartition, c.oid";
-
-fn named(database: &Database, query: &str) -> Vec<(String, String)> {
-    let listed = succeed(stock(database.major, "psql").args([
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-z",
-        "-0",
-        "-d",
-        &database.url(),
-        "-c",
-        query,
-    ]));
-    let text = listed.text();
-    let fields: Vec<&str> = text.split('\0').filter(|field| !field.is_empty()).collect();
-    fields
-        .chunks(2)
-        .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
-        .collect()
-}
 
 /// Each statement that makes these tables and what belongs to them, sorted: the order in which
 /// they were made is not theirs.
@@ -75,7 +54,7 @@ fn rows(database: &Database, tables: &[(String, String)]) -> Vec<(String, u64, S
 #[test]
 fn each_table_of_the_rich_database_comes_back_alone() {
     let source = Database::loaded(17, "rich.sql");
-    let tables = named(&source, TABLES);
+    let tables = pairs(&source, TABLES);
     assert!(tables.len() > 40, "{}", tables.len());
     let backed = Backed::up(source, &[]);
     let target = Database::fresh(17);

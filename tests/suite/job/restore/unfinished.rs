@@ -1,15 +1,13 @@
 //! Databases that are made beside those that they replace: what is left of them when the run is killed.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
-
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::job::restore::place::{Backed, three, untouched};
 use crate::support::contents::Contents;
 use crate::support::database::{Database, psql, quoted};
-use crate::support::program::{stock, succeed};
+use crate::support::lock::Held;
+use crate::support::program::succeed;
 use crate::support::services::postgres_url;
 
 const REPLACES: &[&str] = &["--create", "--clean"];
@@ -167,35 +165,6 @@ fn what_is_not_surely_left_stays_and_is_named(major: u32) {
     let all = databases(&target);
     let kept = [&target.name, &theirs, &others, &live, &used, &placed].map(String::as_str);
     assert_eq!(all.lines().collect::<Vec<_>>(), kept);
-}
-
-/// A session that goes on until it is dropped.
-struct Held(Child);
-
-impl Held {
-    fn by(major: u32, url: &str, question: &str) -> Self {
-        let mut psql = stock(major, "psql")
-            .args(["-X", "-q", "-A", "-t", "-d", url])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let script = format!("{question};\n");
-        psql.stdin.as_mut().unwrap().write_all(script.as_bytes()).unwrap();
-        let mut line = String::new();
-        BufReader::new(psql.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "held\n");
-        Self(psql)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 on_majors! { what_is_not_surely_left_stays_and_is_named: 15 18 }

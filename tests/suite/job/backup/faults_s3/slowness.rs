@@ -2,21 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::scene::{Running, Scene};
+use super::scene::Scene;
 use crate::support::fault_proxy::{Fault, On, Op};
+use crate::support::memory::taken;
 
 fn slowly(scene: &Scene, bytes_per_second: usize) {
     scene
         .proxy
         .fault(On::op(Op::UploadPart), Fault::Slow { bytes_per_second });
-}
-
-/// The most memory that the run has used so far; `None` once it is over.
-/// Without the pages of the program itself, of which a debug build has more with every month.
-fn taken(running: &Running) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).ok()?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,7 +31,7 @@ async fn memory_stays_flat_while_the_store_is_slow() {
     let mut running = scene.start();
     let (mut most, started) = (0, Instant::now());
     while !running.is_over() {
-        most = most.max(taken(&running).unwrap_or(0));
+        most = most.max(taken(running.pid()).unwrap_or(0));
         assert!(started.elapsed() < Duration::from_secs(120));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,20 +1,14 @@
 //! Nothing at all, a great many, and one that is huge.
 
-use std::fs;
-use std::process::{Child, Stdio};
-use std::time::Duration;
-
 use sha2::{Digest, Sha256};
 
 use crate::job::backup::round_trip::backup::Backup;
 use crate::support::bucket::Bucket;
 use crate::support::contents::{Contents, copied};
 use crate::support::database::Database;
+use crate::support::memory::bounded;
 use crate::support::program::{pgstow, succeed};
 use crate::support::services::cloud;
-
-/// What our process may use, whatever the database's size.
-const MEMORY: u64 = 128 << 20;
 
 #[test]
 fn an_empty_database_survives_in_every_form() {
@@ -75,22 +69,6 @@ fn five_thousand_tables_survive() {
     }
 }
 
-/// Ends with the most memory that the process has had, in bytes.
-fn peak_memory(child: &mut Child) -> u64 {
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        // Gone between the two: then the last figure stands.
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        if let Some(kilobytes) = line.and_then(|line| line.trim().strip_suffix(" kB")) {
-            peak = kilobytes.parse::<u64>().unwrap() * 1024;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    peak
-}
-
 /// One row whose COPY text is 300 MB.
 fn huge(major: u32) -> Database {
     let source = Database::fresh(major);
@@ -109,12 +87,7 @@ fn backed_up_in_bounded_memory(source: &Database, store: &str, options: &[&str])
         .env("DATABASE_URL", source.url())
         .args(["backup", "--json", "--store", store])
         .args(options);
-    let mut child = cloud(&mut command).stdout(Stdio::piped()).spawn().unwrap();
-    let peak = peak_memory(&mut child);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    assert!((1 << 20..=MEMORY).contains(&peak), "{} MiB", peak >> 20);
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_slice(&bounded(cloud(&mut command))).unwrap()
 }
 
 fn huge_in_a_folder(major: u32, compress: &str) -> (Database, Backup) {
