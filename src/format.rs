@@ -1,6 +1,7 @@
 //! pg_dump's formats and the stream of changes, as bytes. Nothing here sends a request to a server or a store.
 
 pub mod archive;
+pub mod fold;
 mod lsn;
 pub mod script;
 
