@@ -73,7 +73,7 @@ fn change(kind: u8) -> Vec<u8> {
 }
 
 fn pad(id: u32) -> String {
-    format!("{id:032x}").repeat(4)
+    format!("{id:032x}").repeat(8)
 }
 
 /// 100 updates, 30 inserts and 20 deletes in each transaction.

@@ -163,9 +163,9 @@ impl Prepared {
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}
-                    BlockContent::Table { rows } => {
+                    BlockContent::Table { .. } => {
                         report.tables += 1;
-                        report.rows += rows;
+                        report.rows += archive.stored.rows(index).unwrap_or_default();
                     }
                     BlockContent::LargeObjects { count } => report.large_objects += count,
                 }

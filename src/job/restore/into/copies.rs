@@ -189,10 +189,7 @@ impl<'a> CopySource<'a> {
     }
 
     fn count(&self, index: usize) -> u64 {
-        match self.stored.promises[index].content {
-            BlockContent::Table { rows } => rows,
-            BlockContent::LargeObjects { .. } => 0,
-        }
+        self.stored.rows(index).unwrap_or_default()
     }
 
     /// The blocks with its rows. For a partitioned table: those of all its partitions.
