@@ -7,7 +7,7 @@ use super::definition::{Index, Odd, Table, constraint};
 use super::destination::LONGEST;
 use super::{BlockCopy, Finishing, TableCopy};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{BlockContent, Item, Loading};
+use crate::format::archive::{Item, Loading};
 use crate::job::restore::choice;
 use crate::job::restore::plan::LeftOut;
 use crate::postgres::ExistingObject;
