@@ -11,7 +11,6 @@ use super::load::Load;
 use super::plan::Plan;
 use super::ready::some_of;
 use crate::error::{Code, Error};
-use crate::format::archive::BlockContent;
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
 use crate::repository::stored_archive::StoredArchive;
