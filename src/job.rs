@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod list;
+pub(crate) mod moment;
 pub mod prune;
 pub mod restore;
 pub mod retention;
