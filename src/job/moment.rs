@@ -1,6 +1,7 @@
 //! A database as it was at a moment between two backups: a full backup, with the changes that increments hold since.
 //!
 //! ```text
+//! asked    the moment, as the user wrote it
 //! way      the full that it begins with, the increments, and where they stop
 //! stopped  the exact transaction after which it stops
 //! bases    per table: the rows that its changes are applied to, and whether the result is exact
@@ -10,6 +11,7 @@
 //!
 //! Restore, drill and the proof of a chain work with the composed archive as with any other.
 
+mod asked;
 mod bases;
 mod composed;
 mod folding;
@@ -20,6 +22,7 @@ mod spelling;
 mod stopped;
 mod way;
 
+pub use asked::AskedMoment;
 pub use report::{CommitReport, MomentReport, NotExact};
 
 pub(crate) use bases::{Choice, TableBase};

@@ -13,8 +13,8 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
-    is_event_id, manifest_digest,
+    AskedMoment, BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest,
+    check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{self, NoKind};
@@ -158,16 +158,17 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             no_subscriptions,
             exclude,
             to_time,
+            to_lsn,
+            allow_partial,
             dry_run,
             expect_manifest,
             database,
         } => {
-            if to_time.is_some() {
-                return Err(Error::config(
-                    "--to-time: recovery to a point in time needs incremental backups, which are not in this version",
-                )
-                .hint("restore the newest full backup before that time"));
-            }
+            let moment = match (to_time, to_lsn) {
+                (Some(time), _) => Some(AskedMoment::at(&time, Timestamp::now())?),
+                (None, Some(lsn)) => Some(AskedMoment::after(&lsn)?),
+                (None, None) => None,
+            };
             check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
             Command::Restore(RestoreRequest {
@@ -193,6 +194,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                 no_publications,
                 no_subscriptions,
                 exclude,
+                moment,
+                allow_partial,
                 dry_run,
                 expect_manifest: digest(expect_manifest)?,
             })

@@ -50,7 +50,7 @@ impl Stopped {
 
 /// The last transaction whose commit begins before the position.
 async fn last_before(increments: &[StoredChanges], cut: Option<Lsn>) -> Result<Option<Transaction>> {
-    let is_before = |lsn: Lsn| cut.is_none_or(|cut| lsn < cut);
+    let is_before = move |lsn: Lsn| cut.is_none_or(|cut| lsn < cut);
     for increment in increments.iter().rev() {
         for (number, frame) in increment.index.frames.iter().enumerate().rev() {
             let (Some((first, _)), Some((since, until))) = (frame.ends, frame.times) else {

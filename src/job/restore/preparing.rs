@@ -39,9 +39,9 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         now: (job.clock)(),
         altered: false,
     };
-    let (located, way) = match request.moment {
-        Some(target) => {
-            let way = moment::find(job.stores, &request.backup, job.database, target, &demand);
+    let (located, way) = match &request.moment {
+        Some(asked) => {
+            let way = moment::find(job.stores, &request.backup, job.database, asked.target, &demand);
             let (located, way) = job.stop.or_stop(way).await?;
             (located, Some(way))
         }
@@ -251,8 +251,8 @@ async fn bring_forward(
     blocks.sort_unstable();
     blocks.dedup();
     let mut report = at.report(at.not_exact(stored, &blocks, whole));
-    if let Some(read_as) = &request.moment_read_as {
-        report.target.clone_from(read_as);
+    if let Some(asked) = &request.moment {
+        report.target.clone_from(&asked.read_as);
     }
     let refuse = |report: &MomentReport| {
         let refused = !report.not_exact.is_empty() && !request.allow_partial && !request.dry_run;
@@ -263,7 +263,7 @@ async fn bring_forward(
         return Ok(Some(report));
     }
     job.observer.phase("reading the changes");
-    let memory = moment::memory(budget::of_process(), &job.settings.postgres.temp);
+    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
     let reading = at.bring_forward(stored, &blocks, &memory, &mut report);
     job.stop.or_stop(reading).await?;
     refuse(&report)?;

@@ -1,7 +1,7 @@
 //! What a user can ask of a restore.
 
 use super::plan::Without;
-use crate::repository::route::Target;
+use crate::job::moment::AskedMoment;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreRequest {
@@ -50,9 +50,7 @@ pub struct RestoreRequest {
     /// `KIND` or `KIND:NAME`, as the user wrote them.
     pub exclude: Vec<String>,
     /// Restore the database as it was at this moment: a full backup, and the changes since.
-    pub moment: Option<Target>,
-    /// How the moment was read, if the user gave it without a zone.
-    pub moment_read_as: Option<String>,
+    pub moment: Option<AskedMoment>,
     /// Restore the moment also where it cannot be had exactly.
     pub allow_partial: bool,
     /// Only report what would be done.

@@ -276,9 +276,16 @@ pub(super) enum Action {
         /// repeatable
         #[arg(long, value_name = "KIND[:NAME]")]
         exclude: Vec<String>,
-        /// The time to recover to: needs incremental backups
-        #[arg(long, value_name = "RFC3339")]
+        /// Restore the database as it was at this time: the newest full backup before it, and the changes that
+        /// increments hold since
+        #[arg(long, value_name = "TIME", conflicts_with = "to_lsn")]
         to_time: Option<String>,
+        /// The same for a position in the server's log, as `pgstow changes` prints it
+        #[arg(long, value_name = "LSN")]
+        to_lsn: Option<String>,
+        /// Restore the moment also if some tables cannot be had exactly as they were; the report names them
+        #[arg(long)]
+        allow_partial: bool,
         /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
