@@ -16,6 +16,7 @@ mod bases;
 mod composed;
 mod folding;
 mod prepared;
+mod replayed;
 mod report;
 mod sequences;
 mod spelling;
@@ -23,11 +24,13 @@ mod stopped;
 mod way;
 
 pub use asked::AskedMoment;
-pub use report::{CommitReport, MomentReport, NotExact};
+pub use report::MomentReport;
+
 
 pub(crate) use bases::{Choice, TableBase};
+pub(crate) use replayed::{Known, Replayed, replay, stored_sum};
 pub(crate) use composed::is_of_increments;
 pub(crate) use folding::memory;
 pub(crate) use prepared::{Prepared, not_covered, prepare};
 pub(crate) use stopped::Stopped;
-pub(crate) use way::{Way, find};
+pub(crate) use way::{Way, find, history, manifests, unbroken};

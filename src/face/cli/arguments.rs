@@ -116,6 +116,9 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             all: _,
             since,
             drill,
+            chain,
+            to_time,
+            to_lsn,
             database,
             expect_manifest,
         } => Command::Verify(VerifyRequest {
@@ -131,6 +134,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             },
             database,
             drill,
+            moment: asked_moment(to_time, to_lsn)?,
+            chain,
             expect_manifest: digest(expect_manifest)?,
         }),
         Action::Doctor => Command::Doctor,
@@ -164,11 +169,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             expect_manifest,
             database,
         } => {
-            let moment = match (to_time, to_lsn) {
-                (Some(time), _) => Some(AskedMoment::at(&time, Timestamp::now())?),
-                (None, Some(lsn)) => Some(AskedMoment::after(&lsn)?),
-                (None, None) => None,
-            };
+            let moment = asked_moment(to_time, to_lsn)?;
             check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
             Command::Restore(RestoreRequest {
@@ -368,6 +369,14 @@ fn named(database: Option<String>) -> Result<Option<String>> {
         return Err(Error::config("--database: the name is empty"));
     }
     Ok(database)
+}
+
+fn asked_moment(to_time: Option<String>, to_lsn: Option<String>) -> Result<Option<AskedMoment>> {
+    match (to_time, to_lsn) {
+        (Some(time), _) => AskedMoment::at(&time, Timestamp::now()).map(Some),
+        (None, Some(lsn)) => AskedMoment::after(&lsn).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// clap accepts this, because the `--all` that `--since` needs conflicts with the backup.

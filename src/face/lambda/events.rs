@@ -82,7 +82,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("list", &["database"]),
     ("status", &["database"]),
     ("doctor", &[]),
-    ("verify", &["backup", "database", "drill", "expect_manifest"]),
+    ("verify", &["backup", "database", "drill", "chain", "to_time", "to_lsn", "expect_manifest"]),
     (
         "restore",
         &[
@@ -142,6 +142,8 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
             selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
             database,
             drill: switch(event, "drill")?,
+            moment: moment(event)?,
+            chain: switch(event, "chain")?,
             expect_manifest: digest(event)?,
         }),
         "restore" => Command::Restore(restore(event, database)?),

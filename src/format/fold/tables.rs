@@ -42,6 +42,8 @@ pub struct Fold {
     memory: Arc<Memory>,
     /// Transactions whose commit begins here or later are not applied.
     cut: Option<Lsn>,
+    /// Only transactions that this snapshot sees are applied.
+    seen_by: Option<Horizon>,
     tables: HashMap<u32, Table>,
     /// Descriptions of wanted tables, as the stream sent them last.
     described: HashMap<u32, Relation>,
@@ -107,10 +109,20 @@ impl Fold {
         Self {
             memory,
             cut,
+            seen_by: None,
             tables: bases.into_iter().map(|(oid, base)| (oid, table(base))).collect(),
             described: HashMap::new(),
             applied: None,
             changes: 0,
+        }
+    }
+
+    /// Applies only the transactions that this snapshot sees: the result is what the snapshot sees.
+    #[must_use]
+    pub fn seen_by(self, snapshot: Horizon) -> Self {
+        Self {
+            seen_by: Some(snapshot),
+            ..self
         }
     }
 
@@ -122,11 +134,17 @@ impl Fold {
         if self.cut.is_some_and(|cut| transaction.final_lsn >= cut) {
             return Ok(false);
         }
-        match &item.message {
-            Message::Commit(_) => self.applied = Some(transaction),
-            Message::Relation(relation) if self.tables.contains_key(&relation.oid) => {
+        if let Message::Relation(relation) = &item.message {
+            if self.tables.contains_key(&relation.oid) {
                 self.described.insert(relation.oid, relation.clone());
             }
+            return Ok(true);
+        }
+        if self.seen_by.as_ref().is_some_and(|snapshot| !snapshot.sees(transaction.xid)) {
+            return Ok(true);
+        }
+        match &item.message {
+            Message::Commit(_) => self.applied = Some(transaction),
             Message::Insert { relid, new } => {
                 if let Some(net) = self.net(*relid, &transaction, item.relation) {
                     net.insert(new.values()).map_err(|error| of(item.relation, error))?;

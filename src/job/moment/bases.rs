@@ -37,7 +37,7 @@ pub(crate) struct Choice {
     pub large_objects: Option<NotExact>,
 }
 
-fn horizon(snapshot: &SnapshotRecord) -> Horizon {
+pub(super) fn horizon(snapshot: &SnapshotRecord) -> Horizon {
     Horizon::new(snapshot.xmin, snapshot.xmax, snapshot.xip.clone())
 }
 

@@ -38,14 +38,14 @@ pub(super) struct Composed {
 }
 
 /// Archives with rows: the full's, and those of the baselines.
-struct Sources {
-    full: Arc<StoredArchive>,
-    baselines: BTreeMap<usize, Arc<StoredArchive>>,
+pub(super) struct Sources {
+    pub full: Arc<StoredArchive>,
+    pub baselines: BTreeMap<usize, Arc<StoredArchive>>,
 }
 
 impl Sources {
     /// The block with the rows of a table.
-    fn block(&self, oid: u32, rows: Rows) -> Option<Origin> {
+    pub fn block(&self, oid: u32, rows: Rows) -> Option<Origin> {
         let archive = match rows {
             Rows::Nothing => return Some(Origin::Nothing),
             Rows::Full => &self.full,
@@ -58,15 +58,7 @@ impl Sources {
 }
 
 pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Choice) -> Result<Composed> {
-    let mut baselines = BTreeMap::new();
-    for table in choice.tables.values() {
-        if let Rows::Baseline(number) = table.rows
-            && !baselines.contains_key(&number)
-        {
-            let archive = StoredArchive::open(&**parts.store, &parts.increments[number]).await?;
-            baselines.insert(number, Arc::new(archive));
-        }
-    }
+    let baselines = baselines(parts.store, parts.increments, choice).await?;
     let in_force = |manifest: &&Manifest| {
         let ends = manifest.increment.as_ref().map(|increment| increment.stream.to);
         manifest.files.contains_key(role::SCHEMA) && ends.is_some_and(|to| to <= parts.position)
@@ -98,6 +90,24 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
         definitions_of,
         lacking,
     })
+}
+
+/// The archives of the baselines that are needed, by the number of their increment.
+pub(super) async fn baselines(
+    store: &Arc<dyn Store>,
+    increments: &[Manifest],
+    choice: &Choice,
+) -> Result<BTreeMap<usize, Arc<StoredArchive>>> {
+    let mut baselines = BTreeMap::new();
+    for table in choice.tables.values() {
+        if let Rows::Baseline(number) = table.rows
+            && !baselines.contains_key(&number)
+        {
+            let archive = StoredArchive::open(&**store, &increments[number]).await?;
+            baselines.insert(number, Arc::new(archive));
+        }
+    }
+    Ok(baselines)
 }
 
 /// The definitions that an increment stored.
@@ -284,7 +294,7 @@ const EMPTY: [u8; 32] = [
 ];
 
 /// The statement that loads the rows of a block into the table with this name.
-fn statement_of(origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u8>> {
+pub(super) fn statement_of(origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u8>> {
     let Origin::Block(archive, index) = origin else {
         return Ok(Vec::new());
     };

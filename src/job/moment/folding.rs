@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Loading};
 use crate::format::changes::Selection;
-use crate::format::fold::{Base, Broken, Changed, Fold, Memory};
+use crate::format::fold::{Base, Broken, Changed, Fold, Horizon, Memory};
 use crate::repository::stored_archive::{Origin, StoredArchive};
 use crate::repository::stored_changes::StoredChanges;
 use crate::run::private_folder::PrivateFolder;
@@ -37,6 +37,14 @@ pub(crate) fn memory(available: Option<u64>, temp: &Path) -> Arc<Memory> {
     }))
 }
 
+/// Which transactions are applied.
+pub(crate) enum Until<'a> {
+    /// Those before the cut.
+    Stopped(&'a Stopped),
+    /// Those that this snapshot sees.
+    SeenBy(&'a Horizon),
+}
+
 /// What became of the wanted tables.
 pub(crate) struct Folded {
     pub tables: BTreeMap<u32, Changed>,
@@ -47,13 +55,20 @@ pub(crate) struct Folded {
 pub(crate) async fn fold(
     increments: &[StoredChanges],
     bases: BTreeMap<u32, Base>,
-    stopped: &Stopped,
+    until: &Until<'_>,
     memory: &Arc<Memory>,
 ) -> Result<Folded> {
     let relids: BTreeSet<u32> = bases.keys().copied().collect();
-    let mut fold = Fold::new(bases, stopped.cut, Arc::clone(memory));
+    let cut = match until {
+        Until::Stopped(stopped) => stopped.cut,
+        Until::SeenBy(_) => None,
+    };
+    let mut fold = Fold::new(bases, cut, Arc::clone(memory));
+    if let Until::SeenBy(snapshot) = until {
+        fold = fold.seen_by((*snapshot).clone());
+    }
     for increment in increments {
-        if relids.is_empty() || stopped.cut.is_some_and(|cut| increment.head.from >= cut) {
+        if relids.is_empty() || cut.is_some_and(|cut| increment.head.from >= cut) {
             break;
         }
         let selection = Selection {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bases::{Choice, choose};
 use super::composed::{Parts, compose};
-use super::folding::{self, fold};
+use super::folding::{self, Until, fold};
 use super::report::{MomentReport, NotExact};
 use super::spelling::statement;
 use super::{Stopped, Way};
@@ -113,7 +113,7 @@ impl Prepared {
         report: &mut MomentReport,
     ) -> Result<()> {
         let bases = folding::bases(archive, &self.choice, blocks)?;
-        let folded = fold(&self.changes, bases, &self.stopped, memory).await?;
+        let folded = fold(&self.changes, bases, &Until::Stopped(&self.stopped), memory).await?;
         for (index, broken) in folding::apply(archive, &folded, blocks)? {
             report.not_exact.push(NotExact {
                 what: archive.name(index),

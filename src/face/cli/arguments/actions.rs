@@ -185,6 +185,15 @@ pub(super) enum Action {
         /// Restore it into a throwaway server, dump it again and compare
         #[arg(long)]
         drill: bool,
+        /// Prove that the increments since the full backup before it lead exactly to it
+        #[arg(long)]
+        chain: bool,
+        /// With --drill: restore the database as it was at this time, from the full backup before it and the increments
+        #[arg(long, value_name = "TIME", requires = "drill", conflicts_with_all = ["to_lsn", "all", "chain"])]
+        to_time: Option<String>,
+        /// The same for a position in the server's log
+        #[arg(long, value_name = "LSN", requires = "drill", conflicts_with_all = ["all", "chain"])]
+        to_lsn: Option<String>,
         /// The database, if the store holds backups of several
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
