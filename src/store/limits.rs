@@ -28,7 +28,7 @@ pub fn most(key: &str) -> u64 {
         "system_info.json" => SYSTEM_INFO,
         "globals.sql" => GLOBALS,
         "SHA256SUMS" | "MD5SUMS" => SUMS,
-        ".lease" => LEASE,
+        ".lease" | ".lease-incremental" => LEASE,
         _ if name.ends_with(".toc") => TOC,
         _ => OTHER,
     }
