@@ -11,7 +11,7 @@ use super::server::EMPTY_SEARCH_PATH;
 use super::startup::{Greeting, Purpose};
 use super::stream::unexpected;
 use super::wire::{Partial, Wire};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 
 /// PostgreSQL counts time from 2000-01-01.
@@ -115,7 +115,7 @@ impl ReplicationSession {
         self.has_streamed = true;
         let statement = start_replication(slot, from, options)?;
         let begun = self.wire.begin_both(statement.as_bytes()).await;
-        begun.map_err(Refusal::into_error)
+        begun.map_err(|refusal| not_started(slot, refusal))
     }
 
     /// The server's next message. Cancelling this call loses nothing.
@@ -152,6 +152,28 @@ impl fmt::Debug for ReplicationSession {
         f.debug_struct("ReplicationSession")
             .field("process", &self.process())
             .finish_non_exhaustive()
+    }
+}
+
+/// `BUSY` if another session reads the slot, `SLOT` if the server no longer has what the slot needs.
+fn not_started(slot: &str, refusal: Refusal) -> Error {
+    let state = match &refusal {
+        Refusal::Server { state, .. } => state.code().to_owned(),
+        Refusal::Broken(_) => String::new(),
+    };
+    let error = refusal.into_error();
+    match state.as_str() {
+        // object_in_use
+        "55006" => Error::new(Code::Busy, format!("another session reads the slot {slot:?}: {}", error.message())).hint(
+            "wait until that session has ended (pg_stat_replication shows it): a reader that died is noticed after \
+             wal_sender_timeout",
+        ),
+        // undefined_object, object_not_in_prerequisite_state, undefined_file
+        "42704" | "55000" | "58P01" => {
+            Error::new(Code::Slot, format!("the slot {slot:?} cannot be read: {}", error.message()))
+                .hint("the next run makes a new slot and a full backup, which begin a new chain of increments")
+        }
+        _ => error,
     }
 }
 

@@ -12,4 +12,6 @@ mod viewed;
 
 pub(super) use begun::Begun;
 pub(super) use committed::Committed;
+pub(in crate::job) use sidecar::{Sidecar, file_record, md5_of};
 pub(super) use stored::Stored;
+pub(in crate::job) use stored::read_settings;

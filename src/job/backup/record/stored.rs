@@ -111,7 +111,7 @@ impl Stored<'_> {
             let name = begun.id.toc_name();
             add(
                 role::TOC,
-                Sidecar::of(begun, &name, archive.toc, "application/octet-stream"),
+                begun.sidecar(&name, archive.toc, "application/octet-stream"),
             );
         }
         match gathered.globals {
@@ -119,7 +119,7 @@ impl Stored<'_> {
                 begun.notes.left_out(globals.left_out);
                 add(
                     role::GLOBALS,
-                    Sidecar::of(begun, GLOBALS, globals.sql, "application/sql"),
+                    begun.sidecar(GLOBALS, globals.sql, "application/sql"),
                 );
             }
             Err(why) => {
@@ -131,10 +131,10 @@ impl Stored<'_> {
         }
         add(
             role::SYSTEM_INFO,
-            Sidecar::of(begun, SYSTEM_INFO, gathered.system_info, "application/json"),
+            begun.sidecar(SYSTEM_INFO, gathered.system_info, "application/json"),
         );
         let md5 = begun.md5.then(|| md5_of(md5_of_data, &sidecars));
-        let sums = Sidecar::sums(begun, &self.files, md5);
+        let sums = Sidecar::sums(&begun.id, |media| begun.info(media), &self.files, md5);
         self.sums
             .extend(sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)));
         sidecars.extend(sums);
