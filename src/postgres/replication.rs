@@ -130,7 +130,13 @@ impl ReplicationSession {
     /// Tells the server that everything before this position is stored, so the server may remove it. `now` is for its
     /// statistics.
     pub async fn confirm(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
-        let told = self.wire.say_both(&status(kept, now)).await;
+        let told = self.wire.say_both(&status(kept, now, false)).await;
+        told.map_err(Refusal::into_error)
+    }
+
+    /// The same, and the server answers at once with [`Streamed::Alive`].
+    pub async fn ask(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
+        let told = self.wire.say_both(&status(kept, now, true)).await;
         told.map_err(Refusal::into_error)
     }
 
@@ -222,7 +228,7 @@ fn streamed(mut body: Vec<u8>) -> Option<Streamed> {
 }
 
 /// Documentation: "Standby status update". pgstow reports one position as written, flushed and applied.
-fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
+fn status(kept: Lsn, now: SystemTime, asks: bool) -> Vec<u8> {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since.saturating_sub(EPOCH).as_micros()).unwrap_or(i64::MAX);
     let mut body = vec![b'r'];
@@ -230,7 +236,7 @@ fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
         body.extend_from_slice(&kept.0.to_be_bytes());
     }
     body.extend_from_slice(&micros.to_be_bytes());
-    body.push(0);
+    body.push(asks.into());
     body
 }
 
@@ -261,6 +267,7 @@ mod tests {
         let told = status(
             Lsn(0x1_0000_0002),
             SystemTime::UNIX_EPOCH + EPOCH + Duration::from_micros(5),
+            false,
         );
         assert_eq!(told.len(), 34);
         assert_eq!(told[1..9], told[17..25]);
