@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod retention;
 pub mod signature;
 pub mod stored_archive;
+pub mod stored_changes;
 pub mod stored_script;
 pub mod trigger;
 pub mod verification;
