@@ -49,6 +49,7 @@ mod stall;
 mod startup;
 mod stream;
 mod surroundings;
+mod table_catalog;
 mod tables;
 mod target;
 mod tls;
@@ -96,6 +97,10 @@ pub use stall::{StallClock, WatchedPipe};
 #[cfg(any(fuzzing, test))]
 pub(crate) use startup::log_in_over;
 pub(crate) use surroundings::{Around, ForeignKey, TableTrigger, not_locked};
+pub use table_catalog::{
+    CatalogColumn, CatalogTable, EnumLabel, ExtensionTable, Generated, IdentityColumn, OLDEST_STREAMED, Obstacle,
+    PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind,
+};
 pub use tables::Names;
 pub(crate) use tables::TABLES;
 pub(crate) use target::is_presence;
