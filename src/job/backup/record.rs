@@ -11,5 +11,6 @@ mod stored;
 mod viewed;
 
 pub(super) use begun::Begun;
+pub(in crate::job) use blocks::Blocks;
 pub(super) use committed::Committed;
 pub(super) use stored::Stored;
