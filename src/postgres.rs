@@ -54,6 +54,7 @@ mod stall;
 mod startup;
 mod stream;
 mod surroundings;
+mod table_catalog;
 mod tables;
 mod tallies;
 mod target;
@@ -103,6 +104,10 @@ pub use stall::{StallClock, WatchedPipe};
 #[cfg(any(fuzzing, test))]
 pub(crate) use startup::log_in_over;
 pub(crate) use surroundings::{Around, ForeignKey, TableTrigger, not_locked};
+pub use table_catalog::{
+    CatalogColumn, CatalogTable, EnumLabel, ExtensionTable, Generated, IdentityColumn, OLDEST_STREAMED, Obstacle,
+    PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind,
+};
 pub use tables::Names;
 pub(crate) use tables::TABLES;
 pub use tallies::LargeObjectTally;
