@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod lsn;
+pub mod pgoutput;
 pub mod script;
 
 pub use lsn::{Lsn, NoLsn};

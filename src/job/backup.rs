@@ -4,15 +4,15 @@
 
 mod forecast;
 mod nice;
-mod record;
+pub(in crate::job) mod record;
 mod repeated;
-mod replicas;
+pub(in crate::job) mod replicas;
 mod report;
 mod request;
 mod script;
 mod sidecars;
-mod transfer;
-mod view;
+pub(in crate::job) mod transfer;
+pub(in crate::job) mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,10 +69,10 @@ pub struct Job<'a> {
 }
 
 /// The session with the database, and the programs that fit its server.
-struct SourceDatabase {
-    session: Session,
-    programs: Programs,
-    passfile: Option<Arc<Passfile>>,
+pub(in crate::job) struct SourceDatabase {
+    pub session: Session,
+    pub programs: Programs,
+    pub passfile: Option<Arc<Passfile>>,
 }
 
 /// Makes one backup, or finds the one that this event has already made.
@@ -355,11 +355,11 @@ async fn named(job: &Job<'_>, source: &SourceDatabase, error: Error) -> Error {
 }
 
 /// The server's answer to a question. The server may take as long as a dump may stall.
-async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
     answered_within(job, job.settings.postgres.stall, question).await
 }
 
-async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());

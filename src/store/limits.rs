@@ -31,7 +31,7 @@ pub fn most(key: &str) -> u64 {
         "catalog.json" => CATALOG,
         "globals.sql" => GLOBALS,
         "SHA256SUMS" | "MD5SUMS" => SUMS,
-        ".lease" => LEASE,
+        ".lease" | ".lease-incremental" => LEASE,
         // Definitions without rows are an archive's head.
         _ if name.ends_with(".toc") || name.ends_with(".schema") => TOC,
         _ => OTHER,

@@ -30,7 +30,7 @@ use crate::units::count;
 /// How long a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
 
-pub(super) struct Replicas {
+pub(in crate::job) struct Replicas {
     /// This is never empty; the first is the primary.
     all: Vec<Replica>,
     /// The key that signed the manifests.
@@ -364,7 +364,7 @@ impl Replicas {
     }
 
     /// One upload per store that takes part, the primary's first.
-    pub(super) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
+    pub(in crate::job) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
         let mut uploads = Vec::new();
         for (index, replica) in self
             .all
@@ -385,7 +385,7 @@ impl Replicas {
     }
 
     /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the order of the stores.
-    pub(super) async fn complete(
+    pub(in crate::job) async fn complete(
         &mut self,
         key: &str,
         copies: Vec<UploadOutcome>,
@@ -433,7 +433,7 @@ impl Replicas {
     }
 
     /// Completing was interrupted: the store may have completed the upload.
-    pub(super) fn may_hold(&mut self, key: &str) {
+    pub(in crate::job) fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
             replica.may_hold(key);
         }
