@@ -6,6 +6,7 @@ pub mod lease;
 pub mod leftovers;
 pub mod manifest;
 pub mod retention;
+pub mod seen_catalog;
 pub mod signature;
 pub mod stored_archive;
 pub mod stored_changes;

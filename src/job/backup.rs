@@ -285,7 +285,7 @@ async fn make(
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = transfer::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
+    let passed = transfer::run(job, reader, (job.settings.format, viewed.codec()), uploads, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
@@ -376,8 +376,12 @@ pub(in crate::job) async fn answered_within<T>(job: &Job<'_>, limit: Duration, q
 
 /// The codec that the settings ask for; for `auto`, the one that fits this pg_dump.
 fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
+    codec_for(settings.format, settings, pg_dump_major)
+}
+
+pub(in crate::job) fn codec_for(format: Format, settings: &Settings, pg_dump_major: u32) -> Codec {
     match settings.compression {
-        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
+        Compression::Auto if format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
         Compression::Auto => Codec::AutoZstd,
         Compression::Zstd(level) => Codec::Zstd(level),
         Compression::Gzip(level) => Codec::Gzip(level),

@@ -37,7 +37,7 @@ pub use error::ManifestError;
 pub use figures::{Count, Figures, Kinds, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use increment::{
-    Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, SequenceState, Stream,
+    Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, ReplayProof, SequenceState, Stream,
     TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;

@@ -51,13 +51,13 @@ pub(super) struct View {
 }
 
 /// The reader, ready to read.
-pub(super) enum Opened {
+pub(in crate::job) enum Opened {
     Dump(Begun),
     Streams(Box<Streams>),
 }
 
 /// A pg_dump that has begun to write: it has all its locks, and knows everything that it will read.
-pub(super) struct Begun {
+pub(in crate::job) struct Begun {
     pub dump: Dump,
     pub first: Vec<u8>,
     pub output: File,
@@ -113,7 +113,8 @@ async fn begin_and_survey(
     snapshot: &Snapshot,
     lock_wait: Duration,
 ) -> Result<(Begun, Survey), Unbegun> {
-    let begun = begin(job, source, snapshot, lock_wait);
+    let contents = Contents::Whole(job.settings.format);
+    let begun = begin(job, source, snapshot, contents, lock_wait);
     let (begun, survey) = futures::join!(begun, survey(job, &source.session));
     // If the session was cut, pg_dump's error is the better one.
     Ok((begun?, survey?))
@@ -281,10 +282,11 @@ fn emptied(tables: &[String]) -> Error {
 }
 
 /// Starts pg_dump, and waits for its first bytes. It writes none before it has all its locks.
-async fn begin(
+pub(in crate::job) async fn begin(
     job: &Job<'_>,
     source: &SourceDatabase,
     snapshot: &Snapshot,
+    contents: Contents<'_>,
     lock_wait: Duration,
 ) -> Result<Begun, Unbegun> {
     let postgres = &job.settings.postgres;
@@ -293,7 +295,7 @@ async fn begin(
         info: source.session.info(),
         passfile: source.passfile.as_deref(),
         snapshot: &snapshot.id,
-        contents: Contents::Whole(job.settings.format),
+        contents,
         lock_wait,
         settings: postgres,
     })

@@ -12,7 +12,7 @@ use crate::postgres::{RawTable, TableColumn, TableName};
 use crate::repository::manifest::{ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 
 #[derive(Default)]
-pub(super) struct Blocks {
+pub(in crate::job) struct Blocks {
     pub script: Option<ScriptRecord>,
     pub tables: Vec<TableRecord>,
     pub large_objects: Vec<LargeObjectsRecord>,
@@ -58,7 +58,7 @@ impl Blocks {
         self.large_objects = contents.large_objects.iter().map(script::objects_record).collect();
     }
 
-    fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
+    pub(in crate::job) fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
         for (entry, block) in archive.head.data.iter().zip(&archive.blocks) {
             match block.digest.content {
                 BlockContent::Table { rows } => self.tables.push(table(entry, block, rows, names)),
