@@ -61,6 +61,8 @@ pub fn applying(url: &str, policy: &Policy) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
+    /// An increment's. No policy has it: increments are kept for a span of their own.
+    Increment,
     Daily,
     Weekly,
     Monthly,
@@ -68,11 +70,13 @@ pub enum Tier {
 }
 
 impl Tier {
+    /// The tiers of full backups: those that a policy can have.
     pub const ALL: [Tier; 4] = [Tier::Daily, Tier::Weekly, Tier::Monthly, Tier::Yearly];
 
     /// As tags, rules and manifests spell it.
     pub fn name(self) -> &'static str {
         match self {
+            Tier::Increment => "increment",
             Tier::Daily => "daily",
             Tier::Weekly => "weekly",
             Tier::Monthly => "monthly",

@@ -61,6 +61,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             xmin: 731,
             xmax: 733,
             xip: vec![731],
+            end: None,
         },
         tier,
         encryption: None,

@@ -156,6 +156,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             xmin: 1,
             xmax: 1,
             xip: Vec::new(),
+            end: None,
         },
         tier,
         encryption: None,
