@@ -101,7 +101,7 @@ fn keeps(policy: &Policy) -> Vec<(Tier, u32)> {
 /// Counts the longest month and year: a policy's twelfth monthly must not expire a day early.
 fn days_of(tier: Tier, count: u32) -> u32 {
     let each = match tier {
-        Tier::Daily => 1,
+        Tier::Daily | Tier::Increment => 1,
         Tier::Weekly => 7,
         Tier::Monthly => 31,
         Tier::Yearly => 366,

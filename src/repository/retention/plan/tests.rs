@@ -220,6 +220,7 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
         (Policy::Days(days), Tier::Daily | Tier::Weekly) => *days.max(&if tier == Tier::Daily { 1 } else { 7 }),
         (Policy::Days(days), Tier::Monthly) => *days.max(&31),
         (Policy::Days(days), Tier::Yearly) => *days.max(&366),
+        (Policy::Days(days), Tier::Increment) => *days,
         (Policy::Tiers(_), _) => unreachable!("the model knows days alone"),
     };
     if hours <= f64::from(days) * 24.0 {
