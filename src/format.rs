@@ -2,7 +2,6 @@
 
 pub mod archive;
 mod lsn;
-pub mod pgoutput;
 pub mod script;
 
 pub use lsn::{Lsn, NoLsn};
