@@ -9,6 +9,7 @@ pub mod retention;
 pub mod seen_catalog;
 pub mod signature;
 pub mod stored_archive;
+pub mod stored_changes;
 pub mod stored_script;
 pub mod trigger;
 pub mod verification;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SnapshotRecord;
 use crate::format::Lsn;
+use crate::format::changes::{IndexPlace, TableSummary};
 use crate::repository::backup_id::BackupId;
 
 /// The contents of an increment: the span of the stream that it holds, and what the span means for each table. In the
@@ -48,6 +49,27 @@ pub struct Stream {
     /// A moment of the source's clock at which everything committed before it is in the stream up to `to`.
     pub seen_to: Timestamp,
     pub transactions: u64,
+    pub index: IndexRecord,
+}
+
+/// Where the index of the file of changes is in it. Its digest, together with the digests of the frames in the index,
+/// lets a reader check any part of the file alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRecord {
+    pub offset: u64,
+    pub length: u64,
+    /// Hex digits.
+    pub sha256: String,
+}
+
+impl From<&IndexPlace> for IndexRecord {
+    fn from(place: &IndexPlace) -> Self {
+        Self {
+            offset: place.offset,
+            length: place.length,
+            sha256: hex::encode(place.sha256),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +83,21 @@ pub struct TableChanges {
     pub updates: u64,
     pub deletes: u64,
     pub truncates: u64,
+}
+
+impl From<&TableSummary> for TableChanges {
+    fn from(table: &TableSummary) -> Self {
+        Self {
+            oid: table.oid,
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            identity: table.identity.name().to_owned(),
+            inserts: table.inserts,
+            updates: table.updates,
+            deletes: table.deletes,
+            truncates: table.truncates,
+        }
+    }
 }
 
 /// How well the stream covers a table.
