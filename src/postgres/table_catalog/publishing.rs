@@ -92,7 +92,7 @@ impl TableCatalog {
     }
 
     /// The partitioned tables above a partition, the nearest first.
-    fn ancestors<'a>(&'a self, table: &'a CatalogTable) -> impl Iterator<Item = &'a CatalogTable> {
+    pub(crate) fn ancestors<'a>(&'a self, table: &'a CatalogTable) -> impl Iterator<Item = &'a CatalogTable> {
         let above = |table: &&'a CatalogTable| self.table(table.parent?);
         // The bound is for a catalog from a file, whose parents may go round in a circle.
         std::iter::successors(above(&table), above).take(self.tables.len())

@@ -19,8 +19,9 @@ impl Session {
             return Err(Error::new(Code::Version, text).hint("upgrade the server, or make full backups only"));
         }
         let set = |limit: &'static str| self.client.batch_execute(limit);
-        // A size takes a lock for a moment, and another session may be rewriting the table.
-        set("SET lock_timeout = '200ms'").await.map_err(failed)?;
+        // A size takes a lock for a moment, and another session may be rewriting the table. Compiling this query would
+        // take longer than the query.
+        set("SET jit = off; SET lock_timeout = '200ms'").await.map_err(failed)?;
         let exact = self.attempt(&question(self.server.major, Sizes::Exact)).await;
         set("SET lock_timeout = 0").await.map_err(failed)?;
         let row = match exact {
@@ -68,8 +69,8 @@ fn question(major: u32, sizes: Sizes) -> String {
     let multirange = if major >= 14 { "OR r.rngmultitypid = t.oid" } else { "" };
     let own = "16384";
     format!(
-        "WITH RECURSIVE parts (root, oid) AS (
-           SELECT DISTINCT a.atttypid, a.atttypid FROM pg_catalog.pg_attribute a
+        "WITH RECURSIVE parts AS (
+           SELECT DISTINCT a.atttypid AS root, a.atttypid AS oid FROM pg_catalog.pg_attribute a
            JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
            WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= {own}
            UNION
@@ -80,27 +81,27 @@ fn question(major: u32, sizes: Sizes) -> String {
              UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
                WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
            ) AS inner_type (oid) WHERE inner_type.oid >= {own}
-         ), forms (root, form) AS (
+         ), forms AS (
            SELECT p.root, pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.typelem, t.typbasetype, t.typtypmod,
                (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.atttypmod), ' ' ORDER BY a.attnum)
                 FROM pg_catalog.pg_attribute a
-                WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)), ',' ORDER BY t.oid)
+                WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)), ',' ORDER BY t.oid) AS form
            FROM parts p JOIN pg_catalog.pg_type t ON t.oid = p.oid GROUP BY p.root
-         ), used (attrelid, types) AS (
-           SELECT a.attrelid, pg_catalog.md5(pg_catalog.string_agg(f.form, ';' ORDER BY a.attnum))
+         ), used AS (
+           SELECT a.attrelid, pg_catalog.md5(pg_catalog.string_agg(f.form, ';' ORDER BY a.attnum)) AS types
            FROM pg_catalog.pg_attribute a JOIN forms f ON f.root = a.atttypid
            WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
-         ), labels (attrelid, labels) AS (
+         ), labels AS (
            SELECT named.attrelid,
-             pg_catalog.json_agg(pg_catalog.json_build_object('oid', named.oid, 'label', named.enumlabel) ORDER BY named.oid)
+             pg_catalog.json_agg(pg_catalog.json_build_object('oid', named.oid, 'label', named.enumlabel) ORDER BY named.oid) AS labels
            FROM (SELECT DISTINCT a.attrelid, e.oid, e.enumlabel FROM pg_catalog.pg_enum e JOIN parts p ON p.oid = e.enumtypid
                  JOIN pg_catalog.pg_attribute a ON a.atttypid = p.root AND a.attnum > 0 AND NOT a.attisdropped) AS named
            GROUP BY named.attrelid
-         ), columns (attrelid, columns) AS (
+         ), columns AS (
            SELECT a.attrelid, pg_catalog.json_agg(pg_catalog.json_build_object('number', a.attnum, 'name', a.attname,
                'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'type_oid', a.atttypid, 'modifier', a.atttypmod,
                'generated', CASE a.attgenerated WHEN 's' THEN 'stored' WHEN 'v' THEN 'virtual' END,
-               'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END) ORDER BY a.attnum)
+               'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END) ORDER BY a.attnum) AS columns
            FROM pg_catalog.pg_attribute a
            JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
@@ -112,8 +113,7 @@ fn question(major: u32, sizes: Sizes) -> String {
            pg_catalog.json_build_object('oid', c.oid, 'schema', n.nspname, 'name', c.relname,
              'kind', CASE c.relkind WHEN 'p' THEN 'partitioned' ELSE 'ordinary' END,
              'is_unlogged', c.relpersistence = 'u',
-             'parent', CASE WHEN c.relispartition
-               THEN (SELECT h.inhparent FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid LIMIT 1) END,
+             'parent', above.inhparent,
              'identity', CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index' WHEN 'f' THEN 'full' ELSE 'nothing' END,
              'identity_index', i.indexrelid,
              'key', coalesce((SELECT pg_catalog.json_agg(a.attname ORDER BY k.place)
@@ -132,6 +132,7 @@ fn question(major: u32, sizes: Sizes) -> String {
            )::pg_catalog.text AS one
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
            LEFT JOIN pg_catalog.pg_class h ON h.oid = c.reltoastrelid
+           LEFT JOIN pg_catalog.pg_inherits above ON above.inhrelid = c.oid AND c.relispartition
            LEFT JOIN columns ON columns.attrelid = c.oid
            LEFT JOIN used ON used.attrelid = c.oid
            LEFT JOIN labels ON labels.attrelid = c.oid
