@@ -30,7 +30,6 @@ mod load;
 mod logins;
 mod objects;
 mod occupancy;
-mod older;
 mod older_transactions;
 mod parts;
 mod passfile;

@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::format::Lsn;
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{Job, SourceDatabase, answered};
-use crate::postgres::{PublicationKind, TableCatalog};
+use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, SlotName, TableCatalog};
 use crate::repository::backup_id::{BackupId, CATALOG};
 use crate::repository::lease::Lease;
 use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
@@ -58,8 +58,7 @@ pub(in crate::job) struct Context<'a> {
     pub id: &'a BackupId,
     /// Where the increment begins.
     pub from: Lsn,
-    /// The names of the stream's publications.
-    pub publications: &'a [String],
+    pub slot: &'a SlotName,
 }
 
 /// The catalog as it is before the stream is read.
@@ -68,16 +67,6 @@ pub(in crate::job) struct Looked {
     pub fingerprint: String,
     /// Everything in the catalog was committed before this position: read the stream at least to here.
     pub at: Lsn,
-}
-
-/// What the stream's publications have, after they were brought up to date.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::job) struct Membership {
-    /// How each table's changes arrive: ordinary tables by their own entry or by that of a partitioned table above
-    /// them, and partitioned tables that are listed themselves.
-    pub published: BTreeMap<u32, PublicationKind>,
-    /// Tables that should be listed but could not be added, and why.
-    pub unjoined: BTreeMap<u32, String>,
 }
 
 /// What the increment becomes.
@@ -93,7 +82,7 @@ pub(in crate::job) struct Settled {
     pub at: Option<Lsn>,
     looked: Looked,
     previous: Option<SeenCatalog>,
-    membership: Membership,
+    publications: PublicationChanges,
     counted: BTreeMap<u32, u64>,
     decisions: Vec<Decision>,
     probed: BTreeMap<u32, Probed>,
@@ -142,6 +131,8 @@ pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
     })
 }
 
+/// `publications` is what was done to bring them up to date with `looked`.
+///
 /// `previous` is the `catalog.json` of the increment before, or of the full with which the stream began. Without it no
 /// moment of this increment is exact. `facts` are those of the stream up to `read_to`.
 pub(in crate::job) async fn settle(
@@ -149,16 +140,15 @@ pub(in crate::job) async fn settle(
     replicas: &mut Replicas,
     previous: Option<SeenCatalog>,
     looked: Looked,
-    membership: Membership,
+    publications: PublicationChanges,
     (facts, read_to): (&StreamFacts, Lsn),
 ) -> Result<Outcome> {
     let session = &context.source.session;
-    let counted = answered(context.job, session.rows_changed(&keyless(&membership))).await?;
+    let counted = answered(context.job, session.rows_changed(&keyless(&publications))).await?;
     let now = Now {
         catalog: &looked.catalog,
-        published: &membership.published,
+        publications: &publications,
         publishing: &looked.catalog.publishing(),
-        unjoined: &membership.unjoined,
         counted: &counted,
         from: context.from,
     };
@@ -167,7 +157,7 @@ pub(in crate::job) async fn settle(
         at: None,
         looked,
         previous,
-        membership,
+        publications,
         counted,
         decisions,
         probed: BTreeMap::new(),
@@ -191,8 +181,8 @@ pub(in crate::job) async fn settle(
     Ok(Outcome::Settled(Box::new(settled)))
 }
 
-fn keyless(membership: &Membership) -> Vec<u32> {
-    let published = membership.published.iter();
+fn keyless(publications: &PublicationChanges) -> Vec<u32> {
+    let published = publications.after.iter();
     let keyless = published.filter(|(_, kind)| **kind == PublicationKind::Inserts);
     keyless.map(|(oid, _)| *oid).collect()
 }
@@ -273,12 +263,11 @@ async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
         return Ok(());
     }
     let session = &context.source.session;
-    let limit = OLDER_TRANSACTIONS;
-    if !context.job.stop.or_stop(session.older_transactions_end(limit)).await? {
+    let stop = context.job.stop;
+    if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER_TRANSACTIONS, stop).await? {
         let why = format!(
-            "transactions that are older than its publication have not ended for {} s; its baseline is left to the next \
-             increment",
-            limit.as_secs()
+            "a transaction that is older than its publication goes on ({oldest}); its baseline is left to the next \
+             increment"
         );
         settled.postpone(&waiting.into_iter().collect::<Vec<_>>(), &why);
     }

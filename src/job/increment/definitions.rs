@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::format::archive::{Head, Input};
 use crate::job::backup::{answered, view};
-use crate::postgres::{Contents, Snapshot, Unbegun};
+use crate::postgres::{Contents, PublicationKind, Snapshot, Unbegun};
 use crate::repository::seen_catalog::SeenDefinitions;
 use crate::run::threads::apart;
 use crate::store::limits;
@@ -35,7 +35,8 @@ pub(super) struct Definitions {
 /// The fingerprint without the publications of increments.
 pub(super) async fn fingerprint(context: &Context<'_>) -> Result<String> {
     let session = &context.source.session;
-    answered(context.job, session.definitions_fingerprint(context.publications)).await
+    let own = [PublicationKind::All, PublicationKind::Inserts].map(|kind| context.slot.publication(kind));
+    answered(context.job, session.definitions_fingerprint(&own)).await
 }
 
 /// `at_beginning` is the fingerprint from before the stream was read, at the position `looked_at`. `previous` are the

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::facts::{StreamFacts, TableFacts};
 use crate::format::Lsn;
-use crate::postgres::{CatalogTable, Obstacle, PublicationKind, Publishing, TableCatalog, TableKind};
+use crate::postgres::{
+    CatalogTable, Obstacle, PublicationChanges, PublicationKind, Publishing, TableCatalog, TableKind,
+};
 use crate::repository::manifest::ReplayProof;
 use crate::repository::seen_catalog::{SeenCatalog, SeenTable};
 use crate::units::human_bytes;
@@ -17,16 +19,21 @@ const SMALL_TOGETHER: u64 = 256 << 20;
 /// The tables as they are now.
 pub(super) struct Now<'a> {
     pub catalog: &'a TableCatalog,
-    /// As the server's publications have them now, by OID: also partitioned tables that are listed themselves.
-    pub published: &'a BTreeMap<u32, PublicationKind>,
+    /// As the server's publications have them, before and after they were brought up to date.
+    pub publications: &'a PublicationChanges,
     /// What should be published.
     pub publishing: &'a BTreeMap<u32, Publishing>,
-    /// Why a table that should be published is not, by OID.
-    pub unjoined: &'a BTreeMap<u32, String>,
     /// The server's counts of rows updated and deleted in tables whose updates do not arrive.
     pub counted: &'a BTreeMap<u32, u64>,
     /// Where the increment begins.
     pub from: Lsn,
+}
+
+impl Now<'_> {
+    /// How the changes of a table arrive from now on.
+    fn published(&self, oid: u32) -> Option<PublicationKind> {
+        self.publications.after.get(&oid).copied()
+    }
 }
 
 /// What is to be done about one table that has rows, or had.
@@ -109,7 +116,7 @@ pub(super) fn difference(previous: Option<&SeenCatalog>, now: &Now<'_>, facts: &
 
 /// The small tables whose updates do not arrive, as many as one increment reads.
 fn small(now: &Now<'_>) -> BTreeMap<u32, u64> {
-    let is_keyless = |table: &&CatalogTable| now.published.get(&table.oid) == Some(&PublicationKind::Inserts);
+    let is_keyless = |table: &&CatalogTable| now.published(table.oid) == Some(PublicationKind::Inserts);
     let mut keyless: Vec<(u64, u32)> = now
         .catalog
         .saved()
@@ -127,7 +134,7 @@ fn small(now: &Now<'_>) -> BTreeMap<u32, u64> {
 }
 
 fn first(table: &CatalogTable, now: &Now<'_>) -> Action {
-    match now.published.get(&table.oid) {
+    match now.published(table.oid) {
         Some(_) => Action::Begin,
         None => Action::Leave {
             last_exact: None,
@@ -155,8 +162,8 @@ fn gone(seen: &SeenTable, now: &Now<'_>, facts: &StreamFacts) -> Decision {
 
 /// Why the changes of a table do not arrive, or not all of them, with the statement that mends it.
 fn unpublished(table: &CatalogTable, now: &Now<'_>) -> String {
-    if let Some(why) = now.unjoined.get(&table.oid) {
-        return why.clone();
+    if let Some(postponed) = now.publications.postponed.iter().find(|one| one.oid == table.oid) {
+        return format!("it could not be published yet: {}", postponed.why);
     }
     match now.publishing.get(&table.oid).and_then(|publishing| publishing.obstacle.as_ref()) {
         Some(obstacle) => with_remedy(obstacle, table, now.catalog.major),
@@ -188,7 +195,7 @@ struct Judging<'a> {
 impl Judging<'_> {
     fn action(&self, table: &CatalogTable) -> Action {
         let before = self.previous.table(table.oid);
-        let Some(published) = self.now.published.get(&table.oid).copied() else {
+        let Some(published) = self.now.published(table.oid) else {
             return Action::Leave {
                 last_exact: before.filter(|seen| seen.published.is_some()).map(|_| self.now.from),
                 why: unpublished(table, self.now),
@@ -202,7 +209,13 @@ impl Judging<'_> {
         }
         match before.published {
             None => return Action::Read(self.lost("its changes arrive since this increment".into())),
-            Some(earlier) if earlier == published => {}
+            Some(earlier) if earlier == published => {
+                let publications = self.now.publications;
+                let stayed = publications.before.get(&table.oid) == Some(&published);
+                if !stayed || publications.interrupted.contains(&table.oid) {
+                    return Action::Read(self.lost("it was not published for a while".into()));
+                }
+            }
             Some(PublicationKind::Inserts) => {
                 return Action::Read(self.lost("its updates arrive since this increment".into()));
             }

@@ -13,7 +13,7 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, Server, SnapshotEnd, SnapshotRecord, checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, Server, SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -179,17 +179,7 @@ impl Stored<'_> {
                 algorithm: begun.algorithm(),
                 level: begun.codec.level(),
             },
-            snapshot: SnapshotRecord {
-                lsn: snapshot.lsn.clone(),
-                xmin: snapshot.xmin,
-                xmax: snapshot.xmax,
-                xip: snapshot.xip.clone(),
-                end: snapshot.end.map(|end| SnapshotEnd {
-                    lsn: end.lsn,
-                    at: end.at,
-                    timeline: end.timeline,
-                }),
-            },
+            snapshot: SnapshotRecord::from(snapshot),
             tier: begun.tier,
             encryption: None,
             checksums: checksums(&self.files),

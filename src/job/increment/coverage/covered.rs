@@ -92,7 +92,7 @@ struct Covering<'a> {
 impl Covering<'_> {
     fn of(&self, decision: &Decision) -> TableCoverage {
         let settled = self.settled;
-        let published = settled.membership.published.get(&decision.oid);
+        let published = settled.publications.after.get(&decision.oid);
         let by_publication = match published {
             Some(PublicationKind::All) => CoverageState::Exact,
             Some(PublicationKind::Inserts) => CoverageState::Inserts,
@@ -143,7 +143,7 @@ impl Covering<'_> {
     }
 
     fn read(&self, decision: &Decision, reading: &Reading, postponed: Option<&String>) -> TableCoverage {
-        let is_keyless = self.settled.membership.published.get(&decision.oid) == Some(&PublicationKind::Inserts);
+        let is_keyless = self.settled.publications.after.get(&decision.oid) == Some(&PublicationKind::Inserts);
         let state = match is_keyless {
             true if decision.bytes <= SMALL => CoverageState::Baseline,
             true => CoverageState::Inserts,
@@ -197,12 +197,7 @@ pub(super) fn baselines(settled: &Settled, late: &BTreeSet<u32>) -> Vec<Baseline
             oid: decision.oid,
             schema: decision.schema.clone(),
             name: decision.name.clone(),
-            snapshot: SnapshotRecord {
-                lsn: stored.snapshot.lsn.clone(),
-                xmin: stored.snapshot.xmin,
-                xmax: stored.snapshot.xmax,
-                xip: stored.snapshot.xip.clone(),
-            },
+            snapshot: SnapshotRecord::from(&stored.snapshot),
             proof,
             why,
         }
@@ -237,7 +232,7 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions) -> SeenCatal
     let tables = looked.catalog.saved().map(|table| {
         let probed = settled.probed.get(&table.oid).map(|probed| &probed.rows);
         SeenTable {
-            published: settled.membership.published.get(&table.oid).copied(),
+            published: settled.publications.after.get(&table.oid).copied(),
             lacking: settled.postponed.get(&table.oid).cloned(),
             rows: read.get(&table.oid).or(probed).cloned(),
             counted: settled.counted.get(&table.oid).copied(),
