@@ -276,6 +276,7 @@ impl App {
             return Err(error);
         };
         let asked = Asked {
+            kind: request.kind,
             trigger: request.trigger,
             event_id: request.event_id.clone(),
             database: request.database.clone(),

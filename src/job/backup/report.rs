@@ -182,7 +182,7 @@ impl fmt::Display for BackupReport {
 }
 
 /// The report for a manifest.
-pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
+pub(in crate::job) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
     let degraded = stores.iter().any(|store| store.error.is_some());
     BackupReport {
         status: match degraded {

@@ -15,7 +15,7 @@ use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Collation, Extension, LeftOut};
 use crate::postgres::{
-    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
+    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableColumn, TableName, Taken, Unbegun, WatchedPipe,
 };
 use crate::repository::lease::Lease;
 use crate::settings::{Format, OnChangedTables};
@@ -33,6 +33,8 @@ pub(super) struct View {
     pub snapshot: Snapshot,
     /// Names of tables that are not UTF-8 in the archive, by OID.
     pub names: HashMap<u32, TableName>,
+    /// The columns of each table, by OID.
+    pub columns: HashMap<u32, Vec<TableColumn>>,
     /// For a plain script: every table, with its name in the script.
     pub tables_of_script: Vec<RawTable>,
     pub reader: Opened,
@@ -49,13 +51,13 @@ pub(super) struct View {
 }
 
 /// The reader, ready to read.
-pub(super) enum Opened {
+pub(in crate::job) enum Opened {
     Dump(Begun),
     Streams(Box<Streams>),
 }
 
 /// A pg_dump that has begun to write: it has all its locks, and knows everything that it will read.
-pub(super) struct Begun {
+pub(in crate::job) struct Begun {
     pub dump: Dump,
     pub first: Vec<u8>,
     pub output: File,
@@ -81,6 +83,7 @@ async fn look(job: &Job<'_>, source: &SourceDatabase) -> Result<View> {
 struct Survey {
     table_bytes: u64,
     names: HashMap<u32, TableName>,
+    columns: HashMap<u32, Vec<TableColumn>>,
     tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
     extensions: Option<Vec<Extension>>,
@@ -96,6 +99,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
         },
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
+        columns: answered(job, async { Ok(session.columns().await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
         extensions: answered(job, async { Ok(session.extensions().await) }).await?,
         collations: answered(job, async { Ok(session.collations().await) }).await?,
@@ -109,7 +113,8 @@ async fn begin_and_survey(
     snapshot: &Snapshot,
     lock_wait: Duration,
 ) -> Result<(Begun, Survey), Unbegun> {
-    let begun = begin(job, source, snapshot, lock_wait);
+    let contents = Contents::Whole(job.settings.format);
+    let begun = begin(job, source, snapshot, contents, lock_wait);
     let (begun, survey) = futures::join!(begun, survey(job, &source.session));
     // If the session was cut, pg_dump's error is the better one.
     Ok((begun?, survey?))
@@ -239,6 +244,7 @@ impl View {
         let Survey {
             table_bytes,
             names,
+            columns,
             tables_of_script,
             left_out,
             extensions,
@@ -251,6 +257,7 @@ impl View {
             },
             snapshot,
             names,
+            columns,
             tables_of_script,
             reader,
             notes,
@@ -275,10 +282,11 @@ fn emptied(tables: &[String]) -> Error {
 }
 
 /// Starts pg_dump, and waits for its first bytes. It writes none before it has all its locks.
-async fn begin(
+pub(in crate::job) async fn begin(
     job: &Job<'_>,
     source: &SourceDatabase,
     snapshot: &Snapshot,
+    contents: Contents<'_>,
     lock_wait: Duration,
 ) -> Result<Begun, Unbegun> {
     let postgres = &job.settings.postgres;
@@ -287,7 +295,7 @@ async fn begin(
         info: source.session.info(),
         passfile: source.passfile.as_deref(),
         snapshot: &snapshot.id,
-        contents: Contents::Whole(job.settings.format),
+        contents,
         lock_wait,
         settings: postgres,
     })

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::databases::{DatabaseProof, DatabaseStatus, IncrementsStatus, LastGood};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::lease::LeaseState;
 use crate::repository::manifest::CoverageTally;
 use crate::repository::verification::VerificationStatus;
@@ -260,8 +261,12 @@ impl fmt::Display for StoreStatus {
             };
             writeln!(
                 f,
-                "  lease        {}: {state} by process {} on {}, until {:.0}",
+                "  lease        {}{}: {state} by process {} on {}, until {:.0}",
                 printable::line(&lease.database),
+                match lease.kind {
+                    BackupKind::Full => "",
+                    BackupKind::Incremental => " (increments)",
+                },
                 hold.holder.pid,
                 printable::line(&hold.holder.host),
                 hold.until
