@@ -7,10 +7,11 @@ mod nice;
 pub(in crate::job) mod record;
 pub(in crate::job) mod repeated;
 pub(in crate::job) mod replicas;
-mod report;
+pub(in crate::job) mod report;
 mod request;
 mod script;
 mod sidecars;
+mod streamed;
 pub(in crate::job) mod transfer;
 pub(in crate::job) mod view;
 
@@ -41,7 +42,7 @@ use crate::store::{Store, Stored as Receipt};
 use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
 
-pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, IncrementReport, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive format knows zstd.
