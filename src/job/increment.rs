@@ -140,7 +140,7 @@ async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
         let store = primary(job)?;
         let listed = catalog::backups(store, Some(&source.session.server().database)).await?;
         let now = (job.clock)();
-        let made = catalog::find_by_event(store, &listed, event, now, job.trust).await?;
+        let made = catalog::find_by_event(store, &listed, BackupKind::Incremental, event, now, job.trust).await?;
         match made {
             Some(made) => repeated::of(job.stores, &made.id, job.trust).await.map(Some),
             None => Ok(None),

@@ -136,7 +136,6 @@ fn increments(history: &History, backups: &[&Overview], now: Timestamp) -> Optio
     if window.is_some() {
         windows.pop();
     }
-    let why = history.barren().last().filter(|_| window.is_none());
     let figures = backups.iter().find(|one| *one.id() == newest.id).and_then(|one| one.figures());
     let gap = |(gap, earlier): (Gap, &Run)| GapStatus {
         after: gap.after,
@@ -151,7 +150,7 @@ fn increments(history: &History, backups: &[&Overview], now: Timestamp) -> Optio
         rpo_seconds: age(newest.until, now),
         window,
         earlier_windows: windows,
-        no_base: why.map(|(id, why)| format!("{id}: {why}")),
+        no_base: run.no_base().map(|(id, why)| format!("{id}: {why}")),
         gaps: history.gaps().into_iter().zip(history.runs()).map(gap).collect(),
         coverage: figures.map(|figures| figures.coverage).unwrap_or_default(),
     })

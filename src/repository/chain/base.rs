@@ -124,7 +124,10 @@ impl Base {
             .partition_point(|link| link.newest_xid < full.snapshot.xmin);
         // The increments before the run may hold more than the snapshot does. Before a stream's first there are none.
         if first_needed == 0 && *run.begins() != Break::Beginning {
-            return Err(NotABase::Open);
+            return Err(match begun < stream.from {
+                true => NotABase::Before,
+                false => NotABase::Open,
+            });
         }
         Ok(Self {
             id: full.id.clone(),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Base, Break, Moment};
+use super::{Base, Break, Moment, NotABase};
 use crate::format::Lsn;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::Stream;
@@ -68,6 +68,8 @@ pub struct Run {
     begins: Break,
     /// The full backups from which its changes lead on, in the order of their positions.
     pub(super) bases: Vec<Base>,
+    /// The full backups that are not, oldest first.
+    pub(super) refused: Vec<(BackupId, NotABase)>,
 }
 
 impl Run {
@@ -86,6 +88,7 @@ impl Run {
             links,
             begins,
             bases: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -108,6 +111,16 @@ impl Run {
     /// The full backups that can be its base, in the order of their positions.
     pub fn bases(&self) -> &[Base] {
         &self.bases
+    }
+
+    /// The full backups that cannot be its base, with the reason, oldest first.
+    pub fn refused(&self) -> &[(BackupId, NotABase)] {
+        &self.refused
+    }
+
+    /// Why it has no base: the newest full backup, and its reason.
+    pub fn no_base(&self) -> Option<&(BackupId, NotABase)> {
+        self.refused.last().filter(|_| self.bases.is_empty())
     }
 
     pub fn bytes(&self) -> u64 {

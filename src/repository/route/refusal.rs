@@ -113,7 +113,7 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
     }
     let windows: Vec<Window> = crate::repository::window::windows(history);
     let no_base = || {
-        let newest = history.barren().last();
+        let newest = history.newest().and_then(Run::no_base);
         Why::NoBase(newest.cloned())
     };
     if windows.is_empty() || (target == Target::Latest) {

@@ -330,6 +330,21 @@ fn two_retentions_conflict_in_one_layer_only() {
 }
 
 #[test]
+fn full_backups_must_last_as_long_as_the_increments_that_follow_them() {
+    let pitr = |pairs: &[(&str, &str)]| env(pairs).load().retention.pitr;
+    let hours = Duration::from_hours;
+    assert_eq!(pitr(&[]), hours(7 * 24));
+    assert_eq!(pitr(&[("BACKUP_PITR", "36h")]), hours(36));
+    assert_eq!(pitr(&[("BACKUP_PITR", "28d")]), hours(28 * 24));
+    env(&[("BACKUP_PITR", "29d")]).refused(&["BACKUP_PITR", "30 days", "31", "--pitr less"]);
+    env(&[("BACKUP_PITR", "7d"), ("BACKUP_RETENTION", "daily=7,weekly=4")]).refused(&["7 days", "kept for 9"]);
+    // What the user did not ask for gives way.
+    assert_eq!(pitr(&[("BACKUP_RETENTION", "daily=7,weekly=4")]), hours(5 * 24));
+    assert_eq!(pitr(&[("BACKUP_RETENTION", "1d")]), hours(1));
+    assert_eq!(env(&[]).load().incremental_max_age, hours(2));
+}
+
+#[test]
 fn compression_and_its_level_come_together() {
     let read = |pairs: &[(&str, &str)]| env(pairs).load().compression;
     let spec = |spec| ("BACKUP_COMPRESSION", spec);
