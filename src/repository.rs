@@ -8,6 +8,7 @@ pub mod leftovers;
 pub mod manifest;
 pub mod retention;
 pub mod route;
+pub mod seen_catalog;
 pub mod signature;
 pub mod stored_archive;
 pub mod stored_changes;

@@ -37,8 +37,8 @@ pub use error::ManifestError;
 pub use figures::{ChangeTally, Count, CoverageTally, Figures, Kinds, Position, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use increment::{
-    Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, SequenceState, Stream,
-    TableChanges, TableCoverage,
+    Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, ReplayProof,
+    SequenceState, Stream, TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;
 pub use server::{PgDump, Server, SnapshotEnd, SnapshotRecord};

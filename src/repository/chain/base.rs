@@ -56,6 +56,8 @@ pub struct Base {
     pub bytes: u64,
     /// The first moment: all commits that its snapshot holds are at or before it.
     pub end: Moment,
+    /// The position before its snapshot.
+    pub(crate) begun: Lsn,
     /// The first link with a commit that its snapshot may not hold: it can be earlier than the one that reaches the
     /// end, since a commit is in the log before others see it. The number of links if there is none.
     pub(crate) first_needed: usize,
@@ -122,7 +124,10 @@ impl Base {
             .partition_point(|link| link.newest_xid < full.snapshot.xmin);
         // The increments before the run may hold more than the snapshot does. Before a stream's first there are none.
         if first_needed == 0 && *run.begins() != Break::Beginning {
-            return Err(NotABase::Open);
+            return Err(match begun < stream.from {
+                true => NotABase::Before,
+                false => NotABase::Open,
+            });
         }
         Ok(Self {
             id: full.id.clone(),
@@ -131,6 +136,7 @@ impl Base {
                 lsn: end.lsn,
                 time: end.at.unwrap_or(run.links()[reached].until),
             },
+            begun,
             first_needed,
         })
     }

@@ -27,6 +27,15 @@ pub struct Increment {
     pub large_objects: Option<ObjectsCoverage>,
 }
 
+impl Increment {
+    /// All changes of all tables.
+    pub fn count(&self) -> u64 {
+        let counts = |table: &TableChanges| [table.inserts, table.updates, table.deletes, table.truncates];
+        let counts = self.changes.iter().flat_map(counts);
+        counts.fold(0, u64::saturating_add)
+    }
+}
+
 /// A span of a slot's stream: after `from`, up to and including `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
@@ -70,6 +79,11 @@ pub struct IndexRecord {
     pub length: u64,
     /// Hex digits.
     pub sha256: String,
+    /// The earliest and the latest commit time in the file, which need not be those of the first and the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Timestamp>,
 }
 
 impl From<&IndexPlace> for IndexRecord {
@@ -78,6 +92,8 @@ impl From<&IndexPlace> for IndexRecord {
             offset: place.offset,
             length: place.length,
             sha256: hex::encode(place.sha256),
+            earliest: place.times.map(|(earliest, _)| earliest),
+            latest: place.times.map(|(_, latest)| latest),
         }
     }
 }
@@ -124,21 +140,41 @@ pub enum CoverageState {
     FullOnly,
 }
 
+/// Which moments of the increment's span can be restored exactly, for one table.
+///
+/// - Neither `from` nor `to`: all of them.
+/// - `from` alone: those at or behind it. The changes since then are in the stream.
+/// - `to` alone: those at or before it. What came later is lost, until a baseline in a later increment, or a full
+///   whose snapshot is behind this increment.
+/// - Both: the moments between `to` and `from` are a gap. If the increment has a baseline of the table, a restore to a
+///   later moment takes the rows from it; if not, it replays through the gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCoverage {
     pub schema: String,
     pub name: String,
     pub oid: u32,
     pub state: CoverageState,
-    /// The first exact position, if it is later than the increment's `from`.
+    /// The first exact position behind the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Lsn>,
-    /// The last exact position, if it is earlier than the increment's `to`.
+    /// The last exact position before the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Lsn>,
     /// Why it is not exact throughout, with the statement that mends it if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl TableCoverage {
+    /// Whether a position in the increment's span is outside the gap. What that means depends on the state.
+    pub fn covers(&self, position: Lsn) -> bool {
+        match (self.to, self.from) {
+            (None, None) => true,
+            (Some(to), None) => position <= to,
+            (None, Some(from)) => position >= from,
+            (Some(to), Some(from)) => position <= to || position >= from,
+        }
+    }
 }
 
 /// A table that the increment read whole. Its rows are in the dump; `tables` has their place, by the same OID.
@@ -149,7 +185,23 @@ pub struct Baseline {
     pub name: String,
     /// The snapshot in which its rows were read. Changes of transactions that it sees are in the rows.
     pub snapshot: SnapshotRecord,
+    /// How the moments of the gap before it can be proved exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ReplayProof>,
     pub why: String,
+}
+
+/// What a restore may replay up to a baseline's snapshot. If the result equals the baseline's rows, all moments before
+/// it are exact: nothing happened to the table that the stream does not have. A restore, or the proof of a chain,
+/// decides it, because a replay costs more than a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplayProof {
+    /// The rows that the table had before this increment: it was rewritten, and perhaps no row changed (VACUUM FULL,
+    /// CLUSTER).
+    FromBase,
+    /// An empty table: it is a new partition of a published table, and perhaps had no rows when it was attached.
+    FromNothing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

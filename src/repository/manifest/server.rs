@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded;
 use crate::format::Lsn;
+use crate::postgres::Snapshot;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -53,4 +54,20 @@ pub struct SnapshotEnd {
     /// `None`: a standby was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<u32>,
+}
+
+impl From<&Snapshot> for SnapshotRecord {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            lsn: snapshot.lsn.clone(),
+            xmin: snapshot.xmin,
+            xmax: snapshot.xmax,
+            xip: snapshot.xip.clone(),
+            end: snapshot.end.map(|end| SnapshotEnd {
+                lsn: end.lsn,
+                at: end.at,
+                timeline: end.timeline,
+            }),
+        }
+    }
 }

@@ -113,7 +113,7 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
     }
     let windows: Vec<Window> = crate::repository::window::windows(history);
     let no_base = || {
-        let newest = history.barren().last();
+        let newest = history.newest().and_then(Run::no_base);
         Why::NoBase(newest.cloned())
     };
     if windows.is_empty() || (target == Target::Latest) {
@@ -127,13 +127,15 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
     if windows.iter().all(|window| is_before(&window.earliest)) {
         return Why::BeforeTheFirst;
     }
-    if history.runs().iter().any(|run| holds(run, target)) {
-        return no_base();
+    let begins_after = |run: &Run| Window::of(run).is_some_and(|window| is_before(&window.earliest));
+    if let Some(later) = history.runs().iter().position(begins_after) {
+        let gap = later.checked_sub(1).and_then(|at| history.gaps().get(at).map(ToString::to_string));
+        return gap.map_or(Why::BeforeTheFirst, Why::Gap);
     }
-    if windows.iter().any(|window| is_before(&window.earliest)) {
-        return gap(history, target).map_or(Why::BeforeTheFirst, Why::Gap);
+    match history.runs().iter().any(|run| holds(run, target)) {
+        true => no_base(),
+        false => Why::AfterTheLast,
     }
-    Why::AfterTheLast
 }
 
 /// Whether the run has the changes up to the target, with a base or without.
@@ -144,15 +146,3 @@ fn holds(run: &Run, target: Target) -> bool {
         Target::Time(time) => run.covering(time).is_some_and(|at| at > 0),
     }
 }
-
-/// The gap behind the last run that ends before the target.
-fn gap(history: &History, target: Target) -> Option<String> {
-    let ends_before = |run: &Run| match target {
-        Target::Latest => false,
-        Target::Time(time) => run.end().time < time,
-        Target::Lsn(lsn) => run.last().stream.to < lsn,
-    };
-    let at = history.runs().iter().rposition(ends_before)?;
-    history.gaps().get(at).map(ToString::to_string)
-}
-
