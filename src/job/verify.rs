@@ -201,7 +201,7 @@ async fn drill_at(job: &Job<'_>, wanted: &str, asked: &AskedMoment, request: &Ve
     };
     let (drill, mut at) = drill::run_at(&drill_job, &base, way).await?;
     at.target.clone_from(&asked.read_as);
-    let read = base.manifest.data_files.iter().map(|file| file.bytes).sum();
+    let read = base.manifest.files.get(role::DUMP).map_or(0, |file| file.bytes);
     let mut verified = Verified::new(&base.manifest, base.store.url(), Vec::new(), read, begun.elapsed());
     verified.drilled(drill);
     verified.moment = Some(at);

@@ -8,7 +8,7 @@ use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, ProofOutcome, RESTORED, TableProof};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, BlockContent, Blocks, Unpack};
+use crate::format::archive::{ArchiveError, BlockContent};
 use crate::job::restore::LeftOut;
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
