@@ -7,10 +7,11 @@ mod nice;
 pub(in crate::job) mod record;
 pub(in crate::job) mod repeated;
 pub(in crate::job) mod replicas;
-mod report;
+pub(in crate::job) mod report;
 mod request;
 mod script;
 mod sidecars;
+mod streamed;
 pub(in crate::job) mod transfer;
 pub(in crate::job) mod view;
 
@@ -41,7 +42,7 @@ use crate::store::{Store, Stored as Receipt};
 use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
 
-pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, IncrementReport, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive format knows zstd.
@@ -197,7 +198,7 @@ async fn prepare(
     // A person who can write to the store can name future events in false manifests. Those must not count as backups
     // that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
+        && let Some(made) = catalog::find_by_event(store, &past, BackupKind::Full, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
@@ -226,6 +227,7 @@ async fn prepare(
         server: source.session.server(),
         adopt: job.settings.adopt,
         create: job.settings.store_create,
+        kind: BackupKind::Full,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let mut newest = newest.cloned().max(back.newest);

@@ -1,6 +1,10 @@
 //! The recovery windows of a database: from which moment to which one every moment can be restored exactly.
 
+mod needed;
+
 use serde::{Deserialize, Serialize};
+
+pub use needed::{Need, needed};
 
 use super::chain::{History, Moment, Run};
 

@@ -92,6 +92,8 @@ mod tests {
             tables: 1,
             rows: 3,
             large_objects: 0,
+            transactions: None,
+            changes: None,
             bytes: 8,
             duration_seconds: 1.5,
             manifest_sha256: None,

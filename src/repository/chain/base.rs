@@ -56,6 +56,8 @@ pub struct Base {
     pub bytes: u64,
     /// The first moment: all commits that its snapshot holds are at or before it.
     pub end: Moment,
+    /// The position before its snapshot.
+    pub(crate) begun: Lsn,
     /// The first link with a commit that its snapshot may not hold: it can be earlier than the one that reaches the
     /// end, since a commit is in the log before others see it. The number of links if there is none.
     pub(crate) first_needed: usize,
@@ -131,6 +133,7 @@ impl Base {
                 lsn: end.lsn,
                 time: end.at.unwrap_or(run.links()[reached].until),
             },
+            begun,
             first_needed,
         })
     }

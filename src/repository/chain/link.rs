@@ -37,6 +37,29 @@ impl Link {
     }
 }
 
+/// The largest id of a transaction up to each link, never smaller than the one before; the largest possible where it is
+/// not known. A link's own value counts for all links before it too.
+fn newest_xids(links: &[Link], is_beginning: bool) -> Vec<u64> {
+    let mut newest: Vec<Option<u64>> = Vec::with_capacity(links.len());
+    // Before the first of a stream there is no transaction.
+    let mut before = is_beginning.then_some(0);
+    for link in links {
+        let known = match (link.stream.newest_xid, link.stream.transactions) {
+            (Some(own), _) => Some(own.max(before.unwrap_or_default())),
+            (None, 0) => before,
+            (None, _) => None,
+        };
+        newest.push(known);
+        before = known;
+    }
+    let mut after = u64::MAX;
+    for newest in newest.iter_mut().rev() {
+        after = newest.unwrap_or(after).min(after);
+        *newest = Some(after);
+    }
+    newest.into_iter().map(|newest| newest.unwrap_or(u64::MAX)).collect()
+}
+
 /// Links without a hole between them, oldest first; never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -53,8 +76,11 @@ impl Run {
         for at in 1..links.len() {
             let (before, link) = (links[at - 1].until, &mut links[at].until);
             *link = before.max(*link);
-            let (before, link) = (links[at - 1].newest_xid, &mut links[at].newest_xid);
-            *link = before.max(*link);
+        }
+        let is_beginning = begins == Break::Beginning;
+        let newest = newest_xids(&links, is_beginning);
+        for (link, newest) in links.iter_mut().zip(newest) {
+            link.newest_xid = newest;
         }
         Self {
             links,

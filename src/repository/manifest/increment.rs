@@ -27,6 +27,15 @@ pub struct Increment {
     pub large_objects: Option<ObjectsCoverage>,
 }
 
+impl Increment {
+    /// All changes of all tables.
+    pub fn count(&self) -> u64 {
+        let counts = |table: &TableChanges| [table.inserts, table.updates, table.deletes, table.truncates];
+        let counts = self.changes.iter().flat_map(counts);
+        counts.fold(0, u64::saturating_add)
+    }
+}
+
 /// A span of a slot's stream: after `from`, up to and including `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
@@ -70,6 +79,11 @@ pub struct IndexRecord {
     pub length: u64,
     /// Hex digits.
     pub sha256: String,
+    /// The earliest and the latest commit time in the file, which need not be those of the first and the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Timestamp>,
 }
 
 impl From<&IndexPlace> for IndexRecord {
@@ -78,6 +92,8 @@ impl From<&IndexPlace> for IndexRecord {
             offset: place.offset,
             length: place.length,
             sha256: hex::encode(place.sha256),
+            earliest: place.times.map(|(earliest, _)| earliest),
+            latest: place.times.map(|(_, latest)| latest),
         }
     }
 }
