@@ -36,8 +36,8 @@ use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, Sequ
 use crate::repository::seen_catalog::SeenCatalog;
 use crate::units::human_bytes;
 
-/// How long the transactions that are older than a table's publication may go on, before its baseline is left to the
-/// next increment.
+/// How long the transactions that are older than a table's publication may go on at most, before its baseline is left
+/// to the next increment.
 const OLDER_TRANSACTIONS: Duration = Duration::from_secs(60);
 /// Baselines of fewer bytes never make a new full better.
 const CHEAP: u64 = 64 << 20;
@@ -264,7 +264,11 @@ async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
     }
     let session = &context.source.session;
     let stop = context.job.stop;
-    if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER_TRANSACTIONS, stop).await? {
+    let limit = match context.job.settings.postgres.lock_wait {
+        Duration::ZERO => OLDER_TRANSACTIONS,
+        wait => wait.min(OLDER_TRANSACTIONS),
+    };
+    if let OlderTransactions::Running(oldest) = session.wait_for_older(limit, stop).await? {
         let why = format!(
             "a transaction that is older than its publication goes on ({oldest}); its baseline is left to the next \
              increment"

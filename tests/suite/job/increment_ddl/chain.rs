@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::time::Duration;
 
+use pgstow::postgres::{ConnectionInfo, SlotName};
 use serde_json::Value;
 
+use crate::postgres::place::connect;
+use crate::semantics::world::block_on;
 use crate::support::database::Database;
-use crate::support::program::{pgstow, stock, succeed};
+use crate::support::program::{stock, succeed};
 use crate::support::wreck::Site;
 
 pub struct Chain {
@@ -24,15 +27,20 @@ impl Chain {
             database,
         };
         chain.sql(script);
-        let mut start = pgstow();
-        start.args(["incremental", "start", "--json", "--accept-unbounded-wal", "--store"]);
-        succeed(chain.environment(start.arg(chain.site.store())));
+        block_on(chain.start());
         succeed(&mut chain.site.backup(&chain.url()));
         chain
     }
 
-    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("DATABASE_URL", self.url()).env("TMPDIR", self.site.path().join("tmp"))
+    /// Makes the publications and the slot.
+    async fn start(&self) {
+        let info = ConnectionInfo::parse_url(&self.url()).unwrap();
+        let session = connect(&info, self.database.major).await.unwrap();
+        let slot = SlotName::of(&self.site.store().display().to_string(), &self.database.name);
+        session.create_publications(&slot).await.unwrap();
+        let catalog = session.table_catalog().await.unwrap();
+        session.reconcile(&slot, &catalog).await.unwrap();
+        session.create_slot(&slot, Duration::from_secs(60)).await.unwrap();
     }
 
     pub fn url(&self) -> String {
