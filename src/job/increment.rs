@@ -140,11 +140,14 @@ async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
         let store = primary(job)?;
         let listed = catalog::backups(store, Some(&source.session.server().database)).await?;
         let now = (job.clock)();
-        let made = catalog::find_by_event(store, &listed, event, now, job.trust).await?;
-        match made {
-            Some(made) => repeated::of(job.stores, &made.id, job.trust).await.map(Some),
-            None => Ok(None),
+        // A full, if the chain was broken.
+        for kind in [BackupKind::Incremental, BackupKind::Full] {
+            let made = catalog::find_by_event(store, &listed, kind, event, now, job.trust).await?;
+            if let Some(made) = made {
+                return repeated::of(job.stores, &made.id, job.trust).await.map(Some);
+            }
         }
+        Ok(None)
     };
     job.stop.or_stop(looking).await
 }

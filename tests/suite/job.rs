@@ -5,6 +5,7 @@ mod doctor;
 mod download;
 mod drill;
 mod increment_ddl;
+pub mod increment;
 mod list;
 mod prune;
 pub mod restore;
