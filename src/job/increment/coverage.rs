@@ -323,22 +323,24 @@ async fn objects(context: &Context<'_>, may_read: bool) -> Result<Option<Objects
     }))
 }
 
-/// `facts` are those of the whole increment.
+/// `facts` and `to` are those of the whole increment.
 pub(in crate::job) async fn finish(
     context: &Context<'_>,
     mut settled: Settled,
-    facts: &StreamFacts,
+    (facts, to): (&StreamFacts, Lsn),
 ) -> Result<Coverage> {
     let again = answered(context.job, context.source.session.table_catalog()).await?;
+    let late = covered::late(&settled.looked, &again, facts);
+    let unusable: Vec<u32> = settled.readings().into_iter().filter(|oid| late.contains(oid)).collect();
+    settled.postpone(&unusable, "it changed while it was read; its baseline is left to the next increment");
     let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
     let looked = &settled.looked;
     let taken = definitions::take(context, previous, &looked.fingerprint, looked.at).await?;
     let (sequences, unreadable) = sequences::read(context).await?;
     settled.warnings.extend(unreadable);
     settled.warnings.extend(taken.warning);
-    let late = covered::late(&looked.catalog, &again, facts);
-    let tables = covered::tables(context.from, &settled, &late, &again);
-    let baselines = covered::baselines(&settled, &late);
+    let tables = covered::tables((context.from, to), &settled, &late, &again);
+    let baselines = covered::baselines(&settled);
     let seen = covered::seen(&settled, taken.seen);
     let mut files = vec![CoverageFile {
         role: role::CATALOG,

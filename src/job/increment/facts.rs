@@ -23,8 +23,8 @@ pub(in crate::job) struct StreamFacts {
 /// What was heard about one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TableFacts {
-    /// Since the previous catalog.
-    pub truncates: u64,
+    /// The commit of the last TRUNCATE since the previous catalog.
+    pub last_truncate: Option<Lsn>,
     /// The commit of the last transaction that changed it.
     pub last_change: Lsn,
     /// The end of the transaction before the first one that described it otherwise than the previous catalog.
@@ -75,8 +75,8 @@ impl StreamFacts {
             }
             Message::Truncate { relids, .. } => {
                 for relid in relids.iter() {
-                    let is_new = self.commit >= self.known_to;
-                    self.change(relid).truncates += u64::from(is_new);
+                    let commit = self.commit;
+                    self.change(relid).last_truncate = Some(commit).filter(|commit| *commit >= self.known_to);
                 }
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}

@@ -160,7 +160,7 @@ async fn make(
             read.position(&span, goal)
         }
     };
-    let coverage = reading.through(coverage::finish(&context, *settled, &span.facts)).await?;
+    let coverage = reading.through(coverage::finish(&context, *settled, (&span.facts, to))).await?;
 
     job.observer.phase("storing the changes");
     let seen_to = match read {
