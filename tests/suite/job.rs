@@ -5,6 +5,7 @@ mod doctor;
 mod download;
 mod drill;
 pub mod increment;
+mod increment_ddl;
 mod list;
 mod prune;
 pub mod restore;
