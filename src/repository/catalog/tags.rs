@@ -16,11 +16,9 @@ use sha2::{Digest, Sha256};
 use super::genuine::{Said, doubt};
 use super::{Listed, Overview, backups, found_damaged, fulls, manifest_bytes, until};
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{BackupId, BackupKind};
+use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Summary, Tagged};
-use crate::repository::retention::{
-    Retag, SHA256_TAG, TIER_TAG, Tag, TagCandidate, Tier, settled, tag_of_increment, tag_plan,
-};
+use crate::repository::retention::{Retag, SHA256_TAG, TIER_TAG, Tag, TagCandidate, settled, tag_plan};
 use crate::store::{Lifecycle, Store};
 
 /// A backup whose files now have another tag.
@@ -269,6 +267,7 @@ mod tests {
     use crate::repository::catalog::tests::{id, plant};
     use crate::repository::catalog::{SHA256SUMS, VERIFICATION, publish};
     use crate::repository::manifest::tests::sample;
+    use crate::repository::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};
 
     pub(super) fn now() -> Timestamp {
