@@ -23,7 +23,7 @@ mod standing;
 use crate::error::{Error, Result};
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, BackupRequest, Job, PUT_GRACE, SourceDatabase, answered, connect, repeated};
-use crate::postgres::{SlotName, StreamSource};
+use crate::postgres::{Slot, SlotName, StreamSource};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Holder, Lease};
@@ -87,7 +87,11 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
     match ended? {
         RoundEnd::Made(mut report, next) => {
             report.warnings.extend(closed.err().map(|error| error.message()));
-            report.warnings.extend(unconfirmed(run, &next).await);
+            let after = answered(job, source.session.slot(slot)).await.ok().flatten();
+            report.warnings.extend(after.as_ref().and_then(|slot| unconfirmed(slot, &next)));
+            if let Some(increment) = &mut report.increment {
+                increment.slot = after;
+            }
             Ok(*report)
         }
         RoundEnd::Idle => idle(run, &start).await,
@@ -140,11 +144,14 @@ async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
         let store = primary(job)?;
         let listed = catalog::backups(store, Some(&source.session.server().database)).await?;
         let now = (job.clock)();
-        let made = catalog::find_by_event(store, &listed, BackupKind::Incremental, event, now, job.trust).await?;
-        match made {
-            Some(made) => repeated::of(job.stores, &made.id, job.trust).await.map(Some),
-            None => Ok(None),
+        // A full, if the chain was broken.
+        for kind in [BackupKind::Incremental, BackupKind::Full] {
+            let made = catalog::find_by_event(store, &listed, kind, event, now, job.trust).await?;
+            if let Some(made) = made {
+                return repeated::of(job.stores, &made.id, job.trust).await.map(Some);
+            }
         }
+        Ok(None)
     };
     job.stop.or_stop(looking).await
 }
@@ -198,10 +205,8 @@ async fn idle(run: &Run<'_>, start: &Start) -> Result<BackupReport> {
 }
 
 /// A warning if the slot is not where the increment ends, although the server was told.
-async fn unconfirmed(run: &Run<'_>, next: &Start) -> Option<String> {
-    let Run { job, source, slot, .. } = run;
-    let found = answered(job, source.session.slot(slot)).await.ok().flatten()?;
-    let confirmed = found.confirmed?;
+fn unconfirmed(slot: &Slot, next: &Start) -> Option<String> {
+    let confirmed = slot.confirmed?;
     (confirmed < next.from).then(|| {
         format!(
             "the increment ends at {}, but the slot is still at {confirmed}: the server keeps its log until the next \
