@@ -4,7 +4,10 @@
 
 mod base;
 mod broken;
+mod fit;
+mod gap;
 mod link;
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +15,10 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Figures;
 
 pub use base::{Base, Full, Moment, NotABase};
-pub use broken::{Break, Gap};
-pub use link::{Link, Run};
+pub use broken::Break;
+pub use gap::Gap;
+pub use link::Link;
+pub use run::Run;
 
 /// One backup of the database.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +68,7 @@ impl History {
         let unusable: Vec<(BackupId, NotABase)> = unusable.map(|(id, why)| (id, NotABase::Unusable(why))).collect();
         for run in &mut runs {
             for full in &fulls {
-                match Base::of(full, run) {
+                match fit::base(full, run) {
                     Ok(base) => run.bases.push(base),
                     Err(why) => run.refused.push((full.id.clone(), why)),
                 }

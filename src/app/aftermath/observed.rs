@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::job::backup::BackupReport;
+use crate::job::backup::{BackupReport, IncrementReport};
 use crate::job::verify::{Verified, VerifyReport};
 use crate::outside::metrics::{
-    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, VerificationMetrics,
+    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, SlotSpace,
+    VerificationMetrics,
 };
 use crate::repository::backup_id::BackupKind;
 use crate::repository::verification::VerificationStatus;
@@ -49,8 +50,20 @@ fn of_increment(report: &BackupReport, end: IncrementEnd, at: Timestamp) -> Obse
         at,
         database: Some(report.database.clone()),
         notifications_failed: u64::from(counts),
-        run: Run::Increment(Increment { end, slot: None }),
+        run: Run::Increment(Increment {
+            end,
+            slot: report.increment.as_ref().and_then(space),
+        }),
     }
+}
+
+/// What the server keeps for the slot, if the run has asked it.
+fn space(increment: &IncrementReport) -> Option<SlotSpace> {
+    let slot = increment.slot.as_ref()?;
+    Some(SlotSpace {
+        retained: slot.retained_bytes,
+        safe: slot.safe_bytes,
+    })
 }
 
 fn of_full(report: &BackupReport, history: &History, at: Timestamp) -> Observation {

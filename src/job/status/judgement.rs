@@ -156,7 +156,10 @@ fn of_increments(inquiry: &Inquiry<'_>, database: &DatabaseStatus, problems: &mu
         ));
     }
     if increments.window.is_none() {
-        let why = increments.no_base.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        let why = increments
+            .no_base
+            .as_ref()
+            .map_or(String::new(), |why| format!(" ({why})"));
         problems.push(format!(
             "no moment of the newest increments of database {name:?} can be restored, because no full backup can be \
              their base{why}: make one with `pgstow backup`"

@@ -162,9 +162,11 @@ pub(super) async fn look(
     let prefix = database.map_or(String::new(), database_folder);
     match store.unfinished(&prefix).await {
         Ok(unfinished) => {
-            let ours = unfinished
-                .into_iter()
-                .filter(|one| BackupId::of_key(&one.key).is_some() || one.key.ends_with("/.lease") || one.key.ends_with("/.lease-incremental"));
+            let ours = unfinished.into_iter().filter(|one| {
+                BackupId::of_key(&one.key).is_some()
+                    || one.key.ends_with("/.lease")
+                    || one.key.ends_with("/.lease-incremental")
+            });
             let uploads = ours.map(|one| UploadStatus {
                 key: one.key,
                 started: one.started,

@@ -68,9 +68,13 @@ impl NotCovered {
 
     fn hint(&self) -> Option<String> {
         match &self.why {
-            Why::NoIncrements => Some("`pgstow incremental start` begins them; until then, restore a full backup".to_owned()),
+            Why::NoIncrements => {
+                Some("`pgstow incremental start` begins them; until then, restore a full backup".to_owned())
+            }
             Why::AfterTheLast => Some("`pgstow backup --kind incremental` takes the changes up to now".to_owned()),
-            Why::NoBase(_) => Some("`pgstow backup` makes a full backup, which later moments can begin with".to_owned()),
+            Why::NoBase(_) => {
+                Some("`pgstow backup` makes a full backup, which later moments can begin with".to_owned())
+            }
             Why::TwoSources { .. } => Some("give the moment as the other kind, --to-time or --to-lsn".to_owned()),
             Why::Future { .. } | Why::BeforeTheFirst | Why::Gap(_) | Why::Unfit => None,
         }
@@ -86,9 +90,15 @@ impl fmt::Display for NotCovered {
             Why::BeforeTheFirst => write!(f, "{target} is before the first moment that can be restored exactly"),
             Why::AfterTheLast => write!(f, "{target} is after the last moment that can be restored exactly"),
             Why::Gap(gap) => write!(f, "{target} lies in a gap {gap}"),
-            Why::NoBase(None) => write!(f, "{target} cannot be restored: the increments have no full backup as their base"),
+            Why::NoBase(None) => write!(
+                f,
+                "{target} cannot be restored: the increments have no full backup as their base"
+            ),
             Why::NoBase(Some((id, why))) => {
-                write!(f, "{target} cannot be restored: {id} cannot be the base of the increments: {why}")
+                write!(
+                    f,
+                    "{target} cannot be restored: {id} cannot be the base of the increments: {why}"
+                )
             }
             Why::Unfit => write!(f, "no full backup that holds what is wanted leads to {target}"),
             Why::TwoSources { one, other } => write!(
@@ -108,7 +118,11 @@ impl fmt::Display for NotCovered {
 /// Why no run leads to the target.
 pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupId>) -> Why {
     let none = BTreeSet::new();
-    if !unfit.is_empty() && super::ways(history, target, &none).iter().any(|way| unfit.contains(&way.base.id)) {
+    if !unfit.is_empty()
+        && super::ways(history, target, &none)
+            .iter()
+            .any(|way| unfit.contains(&way.base.id))
+    {
         return Why::Unfit;
     }
     let windows: Vec<Window> = crate::repository::window::windows(history);
@@ -129,7 +143,9 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
     }
     let begins_after = |run: &Run| Window::of(run).is_some_and(|window| is_before(&window.earliest));
     if let Some(later) = history.runs().iter().position(begins_after) {
-        let gap = later.checked_sub(1).and_then(|at| history.gaps().get(at).map(ToString::to_string));
+        let gap = later
+            .checked_sub(1)
+            .and_then(|at| history.gaps().get(at).map(ToString::to_string));
         return gap.map_or(Why::BeforeTheFirst, Why::Gap);
     }
     match history.runs().iter().any(|run| holds(run, target)) {

@@ -162,10 +162,7 @@ fn with_nothing_set_everything_has_a_default() {
     assert!(matches!(settings.source(), CredentialSource::None));
     assert_eq!(settings.stores, [StoreUrl::Folder(place.path("backups"))]);
     noted(&settings, "./backups");
-    assert_eq!(
-        settings.retention,
-        Retention::of(Policy::Days(30))
-    );
+    assert_eq!(settings.retention, Retention::of(Policy::Days(30)));
     assert_eq!(settings.compression, Compression::Auto);
     assert_eq!(settings.format, Format::Custom);
     assert_eq!((settings.jobs, settings.threads), (1, 3));

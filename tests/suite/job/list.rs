@@ -269,7 +269,10 @@ fn a_chain_of_a_thousand_increments_is_one_line_and_takes_seconds() {
     let table = folder.run(&["list"]).text();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 4, "{table}");
-    assert!(lines[1].starts_with(&format!("{} to ", chain[0])) && lines[1].contains("1000 increments"), "{table}");
+    assert!(
+        lines[1].starts_with(&format!("{} to ", chain[0])) && lines[1].contains("1000 increments"),
+        "{table}"
+    );
     assert!(lines[2].contains("any moment from "), "{table}");
     assert!(lines[3].starts_with(&base), "{table}");
 
@@ -291,14 +294,26 @@ fn a_missing_increment_makes_two_lines_of_a_chain_and_no_moment_behind_it_is_pro
     let (report, _) = folder.json(&["list"]);
     let chains = report["chains"].as_array().unwrap();
     assert_eq!(chains.len(), 2, "{report:#}");
-    assert_eq!((&chains[0]["last"], &chains[1]["first"]), (&json!(chain[1]), &json!(chain[3])));
-    assert!(chains[0]["window"].is_object() && chains[1]["window"].is_null(), "{report:#}");
+    assert_eq!(
+        (&chains[0]["last"], &chains[1]["first"]),
+        (&json!(chain[1]), &json!(chain[3]))
+    );
+    assert!(
+        chains[0]["window"].is_object() && chains[1]["window"].is_null(),
+        "{report:#}"
+    );
     let table = folder.run(&["list"]).text();
-    assert!(table.contains(&format!("after a gap between {} and {}", chain[1], chain[3])), "{table}");
+    assert!(
+        table.contains(&format!("after a gap between {} and {}", chain[1], chain[3])),
+        "{table}"
+    );
     assert!(table.contains("no moment of it can be restored"), "{table}");
     let (report, code) = folder.json(&["status"]);
     let told = report["problems"].to_string();
     assert_eq!(code, 1);
-    assert!(told.contains("no moment of the newest increments") && told.contains(&base), "{told}");
+    assert!(
+        told.contains("no moment of the newest increments") && told.contains(&base),
+        "{told}"
+    );
     assert!(told.contains("no moment can be restored between"), "{told}");
 }

@@ -408,7 +408,9 @@ fn a_dry_run_says_why_each_increment_stays_or_goes() {
     const DAY: i64 = 24 * 60;
     let folder = Folder::new();
     let chain = folder.plant_chain("shop", DAY / 2, 30);
-    let fulls: Vec<String> = (0..15).map(|day| folder.plant_base("shop", day * DAY + 30, "daily")).collect();
+    let fulls: Vec<String> = (0..15)
+        .map(|day| folder.plant_base("shop", day * DAY + 30, "daily"))
+        .collect();
     let (report, code) = folder.json(&["prune", "--dry-run", "--retention", "9d"]);
     assert_eq!(code, 0);
     let of = |id: &str| {

@@ -352,7 +352,10 @@ fn the_moments_that_can_be_restored_are_shown_and_increments_that_stopped_are_a_
     assert_eq!(of["last_good"]["id"], json!(base));
     assert!(of["increments"]["window"].is_object(), "{of:#}");
     let shown = folder.run(&["status"]).text();
-    assert!(shown.contains("  any moment   from ") && shown.contains("any moment of 7d"), "{shown}");
+    assert!(
+        shown.contains("  any moment   from ") && shown.contains("any moment of 7d"),
+        "{shown}"
+    );
 
     let folder = Folder::new();
     folder.plant_increment("shop", (400, 300), true);
@@ -361,6 +364,15 @@ fn the_moments_that_can_be_restored_are_shown_and_increments_that_stopped_are_a_
     assert_eq!(code, 1);
     let told = problems(&report);
     assert!(told.contains("end 5 h ago, more than 2 h"), "{told}");
-    let patient = folder.command(&["status", "--json"]).env("BACKUP_INCREMENTAL_MAX_AGE", "6h").output().unwrap();
-    assert_eq!(patient.status.code(), Some(0), "{}", String::from_utf8_lossy(&patient.stdout));
+    let patient = folder
+        .command(&["status", "--json"])
+        .env("BACKUP_INCREMENTAL_MAX_AGE", "6h")
+        .output()
+        .unwrap();
+    assert_eq!(
+        patient.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&patient.stdout)
+    );
 }
