@@ -84,6 +84,8 @@ pub struct Settings {
     pub retention: Retention,
     /// How old the last good backup may be before `status` says that a person has to act.
     pub max_age: Duration,
+    /// The same for the newest increment, of a database that has some.
+    pub incremental_max_age: Duration,
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,
@@ -94,6 +96,8 @@ pub struct Settings {
     pub threads: usize,
     /// How much memory a backup may use, divided by purpose.
     pub memory: Shares,
+    /// The memory of this task, if that is known.
+    pub task_memory: Option<u64>,
     /// How many bytes per second a backup may read from the database.
     pub max_rate: Option<u64>,
     pub nice: Option<Nice>,

@@ -7,20 +7,26 @@ mod help;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
-    is_event_id, manifest_digest,
+    AskedMoment, BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest,
+    check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{self, NoKind};
+use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
 use actions::{Action, RetentionAction};
+
+/// How often `--follow` makes an increment, if `--every` does not say so, and the limits of that.
+const PACE: Duration = Duration::from_secs(60);
+const LEAST_PACE: Duration = Duration::from_secs(5);
+const MOST_PACE: Duration = Duration::from_hours(24);
 
 /// What to do for a command line.
 #[derive(Debug)]
@@ -116,6 +122,9 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             all: _,
             since,
             drill,
+            chain,
+            to_time,
+            to_lsn,
             database,
             expect_manifest,
         } => Command::Verify(VerifyRequest {
@@ -131,6 +140,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             },
             database,
             drill,
+            moment: asked_moment(to_time, to_lsn)?,
+            chain,
             expect_manifest: digest(expect_manifest)?,
         }),
         Action::Doctor => Command::Doctor,
@@ -158,16 +169,13 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             no_subscriptions,
             exclude,
             to_time,
+            to_lsn,
+            allow_partial,
             dry_run,
             expect_manifest,
             database,
         } => {
-            if to_time.is_some() {
-                return Err(Error::config(
-                    "--to-time: recovery to a point in time needs incremental backups, which are not in this version",
-                )
-                .hint("restore the newest full backup before that time"));
-            }
+            let moment = asked_moment(to_time, to_lsn)?;
             check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
             Command::Restore(RestoreRequest {
@@ -193,12 +201,16 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                 no_publications,
                 no_subscriptions,
                 exclude,
+                moment,
+                allow_partial,
                 dry_run,
                 expect_manifest: digest(expect_manifest)?,
             })
         }
         Action::Backup {
             kind,
+            follow,
+            every,
             trigger,
             event_id,
             database,
@@ -206,7 +218,15 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             let database = named(database)?;
             // It counts as a flag, so it wins over the other settings.
             flags.extend(database.clone().map(|name| ("DB_NAME", vec![name])));
-            backup(&kind, &trigger, event_id, database)?
+            let kind = backup_kind(&kind)?;
+            let every = follow.then(|| pace(kind, every.as_deref())).transpose()?;
+            Command::Backup(BackupRequest {
+                kind,
+                every,
+                trigger: backup_trigger(&trigger)?,
+                event_id: checked_event(event_id, every)?,
+                database,
+            })
         }
         Action::List { database } => Command::List {
             database: named(database)?,
@@ -282,8 +302,8 @@ fn older_word(error: &clap::Error) -> Option<Error> {
 fn older_command(word: &str) -> Option<Error> {
     let hint = match word {
         "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
-        "incremental" | "incr" | "incremental-backup" => {
-            "incremental backups are not in this version: `pgstow backup` makes a full one"
+        "incremental" | "incr" | "incremental-backup" | "backup-incremental" => {
+            "an increment is made by `pgstow backup --kind incremental`, after `pgstow incremental start`"
         }
         "start-scheduler" | "scheduler" | "serve" | "start" => {
             "this version has no scheduler of its own: let cron, a systemd timer, a Kubernetes CronJob or EventBridge run \
@@ -318,37 +338,48 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
         .collect()
 }
 
-fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
-    match kind.parse() {
-        Ok(backup_id::BackupKind::Full) => {}
-        Ok(backup_id::BackupKind::Incremental) => {
-            return Err(
-                Error::config("--kind incremental: incremental backups are not in this version")
-                    .hint("make a full backup: --kind full"),
-            );
-        }
-        Err(NoKind) => return Err(Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full")),
+fn backup_kind(kind: &str) -> Result<BackupKind> {
+    kind.parse().map_err(|NoKind| {
+        Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full or incremental")
+    })
+}
+
+/// How often `--follow` makes an increment.
+fn pace(kind: BackupKind, every: Option<&str>) -> Result<Duration> {
+    if kind != BackupKind::Incremental {
+        return Err(Error::config("--follow is for increments, but --kind incremental is not given")
+            .hint("give `--kind incremental --follow`, or leave --follow out"));
     }
-    let trigger = match trigger.parse() {
-        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => known,
-        Ok(Trigger::Api) | Err(NoTrigger) => {
-            return Err(Error::config(format!(
-                "--trigger: {trigger:?} is not schedule, manual or cli"
-            )));
-        }
-    };
-    if let Some(id) = &event_id
-        && !is_event_id(id)
-    {
+    let Some(text) = every else { return Ok(PACE) };
+    let span = parse_span(text).and_then(|span| Duration::try_from(span).ok());
+    match span {
+        Some(span) if (LEAST_PACE..=MOST_PACE).contains(&span) => Ok(span),
+        Some(_) => Err(Error::config(format!("--every: {text:?} is not between 5s and 1d"))
+            .hint("60s is usual: as much as that can be lost with the server")),
+        None => Err(Error::config(format!("--every: {text:?} is no span of time")).hint("give one such as 60s or 5m")),
+    }
+}
+
+fn backup_trigger(trigger: &str) -> Result<Trigger> {
+    match trigger.parse() {
+        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => Ok(known),
+        Ok(Trigger::Api) | Err(NoTrigger) => Err(Error::config(format!(
+            "--trigger: {trigger:?} is not schedule, manual or cli"
+        ))),
+    }
+}
+
+fn checked_event(id: Option<String>, every: Option<Duration>) -> Result<Option<String>> {
+    let Some(id) = id else { return Ok(None) };
+    if !is_event_id(&id) {
         return Err(Error::config(
             "--event-id: expected 1 to 256 printable ASCII characters",
         ));
     }
-    Ok(Command::Backup(BackupRequest {
-        trigger,
-        event_id,
-        database,
-    }))
+    if every.is_some() {
+        return Err(Error::config("--event-id names one backup, but --follow makes many").hint("leave one of them out"));
+    }
+    Ok(Some(id))
 }
 
 fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {
@@ -365,6 +396,14 @@ fn named(database: Option<String>) -> Result<Option<String>> {
         return Err(Error::config("--database: the name is empty"));
     }
     Ok(database)
+}
+
+fn asked_moment(to_time: Option<String>, to_lsn: Option<String>) -> Result<Option<AskedMoment>> {
+    match (to_time, to_lsn) {
+        (Some(time), _) => AskedMoment::at(&time, Timestamp::now()).map(Some),
+        (None, Some(lsn)) => AskedMoment::after(&lsn).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// clap accepts this, because the `--all` that `--since` needs conflicts with the backup.

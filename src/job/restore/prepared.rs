@@ -13,6 +13,7 @@ use super::report::{RestoreReport, RestoreStatus};
 use super::rows::Backup;
 use super::{Job, database, globals, script};
 use crate::format::archive::{BlockContent, Item, TocEntry};
+use crate::job::moment::MomentReport;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Psql, RestoreProgram};
 use crate::repository::catalog::Located;
@@ -60,6 +61,8 @@ pub(super) struct Archive {
     pub into: Option<Copies>,
     /// Whether the whole restore is one transaction.
     pub together: bool,
+    /// The moment to which its rows are brought.
+    pub moment: Option<MomentReport>,
     pub warnings: Vec<String>,
 }
 
@@ -144,6 +147,7 @@ impl Prepared {
             left_out: Vec::new(),
             already_there: Vec::new(),
             copies: Vec::new(),
+            moment: None,
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             said: self.said.clone(),
@@ -154,6 +158,7 @@ impl Prepared {
         };
         if let BackupData::Archive(archive) = &self.source {
             report.pg_restore.clone_from(&archive.pg_restore.version);
+            report.moment.clone_from(&archive.moment);
             let names: HashSet<(&str, &str)> = self
                 .failed
                 .iter()
@@ -163,9 +168,9 @@ impl Prepared {
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}
-                    BlockContent::Table { rows } => {
+                    BlockContent::Table { .. } => {
                         report.tables += 1;
-                        report.rows += rows;
+                        report.rows += archive.stored.rows(index).unwrap_or_default();
                     }
                     BlockContent::LargeObjects { count } => report.large_objects += count,
                 }
