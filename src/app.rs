@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
+use crate::job::incremental;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
@@ -174,6 +175,7 @@ impl App {
                 };
                 prune::run(&job, &request).await.map(Report::Prune)
             }
+            Command::Incremental(request) => self.incremental(&request, stop, observer).await,
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);
                 made.await.map(Report::Keygen)
@@ -241,10 +243,7 @@ impl App {
 
     async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         let Some(credentials) = &self.credentials else {
-            return Err(
-                Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
-                    .hint("give --database-url postgresql://user@host/database, or --secret-id"),
-            );
+            return Err(no_database());
         };
         let signer = stop.or_stop(self.keyring.signer()).await?;
         let job = backup::Job {
@@ -267,6 +266,50 @@ impl App {
             }
             Err(error) => self.hand_over(request, error, stop).await,
         }
+    }
+
+    async fn incremental(
+        &self,
+        request: &IncrementalRequest,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(no_database());
+        };
+        // A stop needs neither keys nor stores.
+        let trust = match request {
+            IncrementalRequest::Stop { .. } => None,
+            _ => Some(self.trust(stop).await?),
+        };
+        let signer = match request {
+            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
+            _ => None,
+        };
+        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
+        let backup = trust_of_backup.as_ref().map(|trust| backup::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            signer,
+            trust,
+            clock: self.clock,
+            host: &self.host,
+            stop,
+            observer,
+        });
+        let job = incremental::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            trust,
+            backup: backup.as_ref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        let done = incremental::run(&job, request).await;
+        done.map(|report| Report::Incremental(Box::new(report)))
     }
 
     /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how
@@ -324,6 +367,11 @@ impl App {
             observer,
         }
     }
+}
+
+fn no_database() -> Error {
+    Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
+        .hint("give --database-url postgresql://user@host/database, or --secret-id")
 }
 
 /// In milliseconds: people do not need more, and some readers of JSON do not accept more.

@@ -4,6 +4,7 @@ pub mod backup;
 mod doctor;
 mod download;
 mod drill;
+mod incremental;
 mod list;
 mod prune;
 pub mod restore;

@@ -13,14 +13,14 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
+    BackupRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
     is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{self, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
-use actions::{Action, RetentionAction};
+use actions::{Action, IncrementalAction, RetentionAction};
 
 /// What to do for a command line.
 #[derive(Debug)]
@@ -249,6 +249,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         Action::Retention {
             action: RetentionAction::Apply,
         } => Command::RetentionApply,
+        Action::Incremental { action } => Command::Incremental(incremental(action)?),
         Action::Keygen { file } => Command::Keygen { file },
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
     };
@@ -349,6 +350,20 @@ fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<
         event_id,
         database,
     }))
+}
+
+fn incremental(action: IncrementalAction) -> Result<IncrementalRequest> {
+    Ok(match action {
+        IncrementalAction::Start {
+            accept_unbounded_wal,
+            print_sql,
+        } => IncrementalRequest::Start {
+            accept_unbounded_wal,
+            print_sql,
+        },
+        IncrementalAction::Stop { slot } => IncrementalRequest::stop(slot.as_deref())?,
+        IncrementalAction::Status => IncrementalRequest::Status,
+    })
 }
 
 fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {
