@@ -100,7 +100,11 @@ fn changes() -> Result<(Vec<u8>, Index), Box<dyn Error>> {
         let first = seed % (ROWS / 2 - 100);
         for id in first..first + 100 {
             let mut message = change(b'U');
-            tuple(b'N', &[Some(&id.to_string()), Some(&number.to_string()), Some(&pad(id))], &mut message);
+            tuple(
+                b'N',
+                &[Some(&id.to_string()), Some(&number.to_string()), Some(&pad(id))],
+                &mut message,
+            );
             push(&mut writer, &message)?;
         }
         for id in 0..30 {
@@ -126,7 +130,13 @@ fn changes() -> Result<(Vec<u8>, Index), Box<dyn Error>> {
 fn measured(what: &str, file: &[u8], index: &Arc<Index>, budget: u64, base: &[u8]) -> Result<(), Box<dyn Error>> {
     let memory = Arc::new(Memory::new(budget, tempfile::tempfile));
     let columns = Some([&b"id"[..], b"k", b"pad"].map(<[u8]>::to_vec).to_vec());
-    let bases = BTreeMap::from([(RELID, Base { columns, ..Base::default() })]);
+    let bases = BTreeMap::from([(
+        RELID,
+        Base {
+            columns,
+            ..Base::default()
+        },
+    )]);
     let mut fold = Fold::new(bases, None, Arc::clone(&memory));
     let began = Instant::now();
     let mut reader = Reader::new(&file[Head::LENGTH..], Lsn(0), Arc::clone(index), Selection::default())?;
@@ -137,9 +147,15 @@ fn measured(what: &str, file: &[u8], index: &Arc<Index>, budget: u64, base: &[u8
     }
     let seconds = began.elapsed().as_secs_f64();
     let count = fold.changes() as f64;
-    println!("{what:<28} {:>10.0} changes/s, {} MB in the file", count / seconds, memory.spilled() >> 20);
+    println!(
+        "{what:<28} {:>10.0} changes/s, {} MB in the file",
+        count / seconds,
+        memory.spilled() >> 20
+    );
     let mut changed = fold.finish();
-    let Some(table) = changed.remove(&RELID) else { return Ok(()) };
+    let Some(table) = changed.remove(&RELID) else {
+        return Ok(());
+    };
     let mut rewriter = Rewriter::new(table.net);
     let began = Instant::now();
     let mut out = Vec::new();
@@ -154,12 +170,17 @@ fn measured(what: &str, file: &[u8], index: &Arc<Index>, budget: u64, base: &[u8
         Ok(())
     })?;
     let seconds = began.elapsed().as_secs_f64();
-    println!("{what:<28} {:>10.0} rows/s rewritten, {rows} rows", f64::from(ROWS) / seconds);
+    println!(
+        "{what:<28} {:>10.0} rows/s rewritten, {rows} rows",
+        f64::from(ROWS) / seconds
+    );
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let base: String = (0..ROWS).map(|id| format!("{id}\t{}\t{}\n", id % 1000, pad(id))).collect();
+    let base: String = (0..ROWS)
+        .map(|id| format!("{id}\t{}\t{}\n", id % 1000, pad(id)))
+        .collect();
     let (file, index) = changes()?;
     let index = Arc::new(index);
     measured("in memory", &file, &index, 4 << 30, base.as_bytes())?;

@@ -46,19 +46,45 @@ pub enum Message<'a> {
     Begin(Begin),
     Commit(Commit),
     /// The transaction came to this server by replication.
-    Origin { commit: Lsn, name: &'a [u8] },
+    Origin {
+        commit: Lsn,
+        name: &'a [u8],
+    },
     /// Describes a table. It comes before the first change of the table, and again when its definition may have
     /// changed.
     Relation(Relation),
     /// Describes a type that is not built in.
-    Type { oid: u32, schema: &'a [u8], name: &'a [u8] },
-    Insert { relid: u32, new: Tuple<'a> },
+    Type {
+        oid: u32,
+        schema: &'a [u8],
+        name: &'a [u8],
+    },
+    Insert {
+        relid: u32,
+        new: Tuple<'a>,
+    },
     /// `old` is there if the replica identity is `full`, or if a column of the identity was changed or is stored apart.
-    Update { relid: u32, old: Option<Old<'a>>, new: Tuple<'a> },
-    Delete { relid: u32, old: Old<'a> },
-    Truncate { relids: Relids<'a>, cascade: bool, restart_identity: bool },
+    Update {
+        relid: u32,
+        old: Option<Old<'a>>,
+        new: Tuple<'a>,
+    },
+    Delete {
+        relid: u32,
+        old: Old<'a>,
+    },
+    Truncate {
+        relids: Relids<'a>,
+        cascade: bool,
+        restart_identity: bool,
+    },
     /// Of `pg_logical_emit_message`. One that is not transactional may come between transactions.
-    Logical { transactional: bool, lsn: Lsn, prefix: &'a [u8], content: &'a [u8] },
+    Logical {
+        transactional: bool,
+        lsn: Lsn,
+        prefix: &'a [u8],
+        content: &'a [u8],
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -287,7 +287,15 @@ async fn make(
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = transfer::run(job, reader, (job.settings.format, viewed.codec()), uploads, lease, &throttle).await;
+    let passed = transfer::run(
+        job,
+        reader,
+        (job.settings.format, viewed.codec()),
+        uploads,
+        lease,
+        &throttle,
+    )
+    .await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
@@ -366,7 +374,11 @@ pub(in crate::job) async fn answered<T>(job: &Job<'_>, question: impl Future<Out
     answered_within(job, job.settings.postgres.stall, question).await
 }
 
-pub(in crate::job) async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered_within<T>(
+    job: &Job<'_>,
+    limit: Duration,
+    question: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());

@@ -112,7 +112,11 @@ async fn run_once(job: &Job<'_>, located: &Located, way: Option<Way>) -> Result<
         other_major: (source_major != programs.major).then_some((source_major, programs.major)),
     };
     let drilled = match room(&server, &located.manifest) {
-        Ok(()) => match job.stop.or_stop(drill(job, (located, way), &witness, programs.major)).await {
+        Ok(()) => match job
+            .stop
+            .or_stop(drill(job, (located, way), &witness, programs.major))
+            .await
+        {
             Ok(report) => Ok(report),
             Err(error) => Err(witness.not_carried_out(error).await),
         },
@@ -236,7 +240,9 @@ async fn brought_forward(
     let blocks: Vec<usize> = (0..archive.head.data.len()).collect();
     let mut report = prepared.report(prepared.not_exact(&archive, &blocks, true));
     let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
-    prepared.bring_forward(&mut archive, &blocks, &memory, &mut report).await?;
+    prepared
+        .bring_forward(&mut archive, &blocks, &memory, &mut report)
+        .await?;
     Ok((archive, Some(report)))
 }
 

@@ -69,7 +69,13 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
 
 /// One increment under the lease.
 async fn once(run: &Run<'_>) -> Result<BackupReport> {
-    let Run { job, request, source, slot, .. } = run;
+    let Run {
+        job,
+        request,
+        source,
+        slot,
+        ..
+    } = run;
     if let Some(made) = made_for_event(run).await? {
         return Ok(made);
     }
@@ -88,7 +94,9 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
         RoundEnd::Made(mut report, next) => {
             report.warnings.extend(closed.err().map(|error| error.message()));
             let after = answered(job, source.session.slot(slot)).await.ok().flatten();
-            report.warnings.extend(after.as_ref().and_then(|slot| unconfirmed(slot, &next)));
+            report
+                .warnings
+                .extend(after.as_ref().and_then(|slot| unconfirmed(slot, &next)));
             if let Some(increment) = &mut report.increment {
                 increment.slot = after;
             }
@@ -108,8 +116,10 @@ enum Begin {
 async fn open(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {
     let source = connect(job, request).await?;
     if source.session.server().in_recovery {
-        return Err(Error::config("the server is a standby: increments are read from its primary")
-            .hint("give the primary's address; full backups can be made of a standby"));
+        return Err(
+            Error::config("the server is a standby: increments are read from its primary")
+                .hint("give the primary's address; full backups can be made of a standby"),
+        );
     }
     if let Some(signer) = job.signer {
         signer.probe().await?;
@@ -138,8 +148,12 @@ async fn acquire(job: &Job<'_>, source: &SourceDatabase) -> Result<Acquired> {
 }
 
 async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
-    let Run { job, request, source, .. } = run;
-    let Some(event) = &request.event_id else { return Ok(None) };
+    let Run {
+        job, request, source, ..
+    } = run;
+    let Some(event) = &request.event_id else {
+        return Ok(None);
+    };
     let looking = async {
         let store = primary(job)?;
         let listed = catalog::backups(store, Some(&source.session.server().database)).await?;
@@ -183,9 +197,7 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
     };
     Ok(match standing::standing(held, slot, &now)? {
         Standing::GoesOn(last) => Begin::At(Box::new(Start::after(last))),
-        Standing::Begins { from, settled, full } => {
-            Begin::At(Box::new(Start::first(slot.slot(), from, settled, full)))
-        }
+        Standing::Begins { from, settled, full } => Begin::At(Box::new(Start::first(slot.slot(), from, settled, full))),
         Standing::Broken { why, needs_slot } => Begin::Anew { why, needs_slot },
     })
 }

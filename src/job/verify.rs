@@ -31,8 +31,8 @@ use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
 pub use crate::repository::verification::Finding;
-pub use report::{Verified, VerifyReport};
 pub use chain::{ChainFinding, ChainProof, Proving, prove};
+pub use report::{Verified, VerifyReport};
 use request::Proofs;
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;

@@ -268,8 +268,10 @@ fn question() -> String {
     sum(&mut question, "pg_catalog.pg_publication x", WHOLE, ours);
     let from = "pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication x ON x.oid = r.prpubid";
     sum(&mut question, from, "r::pg_catalog.text", ours);
-    let subscription = "pg_catalog.concat_ws('|', x.oid, x.subname, x.subowner, x.subenabled, x.subpublications::pg_catalog.text)";
-    let here = "x.subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
+    let subscription =
+        "pg_catalog.concat_ws('|', x.oid, x.subname, x.subowner, x.subenabled, x.subpublications::pg_catalog.text)";
+    let here =
+        "x.subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
     sum(&mut question, "pg_catalog.pg_subscription x", subscription, here);
     question.push(')');
     question

@@ -184,12 +184,7 @@ async fn lock_all(wire: &mut Wire, lock_wait: Duration, chosen: &Chosen) -> Resu
 
 /// Locks the tables that are new or renamed since the list was made; names a table that the snapshot can no longer
 /// see correctly.
-async fn rest(
-    wire: &mut Wire,
-    known_before: &Known,
-    lock_wait: Duration,
-    chosen: &Chosen,
-) -> Result<Option<String>> {
+async fn rest(wire: &mut Wire, known_before: &Known, lock_wait: Duration, chosen: &Chosen) -> Result<Option<String>> {
     let tables = list(wire, chosen).await?;
     let new = tables.iter().filter(|row| !known_before.contains(&known(row)));
     match lock(wire, new, lock_wait).await? {

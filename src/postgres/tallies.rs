@@ -24,8 +24,7 @@ impl Session {
         let rows = self.client.query(question, &[&oids]).await.map_err(failed)?;
         let mut counts = BTreeMap::new();
         for row in rows {
-            let (oid, count): (u32, Option<i64>) =
-                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            let (oid, count): (u32, Option<i64>) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
             counts.insert(oid, count.and_then(|count| count.try_into().ok()).unwrap_or_default());
         }
         Ok(counts)

@@ -221,7 +221,13 @@ impl Lease {
         )))
     }
 
-    fn hold(store: Arc<dyn Store>, (database, kind): (&str, BackupKind), ttl: Duration, clock: Clock, held: Held) -> Self {
+    fn hold(
+        store: Arc<dyn Store>,
+        (database, kind): (&str, BackupKind),
+        ttl: Duration,
+        clock: Clock,
+        held: Held,
+    ) -> Self {
         let shared = Arc::new(Shared {
             store,
             database: database.to_owned(),
@@ -454,12 +460,7 @@ enum Found {
 }
 
 /// Fails with `BUSY` if another run holds the lease.
-async fn find(
-    store: &dyn Store,
-    (database, kind): (&str, BackupKind),
-    run: &str,
-    clock: Clock,
-) -> Result<Found> {
+async fn find(store: &dyn Store, (database, kind): (&str, BackupKind), run: &str, clock: Clock) -> Result<Found> {
     let key = lease_key_of(database, kind);
     let there = store
         .get(&key)

@@ -55,7 +55,10 @@ impl StoredChanges {
         })?;
         let index = Index::parse(index, file.bytes).map_err(|error| wrong(&key, &error.to_string()))?;
         if index.to != stream.to {
-            let what = format!("its index says that it ends at {}, the manifest {}", index.to, stream.to);
+            let what = format!(
+                "its index says that it ends at {}, the manifest {}",
+                index.to, stream.to
+            );
             return Err(wrong(&key, &what));
         }
         if index.times() != stream.index.earliest.zip(stream.index.latest) {

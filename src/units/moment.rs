@@ -68,7 +68,10 @@ fn date(text: &str) -> Option<Date> {
 }
 
 fn time_of_day(text: &str) -> Option<Time> {
-    let fits = text.contains(':') && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
+    let fits = text.contains(':')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b':' | b'.'));
     text.parse().ok().filter(|_| fits)
 }
 
@@ -147,7 +150,17 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_time() {
-        for text in ["", "yesterday", "25:00", "14", "2025-13-01", "2025-01-31T", "1738328579", "-1", "14:02 Z"] {
+        for text in [
+            "",
+            "yesterday",
+            "25:00",
+            "14",
+            "2025-13-01",
+            "2025-01-31T",
+            "1738328579",
+            "-1",
+            "14:02 Z",
+        ] {
             assert_eq!(read(text), Err(NoMoment::Shape), "{text:?}");
         }
     }

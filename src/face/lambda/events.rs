@@ -82,7 +82,18 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("list", &["database"]),
     ("status", &["database"]),
     ("doctor", &[]),
-    ("verify", &["backup", "database", "drill", "chain", "to_time", "to_lsn", "expect_manifest"]),
+    (
+        "verify",
+        &[
+            "backup",
+            "database",
+            "drill",
+            "chain",
+            "to_time",
+            "to_lsn",
+            "expect_manifest",
+        ],
+    ),
     (
         "restore",
         &[

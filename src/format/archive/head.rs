@@ -173,11 +173,17 @@ impl Head {
     ) -> Result<Head, ArchiveError> {
         let entries = self.read_entries()?;
         let is_after = |(_, details): &&(TocEntry, Details)| details.section == POST_DATA;
-        let middle = entries.iter().find(is_after).map_or(self.bytes.len(), |(_, details)| details.begins_at);
+        let middle = entries
+            .iter()
+            .find(is_after)
+            .map_or(self.bytes.len(), |(_, details)| details.begins_at);
         let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
         for (entry, details) in &entries {
             let texts = [(&details.definition_at, definitions), (&details.copy_at, statements)];
-            for (place, text) in texts.into_iter().filter_map(|(place, all)| Some((place, all.get(&entry.dump_id)?))) {
+            for (place, text) in texts
+                .into_iter()
+                .filter_map(|(place, all)| Some((place, all.get(&entry.dump_id)?)))
+            {
                 let mut written = Vec::with_capacity(text.len() + 5);
                 encode_int(text.len() as i64, self.int_size, &mut written);
                 written.extend_from_slice(text);
@@ -186,7 +192,9 @@ impl Head {
         }
         for (at, is_of_rows) in [(middle, true), (self.bytes.len(), false)] {
             let mut written = Vec::new();
-            let added = additions.iter().filter(|addition| (addition.section == DATA) == is_of_rows);
+            let added = additions
+                .iter()
+                .filter(|addition| (addition.section == DATA) == is_of_rows);
             added.for_each(|addition| addition.write(self.form(), &mut written));
             edits.push((at..at, written));
         }

@@ -19,7 +19,9 @@ pub fn check(mut source: impl Read, head: &Head, index: Index) -> Result<Summary
     let mut begin = [0; Head::LENGTH];
     source.read_exact(&mut begin)?;
     if Head::parse(&begin)? != *head {
-        return Err(ChangesError::Head("is of another stream or span than the manifest says"));
+        return Err(ChangesError::Head(
+            "is of another stream or span than the manifest says",
+        ));
     }
     let index = Arc::new(index);
     let mut track = Track::new(head.from);

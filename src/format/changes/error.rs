@@ -24,11 +24,7 @@ pub enum ChangesError {
         why: PgoutputError,
     },
     #[error("a message in its frame {frame}, after {after}, is out of place: {why}")]
-    Misplaced {
-        frame: usize,
-        after: Lsn,
-        why: Misplaced,
-    },
+    Misplaced { frame: usize, after: Lsn, why: Misplaced },
     #[error("the index has other {what} for the frame {frame} than are in it")]
     Facts { frame: usize, what: &'static str },
     #[error("the last frame ends inside of a transaction")]

@@ -101,7 +101,9 @@ impl Index {
         let broken = ChangesError::Index;
         let body = skipped(bytes).ok_or(broken("is not whole"))?;
         let offset = file_length.checked_sub(bytes.len() as u64);
-        let offset = offset.filter(|_| bytes.len() <= limits::INDEX).ok_or(broken("is longer than can be"))?;
+        let offset = offset
+            .filter(|_| bytes.len() <= limits::INDEX)
+            .ok_or(broken("is longer than can be"))?;
         let (body, last) = body.split_last_chunk().ok_or(broken("is cut"))?;
         if u64::from_be_bytes(*last) != offset {
             return Err(broken("is not where it says"));
@@ -270,7 +272,11 @@ impl Frame {
         }
         body.extend_from_slice(&self.sha256);
         body.extend_from_slice(&self.transactions.to_be_bytes());
-        let facts = [(self.ends.is_some(), ENDS), (self.times.is_some(), TIMES), (self.inside.is_some(), INSIDE)];
+        let facts = [
+            (self.ends.is_some(), ENDS),
+            (self.times.is_some(), TIMES),
+            (self.inside.is_some(), INSIDE),
+        ];
         body.push(facts.iter().filter(|(is, _)| *is).map(|(_, fact)| fact).sum());
         let time = |time: Timestamp| microseconds_of(time).to_be_bytes();
         if let Some((first, last)) = self.ends {

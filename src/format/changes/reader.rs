@@ -110,7 +110,9 @@ impl<R: Read> Reader<R> {
         let bytes = &self.unpack.content[range];
         let message = self.parse(frame, bytes)?;
         let (transaction, relid) = match &message {
-            Message::Logical { transactional: false, .. } => (None, None),
+            Message::Logical {
+                transactional: false, ..
+            } => (None, None),
             Message::Commit(commit) => {
                 let end = Some(commit.end);
                 (transaction.map(|transaction| Transaction { end, ..transaction }), None)
@@ -154,10 +156,17 @@ impl<R: Read> Reader<R> {
         let Some(relids) = &self.selection.relids else {
             return true;
         };
-        let oid = |at: usize| bytes.get(at..at + 4).and_then(|oid| oid.try_into().ok()).map(u32::from_be_bytes);
+        let oid = |at: usize| {
+            bytes
+                .get(at..at + 4)
+                .and_then(|oid| oid.try_into().ok())
+                .map(u32::from_be_bytes)
+        };
         match bytes.first() {
             Some(b'I' | b'U' | b'D') => oid(1).is_none_or(|oid| relids.contains(&oid)),
-            Some(b'T') => (6..bytes.len()).step_by(4).any(|at| oid(at).is_none_or(|oid| relids.contains(&oid))),
+            Some(b'T') => (6..bytes.len())
+                .step_by(4)
+                .any(|at| oid(at).is_none_or(|oid| relids.contains(&oid))),
             _ => true,
         }
     }

@@ -93,13 +93,19 @@ impl Track {
                 self.open = Some(Transaction::of(begin));
                 return Ok(());
             }
-            Message::Logical { transactional: false, .. } => return Ok(()),
+            Message::Logical {
+                transactional: false, ..
+            } => return Ok(()),
             _ if self.open.is_none() => return Err(Misplaced::Outside),
             Message::Commit(commit) => return self.commit(commit),
             Message::Relation(relation) => self.describe(relation.clone()),
             Message::Insert { relid, new } => self.changed(*relid, &[*new])?.inserts += 1,
             Message::Update { relid, old: None, new } => self.changed(*relid, &[*new])?.updates += 1,
-            Message::Update { relid, old: Some(old), new } => {
+            Message::Update {
+                relid,
+                old: Some(old),
+                new,
+            } => {
                 self.changed(*relid, &[old.tuple(), *new])?.updates += 1;
             }
             Message::Delete { relid, old } => self.changed(*relid, &[old.tuple()])?.deletes += 1,

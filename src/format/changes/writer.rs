@@ -46,7 +46,9 @@ impl Writer {
     /// does not follow the messages before, is an error: nothing more can be written then.
     pub fn push(&mut self, message: &[u8]) -> Result<Option<Vec<u8>>, ChangesError> {
         let (frame, after) = (self.index.frames(), self.track.position);
-        let length = u32::try_from(message.len()).ok().filter(|_| message.len() <= limits::MESSAGE);
+        let length = u32::try_from(message.len())
+            .ok()
+            .filter(|_| message.len() <= limits::MESSAGE);
         let length = length.ok_or(ChangesError::Frame {
             frame,
             why: "would have a longer message than a server sends",

@@ -24,9 +24,11 @@ impl From<FoldError> for Error {
             FoldError::Memory(_) => Error::new(Code::RestoreErr, error.to_string()).hint(
                 "give pgstow more memory (BACKUP_MEMORY); or restore the tables one after the other with --table",
             ),
-            FoldError::Io(source) => {
-                Error::new(Code::Enospc, "the file in TMPDIR for changed rows cannot be written or read").source(source)
-            }
+            FoldError::Io(source) => Error::new(
+                Code::Enospc,
+                "the file in TMPDIR for changed rows cannot be written or read",
+            )
+            .source(source),
             told => Error::new(Code::Integrity, told.to_string()),
         }
     }

@@ -40,7 +40,9 @@ pub(super) enum Image {
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("budget", &self.budget).finish_non_exhaustive()
+        f.debug_struct("Memory")
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
     }
 }
 

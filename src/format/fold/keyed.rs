@@ -165,13 +165,21 @@ impl Keyed {
         // Two look-ups only for a new key: most keys of a busy table come more than once.
         if let Some(slot) = self.slots.get_mut(key) {
             if slot.now != NONE {
-                return Err(FoldError::Changes("a key that a row has is given to another row".into()));
+                return Err(FoldError::Changes(
+                    "a key that a row has is given to another row".into(),
+                ));
             }
             slot.now = number;
             return Ok(());
         }
         memory.take_key(key)?;
-        self.slots.insert(key.into(), Slot { base: NONE, now: number });
+        self.slots.insert(
+            key.into(),
+            Slot {
+                base: NONE,
+                now: number,
+            },
+        );
         Ok(())
     }
 
@@ -215,7 +223,9 @@ impl Keyed {
 
     /// The rows that are there and not in the base. Places that were given back have no row.
     pub fn added(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| !entry.from_base && entry.row.is_some())
+        self.entries
+            .iter()
+            .filter(|entry| !entry.from_base && entry.row.is_some())
     }
 
     pub fn of_base(&self) -> impl Iterator<Item = &Entry> {

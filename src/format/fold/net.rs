@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::FoldError;
 use super::images::{Image, Memory};
 use super::keyed::Keyed;
 use super::text::{self, Written};
 use super::whole::Whole;
-use super::FoldError;
 use crate::format::pgoutput::Value;
 
 /// How the changes of a table say which row they mean.

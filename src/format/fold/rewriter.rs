@@ -70,7 +70,9 @@ impl Rewriter {
         match keyed.meet(&self.key) {
             Met::Untouched => self.put(line, out),
             Met::Added => {
-                return Err(FoldError::Base("a row that was added later is in the backup already".into()));
+                return Err(FoldError::Base(
+                    "a row that was added later is in the backup already".into(),
+                ));
             }
             Met::Changed(number, entry) => {
                 if std::mem::replace(&mut self.met[number as usize], true) {

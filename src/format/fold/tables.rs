@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::FoldError;
 use super::horizon::Horizon;
 use super::images::Memory;
 use super::net::{Net, RowKey, Tally};
-use super::FoldError;
 use crate::format::Lsn;
 use crate::format::changes::{Item, Transaction};
 use crate::format::pgoutput::{Identity, Message, Relation};
@@ -140,7 +140,11 @@ impl Fold {
             }
             return Ok(true);
         }
-        if self.seen_by.as_ref().is_some_and(|snapshot| !snapshot.sees(transaction.xid)) {
+        if self
+            .seen_by
+            .as_ref()
+            .is_some_and(|snapshot| !snapshot.sees(transaction.xid))
+        {
             return Ok(true);
         }
         match &item.message {
@@ -154,13 +158,15 @@ impl Fold {
             Message::Update { relid, old, new } => {
                 if let Some(net) = self.net(*relid, &transaction, item.relation) {
                     let old = old.as_ref().map(|old| old.tuple().values());
-                    net.update(old, new.values()).map_err(|error| of(item.relation, error))?;
+                    net.update(old, new.values())
+                        .map_err(|error| of(item.relation, error))?;
                     self.changes += 1;
                 }
             }
             Message::Delete { relid, old } => {
                 if let Some(net) = self.net(*relid, &transaction, item.relation) {
-                    net.delete(old.tuple().values()).map_err(|error| of(item.relation, error))?;
+                    net.delete(old.tuple().values())
+                        .map_err(|error| of(item.relation, error))?;
                     self.changes += 1;
                 }
             }
@@ -236,10 +242,15 @@ impl Shape {
         let mut keys = self.key.iter().copied().peekable();
         self.full == full
             && self.columns.len() == relation.columns.len()
-            && self.columns.iter().zip(&relation.columns).enumerate().all(|(number, ((name, type_oid), column))| {
-                let is_key = keys.next_if_eq(&number).is_some();
-                *name == column.name && *type_oid == column.type_oid && is_key == (column.is_key && !full)
-            })
+            && self
+                .columns
+                .iter()
+                .zip(&relation.columns)
+                .enumerate()
+                .all(|(number, ((name, type_oid), column))| {
+                    let is_key = keys.next_if_eq(&number).is_some();
+                    *name == column.name && *type_oid == column.type_oid && is_key == (column.is_key && !full)
+                })
     }
 }
 
@@ -249,7 +260,9 @@ impl Table {
         let shape = relation.map_or_else(Shape::default, Shape::of);
         let (emptied, tally) = match &self.followed {
             Some(followed) if !followed.net.is_bare() => {
-                return Err("its columns, their types or its identity changed, and rows were changed before that".into());
+                return Err(
+                    "its columns, their types or its identity changed, and rows were changed before that".into(),
+                );
             }
             Some(followed) => (followed.net.is_emptied(), followed.net.tally()),
             None => (false, Tally::default()),

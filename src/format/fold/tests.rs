@@ -37,7 +37,11 @@ impl Row {
         [
             Value::Text(&values[0]),
             self.small.map_or(Value::Null, |_| Value::Text(&values[1])),
-            if leaves_out { Value::Unchanged } else { Value::Text(&values[2]) },
+            if leaves_out {
+                Value::Unchanged
+            } else {
+                Value::Text(&values[2])
+            },
         ]
     }
 }
@@ -195,13 +199,22 @@ proptest! {
 
 #[test]
 fn rows_are_in_the_file_once_their_half_of_the_memory_is_full() {
-    let rows: Vec<Row> = (b'a'..b'z').map(|key| Row { key: [key, b'a'], small: None, large: b'A' }).collect();
+    let rows: Vec<Row> = (b'a'..b'z')
+        .map(|key| Row {
+            key: [key, b'a'],
+            small: None,
+            large: b'A',
+        })
+        .collect();
     let changes: Vec<Change> = rows.iter().cloned().map(Change::Insert).collect();
     let spilled = agrees(&RowKey::Columns(vec![0]), &[], &changes, 7000).unwrap();
     assert!(spilled > 4 * LARGE as u64, "{spilled}");
     assert_eq!(agrees(&RowKey::Columns(vec![0]), &[], &changes, ROOMY).unwrap(), 0);
     let error = agrees(&RowKey::Columns(vec![0]), &[], &changes, 1000).unwrap_err();
-    assert!(error.to_string().contains("the keys of the changed rows need more"), "{error}");
+    assert!(
+        error.to_string().contains("the keys of the changed rows need more"),
+        "{error}"
+    );
 }
 
 fn texts(values: &[&'static str]) -> std::vec::IntoIter<Value<'static>> {
@@ -214,7 +227,11 @@ fn texts(values: &[&'static str]) -> std::vec::IntoIter<Value<'static>> {
 }
 
 fn of_key() -> Net {
-    Net::new(2, RowKey::Columns(vec![0]), Arc::new(Memory::new(ROOMY, tempfile::tempfile)))
+    Net::new(
+        2,
+        RowKey::Columns(vec![0]),
+        Arc::new(Memory::new(ROOMY, tempfile::tempfile)),
+    )
 }
 
 fn run(net: Net, base: &[&str]) -> Result<String, FoldError> {
@@ -230,8 +247,12 @@ fn run(net: Net, base: &[&str]) -> Result<String, FoldError> {
 #[test]
 fn a_large_key_that_did_not_change_is_taken_from_the_old_row() {
     let mut net = of_key();
-    net.update(Some(texts(&["long key", "null"])), texts(&["same", "new"])).unwrap();
-    assert_eq!(run(net, &["long key\told", "other\tx"]).unwrap(), "long key\tnew\nother\tx\n");
+    net.update(Some(texts(&["long key", "null"])), texts(&["same", "new"]))
+        .unwrap();
+    assert_eq!(
+        run(net, &["long key\told", "other\tx"]).unwrap(),
+        "long key\tnew\nother\tx\n"
+    );
     let mut net = of_key();
     let error = net.update(None::<std::vec::IntoIter<Value<'_>>>, texts(&["same", "new"]));
     assert!(matches!(error, Err(FoldError::Changes(_))));
@@ -254,9 +275,21 @@ fn changes_that_do_not_fit_the_base_are_refused() {
         let error = change(&mut net).and_then(|()| run(net, base).map(drop)).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     };
-    refused(|net| net.delete(texts(&["1", "null"])), &["2\tb"], "1 of the changed rows");
-    refused(|net| net.insert(texts(&["1", "a"])), &["1\tb"], "is in the backup already");
-    refused(|net| net.delete(texts(&["1", "null"])), &["1\ta", "1\tb"], "the same key");
+    refused(
+        |net| net.delete(texts(&["1", "null"])),
+        &["2\tb"],
+        "1 of the changed rows",
+    );
+    refused(
+        |net| net.insert(texts(&["1", "a"])),
+        &["1\tb"],
+        "is in the backup already",
+    );
+    refused(
+        |net| net.delete(texts(&["1", "null"])),
+        &["1\ta", "1\tb"],
+        "the same key",
+    );
     refused(|net| net.delete(texts(&["1", "null"])), &[""], "not in it");
     refused(|net| net.insert(texts(&["1"])), &[], "a row of 1 columns");
     refused(|net| net.insert(texts(&["1", "same"])), &[], "lacks a value");

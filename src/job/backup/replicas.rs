@@ -244,7 +244,12 @@ impl Replicas {
     ///
     /// If a store holds backups of another server's database with this name, that store fails: the run if it is the
     /// primary, else only the copy. The same holds for a folder store that should have backups and has none.
-    pub(in crate::job) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
+    pub(in crate::job) async fn look_back(
+        &mut self,
+        listed: &[Listed],
+        now: Timestamp,
+        ours: &Looking<'_>,
+    ) -> Result<Back> {
         let mut back = Back::default();
         let mut told: Vec<String> = Vec::new();
         let mut empty = Vec::new();

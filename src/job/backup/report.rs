@@ -123,7 +123,13 @@ const NAMED: usize = 10;
 
 impl IncrementReport {
     fn of(increment: &Increment) -> Self {
-        let Stream { from, to, seen_to, transactions, .. } = increment.stream;
+        let Stream {
+            from,
+            to,
+            seen_to,
+            transactions,
+            ..
+        } = increment.stream;
         let count = |table: &TableChanges| table.inserts + table.updates + table.deletes + table.truncates;
         let mut changes = increment.changes.clone();
         changes.sort_by_key(|table| std::cmp::Reverse(count(table)));
@@ -158,8 +164,19 @@ impl fmt::Display for IncrementReport {
             self.seen_to,
         )?;
         for table in &self.changes {
-            let TableChanges { schema, name, inserts, updates, deletes, truncates, .. } = table;
-            write!(f, "    {schema}.{name}: {inserts} inserted, {updates} updated, {deletes} deleted")?;
+            let TableChanges {
+                schema,
+                name,
+                inserts,
+                updates,
+                deletes,
+                truncates,
+                ..
+            } = table;
+            write!(
+                f,
+                "    {schema}.{name}: {inserts} inserted, {updates} updated, {deletes} deleted"
+            )?;
             match truncates {
                 0 => writeln!(f)?,
                 times => writeln!(f, ", emptied {}", count(*times, "time"))?,
@@ -241,7 +258,10 @@ impl fmt::Display for BackupReport {
             self.tier.name(),
         )?;
         if let Some(why) = &self.renewed {
-            writeln!(f, "  a full backup instead of an increment, because the chain could not go on: {why}")?;
+            writeln!(
+                f,
+                "  a full backup instead of an increment, because the chain could not go on: {why}"
+            )?;
         }
         if let Some(increment) = &self.increment {
             write!(f, "{increment}")?;

@@ -274,7 +274,10 @@ impl<'a> Comparison<'a, '_> {
             return Ok(());
         }
         let promise = |index: usize| self.stored.promise(index);
-        if pairs.iter().all(|(index, found)| promise(*index) == Some(&found.digest)) {
+        if pairs
+            .iter()
+            .all(|(index, found)| promise(*index) == Some(&found.digest))
+        {
             let equal = |index: &usize| (*index, ProofOutcome::Equal);
             self.results.extend(blocks.iter().map(equal));
             return Ok(());

@@ -145,7 +145,9 @@ async fn store(
     chosen: &Chosen<'_>,
     reader: Opened,
 ) -> Result<(Passed, Vec<Option<Stored>>, Vec<String>)> {
-    let Context { job, source, id, lease, .. } = *context;
+    let Context {
+        job, source, id, lease, ..
+    } = *context;
     let key = id.key(&id.dump_name());
     let server = &source.session.server().version;
     let info = ObjectInfo {
@@ -168,7 +170,10 @@ async fn store(
     let expected = passed.expected.object();
     let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
     // Give it time to end: if it is interrupted, it leaves all parts, or an object that no run knows of.
-    let completed = job.stop.or_give_up("completing the upload of the baselines", completing).await;
+    let completed = job
+        .stop
+        .or_give_up("completing the upload of the baselines", completing)
+        .await;
     if let Some(reason) = job.stop.reason() {
         replicas.may_hold(&key);
         return Err(completed.map_or_else(|error| error, |_| reason.into()));

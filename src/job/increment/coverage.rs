@@ -192,7 +192,10 @@ impl Settled {
     fn readings(&self) -> Vec<u32> {
         let is_read = |decision: &&Decision| match decision.action {
             Action::Read(_) => true,
-            Action::Probe => self.probed.get(&decision.oid).is_none_or(|probed| !probed.keeps_earlier),
+            Action::Probe => self
+                .probed
+                .get(&decision.oid)
+                .is_none_or(|probed| !probed.keeps_earlier),
             _ => false,
         };
         let read = self.decisions.iter().filter(is_read).map(|decision| decision.oid);
@@ -238,7 +241,9 @@ async fn too_much(context: &Context<'_>, settled: &Settled) -> Result<Option<Str
     let bytes = settled.bytes_of(&tables);
     if tables.len() > BASELINES {
         let count = tables.len();
-        return Ok(Some(format!("{count} tables are new or changed, and would have to be read whole")));
+        return Ok(Some(format!(
+            "{count} tables are new or changed, and would have to be read whole"
+        )));
     }
     if bytes <= CHEAP {
         return Ok(None);
@@ -331,8 +336,15 @@ pub(in crate::job) async fn finish(
 ) -> Result<Coverage> {
     let again = answered(context.job, context.source.session.table_catalog()).await?;
     let late = covered::late(&settled.looked, &again, facts);
-    let unusable: Vec<u32> = settled.readings().into_iter().filter(|oid| late.contains(oid)).collect();
-    settled.postpone(&unusable, "it changed while it was read; its baseline is left to the next increment");
+    let unusable: Vec<u32> = settled
+        .readings()
+        .into_iter()
+        .filter(|oid| late.contains(oid))
+        .collect();
+    settled.postpone(
+        &unusable,
+        "it changed while it was read; its baseline is left to the next increment",
+    );
     let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
     let looked = &settled.looked;
     let taken = definitions::take(context, previous, &looked.fingerprint, looked.at).await?;

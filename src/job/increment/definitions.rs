@@ -57,7 +57,12 @@ pub(super) async fn take(
     }
     let mut why = "they changed every time while pg_dump read them".to_owned();
     for _ in 0..ATTEMPTS {
-        let Some(position) = context.job.stop.or_stop(context.source.session.settled_position()).await? else {
+        let Some(position) = context
+            .job
+            .stop
+            .or_stop(context.source.session.settled_position())
+            .await?
+        else {
             why = "the server does not flush its log".into();
             break;
         };

@@ -72,7 +72,10 @@ impl<'a> Destination<'a> {
         let taking = take(self.run, &mut self.replicas, self.started);
         let taken = self.run.job.stop.or_stop_after(PUT_GRACE, taking).await?;
         let id = taken.id.clone();
-        self.run.job.observer.event(&crate::run::progress::Event::Begun { id: id.to_string() });
+        self.run
+            .job
+            .observer
+            .event(&crate::run::progress::Event::Begun { id: id.to_string() });
         self.taken = Some(taken);
         Ok(id)
     }
@@ -180,7 +183,10 @@ impl<'a> Destination<'a> {
         match changes.fanout.collect().await {
             Ok(copies) => {
                 let error = Error::internal("the stores stopped taking bytes without a reason");
-                crate::dataflow::pipeline::abort(copies).await.into_iter().fold(error, Error::also)
+                crate::dataflow::pipeline::abort(copies)
+                    .await
+                    .into_iter()
+                    .fold(error, Error::also)
             }
             Err(failure) => of_failure(failure),
         }

@@ -53,15 +53,26 @@ pub(super) enum Action {
     /// Its updates do not arrive. Look whether rows that it had are changed or gone, and then read it whole.
     Probe,
     /// Its updates do not arrive, but as far as the server's counts tell there were none.
-    CountInserts { why: String },
+    CountInserts {
+        why: String,
+    },
     /// Rows with values that the older definitions do not know may come behind `last_exact`. The new definitions are
     /// enough.
-    Define { last_exact: Lsn, why: String },
+    Define {
+        last_exact: Lsn,
+        why: String,
+    },
     Read(Reading),
     /// Its rows are in the fulls only. `last_exact`: until here they were in the stream.
-    Leave { last_exact: Option<Lsn>, why: String },
+    Leave {
+        last_exact: Option<Lsn>,
+        why: String,
+    },
     /// It is gone.
-    End { last_exact: Option<Lsn>, why: String },
+    End {
+        last_exact: Option<Lsn>,
+        why: String,
+    },
     /// Nothing is known about it before this increment.
     Begin,
 }
@@ -165,7 +176,11 @@ fn unpublished(table: &CatalogTable, now: &Now<'_>) -> String {
     if let Some(postponed) = now.publications.postponed.iter().find(|one| one.oid == table.oid) {
         return format!("it could not be published yet: {}", postponed.why);
     }
-    match now.publishing.get(&table.oid).and_then(|publishing| publishing.obstacle.as_ref()) {
+    match now
+        .publishing
+        .get(&table.oid)
+        .and_then(|publishing| publishing.obstacle.as_ref())
+    {
         Some(obstacle) => with_remedy(obstacle, table, now.catalog.major),
         None if !table.is_ours => format!(
             "it is not published: only a member of its owner {} can do that; `pgstow incremental start --print-sql` \
@@ -237,7 +252,9 @@ impl Judging<'_> {
             if self.previous.table(parent).is_some_and(|seen| seen.published.is_some()) {
                 return Action::Read(Reading {
                     proof: Some(ReplayProof::FromNothing),
-                    ..self.lost("it is a new partition; rows that it had before it was attached are not in the stream".into())
+                    ..self.lost(
+                        "it is a new partition; rows that it had before it was attached are not in the stream".into(),
+                    )
                 });
             }
             above = self.now.catalog.table(parent).and_then(|table| table.parent);

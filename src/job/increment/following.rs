@@ -110,12 +110,7 @@ fn is_temporary(code: Code, was_sound: bool) -> bool {
 }
 
 /// From the login to the first failure, or to the stop.
-async fn session(
-    job: &Job<'_>,
-    request: &BackupRequest,
-    every: Duration,
-    following: &mut Following<'_>,
-) -> Result<()> {
+async fn session(job: &Job<'_>, request: &BackupRequest, every: Duration, following: &mut Following<'_>) -> Result<()> {
     job.observer.phase("connecting");
     let source = job.stop.or_stop(open(job, request)).await?;
     let Acquired { lease, took_over } = acquire(job, &source).await?;
@@ -140,7 +135,13 @@ async fn session(
 
 /// `Ok`: a new session is needed, or the run was stopped.
 async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -> Result<()> {
-    let Run { job, request, source, slot, .. } = run;
+    let Run {
+        job,
+        request,
+        source,
+        slot,
+        ..
+    } = run;
     let mut reading = open_reading(run).await?;
     let mut start = match look(run, &reading.source().clone()).await? {
         Begin::At(start) => start,

@@ -96,7 +96,10 @@ impl Summing {
 
 impl Rows for Summing {
     fn text(&mut self, bytes: &[u8]) {
-        let before_mark = self.mark.and_then(|mark| mark.checked_sub(self.bytes)).unwrap_or_default();
+        let before_mark = self
+            .mark
+            .and_then(|mark| mark.checked_sub(self.bytes))
+            .unwrap_or_default();
         let cut = usize::try_from(before_mark).unwrap_or(bytes.len()).min(bytes.len());
         for part in [&bytes[..cut], &bytes[cut..]] {
             self.all.update(part);

@@ -147,7 +147,9 @@ impl Reading {
                 error = &mut interrupted => return Err(error),
                 streamed = self.next() => streamed?,
             };
-            let Some(bytes) = self.take(span, streamed).await? else { continue };
+            let Some(bytes) = self.take(span, streamed).await? else {
+                continue;
+            };
             self.through(destination.open()).await?;
             self.beside(bounds, destination.write(bytes)).await?;
         }
@@ -303,6 +305,7 @@ async fn limited(limit: Duration, ended: impl Future<Output = Result<()>>) -> Re
 fn parsed(bytes: &[u8]) -> Result<Message<'_>> {
     Message::parse(bytes).map_err(|error| {
         let text = format!("a message of the server's stream of changes is not understood: {error}");
-        Error::new(Code::ConnErr, text).hint("this is not the protocol of pgoutput: is a proxy between pgstow and the server?")
+        Error::new(Code::ConnErr, text)
+            .hint("this is not the protocol of pgoutput: is a proxy between pgstow and the server?")
     })
 }

@@ -34,7 +34,9 @@ pub(super) async fn renew(
     job.observer.phase("waiting for older transactions");
     if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER, job.stop).await? {
         let seconds = OLDER.as_secs();
-        let text = format!("a new chain of increments waits for older transactions, and they do not end for {seconds} s: {oldest}");
+        let text = format!(
+            "a new chain of increments waits for older transactions, and they do not end for {seconds} s: {oldest}"
+        );
         return Err(Error::new(Code::Stalled, text)
             .hint("end the oldest transaction (pg_stat_activity, pg_prepared_xacts); the next run goes on from here"));
     }

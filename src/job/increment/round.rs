@@ -91,7 +91,9 @@ pub(super) async fn round(run: &Run<'_>, reading: &mut Reading, start: &Start) -
         Ok(RoundEnd::Made(report, next)) => Ok(RoundEnd::Made(report, next)),
         Ok(other) => {
             // Nothing of it is needed.
-            let discarded = destination.give_up(Error::internal("the round has stored nothing")).await;
+            let discarded = destination
+                .give_up(Error::internal("the round has stored nothing"))
+                .await;
             tracing::debug!("{discarded}");
             Ok(other)
         }
@@ -122,11 +124,18 @@ async fn make(
     let bounds = Bounds {
         job,
         lease: run.lease,
-        until: job.stop.deadline().and_then(|deadline| deadline.checked_sub(TO_STORE).ok()),
+        until: job
+            .stop
+            .deadline()
+            .and_then(|deadline| deadline.checked_sub(TO_STORE).ok()),
         may_end_early: true,
     };
     let read = reading.read(&bounds, (&mut span, &mut *destination), goal).await?;
-    if span.transactions() == 0 && reading.through(is_idle(run, start, (horizon, goal), &looked, &publications)).await? {
+    if span.transactions() == 0
+        && reading
+            .through(is_idle(run, start, (horizon, goal), &looked, &publications))
+            .await?
+    {
         return Ok(RoundEnd::Idle);
     }
 
@@ -160,7 +169,9 @@ async fn make(
             read.position(&span, goal)
         }
     };
-    let coverage = reading.through(coverage::finish(&context, *settled, (&span.facts, to))).await?;
+    let coverage = reading
+        .through(coverage::finish(&context, *settled, (&span.facts, to)))
+        .await?;
 
     job.observer.phase("storing the changes");
     let seen_to = match read {
@@ -245,7 +256,11 @@ async fn commit(
             error.message()
         ));
     }
-    warnings.extend(reading.through(replicas.retag(&manifest.id, &job.settings.retention)).await);
+    warnings.extend(
+        reading
+            .through(replicas.retag(&manifest.id, &job.settings.retention))
+            .await,
+    );
     let next = Start::after(Last {
         id: manifest.id.clone(),
         stream: record.stream().clone(),
@@ -306,7 +321,10 @@ async fn is_idle(
     let files = |oid: u32| looked.catalog.table(oid).map(|table| table.filenode);
     let same = before.is_settled()
         && before.definitions.fingerprint == looked.fingerprint
-        && before.tables.iter().all(|seen| files(seen.table.oid) == Some(seen.table.filenode))
+        && before
+            .tables
+            .iter()
+            .all(|seen| files(seen.table.oid) == Some(seen.table.filenode))
         && publications.before == publications.after
         && publications.interrupted.is_empty();
     if !same {

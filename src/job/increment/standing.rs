@@ -66,7 +66,9 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
         return match held.last {
             None => Err(not_started(name)),
             Some(last) if last.stream.slot != name.slot() => broken(
-                format!("the store has moved since the last increment, and the slot {name} of the new place is missing"),
+                format!(
+                    "the store has moved since the last increment, and the slot {name} of the new place is missing"
+                ),
                 true,
             ),
             Some(_) => broken(format!("the slot {name} is missing"), true),
@@ -76,7 +78,11 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
         return broken("a publication of the stream is missing".into(), true);
     }
     if slot.is_lost() {
-        let why = slot.invalidation.as_deref().or(slot.wal_status.as_deref()).unwrap_or("lost");
+        let why = slot
+            .invalidation
+            .as_deref()
+            .or(slot.wal_status.as_deref())
+            .unwrap_or("lost");
         return broken(format!("the server has given the slot {name} up: {why}"), true);
     }
     let Some(confirmed) = slot.confirmed else {
@@ -148,7 +154,11 @@ fn discontinuity(stream: &Stream, name: &SlotName, now: &Now<'_>, confirmed: Lsn
 
 /// Whether the stream from `confirmed` on leads from this full.
 fn is_base(full: &Full, now: &Now<'_>, confirmed: Lsn) -> bool {
-    let is_of = |known: &Option<String>| known.as_ref().is_none_or(|known| *known == now.source.system_identifier);
+    let is_of = |known: &Option<String>| {
+        known
+            .as_ref()
+            .is_none_or(|known| *known == now.source.system_identifier)
+    };
     let timeline = full.snapshot.end.and_then(|end| end.timeline);
     begun(full).is_some_and(|begun| begun >= confirmed && begun <= now.source.flushed)
         && is_of(&full.system_identifier)

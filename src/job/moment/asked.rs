@@ -58,7 +58,10 @@ mod tests {
         let now = "2025-01-31T14:20:00Z".parse().unwrap();
         let at = AskedMoment::at("2025-01-31T14:02:59Z", now).unwrap();
         assert_eq!(at.read_as, "2025-01-31T14:02:59Z");
-        assert_eq!(AskedMoment::after("16/B374D848").unwrap().read_as, "the position 16/B374D848");
+        assert_eq!(
+            AskedMoment::after("16/B374D848").unwrap().read_as,
+            "the position 16/B374D848"
+        );
         for refused in [AskedMoment::at("soon", now), AskedMoment::after("16")] {
             assert_eq!(refused.unwrap_err().code(), Code::Config);
         }

@@ -113,7 +113,10 @@ impl At<'_> {
         let is_new = !tables.contains_key(&covered.oid);
         if is_new && covered.from.is_some_and(|from| from > position) {
             // It is not said whether it was there before: its definition decides.
-            tables.insert(covered.oid, self.missing(covered, "its rows are known from then on", from));
+            tables.insert(
+                covered.oid,
+                self.missing(covered, "its rows are known from then on", from),
+            );
             return;
         }
         let table = tables.entry(covered.oid).or_insert_with(|| TableBase {

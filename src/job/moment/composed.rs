@@ -301,7 +301,11 @@ pub(super) fn statement_of(origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u
     let statements = archive.head.copy_statements()?;
     let statement = statements.get(*index).and_then(|statement| Loading::parse(statement));
     let loading = statement.ok_or_else(|| {
-        let what = format!("{}: {}: its COPY statement is not one that pg_dump writes", archive.key, archive.name(*index));
+        let what = format!(
+            "{}: {}: its COPY statement is not one that pg_dump writes",
+            archive.key,
+            archive.name(*index)
+        );
         Error::new(Code::Integrity, what)
     })?;
     Ok(loading.for_table(path))
@@ -310,11 +314,23 @@ pub(super) fn statement_of(origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u
 /// The same for rows that are all changes: their columns are those that the stream describes. Without a description
 /// there are no rows either.
 fn statement_from_changes(parts: &Parts<'_>, oid: u32, path: &[Vec<u8>; 2]) -> Vec<u8> {
-    let described = parts.changes.iter().rev().flat_map(|changes| changes.index.described.iter().rev());
-    let columns = described.filter(|described| described.oid() == oid).find_map(|described| {
-        let relation = described.relation()?;
-        Some(relation.columns.into_iter().map(|column| column.name).collect::<Vec<_>>())
-    });
+    let described = parts
+        .changes
+        .iter()
+        .rev()
+        .flat_map(|changes| changes.index.described.iter().rev());
+    let columns = described
+        .filter(|described| described.oid() == oid)
+        .find_map(|described| {
+            let relation = described.relation()?;
+            Some(
+                relation
+                    .columns
+                    .into_iter()
+                    .map(|column| column.name)
+                    .collect::<Vec<_>>(),
+            )
+        });
     statement(path, &columns.unwrap_or_default())
 }
 

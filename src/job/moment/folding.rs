@@ -82,7 +82,8 @@ pub(crate) async fn fold(
                 let more = fold.take(&item).map_err(|error| {
                     let error = Error::from(error);
                     let what = format!("{key}: {}", error.message());
-                    Error::new(error.code(), what).hint("`pgstow verify --chain` says which backups do not fit together")
+                    Error::new(error.code(), what)
+                        .hint("`pgstow verify --chain` says which backups do not fit together")
                 })?;
                 if !more {
                     break;

@@ -38,7 +38,9 @@ pub(crate) async fn prepare(base: &Located, way: Way, full: StoredArchive) -> Re
             "{}: {} is not after the full backup {}, whose first moment is {}",
             base.manifest.database, way.target, base.manifest.id, way.base_end
         );
-        return Err(Error::new(Code::NotCovered, what).hint("name a moment after it, or a full backup before the moment"));
+        return Err(
+            Error::new(Code::NotCovered, what).hint("name a moment after it, or a full backup before the moment")
+        );
     }
     let choice = choose(&base.manifest, &way.increments, stopped.position);
     let parts = Parts {
@@ -50,13 +52,14 @@ pub(crate) async fn prepare(base: &Located, way: Way, full: StoredArchive) -> Re
     };
     let composed = compose(&parts, full, &choice).await?;
     let mut archive = composed.archive;
-    let changed: HashSet<u32> = changes.iter().flat_map(|changes| changes.index.frames.iter()).fold(
-        HashSet::new(),
-        |mut all, frame| {
-            all.extend(&frame.relids);
-            all
-        },
-    );
+    let changed: HashSet<u32> =
+        changes
+            .iter()
+            .flat_map(|changes| changes.index.frames.iter())
+            .fold(HashSet::new(), |mut all, frame| {
+                all.extend(&frame.relids);
+                all
+            });
     for (entry, ranges) in archive.head.data.iter().zip(&mut archive.ranges) {
         // The rows of a part cannot be rewritten alone: whether every changed row was met is known at the end.
         if changed.contains(&entry.oid) {
@@ -126,7 +129,8 @@ impl Prepared {
         let mut statements = HashMap::new();
         for &index in blocks {
             let entry = &archive.head.data[index];
-            if let (Some(Origin::Nothing), Some(changed)) = (archive.origins.get(index), folded.tables.get(&entry.oid)) {
+            if let (Some(Origin::Nothing), Some(changed)) = (archive.origins.get(index), folded.tables.get(&entry.oid))
+            {
                 statements.insert(entry.dump_id, statement(&entry.path(), &changed.columns));
             }
         }
@@ -165,9 +169,13 @@ pub(crate) fn not_covered(report: &MomentReport, whole: bool) -> Error {
         what = format!("{what}; and {more} more");
     }
     let hint = match whole {
-        true => "give --allow-partial to restore it nevertheless: these then have other rows than at the moment; or take a \
-                 moment at which they are exact",
-        false => "take a moment at which it is exact, with --to-lsn; or give --allow-partial for the rows that there are",
+        true => {
+            "give --allow-partial to restore it nevertheless: these then have other rows than at the moment; or take a \
+                 moment at which they are exact"
+        }
+        false => {
+            "take a moment at which it is exact, with --to-lsn; or give --allow-partial for the rows that there are"
+        }
     };
     Error::new(Code::NotCovered, what).hint(hint)
 }

@@ -57,7 +57,11 @@ pub(crate) async fn replay(
         baselines: baselines(&store, increments, &choice).await?,
     };
     let mut bases = BTreeMap::new();
-    for (oid, table) in choice.tables.iter().filter(|(_, table)| table.follows && table.not_exact.is_none()) {
+    for (oid, table) in choice
+        .tables
+        .iter()
+        .filter(|(_, table)| table.follows && table.not_exact.is_none())
+    {
         let columns = match sources.block(*oid, table.rows) {
             Some(Origin::Block(archive, index)) => columns(&archive, index)?,
             _ => None,

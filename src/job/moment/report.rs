@@ -101,13 +101,22 @@ impl fmt::Display for MomentReport {
         writeln!(f, "  as of {}: {} and {increments}", self.target, self.base)?;
         match &self.stops_after {
             Some(commit) => writeln!(f, "  stops after {commit}")?,
-            None => writeln!(f, "  no transaction was committed between the full backup and {}", self.position)?,
+            None => writeln!(
+                f,
+                "  no transaction was committed between the full backup and {}",
+                self.position
+            )?,
         }
         if let Some(commit) = &self.stops_before {
             writeln!(f, "  the next one is {commit}")?;
         }
         if let (Some(changes), Some(tables)) = (self.changes, self.tables_changed) {
-            writeln!(f, "  {} in {} applied", count(changes, "change"), count(tables, "table"))?;
+            writeln!(
+                f,
+                "  {} in {} applied",
+                count(changes, "change"),
+                count(tables, "table")
+            )?;
         }
         for one in &self.not_exact {
             writeln!(f, "  NOT EXACT: {one}")?;

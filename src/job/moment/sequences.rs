@@ -13,12 +13,16 @@ const DATA: i64 = 3;
 pub(super) fn positions(increments: &[Manifest], position: Lsn) -> &[SequenceState] {
     let of = |manifest: &Manifest| manifest.increment.as_ref().is_some_and(|one| one.stream.to >= position);
     let after = increments.iter().find(|manifest| of(manifest)).or(increments.last());
-    after.and_then(|manifest| manifest.increment.as_ref()).map_or(&[], |increment| &increment.sequences)
+    after
+        .and_then(|manifest| manifest.increment.as_ref())
+        .map_or(&[], |increment| &increment.sequences)
 }
 
 pub(super) fn find<'a>(states: &'a [SequenceState], item: &Item) -> Option<&'a SequenceState> {
     let schema = item.entry.namespace.as_deref().unwrap_or_default();
-    states.iter().find(|state| state.name == item.entry.tag && state.schema == schema)
+    states
+        .iter()
+        .find(|state| state.name == item.entry.tag && state.schema == schema)
 }
 
 /// The statement of an entry `SEQUENCE SET` with another position. `None`: it is not written as pg_dump writes it.
@@ -38,7 +42,13 @@ fn position(state: &SequenceState) -> String {
 pub(super) fn addition(dump_id: i64, sequence: &Item, state: &SequenceState) -> Addition {
     let [namespace, tag] = sequence.entry.path();
     let name = qualified(&namespace, &tag);
-    let definition = [b"SELECT pg_catalog.setval(", &*literal(&name), b", ", position(state).as_bytes()].concat();
+    let definition = [
+        b"SELECT pg_catalog.setval(",
+        &*literal(&name),
+        b", ",
+        position(state).as_bytes(),
+    ]
+    .concat();
     Addition {
         dump_id,
         oid: 0,

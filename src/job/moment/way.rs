@@ -40,7 +40,9 @@ pub(crate) async fn find(
     let id = named.manifest.id.clone();
     if id.kind() != BackupKind::Full {
         let what = format!("{id} is an increment: a restore to a moment begins with a full backup");
-        return Err(Error::config(what).hint("name a full backup, or `latest`: pgstow then finds the increments itself"));
+        return Err(
+            Error::config(what).hint("name a full backup, or `latest`: pgstow then finds the increments itself")
+        );
     }
     let store = Arc::clone(&named.store);
     let history = history(&*store, id.database(), demand.trust).await?;
@@ -90,17 +92,16 @@ pub(crate) async fn history(store: &dyn Store, database: &str, trust: &Trust) ->
 }
 
 /// The manifests of these increments, in their order.
-pub(crate) async fn manifests(
-    store: &Arc<dyn Store>,
-    ids: &[BackupId],
-    demand: &Demand<'_>,
-) -> Result<Vec<Manifest>> {
+pub(crate) async fn manifests(store: &Arc<dyn Store>, ids: &[BackupId], demand: &Demand<'_>) -> Result<Vec<Manifest>> {
     let one = |id: String| async move {
         let located = catalog::find(std::slice::from_ref(store), &id, None, demand).await?;
         Ok::<_, Error>(located.manifest)
     };
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    futures::stream::iter(ids.into_iter().map(one)).buffered(AT_ONCE).try_collect().await
+    futures::stream::iter(ids.into_iter().map(one))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// The route was chosen from figures; the manifests have to say the same.

@@ -256,7 +256,11 @@ async fn bring_forward(
     }
     let refuse = |report: &MomentReport| {
         let refused = !report.not_exact.is_empty() && !request.allow_partial && !request.dry_run;
-        if refused { Err(moment::not_covered(report, whole)) } else { Ok(()) }
+        if refused {
+            Err(moment::not_covered(report, whole))
+        } else {
+            Ok(())
+        }
     };
     refuse(&report)?;
     if request.dry_run {

@@ -110,7 +110,11 @@ impl fmt::Display for ChainProof {
         let increments = count(self.increments, "increment");
         let changes = count(self.changes, "change");
         if self.is_failed() {
-            writeln!(f, "  CHAIN NOT PROVED: {} and {increments} do not lead to {}", self.from, self.to)?;
+            writeln!(
+                f,
+                "  CHAIN NOT PROVED: {} and {increments} do not lead to {}",
+                self.from, self.to
+            )?;
         } else {
             let tables = count(self.equal, "table");
             writeln!(
@@ -142,7 +146,10 @@ pub async fn prove(proving: &Proving<'_>, later: &Located) -> Result<Option<Chai
         increments,
         position,
     } = earlier;
-    observer.phase(&format!("proving the increments from {} to {}", base.manifest.id, later.manifest.id));
+    observer.phase(&format!(
+        "proving the increments from {} to {}",
+        base.manifest.id, later.manifest.id
+    ));
     let memory = moment::memory(proving.settings.task_memory, &proving.settings.postgres.temp);
     let replaying = moment::replay(&base, &increments, &later.manifest, position, &memory);
     let replayed = stop.or_stop(replaying).await?;
@@ -156,7 +163,10 @@ pub async fn prove(proving: &Proving<'_>, later: &Located) -> Result<Option<Chai
         not_compared: Vec::new(),
         duration_seconds: 0.0,
     };
-    let archive = Arc::new(stop.or_stop(StoredArchive::open(&*later.store, &later.manifest)).await?);
+    let archive = Arc::new(
+        stop.or_stop(StoredArchive::open(&*later.store, &later.manifest))
+            .await?,
+    );
     let mut comparing = Vec::new();
     for table in &later.manifest.tables {
         comparing.push(one(proving, &replayed, later, &archive, table).boxed());
@@ -196,7 +206,10 @@ async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Option<Earlie
         return Ok(None);
     };
     let bases = history.runs().iter().flat_map(|run| run.bases());
-    let unfit: BTreeSet<BackupId> = bases.map(|base| base.id.clone()).filter(|base| *base != before).collect();
+    let unfit: BTreeSet<BackupId> = bases
+        .map(|base| base.id.clone())
+        .filter(|base| *base != before)
+        .collect();
     let chosen = route(&history, Target::Lsn(position), &unfit, now);
     let chosen = chosen.map_err(|refused| refused.into_error(id.database()))?;
     let demand = Demand {
@@ -263,7 +276,10 @@ async fn compare(
         return not_compared("its rows are not in the later backup");
     };
     // Equal texts are equal rows: what no change touched needs no reading, unless the order of its rows changed.
-    if replayed.untouched(oid).is_some_and(|digest| digest == archive.promises[index]) {
+    if replayed
+        .untouched(oid)
+        .is_some_and(|digest| digest == archive.promises[index])
+    {
         return Ok(Verdict::Equal);
     }
     let heard = || {

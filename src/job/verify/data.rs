@@ -126,7 +126,9 @@ pub(super) async fn changes(
     let look = move |source: Slices| match changes::check(source, &stored.head, (*stored.index).clone()) {
         Ok(found) => {
             let increment = promised.increment.as_ref();
-            Ok(increment.map_or_else(Vec::new, |increment| increment::differences(&promised, increment, &found)))
+            Ok(increment.map_or_else(Vec::new, |increment| {
+                increment::differences(&promised, increment, &found)
+            }))
         }
         Err(ChangesError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         Err(error) => Ok(vec![Finding::of_file(&name, error.to_string())]),

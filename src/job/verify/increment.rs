@@ -28,7 +28,8 @@ pub(super) async fn check(
     let mut seen = Data::from(changes(job, store, manifest, md5).await?);
     for role in [role::SCHEMA, role::CATALOG] {
         if let Some(file) = manifest.files.get(role).filter(|_| manifest.data_file(role).is_none()) {
-            seen.findings.extend(small(store.as_ref(), &manifest.id, role, file).await?);
+            seen.findings
+                .extend(small(store.as_ref(), &manifest.id, role, file).await?);
         }
     }
     Ok(seen)

@@ -25,7 +25,16 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
         let failed = meant.failed.iter().position(|(failed, _)| *failed == at);
         let seen = match failed.map(|failed| meant.failed.swap_remove(failed).1) {
             Some(error) => Err(error),
-            None => in_store(job, store, id, request.expect_manifest, if at == 0 { request.proofs() } else { Proofs::default() }).await,
+            None => {
+                in_store(
+                    job,
+                    store,
+                    id,
+                    request.expect_manifest,
+                    if at == 0 { request.proofs() } else { Proofs::default() },
+                )
+                .await
+            }
         };
         match seen {
             Ok(InStore::Verified(one)) => verified.push(one.marked_as_copy(at > 0)),

@@ -53,7 +53,12 @@ pub fn checked(file: &[u8], summary: &Summary) -> Result<Summary, String> {
 }
 
 /// What `read` makes of each selected message, with the number of bytes that were read for it.
-pub fn selected<T>(file: &[u8], index: Index, selection: Selection, mut read: impl FnMut(&Item<'_>) -> T) -> (Vec<T>, u64) {
+pub fn selected<T>(
+    file: &[u8],
+    index: Index,
+    selection: Selection,
+    mut read: impl FnMut(&Item<'_>) -> T,
+) -> (Vec<T>, u64) {
     let mut source = Vec::new();
     for frame in index.frames(&selection) {
         let frame = &index.frames[frame];
@@ -84,7 +89,11 @@ pub fn described(oid: u32) -> Vec<u8> {
 fn transactions() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let text = prop::option::of("[a-z]{0,40}");
     let change = (0_u8..6, 0_u32..3, text, any::<bool>());
-    let transaction = (prop::collection::vec(change, 0..8), any::<bool>(), -5_000_000_i64..5_000_000);
+    let transaction = (
+        prop::collection::vec(change, 0..8),
+        any::<bool>(),
+        -5_000_000_i64..5_000_000,
+    );
     prop::collection::vec(transaction, 0..8).prop_map(|transactions| {
         let mut made = Transactions::after(FROM);
         let mut known = [false; 3];
@@ -170,7 +179,11 @@ fn any_zstd_decoder_reads_the_messages_with_their_lengths() {
 #[test]
 fn the_program_zstd_reads_them_too() {
     let (messages, file, _) = long();
-    let zstd = Command::new("zstd").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let zstd = Command::new("zstd")
+        .arg("-dc")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
     let Ok(mut zstd) = zstd else {
         println!("the program zstd is not installed");
         return;
@@ -219,8 +232,16 @@ fn an_idle_span_is_a_head_and_an_index() {
 fn changes_are_counted_for_each_table() {
     let mut made = Transactions::after(FROM);
     let row = [Some("1"), None];
-    made.add([described(ORDERS), stream::insert(ORDERS, &row), stream::insert(ORDERS, &row)]);
-    made.add([described(ITEMS), stream::delete(ITEMS, b'K', &row), stream::truncate(&[ORDERS, ITEMS], 1)]);
+    made.add([
+        described(ORDERS),
+        stream::insert(ORDERS, &row),
+        stream::insert(ORDERS, &row),
+    ]);
+    made.add([
+        described(ITEMS),
+        stream::delete(ITEMS, b'K', &row),
+        stream::truncate(&[ORDERS, ITEMS], 1),
+    ]);
     made.add([stream::update(ORDERS, None, &row)]);
     let (_, summary) = written(&made.messages).unwrap();
     let counts: Vec<_> = summary
@@ -245,17 +266,33 @@ fn a_stream_out_of_order_is_not_written() {
         (vec![stream::insert(ORDERS, &row)], "outside of any transaction"),
         (vec![begin(1), begin(2)], "begins inside of another one"),
         (vec![begin(1), commit(2, 3)], "not that of the transaction"),
-        (vec![begin(1), stream::commit(FROM + 1, FROM + 2, stream::NOON + 1)], "not that of the transaction"),
+        (
+            vec![begin(1), stream::commit(FROM + 1, FROM + 2, stream::NOON + 1)],
+            "not that of the transaction",
+        ),
         (vec![begin(1), commit(1, 1)], "not that of the transaction"),
-        (vec![begin(1), commit(1, 9), begin(3), commit(3, 9)], "not after the position"),
-        (vec![begin(1), stream::insert(ORDERS, &row)], "is not described before its first change"),
-        (vec![begin(1), stream::truncate(&[ORDERS], 0)], "is not described before its first change"),
+        (
+            vec![begin(1), commit(1, 9), begin(3), commit(3, 9)],
+            "not after the position",
+        ),
+        (
+            vec![begin(1), stream::insert(ORDERS, &row)],
+            "is not described before its first change",
+        ),
+        (
+            vec![begin(1), stream::truncate(&[ORDERS], 0)],
+            "is not described before its first change",
+        ),
         (
             vec![begin(1), described(ORDERS), stream::insert(ORDERS, &row[..1])],
             "a row of public.t16390 has 1 columns, the table has 2",
         ),
         (
-            vec![begin(1), described(ORDERS), stream::update(ORDERS, Some((b'K', &row[..1])), &row)],
+            vec![
+                begin(1),
+                described(ORDERS),
+                stream::update(ORDERS, Some((b'K', &row[..1])), &row),
+            ],
             "a row of public.t16390 has 1 columns, the table has 2",
         ),
         (vec![begin(1), b"S".to_vec()], "cannot be read"),
@@ -267,7 +304,10 @@ fn a_stream_out_of_order_is_not_written() {
         assert!(error.contains(what), "{what}: {error}");
     }
     // A transaction that ended at the beginning is in the file before.
-    let before = [stream::begin(FROM - 1, stream::NOON, 1), stream::commit(FROM - 1, FROM, stream::NOON)];
+    let before = [
+        stream::begin(FROM - 1, stream::NOON, 1),
+        stream::commit(FROM - 1, FROM, stream::NOON),
+    ];
     let error = written(&before).unwrap_err().to_string();
     assert!(error.contains("not after the position"), "{error}");
     let mut writer = Writer::new(&HEAD, 3).unwrap();
@@ -283,9 +323,18 @@ fn a_stream_out_of_order_is_not_written() {
 fn the_corpus_has_whole_files_and_messages() {
     let mut made = Transactions::after(FROM);
     let row = [Some("1"), None];
-    made.add([described(ORDERS), stream::insert(ORDERS, &row), stream::update(ORDERS, Some((b'K', &row)), &row)]);
-    made.messages.push(stream::logical(false, made.position, "between", b"x"));
-    made.add([described(ITEMS), stream::truncate(&[ORDERS, ITEMS], 1), stream::delete(ITEMS, b'O', &row)]);
+    made.add([
+        described(ORDERS),
+        stream::insert(ORDERS, &row),
+        stream::update(ORDERS, Some((b'K', &row)), &row),
+    ]);
+    made.messages
+        .push(stream::logical(false, made.position, "between", b"x"));
+    made.add([
+        described(ITEMS),
+        stream::truncate(&[ORDERS, ITEMS], 1),
+        stream::delete(ITEMS, b'O', &row),
+    ]);
     made.add([stream::origin(1, "o"), stream::described_type(17_000, "public", "mood")]);
     let (file, _) = written(&made.messages).unwrap();
     let (idle, _) = written(&[]).unwrap();
@@ -297,7 +346,10 @@ fn the_corpus_has_whole_files_and_messages() {
         ("idle", idle),
         ("index-that-lies", lying),
         ("messages", raw(&made.messages)),
-        ("description-of-32767-columns", raw(&[b"R\0\0\0\x01a\0b\0d\x7f\xff".to_vec()])),
+        (
+            "description-of-32767-columns",
+            raw(&[b"R\0\0\0\x01a\0b\0d\x7f\xff".to_vec()]),
+        ),
     ];
     for (name, bytes) in seeds {
         let path = format!("{}/fuzz/corpus/changes/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -41,23 +41,61 @@ fn each() -> Vec<Vec<u8>> {
 fn every_kind_of_message_is_read_as_it_was_sent() {
     let sent = each();
     let read: Vec<Message<'_>> = sent.iter().map(|bytes| Message::parse(bytes).unwrap()).collect();
-    let Message::Begin(begin) = &read[0] else { panic!("{read:?}") };
+    let Message::Begin(begin) = &read[0] else {
+        panic!("{read:?}")
+    };
     assert_eq!((begin.final_lsn, begin.xid), (Lsn(0x1_0000_0002), 741));
     assert_eq!(begin.time.to_string(), "2025-01-31T13:00:00Z");
-    let Message::Commit(commit) = &read[1] else { panic!("{read:?}") };
-    assert_eq!((commit.lsn, commit.end, commit.time), (begin.final_lsn, Lsn(0x1_0000_0030), begin.time));
-    assert_eq!(read[2], Message::Origin { commit: Lsn(7), name: b"elsewhere" });
-    let Message::Relation(relation) = &read[3] else { panic!("{read:?}") };
+    let Message::Commit(commit) = &read[1] else {
+        panic!("{read:?}")
+    };
+    assert_eq!(
+        (commit.lsn, commit.end, commit.time),
+        (begin.final_lsn, Lsn(0x1_0000_0030), begin.time)
+    );
+    assert_eq!(
+        read[2],
+        Message::Origin {
+            commit: Lsn(7),
+            name: b"elsewhere"
+        }
+    );
+    let Message::Relation(relation) = &read[3] else {
+        panic!("{read:?}")
+    };
     assert_eq!((relation.oid, &*relation.display()), (16_384, "public.orders"));
     assert_eq!(relation.identity, Identity::Default);
-    let columns: Vec<_> = relation.columns.iter().map(|column| (&*column.name, column.is_key, column.type_oid)).collect();
-    assert_eq!(columns, [(&b"id"[..], true, 25), (b"note", false, 25), (b"city", false, 25)]);
-    assert_eq!(read[4], Message::Type { oid: 17_000, schema: b"public", name: b"mood" });
+    let columns: Vec<_> = relation
+        .columns
+        .iter()
+        .map(|column| (&*column.name, column.is_key, column.type_oid))
+        .collect();
+    assert_eq!(
+        columns,
+        [(&b"id"[..], true, 25), (b"note", false, 25), (b"city", false, 25)]
+    );
+    assert_eq!(
+        read[4],
+        Message::Type {
+            oid: 17_000,
+            schema: b"public",
+            name: b"mood"
+        }
+    );
     let row = [Some("1"), None, Some("")];
-    let Message::Insert { relid: 16_384, new } = &read[5] else { panic!("{read:?}") };
+    let Message::Insert { relid: 16_384, new } = &read[5] else {
+        panic!("{read:?}")
+    };
     assert_eq!(values(new), row);
     for (at, kind) in [(6, None), (7, Some('K')), (8, Some('O'))] {
-        let Message::Update { relid: 16_384, old, new } = &read[at] else { panic!("{read:?}") };
+        let Message::Update {
+            relid: 16_384,
+            old,
+            new,
+        } = &read[at]
+        else {
+            panic!("{read:?}")
+        };
         assert_eq!(values(new), row);
         let found = old.as_ref().map(|old| match old {
             Old::Key(_) => 'K',
@@ -66,11 +104,31 @@ fn every_kind_of_message_is_read_as_it_was_sent() {
         assert_eq!(found, kind);
         assert!(old.is_none_or(|old| values(&old.tuple()) == row));
     }
-    let Message::Delete { old: Old::Key(_), .. } = &read[9] else { panic!("{read:?}") };
-    let Message::Delete { old: Old::Row(_), .. } = &read[10] else { panic!("{read:?}") };
-    let Message::Truncate { relids, cascade, restart_identity } = &read[11] else { panic!("{read:?}") };
-    assert_eq!((relids.iter().collect::<Vec<_>>(), *cascade, *restart_identity), (vec![16_384, 16_390], true, true));
-    let Message::Logical { transactional: true, prefix: b"prefix", content: b"\0content", .. } = &read[12] else {
+    let Message::Delete { old: Old::Key(_), .. } = &read[9] else {
+        panic!("{read:?}")
+    };
+    let Message::Delete { old: Old::Row(_), .. } = &read[10] else {
+        panic!("{read:?}")
+    };
+    let Message::Truncate {
+        relids,
+        cascade,
+        restart_identity,
+    } = &read[11]
+    else {
+        panic!("{read:?}")
+    };
+    assert_eq!(
+        (relids.iter().collect::<Vec<_>>(), *cascade, *restart_identity),
+        (vec![16_384, 16_390], true, true)
+    );
+    let Message::Logical {
+        transactional: true,
+        prefix: b"prefix",
+        content: b"\0content",
+        ..
+    } = &read[12]
+    else {
         panic!("{read:?}")
     };
 }
@@ -141,8 +199,13 @@ fn a_servers_stream_is_read_and_written(major: u32) {
          ALTER TABLE keyed ALTER note SET STORAGE EXTERNAL;
          CREATE PUBLICATION p FOR TABLE keyed, whole, parted",
     );
-    let slot = format!("s_{}", database.name.replace(|char: char| !char.is_ascii_alphanumeric(), "_"));
-    database.sql(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    let slot = format!(
+        "s_{}",
+        database.name.replace(|char: char| !char.is_ascii_alphanumeric(), "_")
+    );
+    database.sql(&format!(
+        "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+    ));
     database.sql("INSERT INTO keyed VALUES (1, repeat('x', 5000), 'glad'), (2, NULL, 'sad')");
     database.sql("UPDATE keyed SET mood = 'sad' WHERE id = 1");
     database.sql("UPDATE keyed SET id = 3 WHERE id = 2");
@@ -150,7 +213,8 @@ fn a_servers_stream_is_read_and_written(major: u32) {
     database.sql("DELETE FROM whole; DELETE FROM keyed WHERE id = 3");
     database.sql("INSERT INTO parted VALUES (1), (11)");
     database.sql("UPDATE parted SET id = 12 WHERE id = 1");
-    database.sql("BEGIN; SAVEPOINT a; INSERT INTO keyed VALUES (8); ROLLBACK TO a; INSERT INTO keyed VALUES (9); COMMIT");
+    database
+        .sql("BEGIN; SAVEPOINT a; INSERT INTO keyed VALUES (8); ROLLBACK TO a; INSERT INTO keyed VALUES (9); COMMIT");
     database.sql("ALTER TABLE keyed ADD COLUMN more int DEFAULT 7; INSERT INTO keyed VALUES (10)");
     database.sql("SELECT pg_logical_emit_message(false, 'between', 'x'), pg_logical_emit_message(true, 'inside', 'y')");
     database.sql("TRUNCATE keyed, parted RESTART IDENTITY CASCADE");
@@ -164,7 +228,9 @@ fn a_servers_stream_is_read_and_written(major: u32) {
     };
     let mut writer = Writer::new(&head, 3).unwrap();
     for message in &messages {
-        writer.push(message).unwrap_or_else(|error| panic!("{error}: {message:?}"));
+        writer
+            .push(message)
+            .unwrap_or_else(|error| panic!("{error}: {message:?}"));
     }
     let unchanged = messages.iter().any(|message| match Message::parse(message).unwrap() {
         Message::Update { new, .. } => new.values().any(|value| value == Value::Unchanged),

@@ -189,7 +189,10 @@ fn renamed_labels_are_read_and_new_ones_and_other_names_only_defined(major: u32)
 on_majors! { renamed_labels_are_read_and_new_ones_and_other_names_only_defined: 15 18 }
 
 fn a_table_made_again_under_its_name_is_another_table(major: u32) {
-    let chain = Chain::begin(major, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')");
+    let chain = Chain::begin(
+        major,
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')",
+    );
     chain.sql("INSERT INTO t VALUES (2, 'old')");
     chain.sql("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'new')");
     let increment = chain.increment();
@@ -265,13 +268,19 @@ fn computed_and_identity_columns_come_back_from_a_baseline(major: u32) {
     let columns = &increment.table("made")["columns"];
     assert_eq!(columns[2]["is_generated"], json!(true), "{columns}");
     let sequence = &increment.manifest["sequences"][0];
-    assert_eq!((&sequence["last_value"], &sequence["is_called"]), (&json!(2), &json!(true)));
+    assert_eq!(
+        (&sequence["last_value"], &sequence["is_called"]),
+        (&json!(2), &json!(true))
+    );
 }
 
 on_majors! { computed_and_identity_columns_come_back_from_a_baseline: 15 18 }
 
 fn unlogged_tables_are_in_the_fulls_only_until_they_are_logged(major: u32) {
-    let chain = Chain::begin(major, "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)");
+    let chain = Chain::begin(
+        major,
+        "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)",
+    );
     chain.sql("CREATE TABLE kept (id int PRIMARY KEY)");
     assert_eq!(chain.increment().state("u"), "full-only");
     chain.sql("ALTER TABLE u SET LOGGED; INSERT INTO u VALUES (2)");

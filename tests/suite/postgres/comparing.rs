@@ -106,7 +106,10 @@ on_majors! { async every_change_of_a_definition_changes_the_fingerprint_and_noth
 async fn another_roles_session_gets_the_same_fingerprint_each_time(major: u32) {
     let info = database(major, "fingerprint_of_a_role", "CREATE TABLE t (id int PRIMARY KEY)").await;
     let reader = role(&info, "fingerprinter", "").await;
-    let (one, two) = (connect(&reader, major).await.unwrap(), connect(&reader, major).await.unwrap());
+    let (one, two) = (
+        connect(&reader, major).await.unwrap(),
+        connect(&reader, major).await.unwrap(),
+    );
     assert_eq!(fingerprint(&one).await, fingerprint(&two).await);
 }
 
@@ -141,7 +144,12 @@ async fn sequences_are_read_as_they_are_and_those_that_may_not_be_are_named(majo
     let reader = role(&info, "sequence_reader", "").await;
     let grant = "GRANT SELECT ON SEQUENCE called TO sequence_reader";
     client(&info).await.batch_execute(grant).await.unwrap();
-    let readings = connect(&reader, major).await.unwrap().sequence_readings().await.unwrap();
+    let readings = connect(&reader, major)
+        .await
+        .unwrap()
+        .sequence_readings()
+        .await
+        .unwrap();
     assert_eq!(readings.read.len(), 1);
     assert_eq!(readings.unreadable.len(), 5);
     assert!(readings.unreadable.contains(&"hidden.s".to_owned()));
@@ -163,7 +171,10 @@ async fn a_settled_position_comes_at_once_also_after_a_switch_of_the_log(major: 
         let asked = Instant::now();
         let settled = session.settled_position().await.unwrap().unwrap();
         assert!(asked.elapsed() < Duration::from_secs(10), "{statement}");
-        let row = admin.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+        let row = admin
+            .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+            .await
+            .unwrap();
         let flushed: pgstow::format::Lsn = row.get::<_, String>(0).parse().unwrap();
         assert!(settled <= flushed, "{statement}");
     }

@@ -103,8 +103,13 @@ impl OwnServer {
     /// After [`OwnServer::stop`] or [`OwnServer::crash`]: at the same port, with the settings of the first start that
     /// every server has.
     pub fn start_again(&mut self) {
-        let mut postmaster = postmaster(self.major, self.folder.path(), self.port, &[]).spawn().unwrap();
-        assert!(answers(self.major, self.port, &mut postmaster), "it does not start again");
+        let mut postmaster = postmaster(self.major, self.folder.path(), self.port, &[])
+            .spawn()
+            .unwrap();
+        assert!(
+            answers(self.major, self.port, &mut postmaster),
+            "it does not start again"
+        );
         self.postmaster = postmaster;
     }
 
@@ -171,8 +176,14 @@ impl OwnServer {
 
 fn postmaster(major: u32, folder: &Path, port: u16, settings: &[&str]) -> Command {
     let mut postmaster = as_postgres(major, "postgres");
-    postmaster.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
-    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical"].iter().chain(settings) {
+    postmaster
+        .arg("-D")
+        .arg(folder.join("data"))
+        .args(["-p", &port.to_string()]);
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical"]
+        .iter()
+        .chain(settings)
+    {
         postmaster.args(["-c", setting]);
     }
     postmaster

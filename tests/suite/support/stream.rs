@@ -8,7 +8,13 @@ pub type Text<'a> = Option<&'a str>;
 pub const NOON: i64 = 791_643_600_000_000;
 
 pub fn begin(final_lsn: u64, time: i64, xid: u32) -> Vec<u8> {
-    [b"B", &final_lsn.to_be_bytes()[..], &time.to_be_bytes(), &xid.to_be_bytes()].concat()
+    [
+        b"B",
+        &final_lsn.to_be_bytes()[..],
+        &time.to_be_bytes(),
+        &xid.to_be_bytes(),
+    ]
+    .concat()
 }
 
 pub fn commit(lsn: u64, end: u64, time: i64) -> Vec<u8> {
@@ -22,7 +28,15 @@ pub fn origin(lsn: u64, name: &str) -> Vec<u8> {
 
 /// Columns of text; the first `keys` of them are the identity.
 pub fn relation(oid: u32, schema: &str, name: &str, identity: u8, keys: usize, columns: &[&str]) -> Vec<u8> {
-    let mut message = [b"R", &oid.to_be_bytes()[..], schema.as_bytes(), b"\0", name.as_bytes(), b"\0"].concat();
+    let mut message = [
+        b"R",
+        &oid.to_be_bytes()[..],
+        schema.as_bytes(),
+        b"\0",
+        name.as_bytes(),
+        b"\0",
+    ]
+    .concat();
     message.push(identity);
     message.extend(i16::try_from(columns.len()).unwrap().to_be_bytes());
     for (at, column) in columns.iter().enumerate() {

@@ -72,8 +72,14 @@ fn increments_are_made_once_or_at_a_pace() {
         (&["backup", "--kind", "incremental"][..], None),
         (&["backup", "--kind", "incr"], None),
         (&["backup", "--kind", "incremental", "--follow"], Some(60)),
-        (&["backup", "--kind", "incremental", "--follow", "--every", "5s"], Some(5)),
-        (&["backup", "--kind", "incremental", "--follow", "--every", "2m"], Some(120)),
+        (
+            &["backup", "--kind", "incremental", "--follow", "--every", "5s"],
+            Some(5),
+        ),
+        (
+            &["backup", "--kind", "incremental", "--follow", "--every", "2m"],
+            Some(120),
+        ),
     ] {
         assert_eq!(given(line).0, increment(every), "{line:?}");
     }
@@ -82,8 +88,14 @@ fn increments_are_made_once_or_at_a_pace() {
         (&["backup", "--kind", "incremental", "--every", "60s"], "--follow"),
         (&["backup", "--kind", "incremental", "--follow", "--every", "4s"], "5s"),
         (&["backup", "--kind", "incremental", "--follow", "--every", "2d"], "1d"),
-        (&["backup", "--kind", "incremental", "--follow", "--every", "soon"], "span"),
-        (&["backup", "--kind", "incremental", "--follow", "--event-id", "e"], "--event-id"),
+        (
+            &["backup", "--kind", "incremental", "--follow", "--every", "soon"],
+            "span",
+        ),
+        (
+            &["backup", "--kind", "incremental", "--follow", "--event-id", "e"],
+            "--event-id",
+        ),
     ] {
         let error = refusal(line);
         assert!(error.message().contains(told), "{line:?}: {error}");

@@ -99,7 +99,10 @@ fn an_increment_is_asked_for_by_its_kind() {
     };
     asks_for(&event, &Command::Backup(asked));
     is_refused(&json!({"action": "backup", "kind": "half"}), "half");
-    is_refused(&json!({"action": "backup", "kind": "incremental", "follow": true}), "follow");
+    is_refused(
+        &json!({"action": "backup", "kind": "incremental", "follow": true}),
+        "follow",
+    );
 }
 
 #[test]

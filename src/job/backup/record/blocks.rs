@@ -9,7 +9,9 @@ use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableColumn, TableName};
-use crate::repository::manifest::{ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
+use crate::repository::manifest::{
+    ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord,
+};
 
 #[derive(Default)]
 pub(in crate::job) struct Blocks {

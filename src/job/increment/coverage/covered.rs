@@ -37,13 +37,17 @@ pub(super) fn objects_left(why: &str) -> ObjectsCoverage {
 
 /// Tables that changed after the catalog was read. A TRUNCATE that the stream has not shown yet looks like a rewrite.
 pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -> BTreeSet<u32> {
-    let changed = looked.catalog.tables.iter().filter(|table| match again.table(table.oid) {
-        Some(now) => {
-            let truncate = facts.table(table.oid).and_then(|facts| facts.last_truncate);
-            is_changed(table, now, truncate.is_some_and(|commit| commit >= looked.at))
-        }
-        None => true,
-    });
+    let changed = looked
+        .catalog
+        .tables
+        .iter()
+        .filter(|table| match again.table(table.oid) {
+            Some(now) => {
+                let truncate = facts.table(table.oid).and_then(|facts| facts.last_truncate);
+                is_changed(table, now, truncate.is_some_and(|commit| commit >= looked.at))
+            }
+            None => true,
+        });
     changed.map(|table| table.oid).collect()
 }
 
@@ -105,9 +109,12 @@ impl Covering<'_> {
         let (state, to, from, why) = match &decision.action {
             Action::Keep => (by_publication, None, None, None),
             Action::CountInserts { why } => (CoverageState::Inserts, None, None, Some(why.clone())),
-            Action::Define { last_exact, why } => {
-                (by_publication, Some(*last_exact), Some(settled.looked.at), Some(why.clone()))
-            }
+            Action::Define { last_exact, why } => (
+                by_publication,
+                Some(*last_exact),
+                Some(settled.looked.at),
+                Some(why.clone()),
+            ),
             Action::Leave { last_exact, why } => (CoverageState::FullOnly, *last_exact, None, Some(why.clone())),
             Action::Begin => {
                 let why = "nothing is recorded about it before this increment, the first of its stream";
@@ -115,7 +122,11 @@ impl Covering<'_> {
             }
             Action::End { last_exact, why } => {
                 let was_covered = last_exact.is_some();
-                let state = if was_covered { CoverageState::Exact } else { CoverageState::FullOnly };
+                let state = if was_covered {
+                    CoverageState::Exact
+                } else {
+                    CoverageState::FullOnly
+                };
                 (state, *last_exact, None, Some(why.clone()))
             }
             Action::Probe => return self.probed(decision, postponed),
@@ -126,7 +137,11 @@ impl Covering<'_> {
 
     /// A small table whose updates do not arrive.
     fn probed(&self, decision: &Decision, postponed: Option<&String>) -> TableCoverage {
-        let keeps = self.settled.probed.get(&decision.oid).is_some_and(|probed| probed.keeps_earlier);
+        let keeps = self
+            .settled
+            .probed
+            .get(&decision.oid)
+            .is_some_and(|probed| probed.keeps_earlier);
         let updates = "its updates do not arrive";
         match (keeps, postponed) {
             (true, None) => {
@@ -161,7 +176,13 @@ impl Covering<'_> {
             (Some(to), Some(from)) if to < from => {
                 entry(decision, state, Some(to), Some(from), Some(reading.why.clone()))
             }
-            _ => entry(decision, state, None, None, Some(reading.why.clone()).filter(|_| is_keyless)),
+            _ => entry(
+                decision,
+                state,
+                None,
+                None,
+                Some(reading.why.clone()).filter(|_| is_keyless),
+            ),
         }
     }
 }
@@ -190,9 +211,8 @@ pub(super) fn baselines(settled: &Settled) -> Vec<Baseline> {
         return Vec::new();
     };
     let in_archive: BTreeSet<u32> = stored.tables.iter().filter_map(|table| table.oid).collect();
-    let usable = |decision: &&Decision| {
-        in_archive.contains(&decision.oid) && !settled.postponed.contains_key(&decision.oid)
-    };
+    let usable =
+        |decision: &&Decision| in_archive.contains(&decision.oid) && !settled.postponed.contains_key(&decision.oid);
     let baseline = |decision: &Decision| {
         let (proof, why) = match &decision.action {
             Action::Read(reading) => (reading.proof, reading.why.clone()),

@@ -160,7 +160,13 @@ impl World {
 }
 
 fn begin(commit: u64) -> Vec<u8> {
-    [&b"B"[..], &commit.to_be_bytes(), &0_i64.to_be_bytes(), &7_u32.to_be_bytes()].concat()
+    [
+        &b"B"[..],
+        &commit.to_be_bytes(),
+        &0_i64.to_be_bytes(),
+        &7_u32.to_be_bytes(),
+    ]
+    .concat()
 }
 
 fn commit(commit: u64) -> Vec<u8> {
@@ -378,7 +384,10 @@ fn a_table_made_again_under_its_name_is_a_dropped_one_and_a_new_one() {
 fn a_detached_partition_that_is_published_again_is_read() {
     let previous = seen(vec![parent(EVENTS), leaf(PART, EVENTS)]);
     // It is still published, now by its own entry, so that nothing was lost in between.
-    assert_eq!(World::of(vec![parent(EVENTS), table(PART)]).action(&previous, PART), Action::Keep);
+    assert_eq!(
+        World::of(vec![parent(EVENTS), table(PART)]).action(&previous, PART),
+        Action::Keep
+    );
     let mut left = previous.clone();
     left.tables[1].published = None;
     let reading = read(World::of(vec![parent(EVENTS), table(PART)]).action(&left, PART));
@@ -404,7 +413,10 @@ fn another_identity_is_read_and_exact_before_the_first_row_that_has_it() {
     assert_eq!(read(World::of(vec![full]).action(&previous, ORDERS)).last_exact, None);
     let mut by_v = table(ORDERS);
     by_v.key = vec!["v".into()];
-    let heard = two(vec![relation(&table(ORDERS)), insert(ORDERS)], vec![relation(&by_v), insert(ORDERS)]);
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&by_v), insert(ORDERS)],
+    );
     let reading = read(World::hearing(vec![by_v], heard).action(&previous, ORDERS));
     assert_eq!(reading.last_exact, Some(Lsn(2008)));
 }
@@ -435,7 +447,10 @@ fn a_table_that_got_a_key_is_read() {
 #[test]
 fn a_small_table_without_a_key_is_looked_at_each_time() {
     let previous = seen(vec![keyless(ORDERS)]);
-    assert_eq!(World::of(vec![keyless(ORDERS)]).action(&previous, ORDERS), Action::Probe);
+    assert_eq!(
+        World::of(vec![keyless(ORDERS)]).action(&previous, ORDERS),
+        Action::Probe
+    );
 }
 
 #[test]

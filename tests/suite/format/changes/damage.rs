@@ -70,9 +70,18 @@ fn the_head_of_another_stream_is_found() {
     let index = || Index::parse(&file[usize::try_from(summary.index.offset).unwrap()..], summary.bytes).unwrap();
     let others = [
         Head { timeline: 3, ..HEAD },
-        Head { system_identifier: 1, ..HEAD },
-        Head { database_oid: 1, ..HEAD },
-        Head { from: pgstow::format::Lsn(FROM + 1), ..HEAD },
+        Head {
+            system_identifier: 1,
+            ..HEAD
+        },
+        Head {
+            database_oid: 1,
+            ..HEAD
+        },
+        Head {
+            from: pgstow::format::Lsn(FROM + 1),
+            ..HEAD
+        },
     ];
     for other in others {
         let error = changes::check(&*file, &other, index()).unwrap_err().to_string();
@@ -87,6 +96,8 @@ fn a_file_of_a_later_version_is_told_apart() {
     let begin = usize::try_from(summary.index.offset).unwrap();
     let mut newer = file.clone();
     newer[begin + 8 + 9] = 2;
-    let error = Index::parse(&newer[begin..], newer.len() as u64).unwrap_err().to_string();
+    let error = Index::parse(&newer[begin..], newer.len() as u64)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("a newer pgstow wrote it"), "{error}");
 }

@@ -49,7 +49,10 @@ fn a_large_transaction_is_split_and_each_part_knows_it() {
     for message in &made.messages {
         // Never more than a frame is kept: the rest was given away.
         file.extend(writer.push(message).unwrap().unwrap_or_default());
-        assert_eq!(writer.bytes().max(Head::LENGTH as u64), (file.len() as u64).max(Head::LENGTH as u64));
+        assert_eq!(
+            writer.bytes().max(Head::LENGTH as u64),
+            (file.len() as u64).max(Head::LENGTH as u64)
+        );
     }
     let to = writer.position();
     let (rest, summary) = writer.finish(to).unwrap();
@@ -105,7 +108,11 @@ fn one_tables_reader_takes_only_the_frames_that_name_it_and_knows_its_columns() 
 #[test]
 fn a_new_description_holds_from_its_frame_on() {
     let mut made = Transactions::after(FROM);
-    made.add([described(ITEMS), described(ORDERS), stream::insert(ITEMS, &[Some("1"), None])]);
+    made.add([
+        described(ITEMS),
+        described(ORDERS),
+        stream::insert(ITEMS, &[Some("1"), None]),
+    ]);
     made.add(inserts(ORDERS, 3));
     let wider = stream::relation(ITEMS, "public", "renamed", b'f', 3, &["id", "text", "more"]);
     made.add([wider, stream::insert(ITEMS, &[Some("1"), None, None])]);
@@ -116,13 +123,17 @@ fn a_new_description_holds_from_its_frame_on() {
     // A description that repeats the one before is not in the index.
     assert_eq!(index.described.len(), 3);
     let (names, _) = selected(&file, index, of_tables(&[ITEMS]), |item| {
-        item.relation.map(|relation| (relation.display(), relation.columns.len()))
+        item.relation
+            .map(|relation| (relation.display(), relation.columns.len()))
     });
     let names: Vec<_> = names.into_iter().flatten().collect();
     let renamed = ("public.renamed".to_owned(), 3);
     assert_eq!(names, [("public.t16400".to_owned(), 2), renamed.clone(), renamed]);
     let last = summary.tables.iter().find(|table| table.oid == ITEMS).unwrap();
-    assert_eq!((&*last.name, last.identity.name(), last.inserts), ("renamed", "full", 3));
+    assert_eq!(
+        (&*last.name, last.identity.name(), last.inserts),
+        ("renamed", "full", 3)
+    );
 }
 
 #[test]

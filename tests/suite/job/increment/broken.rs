@@ -48,8 +48,14 @@ fn a_slot_that_another_program_has_read_makes_a_full() {
         scene.slot()
     ));
     let renewed = scene.increment();
-    assert_eq!((renewed["kind"].as_str(), renewed["rows"].as_u64()), (Some("full"), Some(2)));
-    assert!(renewed["renewed"].as_str().unwrap().contains("another program"), "{renewed}");
+    assert_eq!(
+        (renewed["kind"].as_str(), renewed["rows"].as_u64()),
+        (Some("full"), Some(2))
+    );
+    assert!(
+        renewed["renewed"].as_str().unwrap().contains("another program"),
+        "{renewed}"
+    );
     scene.sql("INSERT INTO orders VALUES (3)");
     assert_eq!(scene.inserted(&scene.increment()), ["3"]);
 }
@@ -59,7 +65,9 @@ fn a_slot_of_another_program_with_our_name_is_not_touched() {
     let scene = Scene::fresh(18);
     scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
     let slot = scene.slot();
-    scene.sql(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"));
+    scene.sql(&format!(
+        "SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"
+    ));
     let look = "SELECT plugin, confirmed_flush_lsn FROM pg_replication_slots";
     let before = scene.sql(look);
     assert!(scene.refused("SLOT").contains("test_decoding"));
@@ -79,6 +87,9 @@ fn a_source_that_crashes_gives_nothing_twice() {
     scene.sql("INSERT INTO orders VALUES (2)");
     let second = scene.increment();
     assert_eq!(second["kind"], "incremental", "{second}");
-    assert_eq!((scene.inserted(&first), scene.inserted(&second)), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert_eq!(
+        (scene.inserted(&first), scene.inserted(&second)),
+        (vec!["1".to_owned()], vec!["2".to_owned()])
+    );
     scene.assert_is_chained();
 }

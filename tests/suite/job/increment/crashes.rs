@@ -24,7 +24,10 @@ use crate::semantics::world::block_on;
 use crate::support::services::{MAJORS, postgres_bin};
 
 fn settings(scene: &Scene) -> Settings {
-    let folders: Vec<String> = MAJORS.iter().map(|major| postgres_bin(*major).display().to_string()).collect();
+    let folders: Vec<String> = MAJORS
+        .iter()
+        .map(|major| postgres_bin(*major).display().to_string())
+        .collect();
     let variables = BTreeMap::from(
         [
             ("DATABASE_URL", scene.database.url()),
@@ -50,7 +53,10 @@ fn run_by(scene: &Scene, script: &Arc<Script>) -> Option<Result<BackupReport>> {
         panic!("not a direct source")
     };
     let observer: Arc<dyn Observer> = Arc::new(Silent);
-    let stores = [Crashing::around(Arc::new(Local::new(scene.folder.path().to_owned())), script)];
+    let stores = [Crashing::around(
+        Arc::new(Local::new(scene.folder.path().to_owned())),
+        script,
+    )];
     let job = Job {
         settings: &settings,
         credentials: &Credentials::Direct(info.clone()),
@@ -76,7 +82,11 @@ fn run_by(scene: &Scene, script: &Arc<Script>) -> Option<Result<BackupReport>> {
 
 /// As after the time that a dead run's lease lasts.
 fn forget_the_dead(scene: &Scene) {
-    let lease = scene.folder.path().join(&scene.database.name).join(".lease-incremental");
+    let lease = scene
+        .folder
+        .path()
+        .join(&scene.database.name)
+        .join(".lease-incremental");
     let _ = std::fs::remove_file(lease);
     let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
     while scene.sql(active) != "0" {
@@ -111,7 +121,11 @@ fn a_run_that_dies_at_any_call_loses_nothing_doubles_nothing_and_confirms_nothin
         let script = Script::at(call, Fate::Die);
         let ended = run_by(&scene, &script);
         forget_the_dead(&scene);
-        assert!(Some(scene.confirmed()) <= end_of_the_chain(&scene), "{:?}", script.calls());
+        assert!(
+            Some(scene.confirmed()) <= end_of_the_chain(&scene),
+            "{:?}",
+            script.calls()
+        );
         if let Some(result) = ended {
             result.unwrap();
             break;
@@ -153,7 +167,11 @@ fn a_store_that_refuses_leaves_nothing_and_confirms_nothing() {
     scene.start();
     scene.sql("INSERT INTO orders VALUES (1)");
     let before = scene.confirmed();
-    for words in [&["upload", ".changes"][..], &["put", "catalog.json"], &["put", "manifest.json"]] {
+    for words in [
+        &["upload", ".changes"][..],
+        &["put", "catalog.json"],
+        &["put", "manifest.json"],
+    ] {
         let words: &'static [&'static str] = Box::leak(words.to_vec().into_boxed_slice());
         let script = Script::first(words, Fate::Reject);
         run_by(&scene, &script).unwrap().unwrap_err();

@@ -68,7 +68,9 @@ fn a_follower_stores_what_is_committed_ends_cleanly_and_goes_on_without_loss() {
 
     scene.sql("INSERT INTO orders VALUES (3)");
     let follower = Follower::start(&scene, "5s");
-    wait_for("the increment after the restart", PATIENCE, || stored(&scene) == ["1", "2", "3"]);
+    wait_for("the increment after the restart", PATIENCE, || {
+        stored(&scene) == ["1", "2", "3"]
+    });
     follower.end(Signal::TERM);
     assert_eq!(scene.increments().len(), count + 1);
     scene.assert_is_chained();
@@ -84,7 +86,11 @@ fn a_follower_that_is_killed_loses_nothing_and_doubles_nothing() {
         scene.sql(&format!("INSERT INTO orders VALUES ({round})"));
         wait_for("the increment", PATIENCE, || stored(&scene).len() == round + 1);
         follower.end(Signal::KILL);
-        let lease = scene.folder.path().join(&scene.database.name).join(".lease-incremental");
+        let lease = scene
+            .folder
+            .path()
+            .join(&scene.database.name)
+            .join(".lease-incremental");
         std::fs::remove_file(lease).unwrap();
         let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
         wait_for("the server", PATIENCE, || scene.sql(active) == "0");
@@ -106,7 +112,9 @@ fn a_follower_outlives_a_restart_of_its_source() {
     std::thread::sleep(Duration::from_secs(2));
     scene.server.start_again();
     scene.sql("INSERT INTO orders VALUES (2)");
-    wait_for("the increment after the restart", PATIENCE, || stored(&scene) == ["1", "2"]);
+    wait_for("the increment after the restart", PATIENCE, || {
+        stored(&scene) == ["1", "2"]
+    });
     follower.end(Signal::TERM);
     scene.assert_is_chained();
 }

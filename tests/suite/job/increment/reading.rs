@@ -12,11 +12,19 @@ fn holds_what_was_committed_and_confirms_it(major: u32) {
     scene.sql("BEGIN; UPDATE orders SET item = 'zwei' WHERE id = 2; DELETE FROM orders WHERE id = 0; COMMIT");
     scene.sql("BEGIN; INSERT INTO orders VALUES (3, 'never'); ROLLBACK");
     let first = scene.increment();
-    assert_eq!((&first["kind"], &first["status"]), (&json!("incremental"), &json!("succeeded")));
+    assert_eq!(
+        (&first["kind"], &first["status"]),
+        (&json!("incremental"), &json!("succeeded"))
+    );
     assert_eq!(first["increment"]["transactions"], 2);
     let changes = &first["increment"]["changes"][0];
     assert_eq!(
-        [&changes["name"], &changes["inserts"], &changes["updates"], &changes["deletes"]],
+        [
+            &changes["name"],
+            &changes["inserts"],
+            &changes["updates"],
+            &changes["deletes"]
+        ],
         [&json!("orders"), &json!(2), &json!(1), &json!(1)]
     );
     assert_eq!(scene.inserted(&first), ["1", "2"]);
@@ -28,11 +36,28 @@ fn holds_what_was_committed_and_confirms_it(major: u32) {
     scene.assert_is_chained();
     let manifest = scene.manifest(&second);
     let increment = manifest.increment.unwrap();
-    assert_eq!(increment.stream.predecessor.unwrap().to_string(), first["id"].as_str().unwrap());
-    assert_eq!(increment.stream.from.to_string(), first["increment"]["to"].as_str().unwrap());
-    let covered: Vec<_> = increment.coverage.iter().map(|table| (table.name.as_str(), table.state)).collect();
-    assert_eq!(covered, [("orders", pgstow::repository::manifest::CoverageState::Exact)]);
-    assert!(increment.coverage[0].from.is_none() && increment.coverage[0].to.is_none(), "{:?}", increment.coverage);
+    assert_eq!(
+        increment.stream.predecessor.unwrap().to_string(),
+        first["id"].as_str().unwrap()
+    );
+    assert_eq!(
+        increment.stream.from.to_string(),
+        first["increment"]["to"].as_str().unwrap()
+    );
+    let covered: Vec<_> = increment
+        .coverage
+        .iter()
+        .map(|table| (table.name.as_str(), table.state))
+        .collect();
+    assert_eq!(
+        covered,
+        [("orders", pgstow::repository::manifest::CoverageState::Exact)]
+    );
+    assert!(
+        increment.coverage[0].from.is_none() && increment.coverage[0].to.is_none(),
+        "{:?}",
+        increment.coverage
+    );
     assert!(increment.stream.seen_to <= manifest.finished_at);
 }
 
@@ -47,7 +72,10 @@ fn an_idle_run_stores_nothing_and_reports_the_last_increment() {
     let made = scene.increment();
     let confirmed = scene.confirmed();
     let idle = scene.increment();
-    assert_eq!((&idle["id"], &idle["increment"]["is_idle"]), (&made["id"], &json!(true)));
+    assert_eq!(
+        (&idle["id"], &idle["increment"]["is_idle"]),
+        (&made["id"], &json!(true))
+    );
     assert_eq!(scene.increments().len(), 1);
     assert_eq!(scene.confirmed(), confirmed);
 }
@@ -101,11 +129,22 @@ fn a_reader_of_the_slot_makes_a_second_one_busy() {
     let [all, inserts] = scene.slot().publications();
     let names = format!("publication_names='{all},{inserts}'");
     let mut reader = crate::support::program::stock(18, "pg_recvlogical")
-        .args(["-d", &scene.database.url(), "--slot", scene.slot().slot(), "--start", "-f", "/dev/null"])
+        .args([
+            "-d",
+            &scene.database.url(),
+            "--slot",
+            scene.slot().slot(),
+            "--start",
+            "-f",
+            "/dev/null",
+        ])
         .args(["-o", "proto_version=1", "-o", &names.replace('\'', "")])
         .spawn()
         .unwrap();
-    let active = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{}'", scene.slot());
+    let active = format!(
+        "SELECT active FROM pg_replication_slots WHERE slot_name = '{}'",
+        scene.slot()
+    );
     while scene.sql(&active) != "t" {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -38,7 +38,12 @@ impl Replayed {
             rows: rows.collect(),
             xmin: number("xmin"),
             xmax: number("xmax"),
-            in_progress: snapshot["xip"].as_array().unwrap().iter().map(|xid| xid.as_u64().unwrap()).collect(),
+            in_progress: snapshot["xip"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|xid| xid.as_u64().unwrap())
+                .collect(),
         }
     }
 
@@ -62,7 +67,9 @@ impl Replayed {
                 Message::Delete { relid, old } if relid == oid && !skips => {
                     self.rows.remove(&texts(old.tuple())[0]).unwrap();
                 }
-                Message::Truncate { relids, .. } if relids.iter().any(|relid| relid == oid) && !skips => self.rows.clear(),
+                Message::Truncate { relids, .. } if relids.iter().any(|relid| relid == oid) && !skips => {
+                    self.rows.clear()
+                }
                 _ => {}
             }
         }

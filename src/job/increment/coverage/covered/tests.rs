@@ -103,7 +103,10 @@ fn a_table_that_is_kept_is_exact_throughout() {
 #[test]
 fn a_baseline_ends_the_gap() {
     let gap = settled(reading(Some(FROM)), Some(BASELINE));
-    assert_eq!(covered(&gap, &same()), (CoverageState::Exact, Some(FROM), Some(BASELINE)));
+    assert_eq!(
+        covered(&gap, &same()),
+        (CoverageState::Exact, Some(FROM), Some(BASELINE))
+    );
     let none = settled(reading(None), Some(BASELINE));
     assert_eq!(covered(&none, &same()), (CoverageState::Exact, None, None));
 }
