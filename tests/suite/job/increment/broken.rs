@@ -33,7 +33,7 @@ fn a_slot_that_is_gone_makes_a_full_and_a_new_chain(major: u32) {
     assert_eq!(scene.inserted(&scene.increment()), ["4"]);
 }
 
-on_majors!(a_slot_that_is_gone_makes_a_full_and_a_new_chain: 15, 18);
+on_majors! { a_slot_that_is_gone_makes_a_full_and_a_new_chain: 15 18 }
 
 #[test]
 fn a_slot_that_another_program_has_read_makes_a_full() {

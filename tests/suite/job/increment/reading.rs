@@ -36,7 +36,7 @@ fn holds_what_was_committed_and_confirms_it(major: u32) {
     assert!(increment.stream.seen_to <= manifest.finished_at);
 }
 
-on_majors!(holds_what_was_committed_and_confirms_it: 15, 18);
+on_majors! { holds_what_was_committed_and_confirms_it: 15 18 }
 
 #[test]
 fn an_idle_run_stores_nothing_and_reports_the_last_increment() {
@@ -75,7 +75,7 @@ fn ends_at_a_switch_of_the_log_and_under_other_databases_load(major: u32) {
     scene.assert_is_chained();
 }
 
-on_majors!(ends_at_a_switch_of_the_log_and_under_other_databases_load: 15, 18);
+on_majors! { ends_at_a_switch_of_the_log_and_under_other_databases_load: 15 18 }
 
 #[test]
 fn a_large_transaction_is_split_and_whole() {
