@@ -41,7 +41,7 @@ impl Scene {
     }
 
     pub fn store(&self) -> String {
-        format!("file://{}", self.folder.path().display())
+        self.folder.path().display().to_string()
     }
 
     pub fn slot(&self) -> SlotName {
@@ -128,7 +128,7 @@ impl Scene {
     pub fn inserted(&self, report: &Value) -> Vec<String> {
         let messages = self.messages(report);
         let inserted = messages.iter().filter_map(|bytes| match Message::parse(bytes).unwrap() {
-            Message::Insert { new, .. } => match new.iter().next().unwrap() {
+            Message::Insert { new, .. } => match new.values().next().unwrap() {
                 pgstow::format::pgoutput::Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
                 other => panic!("{other:?}"),
             },
