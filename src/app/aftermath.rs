@@ -18,7 +18,7 @@ use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
 use crate::outside::notify::{About, Notice, Notifier, RunStatus};
 use crate::report::{self, Report};
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::signature::Trust;
 use crate::repository::verification;
 use crate::run::clock::Clock;
@@ -59,13 +59,17 @@ impl Aftermath<'_> {
     }
 
     async fn of_made_backup(&self, mut report: Box<BackupReport>) -> Box<BackupReport> {
-        let (told, history) = tokio::join!(
-            self.tell_success(&report),
-            self.history(Some(&report.database), Some(&report.id))
-        );
+        let telling = async {
+            // There may be an increment every few minutes: those that end well send no message.
+            match report.kind == BackupKind::Incremental && !report.is_degraded() {
+                true => None,
+                false => self.tell_success(&report).await,
+            }
+        };
+        let (told, history) = tokio::join!(telling, self.history(Some(&report.database), Some(&report.id)));
         report.notification = told;
-        let observation = observed::of_backup(&report, &history, (self.clock)());
-        let warnings = self.publish(vec![observation]).await;
+        let observations = observed::of_backup(&report, &history, (self.clock)());
+        let warnings = self.publish(observations).await;
         report.warnings.extend(warnings);
         report
     }
@@ -76,7 +80,10 @@ impl Aftermath<'_> {
         let notice = failure(About::Backup(request.kind), database.clone(), &error);
         let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
         let now = (self.clock)();
-        let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);
+        let mut observation = match request.kind {
+            BackupKind::Full => Observation::of_failed_backup(database, error.code(), self.begun, &history, now),
+            BackupKind::Incremental => Observation::of_failed_increment(database, error.code(), self.begun, now),
+        };
         observation.notifications_failed = u64::from(told.is_err());
         self.publish(vec![observation]).await;
         error.with_clean_up(told)
@@ -98,8 +105,8 @@ impl Aftermath<'_> {
                     }
                     (failing, is_told) = (None, false);
                     let history = self.history(Some(&report.database), Some(&report.id)).await;
-                    let observation = observed::of_backup(&report, &history, (self.clock)());
-                    self.publish(vec![observation]).await;
+                    let observations = observed::of_backup(&report, &history, (self.clock)());
+                    self.publish(observations).await;
                 }
                 Followed::Idle => failing = None,
                 Followed::Failing(error) => {

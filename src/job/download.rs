@@ -179,7 +179,10 @@ fn differs(fetch: &Fetch<'_>, archive: &FileRecord, found: &str) -> Error {
 /// The backup's data file.
 fn archive(manifest: &Manifest) -> Result<&FileRecord> {
     if manifest.increment.is_some() {
-        let what = format!("{} is an increment: it holds changes, and no archive of the database", manifest.id);
+        let what = format!(
+            "{} is an increment: it holds changes, and no archive of the database",
+            manifest.id
+        );
         return Err(Error::config(what).hint(
             "download a full backup (`pgstow list` shows them), or restore a moment with `pgstow restore --to-time`",
         ));

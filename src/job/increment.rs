@@ -23,7 +23,7 @@ mod standing;
 use crate::error::{Error, Result};
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, BackupRequest, Job, PUT_GRACE, SourceDatabase, answered, connect, repeated};
-use crate::postgres::{SlotName, StreamSource};
+use crate::postgres::{Slot, SlotName, StreamSource};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Holder, Lease};
@@ -87,7 +87,11 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
     match ended? {
         RoundEnd::Made(mut report, next) => {
             report.warnings.extend(closed.err().map(|error| error.message()));
-            report.warnings.extend(unconfirmed(run, &next).await);
+            let after = answered(job, source.session.slot(slot)).await.ok().flatten();
+            report.warnings.extend(after.as_ref().and_then(|slot| unconfirmed(slot, &next)));
+            if let Some(increment) = &mut report.increment {
+                increment.slot = after;
+            }
             Ok(*report)
         }
         RoundEnd::Idle => idle(run, &start).await,
@@ -201,10 +205,8 @@ async fn idle(run: &Run<'_>, start: &Start) -> Result<BackupReport> {
 }
 
 /// A warning if the slot is not where the increment ends, although the server was told.
-async fn unconfirmed(run: &Run<'_>, next: &Start) -> Option<String> {
-    let Run { job, source, slot, .. } = run;
-    let found = answered(job, source.session.slot(slot)).await.ok().flatten()?;
-    let confirmed = found.confirmed?;
+fn unconfirmed(slot: &Slot, next: &Start) -> Option<String> {
+    let confirmed = slot.confirmed?;
     (confirmed < next.from).then(|| {
         format!(
             "the increment ends at {}, but the slot is still at {confirmed}: the server keeps its log until the next \

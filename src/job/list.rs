@@ -100,7 +100,6 @@ fn chains(database: &str, history: &History, now: Timestamp) -> Vec<ChainEntry> 
         let (first, last) = (run.first(), run.last());
         let since = first.stream.first_commit.unwrap_or(first.stream.seen_to);
         let window = Window::of(run);
-        let why = history.barren().last().filter(|_| window.is_none());
         ChainEntry {
             database: database.to_owned(),
             first: first.id.clone(),
@@ -111,7 +110,7 @@ fn chains(database: &str, history: &History, now: Timestamp) -> Vec<ChainEntry> 
             span_seconds: age(since, last.until),
             window,
             gap: gap.map(|gap| gap.to_string()),
-            no_base: why.map(|(id, why)| format!("{id}: {why}")),
+            no_base: run.no_base().map(|(id, why)| format!("{id}: {why}")),
             ids: run.links().iter().map(|link| link.id.clone()).collect(),
         }
     };

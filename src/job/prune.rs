@@ -12,7 +12,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::error::{Error, ErrorReport, Result};
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{
     Counting, Listed, Newest, Overview, database_folder, histories, keeps_no_tags, nothing_found, overviews,
     reachable_folders,
@@ -251,14 +251,15 @@ async fn survey(
         }
         unfinished.entry(id).or_default().push(one);
     }
-    let mut at_work: BTreeMap<String, bool> = BTreeMap::new();
+    // Each kind is made under a lease of its own.
+    let mut at_work: BTreeMap<(String, BackupKind), bool> = BTreeMap::new();
     for listed in left_overs.into_values() {
-        let database = listed.id.database().to_owned();
-        let run_at_work = match at_work.get(&database) {
+        let runs = (listed.id.database().to_owned(), listed.id.kind());
+        let run_at_work = match at_work.get(&runs) {
             Some(known) => *known,
-            None => run_at_work(store, stores, &database, now).await,
+            None => run_at_work(store, stores, (&runs.0, runs.1), now).await,
         };
-        at_work.insert(database, run_at_work);
+        at_work.insert(runs, run_at_work);
         folders.push(Folder {
             listed,
             state: BackupState::LeftOver { run_at_work },
@@ -318,13 +319,18 @@ fn finished(overview: Overview) -> Folder {
     }
 }
 
-/// Whether a run may be writing into this database's folders, judged by two leases: that of this store, which may be
+/// Whether a run may be writing folders of this kind for this database, judged by two leases: that of this store, which may be
 /// the primary of other runs, and that of the settings' own primary. A lease that cannot be read counts as held.
-async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &str, now: Timestamp) -> bool {
+async fn run_at_work(
+    store: &dyn Store,
+    stores: &[Arc<dyn Store>],
+    (database, kind): (&str, BackupKind),
+    now: Timestamp,
+) -> bool {
     let primary = stores.first().map(|primary| &**primary);
     let others = primary.filter(|primary| primary.url() != store.url());
     for store in [Some(store), others].into_iter().flatten() {
-        match lease::look(store, database, now).await {
+        match lease::look_for(store, database, kind, now).await {
             Ok(LeaseState::Free | LeaseState::Expired(_)) => {}
             Ok(LeaseState::Held(_)) => return true,
             Err(error) => {

@@ -17,8 +17,8 @@ pub use crate::store::{PENDING, Rule, TIER_TAG};
 pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
 pub use plan::{BackupState, Candidate, Decision, Goes, Stays, Terms, plan};
-pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
 use rules::shortest_tier_days;
+pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
 pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_of_increment, tag_plan};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,10 @@ impl Retention {
     /// two full backups, and a bucket's rules act once a day: hence two days more.
     pub fn increment_days(&self) -> u32 {
         let days = self.pitr.as_secs().div_ceil(86_400);
-        u32::try_from(days).unwrap_or(u32::MAX).saturating_add(MARGIN_DAYS).min(i32::MAX.unsigned_abs())
+        u32::try_from(days)
+            .unwrap_or(u32::MAX)
+            .saturating_add(MARGIN_DAYS)
+            .min(i32::MAX.unsigned_abs())
     }
 
     /// The first moment of the span that ends now.
@@ -128,7 +131,10 @@ pub fn applying(url: &str, retention: &Retention) -> String {
         Retention::PITR => String::new(),
         span => format!(" --pitr {}", span_text(span)),
     };
-    format!("pgstow retention apply --store {url} --retention {}{pitr}", retention.policy)
+    format!(
+        "pgstow retention apply --store {url} --retention {}{pitr}",
+        retention.policy
+    )
 }
 
 /// The value of a stored object's `pgstow-tier` tag: it decides which lifecycle rule applies. Ordered by how long the
@@ -194,7 +200,10 @@ mod tests {
         assert_eq!(retention(Policy::Days(9), 7 * 24).conflict(), None);
         let short = retention(Policy::Tiers(vec![(Tier::Daily, 8), (Tier::Weekly, 4)]), 7 * 24);
         let why = short.conflict().unwrap();
-        assert!(why.contains("kept for 8 days") && why.contains("any moment of 7d"), "{why}");
+        assert!(
+            why.contains("kept for 8 days") && why.contains("any moment of 7d"),
+            "{why}"
+        );
         assert!(applying("s3://b", &retention(Policy::Days(30), 36)).ends_with("--retention 30d --pitr 36h"));
     }
 }

@@ -37,3 +37,6 @@ pub fn windows(history: &History) -> Vec<Window> {
 pub fn current(history: &History) -> Option<Window> {
     Window::of(history.newest()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
 use crate::format::Lsn;
-use crate::postgres::LeftOut;
+use crate::postgres::{LeftOut, Slot};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
@@ -113,6 +113,9 @@ pub struct IncrementReport {
     /// It ended before the end of the server's log, for lack of time or because it is large: the next one goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_behind: bool,
+    /// The slot after the run, as the server describes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
 }
 
 /// The most tables that a report names.
@@ -135,6 +138,7 @@ impl IncrementReport {
             baselines: increment.baselines.len() as u64,
             is_idle: false,
             is_behind: false,
+            slot: None,
         }
     }
 }

@@ -142,7 +142,10 @@ impl ChainEntry {
     fn notes(&self) -> Vec<String> {
         let window = match (&self.window, &self.no_base) {
             (Some(Window { earliest, latest }), _) => {
-                format!("     any moment from {:.0} to {:.0} can be restored", earliest.time, latest.time)
+                format!(
+                    "     any moment from {:.0} to {:.0} can be restored",
+                    earliest.time, latest.time
+                )
             }
             (None, why) => {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
@@ -226,7 +229,12 @@ impl fmt::Display for ListReport {
         // A problem comes below its backup, or in its place.
         let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
         for chain in &self.chains {
-            lines.extend(chain.notes().into_iter().map(|note| (&chain.last, printable::line(&note))));
+            lines.extend(
+                chain
+                    .notes()
+                    .into_iter()
+                    .map(|note| (&chain.last, printable::line(&note))),
+            );
         }
         for Problem { backup, problem } in of_backups {
             let Some(id) = backup else { continue };

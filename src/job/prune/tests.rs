@@ -257,7 +257,10 @@ async fn a_chain_is_shortened_at_its_old_end_and_the_window_stays_whole() {
     assert_eq!((after.runs().len(), after.gaps().len()), (1, 0));
     let (window, whole) = (window::current(&after).unwrap(), window::current(&before).unwrap());
     assert_eq!(window.latest, whole.latest);
-    assert!(window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24), "{window:?}");
+    assert!(
+        window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24),
+        "{window:?}"
+    );
     // About nine days of increments stay.
     let left = after.newest().unwrap().links().len();
     assert!((30..=38).contains(&left), "{left}");
@@ -270,11 +273,19 @@ async fn the_base_of_the_window_stays_although_its_tier_is_over_and_says_why() {
     fill_with_increments(&store, 20);
     let now = minute(20 * DAY);
     let report = pruned(&store, 3, now).await;
-    let base = report.stores[0].backups.iter().rev().find(|one| one.action == Action::Keep).unwrap();
+    let base = report.stores[0]
+        .backups
+        .iter()
+        .rev()
+        .find(|one| one.action == Action::Keep)
+        .unwrap();
     assert!(base.reason.contains("needed to restore moments"), "{report}");
     let after = history_of(&store, now).await;
     let window = window::current(&after).unwrap();
-    assert!(window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24), "{window:?}");
+    assert!(
+        window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24),
+        "{window:?}"
+    );
 }
 
 #[tokio::test]
@@ -286,8 +297,14 @@ async fn when_backups_stop_the_last_full_one_stays_with_all_increments_after_it(
     let after = history_of(&store, now).await;
     assert_eq!(after.newest().unwrap().bases().len(), 1, "{report}");
     let window = window::current(&after).unwrap();
-    assert_eq!(window.earliest.time, minute(19 * DAY + 30) + jiff::SignedDuration::from_secs(30));
-    assert_eq!(window.latest.time, minute(20 * DAY) - jiff::SignedDuration::from_micros(1));
+    assert_eq!(
+        window.earliest.time,
+        minute(19 * DAY + 30) + jiff::SignedDuration::from_secs(30)
+    );
+    assert_eq!(
+        window.latest.time,
+        minute(20 * DAY) - jiff::SignedDuration::from_micros(1)
+    );
 }
 
 #[tokio::test]

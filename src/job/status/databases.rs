@@ -110,20 +110,26 @@ pub(super) fn sum_up(backups: &[Overview], now: Timestamp) -> Vec<DatabaseStatus
     }
     let mut histories = histories(backups, Counting::Good, now);
     let sum = |(database, backups): (&str, Vec<&Overview>)| {
-      let fulls: Vec<&Overview> = backups.iter().copied().filter(|one| one.id().kind() == BackupKind::Full).collect();
-      DatabaseStatus {
-        database: database.to_owned(),
-        backups: backups.len() as u64,
-        bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
-        archived: backups.iter().filter(|one| one.is_archived()).count(),
-        last_good: fulls.iter().find_map(|one| last_good(one, now)),
-        last_verified: newest(&fulls, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
-        last_drilled: newest(&fulls, now, Verification::proving_drill).map(|(proof, outcome)| DatabaseProof {
-            extent: outcome.extent(),
-            ..proof
-        }),
-        increments: histories.remove(database).and_then(|history| increments(&history, &backups, now)),
-      }
+        let fulls: Vec<&Overview> = backups
+            .iter()
+            .copied()
+            .filter(|one| one.id().kind() == BackupKind::Full)
+            .collect();
+        DatabaseStatus {
+            database: database.to_owned(),
+            backups: backups.len() as u64,
+            bytes: backups.iter().map(|one| one.listed.bytes()).sum(),
+            archived: backups.iter().filter(|one| one.is_archived()).count(),
+            last_good: fulls.iter().find_map(|one| last_good(one, now)),
+            last_verified: newest(&fulls, now, |verification| verification.verify.as_ref()).map(|(proof, _)| proof),
+            last_drilled: newest(&fulls, now, Verification::proving_drill).map(|(proof, outcome)| DatabaseProof {
+                extent: outcome.extent(),
+                ..proof
+            }),
+            increments: histories
+                .remove(database)
+                .and_then(|history| increments(&history, &backups, now)),
+        }
     };
     databases.into_iter().map(sum).collect()
 }
@@ -136,8 +142,10 @@ fn increments(history: &History, backups: &[&Overview], now: Timestamp) -> Optio
     if window.is_some() {
         windows.pop();
     }
-    let why = history.barren().last().filter(|_| window.is_none());
-    let figures = backups.iter().find(|one| *one.id() == newest.id).and_then(|one| one.figures());
+    let figures = backups
+        .iter()
+        .find(|one| *one.id() == newest.id)
+        .and_then(|one| one.figures());
     let gap = |(gap, earlier): (Gap, &Run)| GapStatus {
         after: gap.after,
         before: gap.before,
@@ -151,7 +159,7 @@ fn increments(history: &History, backups: &[&Overview], now: Timestamp) -> Optio
         rpo_seconds: age(newest.until, now),
         window,
         earlier_windows: windows,
-        no_base: why.map(|(id, why)| format!("{id}: {why}")),
+        no_base: run.no_base().map(|(id, why)| format!("{id}: {why}")),
         gaps: history.gaps().into_iter().zip(history.runs()).map(gap).collect(),
         coverage: figures.map(|figures| figures.coverage).unwrap_or_default(),
     })

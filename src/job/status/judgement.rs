@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::databases::{DatabaseStatus, sum_up};
 use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
-use crate::repository::backup_id::{BackupId, is_ahead};
+use crate::repository::backup_id::{BackupId, is_ahead, lease_key_of};
 use crate::repository::catalog::Overview;
 use crate::repository::lease::LeaseState;
 use crate::repository::retention::{PENDING_DAYS, Retention, days_kept};
@@ -156,7 +156,10 @@ fn of_increments(inquiry: &Inquiry<'_>, database: &DatabaseStatus, problems: &mu
         ));
     }
     if increments.window.is_none() {
-        let why = increments.no_base.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        let why = increments
+            .no_base
+            .as_ref()
+            .map_or(String::new(), |why| format!(" ({why})"));
         problems.push(format!(
             "no moment of the newest increments of database {name:?} can be restored, because no full backup can be \
              their base{why}: make one with `pgstow backup`"
@@ -369,8 +372,10 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         {
             problems.push(format!(
                 "the lease of database {:?} in {url} lasts until {:.0}, so a clock was wrong when it was written: remove \
-                 .lease from its folder when no backup is running",
-                lease.database, hold.until
+                 {} when no backup is running",
+                lease.database,
+                hold.until,
+                lease_key_of(&lease.database, lease.kind)
             ));
         }
     }
@@ -380,7 +385,8 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             let at_work = status
                 .leases
                 .iter()
-                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, LeaseState::Held(_)));
+                .filter(|lease| lease.database == one.id.database() && lease.kind == one.id.kind())
+                .any(|lease| matches!(lease.seen, LeaseState::Held(_)));
             let age = now.duration_since(one.id.timestamp());
             !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
         });

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::databases::{DatabaseProof, DatabaseStatus, IncrementsStatus, LastGood};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::lease::LeaseState;
 use crate::repository::manifest::CoverageTally;
 use crate::repository::verification::VerificationStatus;
-use crate::settings::Schedule;
 use crate::repository::window::Window;
+use crate::settings::Schedule;
 use crate::units::{count, human_bytes, human_span};
 
 /// The most items of one kind that are listed for people.
@@ -148,7 +149,10 @@ impl fmt::Display for IncrementsStatus {
                 latest.time,
                 human_span(self.rpo_seconds)
             )?,
-            None => writeln!(f, "  any moment   none: no full backup can be the base of the increments")?,
+            None => writeln!(
+                f,
+                "  any moment   none: no full backup can be the base of the increments"
+            )?,
         }
         writeln!(
             f,
@@ -177,7 +181,9 @@ impl fmt::Display for IncrementsStatus {
             (in_part, "not for the whole of the newest increment"),
         ];
         let partly = partly.into_iter().filter(|(count, _)| *count > 0);
-        let partly: Vec<String> = partly.map(|(tables, how)| format!("{}: {how}", count(tables, "table"))).collect();
+        let partly: Vec<String> = partly
+            .map(|(tables, how)| format!("{}: {how}", count(tables, "table")))
+            .collect();
         some(f, "not exact", &partly)
     }
 }
@@ -260,8 +266,12 @@ impl fmt::Display for StoreStatus {
             };
             writeln!(
                 f,
-                "  lease        {}: {state} by process {} on {}, until {:.0}",
+                "  lease        {}{}: {state} by process {} on {}, until {:.0}",
                 printable::line(&lease.database),
+                match lease.kind {
+                    BackupKind::Full => "",
+                    BackupKind::Incremental => " (increments)",
+                },
                 hold.holder.pid,
                 printable::line(&hold.holder.host),
                 hold.until

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorReport};
-use crate::repository::backup_id::{BackupId, database_folder};
+use crate::repository::backup_id::{BackupId, BackupKind, database_folder};
 use crate::repository::catalog::{
     self, Expiry, ExpiryFinding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews,
     reachable_folders,
@@ -71,6 +71,9 @@ pub enum Drift {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LeaseStatus {
     pub database: String,
+    /// What is made under it.
+    #[serde(default, rename = "type")]
+    pub kind: BackupKind,
     #[serde(flatten)]
     pub seen: LeaseState,
 }
@@ -159,9 +162,11 @@ pub(super) async fn look(
     let prefix = database.map_or(String::new(), database_folder);
     match store.unfinished(&prefix).await {
         Ok(unfinished) => {
-            let ours = unfinished
-                .into_iter()
-                .filter(|one| BackupId::of_key(&one.key).is_some() || one.key.ends_with("/.lease"));
+            let ours = unfinished.into_iter().filter(|one| {
+                BackupId::of_key(&one.key).is_some()
+                    || one.key.ends_with("/.lease")
+                    || one.key.ends_with("/.lease-incremental")
+            });
             let uploads = ours.map(|one| UploadStatus {
                 key: one.key,
                 started: one.started,
@@ -304,10 +309,15 @@ impl Looked {
             Ok(names) => names,
             Err(error) => return self.cannot_see("leases", &error),
         };
-        for database in names {
-            match lease::look(store, &database, now).await {
+        let kinds = [BackupKind::Full, BackupKind::Incremental];
+        for (database, kind) in names.iter().flat_map(|name| kinds.map(|kind| (name, kind))) {
+            match lease::look_for(store, database, kind, now).await {
                 Ok(LeaseState::Free) => {}
-                Ok(seen) => self.status.leases.push(LeaseStatus { database, seen }),
+                Ok(seen) => self.status.leases.push(LeaseStatus {
+                    database: database.clone(),
+                    kind,
+                    seen,
+                }),
                 Err(error) if error.code() == crate::error::Code::Busy => self.not_leases.push(error),
                 Err(error) => self.cannot_see("a lease", &error),
             }

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::spelling::{COMPARED, others};
 use super::{
-    BackupId, BackupKind, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable, overviews,
-    read_genuine, read_manifest,
+    BackupId, BackupKind, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable,
+    overviews, read_genuine, read_manifest,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
@@ -469,9 +469,7 @@ fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
     let wants_increment = id.is_some_and(|id| id.kind() == BackupKind::Incremental);
     let mut ids: Vec<&BackupId> = committed(listed).collect();
     // There may be hundreds of increments around every full backup.
-    if !wants_increment && ids.iter().any(|id| id.kind() == BackupKind::Full) {
-        ids.retain(|id| id.kind() == BackupKind::Full);
-    }
+    ids.retain(|id| wants_increment || id.kind() == BackupKind::Full);
     if ids.is_empty() {
         return "the store has no backup at all: check --store and its prefix".to_owned();
     }

@@ -22,15 +22,22 @@ pub fn histories(backups: &[Overview], counting: Counting, now: Timestamp) -> BT
     let mut members: BTreeMap<String, Vec<Member>> = BTreeMap::new();
     for overview in backups {
         let database = overview.id().database().to_owned();
-        members.entry(database).or_default().push(member(overview, counting, now));
+        members
+            .entry(database)
+            .or_default()
+            .push(member(overview, counting, now));
     }
     let joined = members.into_iter();
-    joined.map(|(database, members)| (database, History::of(members))).collect()
+    joined
+        .map(|(database, members)| (database, History::of(members)))
+        .collect()
 }
 
 fn member(overview: &Overview, counting: Counting, now: Timestamp) -> Member {
     let Some(figures) = overview.figures() else {
-        let why = overview.flaw().unwrap_or_else(|| "its manifest cannot be used".to_owned());
+        let why = overview
+            .flaw()
+            .unwrap_or_else(|| "its manifest cannot be used".to_owned());
         return Member::Unusable(overview.id().clone(), why);
     };
     let flaw = match counting {
@@ -48,6 +55,11 @@ fn flaw(overview: &Overview, now: Timestamp) -> Option<String> {
     let lacks = (!overview.lacks.is_empty()).then(|| format!("it lacks {}", overview.lacks.join(", ")));
     let damaged = (overview.verdict() == Verdict::Damaged).then(|| "it was found damaged".to_owned());
     let unsigned = (!overview.is_trusted()).then(|| "no trusted key has signed it".to_owned());
-    let why = overview.flaw().or_else(|| overview.forgery()).or(lacks).or(damaged).or(unsigned);
+    let why = overview
+        .flaw()
+        .or_else(|| overview.forgery())
+        .or(lacks)
+        .or(damaged)
+        .or(unsigned);
     Some(why.unwrap_or_else(|| "its times are impossible".to_owned()))
 }

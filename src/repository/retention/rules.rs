@@ -78,7 +78,9 @@ pub fn days_kept(retention: &Retention, tier: Tier) -> u32 {
 /// For how many days the full backups of the tier that most of them have are kept.
 pub(super) fn shortest_tier_days(policy: &Policy) -> u32 {
     let kept = keeps(policy);
-    kept.iter().min_by_key(|(tier, _)| *tier).map_or(u32::MAX, |&(_, days)| days)
+    kept.iter()
+        .min_by_key(|(tier, _)| *tier)
+        .map_or(u32::MAX, |&(_, days)| days)
 }
 
 fn days_after(policy: &Policy, tier: Tier, before: &[Rule]) -> u32 {
@@ -207,11 +209,7 @@ mod tests {
         ];
         assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
         // Applied again, the rules stay the same; and a count in a policy applies again, also a smaller one.
-        let again = rules_after(
-            &days(30),
-            "team/",
-            &rules_after(&days(30), "team/", &before),
-        );
+        let again = rules_after(&days(30), "team/", &rules_after(&days(30), "team/", &before));
         assert_eq!(expiry(&again), after);
         let shorter = rules_after(&Retention::of(Policy::Tiers(vec![(Tier::Monthly, 2)])), "team/", &again);
         assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));

@@ -213,7 +213,12 @@ mod tests {
 
     #[test]
     fn tags_are_read_back_as_they_are_written() {
-        for tag in [Tag::Pending, Tag::Latest, Tag::Tier(Tier::Yearly), Tag::Tier(Tier::Increment)] {
+        for tag in [
+            Tag::Pending,
+            Tag::Latest,
+            Tag::Tier(Tier::Yearly),
+            Tag::Tier(Tier::Increment),
+        ] {
             let tags = [
                 ("team".into(), "shop".into()),
                 (TIER_TAG.to_owned(), tag.name().to_owned()),

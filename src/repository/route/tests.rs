@@ -32,7 +32,10 @@ fn the_newest_base_before_the_target_is_taken_with_the_increments_up_to_it() {
     assert_eq!(found.stop, Stop::Time(seconds(3_630)));
     assert_eq!(found.bytes, 1_020);
     let found = to(&history, Target::Lsn(position(20))).unwrap();
-    assert_eq!((found.base, found.increments), (id(BackupKind::Full, 3), vec![incr(10), incr(20)]));
+    assert_eq!(
+        (found.base, found.increments),
+        (id(BackupKind::Full, 3), vec![incr(10), incr(20)])
+    );
     let found = to(&history, Target::Latest).unwrap();
     assert_eq!(found.increments.len(), 5);
     assert_eq!(found.stop, Stop::Lsn(position(100)));
@@ -52,22 +55,39 @@ fn a_moment_that_cannot_be_had_is_refused_with_the_nearest_that_can() {
     assert_eq!(early.nearest.before, None);
     let late = refused(Target::Time(minute(100)));
     assert_eq!(late.why, Why::AfterTheLast);
-    assert_eq!(late.nearest.before.unwrap().time, seconds(6_000) - SignedDuration::from_micros(1));
+    assert_eq!(
+        late.nearest.before.unwrap().time,
+        seconds(6_000) - SignedDuration::from_micros(1)
+    );
     let error = late.into_error("shop");
     assert_eq!(error.code(), Code::NotCovered);
-    assert!(error.message().contains("nearest exact moment is 2025-01-31T01:39:59.999999Z"), "{error}");
+    assert!(
+        error
+            .message()
+            .contains("nearest exact moment is 2025-01-31T01:39:59.999999Z"),
+        "{error}"
+    );
     assert!(to(&history, Target::Time(seconds(5_999))).is_ok());
     assert_eq!(refused(Target::Lsn(Lsn(10_001))).why, Why::AfterTheLast);
     assert_eq!(refused(Target::Lsn(Lsn(350))).why, Why::BeforeTheFirst);
     let ahead = route(&history, Target::Time(minute(50)), &BTreeSet::new(), minute(40)).unwrap_err();
     assert_eq!(ahead.why, Why::Future { now: minute(40) });
     let unfit = BTreeSet::from([id(BackupKind::Full, 55), id(BackupKind::Full, 3)]);
-    assert_eq!(route(&history, Target::Latest, &unfit, minute(101)).unwrap_err().why, Why::Unfit);
-    assert_eq!(to(&History::default(), Target::Latest).unwrap_err().why, Why::NoIncrements);
+    assert_eq!(
+        route(&history, Target::Latest, &unfit, minute(101)).unwrap_err().why,
+        Why::Unfit
+    );
+    assert_eq!(
+        to(&History::default(), Target::Latest).unwrap_err().why,
+        Why::NoIncrements
+    );
     let mut plain = full(3);
     plain.snapshot.end = None;
     let without = super::super::chain::tests::history([link(0, 10)], [plain]);
-    assert!(matches!(to(&without, Target::Latest).unwrap_err().why, Why::NoBase(Some(_))));
+    assert!(matches!(
+        to(&without, Target::Latest).unwrap_err().why,
+        Why::NoBase(Some(_))
+    ));
 }
 
 #[test]
@@ -76,7 +96,10 @@ fn a_moment_in_a_gap_is_named_with_the_moments_around_it() {
     let history = history(links, [full(3), full(65)]);
     for target in [Target::Time(minute(45)), Target::Lsn(position(45))] {
         let refused = to(&history, target).unwrap_err();
-        assert!(matches!(&refused.why, Why::Gap(gap) if gap.contains("not in the store")), "{refused}");
+        assert!(
+            matches!(&refused.why, Why::Gap(gap) if gap.contains("not in the store")),
+            "{refused}"
+        );
         assert_eq!(refused.nearest.before.unwrap().lsn, position(40));
         assert_eq!(refused.nearest.after.unwrap().lsn, Lsn(6_551));
     }
@@ -104,9 +127,18 @@ fn a_position_that_two_servers_have_is_refused_and_its_time_is_not() {
     later.snapshot.end.as_mut().unwrap().at = Some(minute(495));
     let links = (0..10).map(|at| link(at * 10, at * 10 + 10)).chain(others);
     let history = history(links, [full(3), later]);
-    assert!(matches!(to(&history, Target::Lsn(position(20))).unwrap_err().why, Why::TwoSources { .. }));
-    assert_eq!(to(&history, Target::Time(minute(20))).unwrap().base, id(BackupKind::Full, 3));
-    assert_eq!(to(&history, Target::Time(minute(520))).unwrap().base, id(BackupKind::Full, 495));
+    assert!(matches!(
+        to(&history, Target::Lsn(position(20))).unwrap_err().why,
+        Why::TwoSources { .. }
+    ));
+    assert_eq!(
+        to(&history, Target::Time(minute(20))).unwrap().base,
+        id(BackupKind::Full, 3)
+    );
+    assert_eq!(
+        to(&history, Target::Time(minute(520))).unwrap().base,
+        id(BackupKind::Full, 495)
+    );
 }
 
 #[test]

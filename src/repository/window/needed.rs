@@ -22,11 +22,7 @@ pub enum Need {
 ///
 /// Of each run these are the last links: from the first that the base for the earliest of those moments needs. So the
 /// ones that are not needed are the first of their run, and their removal makes no hole in it.
-pub fn needed(
-    history: &History,
-    since: Timestamp,
-    newest: impl Fn(&BackupId) -> bool,
-) -> BTreeMap<BackupId, Need> {
+pub fn needed(history: &History, since: Timestamp, newest: impl Fn(&BackupId) -> bool) -> BTreeMap<BackupId, Need> {
     let mut needed = BTreeMap::new();
     for run in history.runs() {
         let first_newest = run.bases().iter().find(|base| newest(&base.id));
@@ -49,7 +45,9 @@ fn base_for(run: &Run, since: Timestamp) -> Option<&Base> {
     }
     let earliest = window.earliest.time.max(since);
     let bases = run.bases().iter();
-    bases.filter(|base| base.end.time <= earliest).max_by_key(|base| base.end.lsn)
+    bases
+        .filter(|base| base.end.time <= earliest)
+        .max_by_key(|base| base.end.lsn)
 }
 
 /// The first link that must stay for this base: also the one before those that a restore reads, since it proves that

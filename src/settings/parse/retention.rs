@@ -60,7 +60,8 @@ impl Reader<'_> {
                 let retention = Retention { pitr, ..retention };
                 if let Some(why) = retention.conflict() {
                     let hint = "give --pitr less, or keep full backups longer with --retention";
-                    self.problems.add_of("BACKUP_PITR", format!("BACKUP_PITR: {why}: {hint}"));
+                    self.problems
+                        .add_of("BACKUP_PITR", format!("BACKUP_PITR: {why}: {hint}"));
                 }
                 retention
             }

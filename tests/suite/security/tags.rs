@@ -241,10 +241,7 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         let altered = template[from..].replacen(statement, other, 1);
         let read = std::panic::catch_unwind(|| {
             let deny = Deny::read(&altered);
-            assert!(
-                tiers()
-                    .all(|tier| deny.applies(Some(tier.name()), Some(PENDING)))
-            );
+            assert!(tiers().all(|tier| deny.applies(Some(tier.name()), Some(PENDING))));
         });
         assert!(read.is_err(), "{other} passes for a denial");
     }

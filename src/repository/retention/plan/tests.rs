@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::repository::retention::Policy;
 use crate::repository::backup_id::BackupKind;
+use crate::repository::retention::Policy;
 
 const NOW: &str = "2025-06-30T12:00:00Z";
 const GOOD: BackupState = backup(Tier::Daily, true, Verdict::Unproved);
