@@ -192,7 +192,7 @@ async fn prepare(
     // A person who can write to the store can name future events in false manifests. Those must not count as backups
     // that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
+        && let Some(made) = catalog::find_by_event(store, &past, BackupKind::Full, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
@@ -221,6 +221,7 @@ async fn prepare(
         server: source.session.server(),
         adopt: job.settings.adopt,
         create: job.settings.store_create,
+        kind: BackupKind::Full,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let mut newest = newest.cloned().max(back.newest);

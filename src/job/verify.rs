@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::job::drill;
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Listed, Located};
 use crate::repository::manifest::{FileRecord, Manifest, Tally, role};
 use crate::repository::signature::{Signer, Trust};
@@ -97,8 +97,8 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
         );
         return Ok(verified);
     }
-    // To restore bytes that differ from the backup would prove nothing.
-    let drill = drill && verified.status == VerificationStatus::Ok;
+    // To restore bytes that differ from the backup would prove nothing; and an increment alone restores nothing.
+    let drill = drill && manifest.kind == BackupKind::Full && verified.status == VerificationStatus::Ok;
     let mut recorded = None;
     if drill {
         // The result of the verification is known, however the drill ends.

@@ -10,8 +10,7 @@ use crate::repository::catalog::{
     reachable_folders,
 };
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::Policy;
-use crate::repository::retention::Rule;
+use crate::repository::retention::{Retention, Rule};
 use crate::repository::signature::{SignatureState, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
@@ -124,7 +123,7 @@ pub(super) struct Looked {
 pub(super) async fn look(
     store: &dyn Store,
     database: Option<&str>,
-    policy: &Policy,
+    retention: &Retention,
     trust: &Trust,
     now: Timestamp,
 ) -> Looked {
@@ -154,7 +153,7 @@ pub(super) async fn look(
         Err(error) => looked.cannot_see("the disk", &error),
     }
     if let Some(lifecycle) = store.lifecycle() {
-        looked.look_at_rules(store, lifecycle, policy).await;
+        looked.look_at_rules(store, lifecycle, retention).await;
     }
     looked.look_at_leases(store, database, now).await;
     let prefix = database.map_or(String::new(), database_folder);
@@ -278,16 +277,16 @@ impl Looked {
         self.backups = backups;
     }
 
-    async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) {
+    async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, retention: &Retention) {
         let newest = self.backups.first().map(|backup| Newest::of(backup, store.url()));
         if keeps_no_tags(lifecycle, newest.as_ref()).await {
             self.has_lifecycle = false;
             self.status.lifecycle = Some(Drift::NoTags);
             return;
         }
-        match expiry(store, lifecycle, policy).await {
+        match expiry(store, lifecycle, retention).await {
             Ok(found) => {
-                self.expiry = found.finding(store.url(), policy);
+                self.expiry = found.finding(store.url(), retention);
                 self.status.lifecycle = Some(drift(&found, self.expiry.is_some()));
                 self.status.unknown.extend(found.unsure);
             }
@@ -319,12 +318,12 @@ impl Looked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::retention::{Tier, rules};
+    use crate::repository::retention::{Policy, Tier, rules};
 
     #[test]
     fn drift_names_the_rules_that_are_missing_or_different() {
         let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Weekly, 4)]);
-        let wanted = rules(&policy, "pg/");
+        let wanted = rules(&Retention::of(policy), "pg/");
         assert_eq!(compare(&[], &wanted), Drift::NotInstalled);
         assert_eq!(compare(&wanted, &wanted), Drift::None);
         let mut installed = wanted.clone();

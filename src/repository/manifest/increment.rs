@@ -58,6 +58,16 @@ pub struct Stream {
     /// A moment of the source's clock at which everything committed before it is in the stream up to `to`.
     pub seen_to: Timestamp,
     pub transactions: u64,
+    /// The largest id of a transaction in the stream up to `to`, in this increment or an earlier one, as 64 bits like
+    /// those of a snapshot. A full whose `xmin` is larger holds everything of the stream up to here. `None`: not known,
+    /// so no full is taken to hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_xid: Option<u64>,
+    /// The position at which all transactions had ended that ran when the slot was made: every increment of the stream
+    /// repeats it. A full whose snapshot is earlier may lack transactions that the stream lacks too. `None`: not known,
+    /// so no full from before the increment is taken to hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Lsn>,
     pub index: IndexRecord,
 }
 

@@ -164,10 +164,7 @@ fn with_nothing_set_everything_has_a_default() {
     noted(&settings, "./backups");
     assert_eq!(
         settings.retention,
-        Retention {
-            policy: Policy::Days(30),
-            keep_last: 1
-        }
+        Retention::of(Policy::Days(30))
     );
     assert_eq!(settings.compression, Compression::Auto);
     assert_eq!(settings.format, Format::Custom);

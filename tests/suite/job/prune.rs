@@ -319,10 +319,7 @@ fn a_prune_that_is_told_to_stop_leaves_no_half_backup() {
 }
 
 async fn prune(store: Arc<dyn Store>) -> Result<PruneReport> {
-    let retention = Retention {
-        policy: Policy::Days(7),
-        keep_last: 1,
-    };
+    let retention = Retention::of(Policy::Days(7));
     let request = PruneRequest::default();
     let job = prune::Job {
         stores: &[store],

@@ -13,7 +13,7 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, SnapshotRecord, checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, SnapshotEnd, SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -162,6 +162,11 @@ impl Stored<'_> {
                 xmin: snapshot.xmin,
                 xmax: snapshot.xmax,
                 xip: snapshot.xip.clone(),
+                end: snapshot.end.map(|end| SnapshotEnd {
+                    lsn: end.lsn,
+                    at: end.at,
+                    timeline: end.timeline,
+                }),
             },
             tier: begun.tier,
             encryption: None,
