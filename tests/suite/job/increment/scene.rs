@@ -127,13 +127,15 @@ impl Scene {
     /// The values of the first column of all inserted rows, in their order.
     pub fn inserted(&self, report: &Value) -> Vec<String> {
         let messages = self.messages(report);
-        let inserted = messages.iter().filter_map(|bytes| match Message::parse(bytes).unwrap() {
-            Message::Insert { new, .. } => match new.values().next().unwrap() {
-                pgstow::format::pgoutput::Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-                other => panic!("{other:?}"),
-            },
-            _ => None,
-        });
+        let inserted = messages
+            .iter()
+            .filter_map(|bytes| match Message::parse(bytes).unwrap() {
+                Message::Insert { new, .. } => match new.values().next().unwrap() {
+                    pgstow::format::pgoutput::Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                    other => panic!("{other:?}"),
+                },
+                _ => None,
+            });
         inserted.collect()
     }
 
