@@ -43,6 +43,7 @@ mod restoring;
 mod scratch;
 mod script;
 mod server;
+mod serving;
 pub mod settings;
 mod snapshot;
 mod stall;
@@ -61,7 +62,7 @@ pub(crate) use beside::{COPY_OF, ExistingObject, Room};
 pub use collations::{Collation, sorted_otherwise};
 pub use condition::{ConnectionEncryption, Replication};
 pub use connection::Session;
-pub use conninfo::{ConnectionInfo, Files, Keys, Login, Provider, Whose, text_of_secret};
+pub use conninfo::{ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};
@@ -91,6 +92,7 @@ pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, 
 pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};
 pub(crate) use server::FOR_LOADING;
 pub use server::ServerInfo;
+pub use serving::{ForeignServer, MappedUser, ServerRefusal};
 pub use snapshot::{DatabaseSize, Snapshot, TableName};
 pub use stall::{StallClock, WatchedPipe};
 #[cfg(any(fuzzing, test))]

@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use secrecy::SecretString;
@@ -17,15 +19,33 @@ const LONGEST: u64 = 1 << 20;
 const LOCAL: &str = "localhost";
 const SOCKETS: [&str; 2] = ["/tmp", "/var/run/postgresql"];
 
-/// The password for this connection. As in libpq, a file that others may read is ignored. pgstow logs this; if the
-/// password was needed, the server will ask for it.
-pub(super) fn look_up(path: &Path, info: &ConnectionInfo) -> Option<SecretString> {
-    match read(path) {
-        Ok(Some(text)) => find(&text, info),
-        Ok(None) => None,
-        Err(why) => {
-            tracing::warn!("the password file {} was not read: {why}", path.display());
-            None
+/// Clones know together what was told.
+#[derive(Debug, Clone)]
+pub struct PasswordFile {
+    path: PathBuf,
+    told: Arc<AtomicBool>,
+}
+
+impl PasswordFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            told: Arc::default(),
+        }
+    }
+
+    /// The password for this connection. As in libpq, a file that others may read is ignored. pgstow logs this once,
+    /// however many connections a run makes; if the password was needed, the server will ask for it.
+    pub(super) fn look_up(&self, info: &ConnectionInfo) -> Option<SecretString> {
+        match read(&self.path) {
+            Ok(Some(text)) => find(&text, info),
+            Ok(None) => None,
+            Err(why) => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the password file {} was not read: {why}", self.path.display());
+                }
+                None
+            }
         }
     }
 }
@@ -150,7 +170,8 @@ mod tests {
             .unwrap()
             .settled()
             .unwrap();
-        assert!(look_up(&path, &info).is_none());
+        let look_up = |path: &Path| PasswordFile::new(path.to_owned()).look_up(&info);
+        assert!(look_up(&path).is_none());
         fs::write(&path, "*:*:*:*:secret\n").unwrap();
         for (mode, counts) in [
             (0o600, true),
@@ -160,9 +181,9 @@ mod tests {
             (0o620, false),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(look_up(&path, &info).is_some(), counts, "{mode:o}");
+            assert_eq!(look_up(&path).is_some(), counts, "{mode:o}");
         }
-        assert!(look_up(folder.path(), &info).is_none());
+        assert!(look_up(folder.path()).is_none());
     }
 
     proptest! {
