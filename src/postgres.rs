@@ -62,7 +62,9 @@ pub(crate) use beside::{COPY_OF, ExistingObject, Room};
 pub use collations::{Collation, sorted_otherwise};
 pub use condition::{ConnectionEncryption, Replication};
 pub use connection::Session;
-pub use conninfo::{ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret};
+pub use conninfo::{
+    ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret,
+};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};

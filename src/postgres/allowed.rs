@@ -188,7 +188,10 @@ impl Session {
                 )
             })
             .collect();
-        let schemas: Vec<String> = schemas.iter().map(|name| format!("CREATE SCHEMA {};", identifier(name))).collect();
+        let schemas: Vec<String> = schemas
+            .iter()
+            .map(|name| format!("CREATE SCHEMA {};", identifier(name)))
+            .collect();
         let making = format!("{}{} SET LOCAL search_path TO ''", schemas.concat(), making.concat());
         self.client.batch_execute(QUIETLY).await.map_err(failed)?;
         let there = match self.client.batch_execute(&making).await {

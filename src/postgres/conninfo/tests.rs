@@ -223,7 +223,14 @@ fn a_connection_url_is_known_anywhere_in_a_text() {
     ] {
         assert!(is_connection_url(text), "{text}");
     }
-    for text in ["", "postgres", "postgres:", "the postgres of http://h/d", "s3://postgres/x", "postgres+://h"] {
+    for text in [
+        "",
+        "postgres",
+        "postgres:",
+        "the postgres of http://h/d",
+        "s3://postgres/x",
+        "postgres+://h",
+    ] {
         assert!(!is_connection_url(text), "{text}");
     }
 }

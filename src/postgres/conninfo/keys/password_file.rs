@@ -131,6 +131,7 @@ fn unescaped(field: &str) -> String {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicUsize;
 
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
@@ -184,6 +185,46 @@ mod tests {
             assert_eq!(look_up(&path).is_some(), counts, "{mode:o}");
         }
         assert!(look_up(folder.path()).is_none());
+    }
+
+    /// Counts the warnings of the test's own thread.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_file_that_does_not_count_is_told_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        fs::write(&path, "*:*:*:*:secret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let info = ConnectionInfo {
+            keys: crate::postgres::Keys::PasswordFile(PasswordFile::new(path)),
+            ..ConnectionInfo::parse_url("postgres://ada@db/shop").unwrap()
+        };
+        let told = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Warnings(Arc::clone(&told)), || {
+            for _ in 0..3 {
+                // Each connection has a copy of its own.
+                let renewed = futures::FutureExt::now_or_never(info.clone().renewed()).unwrap();
+                assert!(renewed.unwrap().password.is_none());
+            }
+        });
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 
     proptest! {
