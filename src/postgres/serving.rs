@@ -39,7 +39,10 @@ pub enum ServerRefusal<'a> {
     Making,
     /// Giving it to its owner.
     Giving,
-    Mapping(MappedUser<'a>),
+    /// The mapping of a role; `None`: of everybody.
+    Mapping(Option<&'a str>),
+    /// A mapping without a password.
+    WithoutPassword,
     /// A foreign table.
     Using,
 }
@@ -120,12 +123,13 @@ fn steps<'a>(asked: &ForeignServer<'a>) -> Vec<(ServerRefusal<'a>, String)> {
     }
     for user in &asked.users {
         let role = user.role.map_or_else(|| "PUBLIC".to_owned(), identifier);
-        let options = match user.is_without_password {
-            true => " OPTIONS (password_required 'false')",
-            false => "",
-        };
-        let mapping = format!("CREATE USER MAPPING FOR {role} SERVER {server}{options}");
-        steps.push((ServerRefusal::Mapping(*user), mapping));
+        let mapping = format!("CREATE USER MAPPING FOR {role} SERVER {server}");
+        steps.push((ServerRefusal::Mapping(user.role), mapping));
+        if user.is_without_password {
+            let waiving =
+                format!("ALTER USER MAPPING FOR {role} SERVER {server} OPTIONS (ADD password_required 'false')");
+            steps.push((ServerRefusal::WithoutPassword, waiving));
+        }
     }
     // Who may have a mapping of their own may make foreign tables.
     if asked.has_tables {

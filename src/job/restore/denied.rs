@@ -98,7 +98,7 @@ mod tests {
             is_of_sessions,
         };
         let all = [
-            denied("ALTER DATABASE shop SET \"shop.name\" TO 'it''s \\ two';", true),
+            denied("ALTER DATABASE shop SET \"shop.name\" TO E'it''s \\\\ two';", true),
             denied("ALTER DATABASE shop SET log_statement TO 'all';", false),
         ];
         let mut info = ConnectionInfo::default();

@@ -155,16 +155,16 @@ async fn refuse(target: &Target, server: &str, asked: &ForeignServer<'_>) -> Res
                 format!("{}; or restore with --no-owner; or {without}", usage(owner)),
             )
         }
-        ServerRefusal::Mapping(mapped) if mapped.is_without_password => (
+        ServerRefusal::WithoutPassword => (
             format!("the role {user} may not make a user mapping without a password for the foreign server {quoted}"),
             "leave it out with --exclude USER-MAPPING:NAME, or all with --exclude USER-MAPPING, and make it by hand; or \
              restore as a superuser"
                 .to_owned(),
         ),
-        ServerRefusal::Mapping(mapped) => (
+        ServerRefusal::Mapping(role) => (
             format!(
                 "the role {user} may not make the user mapping of {} for the foreign server {quoted}",
-                mapped.role.unwrap_or("PUBLIC")
+                role.unwrap_or("PUBLIC")
             ),
             format!("{}; or leave user mappings out: --exclude USER-MAPPING", as_owner(asked, user)),
         ),

@@ -454,7 +454,8 @@ fn foreign_servers_and_user_mappings_that_the_role_may_not_make_are_told_before(
          ALTER SERVER \"Far away\" OWNER TO {app};
          CREATE USER MAPPING FOR {other} SERVER \"Far away\" OPTIONS (user 'x', password 'y');
          CREATE USER MAPPING FOR {app} SERVER \"Far away\" OPTIONS (user 'x', password_required 'false');
-         CREATE FOREIGN TABLE there (a int) SERVER \"Far away\"; CREATE TABLE here AS SELECT 1 AS a"
+         CREATE FOREIGN TABLE there (a int) SERVER \"Far away\"; CREATE TABLE here AS SELECT 1 AS a;
+         ALTER FOREIGN TABLE there OWNER TO {app}; ALTER TABLE here OWNER TO {app}"
     ));
     let backed = Backed::up(source, &[]);
     let server = OwnServer::start(major);
@@ -470,7 +471,7 @@ fn foreign_servers_and_user_mappings_that_the_role_may_not_make_are_told_before(
     let target = server.database("there");
     let name = quoted(&target.name);
     target.sql(&format!(
-        "CREATE EXTENSION postgres_fdw; ALTER DATABASE {name} OWNER TO master"
+        "CREATE EXTENSION postgres_fdw; ALTER DATABASE {name} OWNER TO master; GRANT ALL ON SCHEMA public TO master, {app}"
     ));
     let url = target.url_as(Some(("master", "its secret")));
     let inheriting = match major {

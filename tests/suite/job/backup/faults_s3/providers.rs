@@ -169,7 +169,8 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
         tags["detail"].as_str().unwrap().contains("refuses object tags"),
         "{tags}"
     );
-    assert!(rules["detail"].as_str().unwrap().contains("--allow-delete"), "{rules}");
+    assert!(rules["hint"].as_str().unwrap().contains("--allow-delete"), "{rules}");
+    assert_eq!(rules["state"], "warning", "{rules}");
     let status = scene.tell(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
     let pruned = scene.tell(&["prune", "--json"]).json();

@@ -42,7 +42,7 @@ async fn a_key_that_may_only_read_is_told_which_permission_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_object_with_tags_is_told_which_permissions_it_takes() {
     let scene = Scene::three_parts().await;
-    for op in [Op::PutObject, Op::CreateUpload] {
+    for op in [Op::CreateUpload, Op::PutObject] {
         scene.proxy.heal();
         scene
             .proxy
@@ -52,14 +52,12 @@ async fn a_refused_object_with_tags_is_told_which_permissions_it_takes() {
             scene.primary.bucket.name
         );
         scene.run().store_failed("AccessDenied", &statement);
-        scene.assert_no_trace().await;
     }
     // Tags of an object that is there.
     scene.proxy.heal();
     scene.proxy.fault(On::op(Op::Tagging).method("PUT"), Fault::Reject(403));
     let statement = r#"{"Effect": "Allow", "Action": "s3:PutObjectTagging", "Resource": "#;
     scene.run().store_failed("AccessDenied", statement);
-    scene.assert_no_trace().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
