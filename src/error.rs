@@ -114,7 +114,8 @@ impl Code {
             Code::Permission => (
                 "PERMISSION",
                 13,
-                "grant the role the right to read it: GRANT pg_read_all_data TO <role>",
+                "grant the role the right that the error is about: GRANT pg_read_all_data TO <role> for tables and sequences, \
+                 GRANT SELECT ON LARGE OBJECT for a large object, BYPASSRLS for row-level security",
             ),
             Code::PgDumpErr => (
                 "PG_DUMP_ERR",

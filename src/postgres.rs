@@ -51,6 +51,7 @@ mod scratch;
 mod script;
 mod sequences;
 mod server;
+mod serving;
 pub mod settings;
 mod settled;
 mod slot;
@@ -75,7 +76,9 @@ pub use collations::{Collation, sorted_otherwise};
 pub use columns::TableColumn;
 pub use condition::{ConnectionEncryption, Replication};
 pub use connection::Session;
-pub use conninfo::{ConnectionInfo, Files, Keys, Login, Provider, Whose, text_of_secret};
+pub use conninfo::{
+    ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret,
+};
 pub use decoding::{Decoding, IdleTimeout, Service};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub(crate) use extensions::MemberGrant;
@@ -111,6 +114,7 @@ pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};
 pub use sequences::{SequenceReading, SequenceReadings};
 pub(crate) use server::FOR_LOADING;
 pub use server::ServerInfo;
+pub use serving::{ForeignServer, MappedUser, ServerRefusal};
 pub use slot::Slot;
 pub use slot_name::SlotName;
 pub use snapshot::{DatabaseSize, Snapshot, TableName};

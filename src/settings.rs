@@ -36,6 +36,7 @@ pub use crate::outside::aws::settings::{Aws, Checksums};
 pub use crate::outside::handover::ContainerTask;
 pub use crate::outside::metrics::settings::{MetricLines, Metrics};
 pub use crate::outside::notify::Channel;
+pub use crate::postgres::is_connection_url;
 pub use crate::postgres::settings::Postgres;
 pub use crate::repository::retention::{Policy, Retention};
 pub use crate::repository::signature::settings::{KeySource, Signing};

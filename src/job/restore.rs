@@ -8,6 +8,7 @@ mod check;
 mod choice;
 mod context;
 pub(crate) mod database;
+mod denied;
 mod exclusion;
 mod failed;
 pub(crate) mod globals;

@@ -97,7 +97,7 @@ impl Handover {
             .await
             .map_err(|error| {
                 let what = format!("cannot hand the backup over to {}", task.definition);
-                aws::error_needing(Code::Deadline, &what, &error, "ecs:RunTask", &task.definition)
+                aws::error_needing(Code::Deadline, &what, &error, &["ecs:RunTask"], &task.definition)
             })?;
         Ok(HandoverReport {
             status: HandoverStatus::HandedOver,

@@ -260,7 +260,7 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
     let words = service.message().unwrap_or_default();
     let needed = format!(
         "allow it to the task's role: {}; and kms:Decrypt on the secret's key, if that is a key of your own",
-        aws::statement("secretsmanager:GetSecretValue", id)
+        aws::statement(&["secretsmanager:GetSecretValue"], id)
     );
     let (what, hint) = match kind {
         "ResourceNotFoundException" => (

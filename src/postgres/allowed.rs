@@ -13,7 +13,7 @@ use crate::error::Result;
 const PASSWORD_IS_REQUIRED: &str = "2F003";
 const TRUSTS_SINCE: u32 = 13;
 /// Begins a transaction that is rolled back.
-const QUIETLY: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
+pub(super) const QUIETLY: &str = "BEGIN; SET LOCAL client_min_messages = error; SET LOCAL lock_timeout = '10s'";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed<'a> {
@@ -143,6 +143,18 @@ impl Session {
         Ok(!refuses && said != SqlState::INSUFFICIENT_PRIVILEGE)
     }
 
+    /// Whether the server accepts the statement. It leaves nothing behind.
+    pub(super) async fn takes(&self, statement: &str) -> Result<bool> {
+        let failed = |error| self.error("cannot ask what the role may do", &error);
+        self.client.batch_execute(QUIETLY).await.map_err(failed)?;
+        let done = self.client.batch_execute(statement).await;
+        self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
+        match done {
+            Err(error) if error.code().is_none() => Err(failed(error)),
+            done => Ok(done.is_ok()),
+        }
+    }
+
     /// Whether PostgreSQL lets only superusers make this extension, in every database.
     pub async fn is_for_superusers(&self, extension: &str) -> Result<bool> {
         // Older servers have no trusted extensions.
@@ -165,6 +177,7 @@ impl Session {
     /// behind. `None` if one of the extensions cannot be made here.
     pub async fn exist_with(&self, extensions: &[(&str, String)], asked: &[Named<'_>]) -> Result<Option<Vec<bool>>> {
         let failed = |error| self.error("cannot ask what extensions make", &error);
+        let schemas = self.lacking_schemas(extensions).await?;
         let making: Vec<String> = extensions
             .iter()
             .map(|(name, schema)| {
@@ -175,7 +188,11 @@ impl Session {
                 )
             })
             .collect();
-        let making = format!("{} SET LOCAL search_path TO ''", making.concat());
+        let schemas: Vec<String> = schemas
+            .iter()
+            .map(|name| format!("CREATE SCHEMA {};", identifier(name)))
+            .collect();
+        let making = format!("{}{} SET LOCAL search_path TO ''", schemas.concat(), making.concat());
         self.client.batch_execute(QUIETLY).await.map_err(failed)?;
         let there = match self.client.batch_execute(&making).await {
             Ok(()) => self.exist_as_granted(asked).await.map(Some),
@@ -184,6 +201,23 @@ impl Session {
         };
         self.client.batch_execute("ROLLBACK").await.map_err(failed)?;
         there
+    }
+
+    /// Schemas of these extensions that do not exist: an extension would be made in another one.
+    async fn lacking_schemas<'a>(&self, extensions: &'a [(&str, String)]) -> Result<BTreeSet<&'a str>> {
+        let schemas: BTreeSet<&str> = extensions.iter().map(|(_, schema)| schema.as_str()).collect();
+        let schemas: Vec<&str> = schemas.into_iter().collect();
+        let asked: Vec<Named<'_>> = schemas
+            .iter()
+            .map(|schema| Named {
+                kind: "SCHEMA",
+                schema: "",
+                name: schema,
+            })
+            .collect();
+        let there = self.exist(&asked).await?;
+        let lacking = schemas.into_iter().zip(there).filter(|(_, there)| !there);
+        Ok(lacking.map(|(schema, _)| schema).collect())
     }
 
     /// Finds functions also by the names of their arguments, which GRANT statements contain.

@@ -13,12 +13,17 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::{Error, Result};
-pub use keys::{Keys, Login, Provider, text_of_secret};
+pub use keys::{Keys, Login, PasswordFile, Provider, text_of_secret};
 
 /// The default host. libpq would try a socket folder that depends on how it was built; this name has the same meaning
 /// for pgstow and every pg_dump.
 pub const DEFAULT_HOST: &str = "localhost";
 pub const DEFAULT_PORT: u16 = 5432;
+
+/// Whether the text contains a connection URL, of libpq or of an application's driver, anywhere.
+pub fn is_connection_url(text: &str) -> bool {
+    uri::is_in(text)
+}
 
 /// A connection's parts. Missing parts get the defaults of [`ConnectionInfo::settled`].
 ///

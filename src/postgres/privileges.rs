@@ -284,23 +284,10 @@ impl Session {
     async fn check_objects(&self) -> Result<()> {
         let role = identifier(&self.server.user);
         let unreadable = self.unreadable_tables().await?;
-        if let Some(first) = unreadable.first() {
+        if !unreadable.is_empty() {
             let names: Vec<String> = unreadable.iter().map(Unreadable::called).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let objects = unreadable
-                .iter()
-                .filter(|one| one.kind == UnreadableKind::LargeObject)
-                .map(|one| one.name.as_str());
-            let objects: Vec<&str> = objects.collect();
-            let hint = if objects.is_empty() {
-                format!(
-                    "{}; or for everything: GRANT pg_read_all_data TO {role}",
-                    first.grant(&role)
-                )
-            } else {
-                let grant = grant_objects(&objects, &role);
-                format!("{grant}; a role with pg_read_all_data reads tables, but large objects only by their own grant")
-            };
+            let hint = cure(&unreadable, &role, self.server.major);
             return Err(Error::new(
                 Code::Permission,
                 format!("role {role} may not read {}", some_of(&names)),
@@ -391,9 +378,42 @@ fn closed_functions() -> String {
     )
 }
 
+/// Statements that together let the role read all of these, and what else would.
+fn cure(unreadable: &[Unreadable], role: &str, major: u32) -> String {
+    let is_object = |one: &&Unreadable| one.kind == UnreadableKind::LargeObject;
+    let objects: Vec<&str> = unreadable
+        .iter()
+        .filter(is_object)
+        .map(|one| one.name.as_str())
+        .collect();
+    let others: Vec<&Unreadable> = unreadable.iter().filter(|one| !is_object(one)).collect();
+    let everything = format!("GRANT pg_read_all_data TO {role}");
+    let mut grants: Vec<String> = match others.len() {
+        AT_ONCE.. if major >= READS_ALL_SINCE => vec![everything.clone()],
+        _ => others.iter().map(|one| one.grant(role)).collect(),
+    };
+    let of_tables_only = !objects.is_empty() && major < READS_ALL_OBJECTS_SINCE;
+    if !objects.is_empty() {
+        grants.push(grant_objects(&objects, role));
+    }
+    let grants = grants.join("; ");
+    match major {
+        _ if of_tables_only => {
+            format!("{grants}; a role with pg_read_all_data reads tables, but large objects only by their own grant")
+        }
+        READS_ALL_SINCE.. => format!("{grants}; or for everything: {everything}"),
+        _ => grants,
+    }
+}
+
+/// The first version with the role pg_read_all_data, and the first in which it also reads large objects.
+const READS_ALL_SINCE: u32 = 14;
+const READS_ALL_OBJECTS_SINCE: u32 = 19;
+/// Up to so many are granted by name.
+const AT_ONCE: usize = 20;
+
 /// One statement for all objects, or for as many as fit into a line; then a statement that grants the rest.
 fn grant_objects(objects: &[&str], role: &str) -> String {
-    const AT_ONCE: usize = 20;
     // A character with which a name could end the quotes around it.
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "\"_-. ".contains(c));
     if objects.len() <= AT_ONCE || role.contains(odd) {

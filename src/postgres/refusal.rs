@@ -285,6 +285,11 @@ pub(super) const LOCKS: &str = "each table takes a lock, and the server has no r
 pub(super) const REPLAY: &str = "a standby delays replay for a backup only for a limited time: raise \
                                  max_standby_streaming_delay, or turn hot_standby_feedback on, or back up the primary";
 
+/// For a statement that ran into a limit on its time, or that another session cancelled: the server's code is the same.
+pub(super) const CANCELLED: &str = "the server ended a statement before pgstow could set its own limits: ALTER ROLE \
+     <role> RESET statement_timeout, ALTER DATABASE … RESET statement_timeout, or raise it in the server's \
+     configuration; or another session has cancelled the statement: run it again";
+
 pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
     let code = state.code();
     // PgBouncer reports failed logins as a protocol violation.
@@ -304,6 +309,7 @@ pub(super) fn classify_server(state: &SqlState, text: &str) -> Error {
         "53200" => Error::new(Code::ConnErr, text).hint(LOCKS),
         // pgstow only reads here, so only replay can conflict with it.
         "40001" => Error::new(Code::ConnErr, text).hint(REPLAY),
+        "57014" => Error::new(Code::ConnErr, text).hint(CANCELLED),
         "57P05" => Error::new(Code::ConnErr, text).hint(at_login::IDLE),
         "57P03" => Error::new(Code::ConnErr, text).hint("the server is starting up or shutting down; run it again"),
         "42501" => Error::new(Code::Permission, text),

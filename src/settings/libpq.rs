@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::problems::Problems;
 use super::value::{Value, Values};
 use crate::error::Error;
-use crate::postgres::{ConnectionInfo, Keys, Whose};
+use crate::postgres::{ConnectionInfo, Keys, PasswordFile, Whose};
 use crate::run::named_file;
 
 /// The variable, and libpq's parameter for the same.
@@ -158,7 +158,7 @@ pub fn beneath(
         let file = file.or_else(|| text(values, PASSWORD_FILE).map(PathBuf::from));
         let file = file.map(|file| place.working_dir.join(file));
         if let Some(file) = file.or_else(|| Some(Path::new(place.home?).join(".pgpass"))) {
-            info.keys = Keys::PasswordFile(file);
+            info.keys = Keys::PasswordFile(PasswordFile::new(file));
         }
     }
     info

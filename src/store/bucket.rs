@@ -11,6 +11,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_s3::operation::put_object_tagging::PutObjectTaggingError;
 use aws_sdk_s3::types::{ChecksumMode, MultipartUpload, ServerSideEncryption, StorageClass};
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
@@ -161,13 +162,37 @@ impl Bucket {
         self.error_of(&format!("cannot {what} in {}", self.url), error)
     }
 
+    /// As [`Bucket::error`], for a request that makes this object. With tags S3 asks for a further permission, and its
+    /// refusal need not say which one is lacking.
+    pub fn error_making<E: Needs + 'static>(
+        &self,
+        what: &str,
+        error: &SdkError<E, HttpResponse>,
+        object: &ObjectInfo,
+    ) -> Error {
+        let what = format!("cannot {what} in {}", self.url);
+        match self.tagging.header(object) {
+            Some(_) => self.error_needing(&what, error, &[E::ACTION, PutObjectTaggingError::ACTION]),
+            None => self.error_of(&what, error),
+        }
+    }
+
     /// As [`Bucket::error`], but `what` is the whole sentence.
     pub fn error_of<E: Needs + 'static>(&self, what: &str, error: &SdkError<E, HttpResponse>) -> Error {
+        self.error_needing(what, error, &[E::ACTION])
+    }
+
+    fn error_needing<E: Needs + 'static>(
+        &self,
+        what: &str,
+        error: &SdkError<E, HttpResponse>,
+        actions: &[&str],
+    ) -> Error {
         let resource = match E::SCOPE {
             Scope::Bucket => format!("arn:aws:s3:::{}", self.name),
             Scope::Objects => format!("arn:aws:s3:::{}/{}*", self.name, self.prefix),
         };
-        let ours = aws::error_needing(Code::Store, what, error, E::ACTION, &resource);
+        let ours = aws::error_needing(Code::Store, what, error, actions, &resource);
         let place = BucketLocation {
             name: &self.name,
             prefix: &self.prefix,

@@ -159,7 +159,7 @@ impl S3 {
                     bucket.refuses_conditions.store(true, Ordering::Relaxed);
                     return Err(bucket.error(&format!("write {key}"), &error).hint(trouble::CONDITIONS));
                 }
-                _ => return Err(bucket.error(&format!("write {key}"), &error)),
+                _ => return Err(bucket.error_making(&format!("write {key}"), &error, object)),
             }
             pause(tries).await;
         }

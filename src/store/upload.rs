@@ -136,7 +136,7 @@ impl S3Upload {
             Ok(created) => created.upload_id,
             Err(error) => {
                 self.sweep().await;
-                return Err(bucket.error(&format!("begin the upload of {}", self.key), &error));
+                return Err(bucket.error_making(&format!("begin the upload of {}", self.key), &error, &self.object));
             }
         };
         let id = created.ok_or_else(|| {
@@ -232,7 +232,7 @@ impl S3Upload {
                     }
                     condition = None;
                 }
-                Err(error) => break bucket.error(&format!("write {}", self.key), &error),
+                Err(error) => break bucket.error_making(&format!("write {}", self.key), &error, &self.object),
             }
         };
         // It may have succeeded although the answer was lost.

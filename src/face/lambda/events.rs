@@ -11,7 +11,7 @@ use crate::command::{
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
-use crate::settings::nearest;
+use crate::settings::{is_connection_url, nearest};
 
 /// The command that an event asks for. `request_id` is Lambda's, and stays the same when Lambda retries an asynchronous
 /// event: it is the event's id if the event has none of its own.
@@ -300,18 +300,24 @@ fn checked_id(id: &str) -> Result<String> {
 /// The first field, at any depth, whose name or value is that of a credential.
 fn secret_in(fields: &Map<String, Value>) -> Option<&str> {
     fields.iter().find_map(|(name, value)| {
-        if sounds_secret(name) || looks_secret(value) {
+        if is_connection_url(name) {
+            // The name is not repeated: it contains the password.
+            return Some("a name");
+        }
+        if sounds_secret(name) {
             return Some(name.as_str());
         }
-        match value {
-            Value::Object(inner) => secret_in(inner),
-            Value::Array(items) => items.iter().find_map(|item| match item {
-                Value::Object(inner) => secret_in(inner),
-                item => looks_secret(item).then_some(name.as_str()),
-            }),
-            _ => None,
-        }
+        secret_of(name, value)
     })
+}
+
+fn secret_of<'a>(name: &'a str, value: &'a Value) -> Option<&'a str> {
+    match value {
+        Value::Object(inner) => secret_in(inner),
+        Value::Array(items) => items.iter().find_map(|item| secret_of(name, item)),
+        Value::String(text) => looks_secret(text).then_some(name),
+        _ => None,
+    }
 }
 
 fn sounds_secret(name: &str) -> bool {
@@ -335,11 +341,8 @@ fn sounds_secret(name: &str) -> bool {
     WORDS.iter().any(|word| plain.contains(word))
 }
 
-fn looks_secret(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| {
-        let text = text.trim_start().to_ascii_lowercase();
-        text.starts_with("postgres://") || text.starts_with("postgresql://") || text.contains("password=")
-    })
+fn looks_secret(text: &str) -> bool {
+    is_connection_url(text) || text.to_ascii_lowercase().contains("password=")
 }
 
 #[cfg(test)]

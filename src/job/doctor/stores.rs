@@ -298,9 +298,10 @@ async fn space(store: &dyn Store, tables: Option<u64>) -> Option<Check> {
 async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings) -> Check {
     const NAME: &str = "lifecycle";
     if lifecycle.keeping().is_lost() {
-        return Check::skipped(
+        return Check::warning(
             NAME,
-            "its rules depend on tags, which it does not keep: run `pgstow prune --allow-delete` after the backups",
+            "its rules depend on tags, which it does not keep: nothing expires by itself",
+            "run `pgstow prune --allow-delete` after the backups, with a key that may delete",
         );
     }
     let retention = &settings.retention;

@@ -2,6 +2,7 @@
 //! master users some of it all the same, so rights that can be tried without leaving a trace are tried.
 
 mod beyond;
+mod foreign;
 mod hidden;
 mod owners;
 
@@ -189,6 +190,7 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
         );
     }
     beyond::check(target, planned).await?;
+    foreign::check(target, planned, request).await?;
     // With `--keep-going` the restore makes them and reports those that could not be filled.
     if !request.keep_going {
         hidden::check(target, planned).await?;

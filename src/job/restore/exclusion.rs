@@ -170,7 +170,28 @@ fn nearest(wanted: &str, mut names: Vec<String>) -> String {
 pub struct Exclusion {
     pub entries: HashSet<i64>,
     pub left_out: Vec<LeftOut>,
+    /// The session's database does not show which entries are about members of extensions that are left out.
+    pub has_open_members: bool,
 }
+
+/// The entries for members of extensions that are left out, as a session in the restore's own new database shows them.
+/// `excluded`: what is left out already.
+pub(super) async fn open_members(
+    items: &[Item],
+    excluded: &HashSet<i64>,
+    session: &Session,
+) -> Result<(HashSet<i64>, Vec<LeftOut>)> {
+    let orphans = members::orphans(items, excluded, session).await?.unwrap_or_default();
+    let told = items.iter().filter(|item| orphans.contains(&item.entry.dump_id));
+    let told = told.map(|item| LeftOut {
+        what: item.entry.to_string(),
+        why: NEEDS.into(),
+    });
+    let told = told.collect();
+    Ok((orphans, told))
+}
+
+const NEEDS: &str = "it needs an object that is left out";
 
 /// Compares the options with the archive. An entry that needs one that is left out is left out too, unless the target
 /// has that object already. With `--clean` the target keeps what is left out, with everything that belongs to it.
@@ -301,8 +322,13 @@ impl Leaving<'_> {
         if !self.items.iter().any(lacks) {
             return Ok(left);
         }
-        let orphans = members::orphans(self.items, &left.entries, session).await?;
-        Ok(self.with_dependents(there, &orphans))
+        match members::orphans(self.items, &left.entries, session).await? {
+            Some(orphans) => Ok(self.with_dependents(there, &orphans)),
+            None => Ok(Exclusion {
+                has_open_members: true,
+                ..left
+            }),
+        }
     }
 
     /// `orphans` are left out with the requested entries, although the archive records no dependency for them.
@@ -330,7 +356,11 @@ impl Leaving<'_> {
             }
         }
         let left_out = self.told(&entries);
-        Exclusion { entries, left_out }
+        Exclusion {
+            entries,
+            left_out,
+            has_open_members: false,
+        }
     }
 
     fn why(&self, item: &Item) -> &str {
@@ -340,10 +370,7 @@ impl Leaving<'_> {
             (true, "PUBLICATION") if request.no_publications => "--no-publications leaves it out",
             (true, "SUBSCRIPTION") if request.no_subscriptions => "--no-subscriptions leaves it out",
             (true, _) => "--exclude leaves it out",
-            (false, _) => self
-                .kept
-                .get(id)
-                .map_or("it needs an object that is left out", String::as_str),
+            (false, _) => self.kept.get(id).map_or(NEEDS, String::as_str),
         }
     }
 

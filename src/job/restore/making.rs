@@ -1,5 +1,6 @@
 //! Makes the new database, and what belongs to it.
 
+use super::denied::DeniedSetting;
 use super::ready::Target;
 use super::state::{Exchange, Stage, State};
 use super::{database, unfinished};
@@ -20,8 +21,15 @@ pub(super) struct New {
     pub notes: Vec<String>,
 }
 
+/// What the new database is made from.
+pub(super) struct Source<'a> {
+    pub items: &'a [Item],
+    pub denied: &'a [DeniedSetting],
+}
+
 /// Makes the database with the settings under which its data was written.
-pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreRequest, state: &State) -> Result<New> {
+pub(super) async fn make(target: &Target, source: &Source<'_>, request: &RestoreRequest, state: &State) -> Result<New> {
+    let items = source.items;
     let replaces = target.exists && request.clean;
     let beside = match replaces {
         true => Some(claimed(target).await?),
@@ -49,7 +57,7 @@ pub(super) async fn make(target: &Target, items: &[Item], request: &RestoreReque
         if let Some(beside) = &beside {
             unfinished::open(target, beside).await?;
         }
-        furnish(target, items, request, name).await
+        furnish(target, source, request, name).await
     };
     let furnished: Result<Vec<String>> = furnished.await;
     match furnished {
@@ -79,7 +87,8 @@ async fn claimed(target: &Target) -> Result<String> {
 }
 
 /// Grants, settings and the owner, as far as objects in the database depend on them.
-async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name: &str) -> Result<Vec<String>> {
+async fn furnish(target: &Target, source: &Source<'_>, request: &RestoreRequest, name: &str) -> Result<Vec<String>> {
+    let items = source.items;
     if !target.found.is_superuser && !request.no_privileges {
         for grant in database::grants(items, name) {
             // They are made again at the end, and failures are reported then.
@@ -88,6 +97,10 @@ async fn furnish(target: &Target, items: &[Item], request: &RestoreRequest, name
     }
     let mut notes = Vec::new();
     for statement in database::properties(items, name, false).settings {
+        // These are in the report already.
+        if source.denied.iter().any(|one| one.is(&statement)) {
+            continue;
+        }
         match target.session.execute(&statement).await {
             Err(error) if error.code() == Code::ConnErr => return Err(error),
             done => notes.extend(note(statement, done)),

@@ -64,6 +64,26 @@ pub struct Plan {
     pub already_there: Vec<String>,
 }
 
+impl Plan {
+    /// Takes entries without blocks out of every step.
+    pub fn leave_out(&mut self, entries: &HashSet<i64>) {
+        let Plan {
+            ground,
+            before,
+            after,
+            joins,
+            events,
+            ..
+        } = self;
+        let loads = self.loads.iter_mut().map(|load| &mut load.list);
+        for list in loads.chain([ground, before, after, joins, events]) {
+            list.retain(|id| !entries.contains(id));
+        }
+        self.loads
+            .retain(|load| !load.list.is_empty() || !load.blocks.is_empty());
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LeftOut {
     pub what: String,

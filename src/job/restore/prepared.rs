@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::around::Surroundings;
+use super::denied::DeniedSetting;
 use super::failed::Failed;
 use super::in_place::InPlace;
 use super::into::Copies;
@@ -17,6 +18,7 @@ use crate::job::moment::MomentReport;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Psql, RestoreProgram};
 use crate::repository::catalog::Located;
+use crate::repository::manifest::role;
 use crate::repository::stored_archive::StoredArchive;
 use crate::store::Store;
 use crate::units::{count, human_bytes};
@@ -63,6 +65,10 @@ pub(super) struct Archive {
     pub together: bool,
     /// The moment to which its rows are brought.
     pub moment: Option<MomentReport>,
+    /// What is left out, if only the new database shows which entries belong to it.
+    pub open_members: Option<HashSet<i64>>,
+    /// Settings that the new database cannot have.
+    pub denied: Vec<DeniedSetting>,
     pub warnings: Vec<String>,
 }
 
@@ -106,6 +112,13 @@ impl BackupData {
         }
     }
 
+    pub fn denied(&self) -> &[DeniedSetting] {
+        match self {
+            BackupData::Archive(archive) => &archive.denied,
+            BackupData::Script(..) => &[],
+        }
+    }
+
     pub fn items(&self) -> &[Item] {
         match self {
             BackupData::Archive(archive) => &archive.items,
@@ -137,12 +150,12 @@ impl Prepared {
             created_database: request.create,
             jobs: job.settings.jobs,
             pg_restore: String::new(),
-            tables: 0,
-            rows: 0,
-            large_objects: 0,
+            tables: None,
+            rows: None,
+            large_objects: None,
             bytes_read: 0,
-            definitions: 0,
-            finishing: 0,
+            definitions: None,
+            finishing: None,
             duration_seconds: 0.0,
             left_out: Vec::new(),
             already_there: Vec::new(),
@@ -156,6 +169,9 @@ impl Prepared {
             not_proved: self.not_proved.clone(),
             failed: self.failed.clone(),
         };
+        if let BackupData::Script(..) = &self.source {
+            self.count_script(&mut report);
+        }
         if let BackupData::Archive(archive) = &self.source {
             report.pg_restore.clone_from(&archive.pg_restore.version);
             report.moment.clone_from(&archive.moment);
@@ -165,33 +181,49 @@ impl Prepared {
                 .map(|one| (one.kind.as_str(), one.name.as_str()))
                 .collect();
             let lost = |entry: &TocEntry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
+            let (mut tables, mut rows, mut large_objects) = (0, 0, 0);
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}
                     BlockContent::Table { .. } => {
-                        report.tables += 1;
-                        report.rows += archive.stored.rows(index).unwrap_or_default();
+                        tables += 1;
+                        rows += archive.stored.rows(index).unwrap_or_default();
                     }
-                    BlockContent::LargeObjects { count } => report.large_objects += count,
+                    BlockContent::LargeObjects { count } => large_objects += count,
                 }
             }
+            report.rows = Some(rows);
+            report.large_objects = Some(large_objects);
             report.bytes_read = archive.plan.stored_bytes();
             let made = |list: &[i64]| {
                 let made = archive.items.iter().filter(|item| list.contains(&item.entry.dump_id));
                 made.filter(|item| !lost(&item.entry)).count()
             };
-            report.definitions = made(&archive.plan.ground) + made(&archive.plan.before);
-            report.finishing = made(&archive.plan.after);
+            report.definitions = Some(made(&archive.plan.ground) + made(&archive.plan.before));
+            report.finishing = Some(made(&archive.plan.after));
             report.left_out.clone_from(&archive.plan.left_out);
             report.already_there.clone_from(&archive.plan.already_there);
             if let Some(work) = &archive.into {
                 report.copies = work.report();
-                report.tables = report.copies.len();
+                tables = report.copies.len();
             }
+            report.tables = Some(tables);
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report.left_out.extend(self.lost.iter().cloned());
         report
+    }
+
+    /// A script is restored whole, so the numbers are those of its manifest, if it was counted.
+    fn count_script(&self, report: &mut RestoreReport) {
+        let manifest = &self.located.manifest;
+        report.bytes_read = manifest.files.get(role::SQL).map_or(0, |file| file.bytes);
+        if let Some(script) = &manifest.script {
+            report.tables = Some(manifest.tables.len());
+            report.rows = Some(manifest.tables.iter().map(|table| table.rows).sum());
+            report.large_objects = Some(manifest.large_objects.iter().map(|objects| objects.count).sum());
+            report.definitions = usize::try_from(script.definitions).ok();
+        }
     }
 
     /// What would be done, in words.

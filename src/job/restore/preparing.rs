@@ -8,7 +8,8 @@ use super::plan::{self, LeftOut, Plan};
 use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::{self, Target};
 use super::{
-    Job, allowed, asked, exclusion, globals, in_place, inhabited, into, renewing, replacing, rows, script, tables,
+    Job, allowed, asked, denied, exclusion, globals, in_place, inhabited, into, renewing, replacing, rows, script,
+    tables,
 };
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, Item, Texts};
@@ -26,6 +27,10 @@ const SUPERUSER: &str = "the target's role is a superuser, and the restore evalu
                          (checks, defaults, index expressions, materialized views): the owner of such a function in \
                          the source can do anything to this server; if you can, restore as a role that is not a \
                          superuser";
+
+/// For a dry run by a role that may make no extensions in the database in which it asks.
+const OPEN_MEMBERS: &str = "grants on members of the extensions that are left out are left out too; only the new \
+                            database will show which grants these are";
 
 pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<Prepared> {
     asked::check(request, job.settings.jobs)?;
@@ -52,7 +57,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     };
     let manifest = &located.manifest;
     job.observer.phase("looking at the target");
-    let target = job.stop.or_stop(ready::reach(job, request)).await?;
+    let mut target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(manifest, request)?;
     let source = if manifest.files.contains_key(role::SQL) {
         asked::check_script(request)?;
@@ -64,6 +69,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     } else {
         BackupData::Archive(Box::new(archive(job, request, (&located, way), &target).await?))
     };
+    denied::add_to(&mut target.info, source.denied());
     let globals = if request.globals {
         let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
         let trust = if request.globals_privileged {
@@ -168,9 +174,12 @@ async fn archive(
             into: Some(copies),
             together: false,
             moment,
+            open_members: None,
+            denied: Vec::new(),
             warnings,
         });
     }
+    let open_members = (left.has_open_members && request.create).then(|| left.entries.clone());
     let mut plan = if request.tables.is_empty() {
         let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
         if !request.create {
@@ -189,6 +198,10 @@ async fn archive(
         job.stop.or_stop(tables::plan(basis, job.settings.jobs)).await?
     };
     plan.left_out.extend(left.left_out);
+    let denied = denied::find(target, &items, request);
+    let denied = job.stop.or_stop(denied).await?;
+    plan.left_out
+        .extend(denied.iter().map(|one| one.left_out(target.name())));
     if request.clean && request.tables.is_empty() && !request.create && !request.data_only {
         let standing = async {
             allowed::keep_extensions(target, &items, &mut plan).await?;
@@ -198,6 +211,9 @@ async fn archive(
     }
     let settled = allowed::settle(target, &items, &mut plan, request);
     let mut warnings = job.stop.or_stop(settled).await?;
+    if open_members.is_some() && request.dry_run {
+        warnings.push(OPEN_MEMBERS.to_owned());
+    }
     let given = allowed::given_of_new(target, request);
     warnings.extend(job.stop.or_stop(given).await?);
     target.check_plan(&plan, request)?;
@@ -232,6 +248,8 @@ async fn archive(
         into: None,
         together,
         moment,
+        open_members,
+        denied,
         warnings,
     })
 }

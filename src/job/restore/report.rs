@@ -43,15 +43,23 @@ pub struct RestoreReport {
     pub signed_by: Option<KeyId>,
     pub created_database: bool,
     pub jobs: usize,
+    /// The version of pg_restore; empty for a plain script.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pg_restore: String,
-    pub tables: usize,
-    pub rows: u64,
-    pub large_objects: u64,
+    /// These numbers are absent for a plain script that was not counted when it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<u64>,
     /// Stored bytes of the requested data.
     pub bytes_read: u64,
-    pub definitions: usize,
-    /// The number of indexes, constraints, triggers and grants.
-    pub finishing: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions: Option<usize>,
+    /// The number of indexes, constraints, triggers and grants; absent for a plain script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finishing: Option<usize>,
     pub duration_seconds: f64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
@@ -127,12 +135,14 @@ impl fmt::Display for RestoreReport {
             RestoreStatus::Restored => "restored",
         };
         writeln!(f, "{verb} {} into {}", self.id, self.target)?;
+        write!(f, "  ")?;
+        if let (Some(tables), Some(rows), Some(objects)) = (self.tables, self.rows, self.large_objects) {
+            let (tables, rows) = (count(tables, "table"), count(rows, "row"));
+            write!(f, "{tables}, {rows}, {}, ", count(objects, "large object"))?;
+        }
         writeln!(
             f,
-            "  {}, {}, {}, {} read from {}, {}, {:.1} s",
-            count(self.tables, "table"),
-            count(self.rows, "row"),
-            count(self.large_objects, "large object"),
+            "{} read from {}, {}, {:.1} s",
             human_bytes(self.bytes_read),
             self.store,
             count(self.jobs, "job"),

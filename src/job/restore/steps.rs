@@ -14,10 +14,10 @@ use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::state::{Stage, State};
 use super::waiting::{self, Watch};
-use super::{Job, Loader, globals, in_place, into, loading, making, script};
+use super::{Job, Loader, exclusion, globals, in_place, into, loading, making, script};
 use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{ConnectionInfo, Passfile};
+use crate::postgres::{ConnectionInfo, Passfile, Session};
 use crate::run::private_folder::{PrivateFolder, answering};
 use archive::{Filled, define_apart, fill};
 
@@ -31,6 +31,7 @@ pub(super) async fn carry_out(
     read_before_removal(job, request, &prepared).await?;
     make_roles(job, request, &mut prepared, state).await?;
     let beside = make_database(job, request, &mut prepared, state).await?;
+    settle_members(job, &mut prepared, beside.as_deref()).await?;
     let mut compared = None;
     match &prepared.source {
         BackupData::Script(psql, checked) => {
@@ -162,13 +163,44 @@ async fn make_database(
         return Ok(None);
     }
     job.observer.phase("making the database");
-    let making = making::make(&prepared.target, prepared.source.items(), request, state);
+    let source = making::Source {
+        items: prepared.source.items(),
+        denied: prepared.source.denied(),
+    };
+    let making = making::make(&prepared.target, &source, request, state);
     let new = job.stop.or_stop(making).await?;
     prepared.warnings.extend(new.notes);
     if new.beside.is_none() {
         state.made();
     }
     Ok(new.beside)
+}
+
+/// Leaves out what belongs to extensions that are left out, if the database had to be made before that is known.
+async fn settle_members(job: &Job<'_>, prepared: &mut Prepared, beside: Option<&str>) -> Result<()> {
+    let BackupData::Archive(archive) = &mut prepared.source else {
+        return Ok(());
+    };
+    let Some(excluded) = archive.open_members.take() else {
+        return Ok(());
+    };
+    let mut info = prepared.target.info.clone();
+    if let Some(beside) = beside {
+        info.dbname = Some(beside.to_owned());
+    }
+    let asking = async {
+        // If one can only log in under the database's own name, it is not known, and stays in the plan.
+        let Ok(session) = Session::connect(&info, &job.settings.postgres).await else {
+            return Ok(Default::default());
+        };
+        let found = exclusion::open_members(&archive.items, &excluded, &session).await;
+        session.close().await;
+        found
+    };
+    let (entries, left_out) = job.stop.or_stop(asking).await?;
+    archive.plan.leave_out(&entries);
+    archive.plan.left_out.extend(left_out);
+    Ok(())
 }
 
 /// Restores the archive by pg_restore. Returns the comparison of the rows, if the request asks for one and it was

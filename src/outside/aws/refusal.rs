@@ -15,18 +15,22 @@ fn is_refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> boo
     service_code(error).is_some_and(|name| REFUSALS.contains(&name))
 }
 
-/// The statement of a policy that allows an action.
-pub fn statement(action: &str, resource: &str) -> String {
-    format!(r#"{{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#)
+/// The statement of a policy that allows these actions.
+pub fn statement(actions: &[&str], resource: &str) -> String {
+    let action = match actions {
+        [one] => format!("\"{one}\""),
+        several => format!("[\"{}\"]", several.join("\", \"")),
+    };
+    format!(r#"{{"Effect": "Allow", "Action": {action}, "Resource": "{resource}"}}"#)
 }
 
-/// As [`super::error`], for a request that needs one permission: if AWS refuses it, the hint is the statement to add.
-/// The permission that AWS names (it may be one of the KMS key) takes precedence over the one that we asked for.
+/// As [`super::error`], for a request that needs these permissions: if AWS refuses it, the hint is the statement to
+/// add. The permission that AWS names (it may be one of the KMS key) takes precedence over those that we asked for.
 pub fn error_needing<E>(
     code: Code,
     what: &str,
     failed: &SdkError<E, HttpResponse>,
-    action: &str,
+    actions: &[&str],
     resource: &str,
 ) -> Error
 where
@@ -39,10 +43,13 @@ where
     let told = failed
         .as_service_error()
         .and_then(|service| lacking(service.message()?));
-    let (action, resource) = told.unwrap_or((action, resource));
+    let statement = match told {
+        Some((action, resource)) => statement(&[action], resource),
+        None => statement(actions, resource),
+    };
     ours.hint(format!(
-        "allow the action to this role or key: {}; and check that no policy of the bucket, secret, topic or KMS key denies it",
-        statement(action, resource)
+        "allow the action to this role or key: {statement}; and check that no policy of the bucket, secret, topic or KMS \
+         key denies it"
     ))
 }
 

@@ -71,7 +71,7 @@ impl Notifier for Sns {
         publish.message(body).send().await.map_err(|error| {
             // This code never becomes a run's exit code: the caller turns the error into a warning.
             let what = format!("cannot notify {}", self.topic_arn);
-            aws::error_needing(Code::Config, &what, &error, "sns:Publish", &self.topic_arn)
+            aws::error_needing(Code::Config, &what, &error, &["sns:Publish"], &self.topic_arn)
         })?;
         Ok(())
     }

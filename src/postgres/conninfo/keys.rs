@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+pub use self::password_file::PasswordFile;
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
 use crate::run::named_file;
@@ -43,7 +44,7 @@ pub enum Keys {
     #[default]
     Given,
     /// libpq's password file, by host, port, database and user.
-    PasswordFile(PathBuf),
+    PasswordFile(PasswordFile),
     /// A file that contains only the password.
     SecretFile(PathBuf),
     /// A file that contains a connection URL; only its user and password are used.
@@ -68,9 +69,9 @@ impl ConnectionInfo {
     pub async fn renewed(&self) -> Result<ConnectionInfo> {
         let login = match &self.keys {
             Keys::Given => return Ok(self.clone()),
-            Keys::PasswordFile(path) => Login {
+            Keys::PasswordFile(file) => Login {
                 user: None,
-                password: password_file::look_up(path, &self.settled()?),
+                password: file.look_up(&self.settled()?),
             },
             Keys::SecretFile(path) => Login {
                 user: None,

@@ -188,9 +188,10 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
         "user" if !empty => info.user = Some(value.to_owned()),
         "password" if !empty => info.password = Some(SecretString::from(value)),
         "dbname" if !empty => info.dbname = Some(value.to_owned()),
-        // JDBC's parameter, which libpq accepts too.
-        "ssl" if value == "true" => {
-            info.params.insert("sslmode".into(), "require".into());
+        // A parameter of drivers; libpq accepts it only in a URL, and only as `true`.
+        "ssl" if matches!(value, "true" | "false") => {
+            let mode = if value == "true" { "require" } else { "disable" };
+            info.params.insert("sslmode".into(), mode.into());
         }
         "requiressl" if matches!(value, "0" | "1") => {
             let mode = if value == "1" { "require" } else { "prefer" };

@@ -211,8 +211,36 @@ fn several_hosts_are_refused() {
 }
 
 #[test]
+fn a_connection_url_is_known_anywhere_in_a_text() {
+    for text in [
+        "postgres://u:p@h/d",
+        "postgresql://h/d",
+        "postgresql+asyncpg://u:p@h/d",
+        "jdbc:postgresql://h/d?user=u",
+        "url=jdbc:postgresql://h/d",
+        "at POSTGRES://u:p@h/d",
+        "postgres and postgres://h",
+    ] {
+        assert!(is_connection_url(text), "{text}");
+    }
+    for text in [
+        "",
+        "postgres",
+        "postgres:",
+        "the postgres of http://h/d",
+        "s3://postgres/x",
+        "postgres+://h",
+    ] {
+        assert!(!is_connection_url(text), "{text}");
+    }
+}
+
+#[test]
 fn older_ways_to_ask_for_tls_become_sslmode() {
     assert_eq!(parse("postgres://h/d?ssl=true").params["sslmode"], "require");
+    for off in ["postgres://h/d?ssl=false", "jdbc:postgresql://h/d?ssl=false"] {
+        assert_eq!(parse(off).params["sslmode"], "disable");
+    }
     assert_eq!(parse("host=h requiressl=1").params["sslmode"], "require");
     refusal("postgres://h/d?ssl=maybe");
 }

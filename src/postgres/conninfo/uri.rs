@@ -15,6 +15,13 @@ pub(super) fn strip_scheme(text: &str) -> Option<&str> {
     (matches!(kind, "postgresql" | "postgres") && is_name).then_some(rest)
 }
 
+/// Whether the text contains a connection URL anywhere.
+pub(super) fn is_in(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.match_indices("postgres")
+        .any(|(at, _)| strip_scheme(&text[at..]).is_some())
+}
+
 pub(super) fn parse(rest: &str, info: &mut ConnectionInfo) -> Result<()> {
     // The first `@` before any `/` ends the user and password.
     let userinfo_end = rest.find(['@', '/']).filter(|&at| rest.as_bytes()[at] == b'@');

@@ -25,13 +25,42 @@ impl DatabaseSetting {
 
     /// The statement that gives it to a database, for all roles: written anew.
     pub fn making(&self, database: &str) -> String {
-        let values: Vec<String> = self.values.iter().map(|value| literal(value)).collect();
+        format!("ALTER DATABASE {} SET {}", identifier(database), self.value())
+    }
+
+    /// Its name and role for a message, and the statement without the value: a value may be the owner's secret.
+    pub fn told(&self, database: &str) -> (String, String) {
         let (database, name) = (identifier(database), identifier(&self.name));
-        format!("ALTER DATABASE {database} SET {name} TO {}", values.join(", "))
+        let (what, whose) = match &self.role {
+            None => ("ALTER DATABASE …".to_owned(), format!("ALTER DATABASE {database}")),
+            Some(role) => {
+                let role = identifier(role);
+                let what = format!("ALTER ROLE {role} IN DATABASE …");
+                (what, format!("ALTER ROLE {role} IN DATABASE {database}"))
+            }
+        };
+        (format!("{what} SET {}", self.name), format!("{whose} SET {name} TO …"))
+    }
+
+    fn value(&self) -> String {
+        let values: Vec<String> = self.values.iter().map(|value| literal(value)).collect();
+        format!("{} TO {}", identifier(&self.name), values.join(", "))
     }
 }
 
 impl Session {
+    /// Whether the role may set it for a database. The server asks the same for a role, which can be tried in any
+    /// database and leaves nothing behind.
+    pub async fn may_keep(&self, setting: &DatabaseSetting) -> Result<bool> {
+        self.takes(&format!("ALTER ROLE CURRENT_USER SET {}", setting.value()))
+            .await
+    }
+
+    /// Whether the role's sessions may have it.
+    pub async fn may_have(&self, setting: &DatabaseSetting) -> Result<bool> {
+        self.takes(&format!("SET LOCAL {}", setting.value())).await
+    }
+
     /// For each, whether it gives no power over a session and loads no code. A setting that belongs to a library of
     /// the server, or may belong to one, is not harmless.
     pub async fn are_harmless(&self, settings: &[DatabaseSetting]) -> Result<Vec<bool>> {

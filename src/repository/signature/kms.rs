@@ -20,7 +20,7 @@ impl KmsKey {
         let what = format!("cannot read the public key of {}", self.arn);
         let answer = self.client.get_public_key().key_id(&self.arn).send().await;
         let answer = answer
-            .map_err(|error| aws::error_needing(Code::Signature, &what, &error, "kms:GetPublicKey", &self.arn))?;
+            .map_err(|error| aws::error_needing(Code::Signature, &what, &error, &["kms:GetPublicKey"], &self.arn))?;
         let der = answer.public_key().map(Blob::as_ref).unwrap_or_default();
         PublicKey::of_spki(der).map_err(|why| {
             Error::config(format!("{} cannot sign backups: {why}", self.arn))
@@ -43,7 +43,7 @@ impl KmsKey {
             })
             .send()
             .await
-            .map_err(|error| aws::error_needing(Code::Signature, &what, &error, "kms:Sign", &self.arn))?;
+            .map_err(|error| aws::error_needing(Code::Signature, &what, &error, &["kms:Sign"], &self.arn))?;
         let signature = answer.signature().map(|signature| signature.as_ref().to_vec());
         signature.ok_or_else(|| Error::new(Code::Signature, format!("{what}: the answer has no signature")))
     }

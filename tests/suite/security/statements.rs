@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the grammar knows: these are no functions, or such that no other can be meant.
-const GRAMMAR: [&str; 35] = [
+const GRAMMAR: [&str; 36] = [
     "all", "and", "any", "array", "as", "by", "case", "coalesce", "nullif", "exists", "extract", "filter", "from",
     "in", "join", "not", "on", "only", "operator", "or", "over", "select", "then", "values", "when", "where", "with",
-    "rows", "else", "lateral", "copy", "table", "public", "stdin", "stdout",
+    "rows", "else", "lateral", "copy", "table", "public", "stdin", "stdout", "options",
 ];
 /// In our own temporary schema, which goes with its transaction.
 const OURS: &str = "pg_temp.pgstow_asks";

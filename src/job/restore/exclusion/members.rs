@@ -10,8 +10,13 @@ use crate::postgres::quoting::unquoted;
 use crate::postgres::{MemberKind, Named, Session};
 
 /// The entries for members of extensions that will not exist. An archive has no entries for members, so it does not
-/// say which extension they belong to: if other extensions are restored, the server is asked for their members.
-pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &Session) -> Result<HashSet<i64>> {
+/// say which extension they belong to: if other extensions are restored, the server is asked for their members. `None`
+/// if they cannot be made in the session's database.
+pub(super) async fn orphans(
+    items: &[Item],
+    left_out: &HashSet<i64>,
+    session: &Session,
+) -> Result<Option<HashSet<i64>>> {
     let hanging = hanging(items, left_out);
     let brought: Vec<(&str, String)> = items
         .iter()
@@ -29,12 +34,14 @@ pub(super) async fn orphans(items: &[Item], left_out: &HashSet<i64>, session: &S
                 name: &member.name,
             })
             .collect();
-        let there = session.exist_with(&brought, &asked).await?;
-        // What is not known stays in the plan.
-        there.unwrap_or_else(|| vec![true; hanging.len()])
+        match session.exist_with(&brought, &asked).await? {
+            Some(there) => there,
+            None if hanging.is_empty() => Vec::new(),
+            None => return Ok(None),
+        }
     };
     let lacking = hanging.iter().zip(there).filter(|(_, there)| !there);
-    Ok(lacking.map(|((item, _), _)| item.entry.dump_id).collect())
+    Ok(Some(lacking.map(|((item, _), _)| item.entry.dump_id).collect()))
 }
 
 /// For extensions that stay as they are in the target: the archive's entries for their members.

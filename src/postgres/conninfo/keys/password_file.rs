@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use secrecy::SecretString;
@@ -17,15 +19,33 @@ const LONGEST: u64 = 1 << 20;
 const LOCAL: &str = "localhost";
 const SOCKETS: [&str; 2] = ["/tmp", "/var/run/postgresql"];
 
-/// The password for this connection. As in libpq, a file that others may read is ignored. pgstow logs this; if the
-/// password was needed, the server will ask for it.
-pub(super) fn look_up(path: &Path, info: &ConnectionInfo) -> Option<SecretString> {
-    match read(path) {
-        Ok(Some(text)) => find(&text, info),
-        Ok(None) => None,
-        Err(why) => {
-            tracing::warn!("the password file {} was not read: {why}", path.display());
-            None
+/// Clones know together what was told.
+#[derive(Debug, Clone)]
+pub struct PasswordFile {
+    path: PathBuf,
+    told: Arc<AtomicBool>,
+}
+
+impl PasswordFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            told: Arc::default(),
+        }
+    }
+
+    /// The password for this connection. As in libpq, a file that others may read is ignored. pgstow logs this once,
+    /// however many connections a run makes; if the password was needed, the server will ask for it.
+    pub(super) fn look_up(&self, info: &ConnectionInfo) -> Option<SecretString> {
+        match read(&self.path) {
+            Ok(Some(text)) => find(&text, info),
+            Ok(None) => None,
+            Err(why) => {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the password file {} was not read: {why}", self.path.display());
+                }
+                None
+            }
         }
     }
 }
@@ -111,6 +131,7 @@ fn unescaped(field: &str) -> String {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicUsize;
 
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
@@ -150,7 +171,8 @@ mod tests {
             .unwrap()
             .settled()
             .unwrap();
-        assert!(look_up(&path, &info).is_none());
+        let look_up = |path: &Path| PasswordFile::new(path.to_owned()).look_up(&info);
+        assert!(look_up(&path).is_none());
         fs::write(&path, "*:*:*:*:secret\n").unwrap();
         for (mode, counts) in [
             (0o600, true),
@@ -160,9 +182,49 @@ mod tests {
             (0o620, false),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(look_up(&path, &info).is_some(), counts, "{mode:o}");
+            assert_eq!(look_up(&path).is_some(), counts, "{mode:o}");
         }
-        assert!(look_up(folder.path(), &info).is_none());
+        assert!(look_up(folder.path()).is_none());
+    }
+
+    /// Counts the warnings of the test's own thread.
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_file_that_does_not_count_is_told_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        fs::write(&path, "*:*:*:*:secret\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let info = ConnectionInfo {
+            keys: crate::postgres::Keys::PasswordFile(PasswordFile::new(path)),
+            ..ConnectionInfo::parse_url("postgres://ada@db/shop").unwrap()
+        };
+        let told = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Warnings(Arc::clone(&told)), || {
+            for _ in 0..3 {
+                // Each connection has a copy of its own.
+                let renewed = futures::FutureExt::now_or_never(info.clone().renewed()).unwrap();
+                assert!(renewed.unwrap().password.is_none());
+            }
+        });
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 
     proptest! {

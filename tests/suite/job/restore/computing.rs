@@ -2,7 +2,10 @@
 //! the same of them, while rows are read again as the backup has them.
 
 use crate::job::restore::place::Backed;
+use crate::job::restore::roles::MASTER;
 use crate::support::database::{Database, psql, quoted};
+use crate::support::program::succeed;
+use crate::support::server::OwnServer;
 use crate::support::services::postgres_url;
 
 /// Of a database, however it is restored.
@@ -84,3 +87,60 @@ fn what_is_computed_goes_by_the_databases_settings(major: u32) {
 }
 
 on_majors! { what_is_computed_goes_by_the_databases_settings: 15 18 }
+
+/// A custom setting belongs to superusers. A managed service's master user cannot give it to a new database, and what
+/// is computed would differ without a word.
+fn a_custom_setting_that_the_role_may_not_give_is_there_while_it_computes(major: u32) {
+    let source = Database::fresh(major);
+    let name = quoted(&source.name);
+    psql(
+        major,
+        &postgres_url(major),
+        &format!(
+            "ALTER DATABASE {name} SET shop.vat = '1.19'; ALTER DATABASE {name} SET shop.label = 'it''s \\ our own';
+             ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'; ALTER DATABASE {name} SET log_statement = 'none'"
+        ),
+    );
+    source.sql(
+        "CREATE FUNCTION gross(n numeric) RETURNS numeric IMMUTABLE LANGUAGE sql
+           AS 'SELECT n * coalesce(current_setting(''shop.vat'', true), ''1'')::numeric';
+         CREATE TABLE sold (net numeric, gross numeric GENERATED ALWAYS AS (public.gross(net)) STORED);
+         INSERT INTO sold VALUES (100);
+         CREATE VIEW labels AS SELECT current_setting('shop.label', true) AS label;
+         CREATE MATERIALIZED VIEW shown AS SELECT public.gross(net) AS gross, label FROM sold, labels",
+    );
+    let backed = Backed::up(source, &[]);
+    let computed = "SELECT (SELECT gross FROM sold), (SELECT gross || '/' || label FROM shown)";
+    let expected = "119.00|119.00/it's \\ our own";
+    assert_eq!(backed.source.sql(computed), expected);
+
+    let server = OwnServer::start(major);
+    psql(major, &server.url(), MASTER);
+    let target = server.database("made");
+    let name = quoted(&target.name);
+    psql(major, &server.url(), &format!("DROP DATABASE {name}"));
+    let url = target.url_as(Some(("master", "its secret")));
+    let planned = succeed(&mut backed.restore(&url, &["--create", "--no-owner", "--dry-run"])).json();
+    let told = planned["left_out"].to_string();
+    for options in [
+        &["--create", "--no-owner", "--jobs", "2"][..],
+        &["--create", "--clean", "--no-owner"],
+    ] {
+        let report = succeed(&mut backed.restore(&url, options)).json();
+        assert_eq!(target.sql(computed), expected, "{report:#}");
+        assert_eq!(report["left_out"].to_string(), told, "{report:#}");
+        assert_eq!(report["warnings"], planned["warnings"], "{report:#}");
+        assert_eq!(target.sql("SHOW timezone"), "Asia/Tokyo");
+        // Later sessions do not have it, which was told before anything was changed, with the statement that helps.
+        assert_eq!(target.sql("SELECT label IS NULL FROM labels"), "t");
+    }
+    for what in ["shop.vat", "shop.label", "log_statement"] {
+        let statement = format!("ALTER DATABASE {name} SET \"{what}\" TO …").replace('"', "\\\"");
+        assert!(told.contains(&statement), "{statement}: {told}");
+    }
+    assert!(!told.contains("our own") && !told.contains("1.19"), "{told}");
+    target.sql(&format!("ALTER DATABASE {name} SET shop.label = 'it''s \\ our own'"));
+    assert_eq!(target.sql("SELECT label FROM labels"), "it's \\ our own");
+}
+
+on_majors! { a_custom_setting_that_the_role_may_not_give_is_there_while_it_computes: 15 18 }

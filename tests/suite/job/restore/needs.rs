@@ -1,9 +1,12 @@
 //! What single tables need, and what belongs to that; partitions by themselves.
 
 use crate::job::restore::place::{Backed, untouched};
+use crate::job::restore::roles::MASTER;
 use crate::support::contents::Contents;
-use crate::support::database::{Database, quoted};
+use crate::support::database::{Database, psql, quoted};
+use crate::support::program::succeed;
 use crate::support::role::Role;
+use crate::support::server::OwnServer;
 
 /// Hashes of an enum's values are others in every database: pg_dump loads these partitions through their root.
 const PARTITIONS: &str = "CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f');
@@ -393,3 +396,68 @@ fn an_extension_is_left_out_with_what_hangs_on_its_members(major: u32) {
 }
 
 on_majors! { an_extension_is_left_out_with_what_hangs_on_its_members: 15 18 }
+
+/// A role without CREATE on the database in which it asks cannot see there what an extension's members are.
+fn grants_on_members_of_an_extension_that_is_left_out_are_left_out_with_it(major: u32) {
+    let source = Database::fresh(major);
+    let reader = Role::fresh(&source, "its secret", "");
+    let name = quoted(&reader.name);
+    source.sql(&format!(
+        "CREATE SCHEMA apart; CREATE EXTENSION citext WITH SCHEMA apart; CREATE EXTENSION dblink; CREATE EXTENSION pgcrypto;
+         REVOKE ALL ON FUNCTION dblink_connect(text) FROM PUBLIC; GRANT EXECUTE ON FUNCTION dblink_connect(text) TO {name};
+         GRANT EXECUTE ON FUNCTION digest(text, text) TO {name};
+         GRANT EXECUTE ON FUNCTION apart.citext_hash(apart.citext) TO {name};
+         CREATE TABLE t (a apart.citext); INSERT INTO t VALUES ('x'); GRANT SELECT ON t TO {name}"
+    ));
+    let backed = Backed::up(source, &[]);
+    let server = OwnServer::start(major);
+    psql(major, &server.url(), &format!("{MASTER}; CREATE ROLE {name}"));
+    let target = server.database("made");
+    let new = quoted(&target.name);
+    psql(major, &server.url(), &format!("DROP DATABASE {new}"));
+    let url = target.url_as(Some(("master", "its secret")));
+    let refused = backed.refused(&url, &["--create", "--no-owner"], "PERMISSION", 13);
+    assert!(refused.message.contains("EXTENSION dblink"), "{}", refused.message);
+    let without = [
+        "--exclude",
+        "extension:dblink",
+        "--exclude",
+        "extension:pgcrypto",
+        "--no-owner",
+    ];
+    for create in [&["--create"][..], &["--create", "--clean"]] {
+        let options = [&without[..], create].concat();
+        let planned = succeed(&mut backed.restore(&url, &[&options[..], &["--dry-run"]].concat())).json();
+        assert!(
+            planned["warnings"].to_string().contains("grants on members"),
+            "{planned:#}"
+        );
+        let report = succeed(&mut backed.restore(&url, &options)).json();
+        let left = report["left_out"].to_string();
+        for what in ["FUNCTION dblink_connect(text)", "FUNCTION digest(text, text)"] {
+            assert!(left.contains(what), "{what}: {left}");
+        }
+        assert!(!left.contains("citext"), "{left}");
+        assert_eq!(
+            target.sql(&format!(
+                "SELECT count(*), has_table_privilege('{}', 't', 'SELECT') FROM t",
+                reader.name
+            )),
+            "1|t"
+        );
+    }
+    // In a database that is there, it is known before.
+    psql(
+        major,
+        &server.url(),
+        &format!("DROP DATABASE {new}; CREATE DATABASE {new} OWNER master"),
+    );
+    let report = succeed(&mut backed.restore(&url, &without)).json();
+    assert!(
+        report["left_out"].to_string().contains("FUNCTION dblink_connect(text)"),
+        "{report:#}"
+    );
+    assert!(!report["left_out"].to_string().contains("citext"), "{report:#}");
+}
+
+on_majors! { grants_on_members_of_an_extension_that_is_left_out_are_left_out_with_it: 15 18 }

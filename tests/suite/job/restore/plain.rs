@@ -13,8 +13,20 @@ fn comes_back(major: u32, compress: &str) {
         &["--format", "plain", "--compress", compress],
     );
     let target = Database::fresh(major);
-    backed.restored(&target, &[]);
+    let report = backed.restored(&target, &[]);
     Contents::of(&backed.source).assert_equals(&Contents::of(&target));
+    // The numbers are those of the backup, and what a script does not count is left out.
+    for field in ["tables", "rows", "large_objects", "definitions"] {
+        assert!(report[field].as_u64().unwrap() > 0, "{field}: {report:#}");
+    }
+    assert_eq!(
+        report["bytes_read"],
+        std::fs::metadata(backed.file("sql")).unwrap().len(),
+        "{report:#}"
+    );
+    for field in ["finishing", "pg_restore"] {
+        assert!(report.get(field).is_none(), "{field}: {report:#}");
+    }
 }
 
 #[test]
@@ -25,6 +37,24 @@ fn the_rich_database_comes_back_from_a_gzip_script_of_15() {
 #[test]
 fn the_rich_database_comes_back_from_a_zstd_script_of_18() {
     comes_back(18, "zstd");
+}
+
+#[test]
+fn a_script_that_nobody_has_counted_is_restored_without_numbers() {
+    let backed = Backed::up(three(17), &["--format", "plain"]);
+    let manifest = backed.folder().join("manifest.json");
+    let mut older: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let older = older.as_object_mut().unwrap();
+    older.remove("script");
+    older.insert("tables".into(), serde_json::json!([]));
+    std::fs::write(&manifest, serde_json::to_vec(older).unwrap()).unwrap();
+    crate::support::wreck::reseal(&backed.folder());
+    let target = Database::fresh(17);
+    let report = backed.restored(&target, &[]);
+    for field in ["tables", "rows", "large_objects", "definitions", "finishing"] {
+        assert!(report.get(field).is_none(), "{field}: {report:#}");
+    }
+    assert!(report["bytes_read"].as_u64().unwrap() > 0, "{report:#}");
 }
 
 #[test]

@@ -105,6 +105,34 @@ fn a_large_object_that_the_role_may_not_read_is_named_with_its_grant() {
     );
 }
 
+/// `pg_read_all_data` reads the table, and not the large object.
+fn a_large_object_beside_a_table_is_granted_together_with_it(major: u32) {
+    let hurdle = "SELECT lo_from_bytea(4711, 'secret'); REVOKE SELECT ON \"the shop\".open FROM ROLE";
+    let failure = cured_by_its_hint(major, hurdle);
+    let named = "may not read \"the shop\".open, large object 4711";
+    assert!(failure.message.contains(named), "{}", failure.message);
+    let grants = "GRANT SELECT ON \"the shop\".open TO";
+    assert!(failure.hint.starts_with(grants), "{}", failure.hint);
+    assert!(
+        failure.hint.contains("GRANT SELECT ON LARGE OBJECT 4711 TO"),
+        "{}",
+        failure.hint
+    );
+
+    let tables: String = (0..25)
+        .map(|n| format!("CREATE TABLE \"the shop\".more{n} (a int); "))
+        .collect();
+    let hurdle = format!("SELECT lo_from_bytea(4711, 'secret'); {tables}");
+    let failure = cured_by_its_hint(major, &hurdle);
+    assert!(
+        failure.hint.starts_with("GRANT pg_read_all_data TO"),
+        "{}",
+        failure.hint
+    );
+}
+
+on_majors! { a_large_object_beside_a_table_is_granted_together_with_it: 15 18 }
+
 #[test]
 fn the_role_that_the_hint_proposes_for_everything_reads_everything() {
     let (site, database) = (Site::new(), Database::fresh(16));
@@ -370,3 +398,21 @@ fn a_roles_timeouts_do_not_end_a_run_that_takes_longer(major: u32) {
 }
 
 on_majors! { a_roles_timeouts_do_not_end_a_run_that_takes_longer: 15 17 }
+
+/// The limit ends pgstow's own first statements, before it can set its own.
+fn a_statement_timeout_that_ends_the_first_statements_is_named(major: u32) {
+    let (site, database) = (Site::new(), Database::fresh(major));
+    database.sql(SHOP);
+    let role = Role::new(&database, "");
+    database.sql(&format!(
+        "GRANT pg_read_all_data TO {0}; ALTER ROLE {0} SET statement_timeout = '1ms'",
+        role.name
+    ));
+    let failure = fail(&mut site.backup(&role.url()), "CONN_ERR", 10);
+    let reset = format!("ALTER ROLE \"{}\" RESET statement_timeout", role.name);
+    assert!(failure.hint.contains(&reset), "{}", failure.hint);
+    database.sql(&reset);
+    report(&mut site.backup(&role.url()));
+}
+
+on_majors! { a_statement_timeout_that_ends_the_first_statements_is_named: 15 18 }

@@ -96,6 +96,10 @@ fn assert_no_rules_are_put(scene: &Scene, why: &str) {
 fn assert_is_told_of(scene: &Scene) {
     let status = scene.tell(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
+    let doctor = scene.tell(&["doctor", "--json"]).json();
+    let checks = doctor["checks"].as_array().unwrap();
+    let lifecycle = checks.iter().find(|check| check["name"] == "lifecycle").unwrap();
+    assert_eq!(lifecycle["state"], "warning", "{doctor:#}");
     let text = scene.tell(&["status"]).text();
     assert_eq!(text.matches("this store keeps no tags").count(), 1, "{text}");
     let pruned = scene.tell(&["prune", "--json"]).json();
@@ -165,7 +169,8 @@ async fn a_store_without_tags_is_told_of_by_every_command_and_pruned_by_ours() {
         tags["detail"].as_str().unwrap().contains("refuses object tags"),
         "{tags}"
     );
-    assert!(rules["detail"].as_str().unwrap().contains("--allow-delete"), "{rules}");
+    assert!(rules["hint"].as_str().unwrap().contains("--allow-delete"), "{rules}");
+    assert_eq!(rules["state"], "warning", "{rules}");
     let status = scene.tell(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["lifecycle"]["state"], "no_tags", "{status}");
     let pruned = scene.tell(&["prune", "--json"]).json();

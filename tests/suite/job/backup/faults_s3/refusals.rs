@@ -38,6 +38,28 @@ async fn a_key_that_may_only_read_is_told_which_permission_is_missing() {
     assert!(message.contains(".lease"), "what was refused is named: {message}");
 }
 
+/// Answers of S3 that do not say which permission is lacking.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_object_with_tags_is_told_which_permissions_it_takes() {
+    let scene = Scene::three_parts().await;
+    for op in [Op::CreateUpload, Op::PutObject] {
+        scene.proxy.heal();
+        scene
+            .proxy
+            .fault(On::op(op).header("x-amz-tagging"), Fault::Reject(403));
+        let statement = format!(
+            r#"{{"Effect": "Allow", "Action": ["s3:PutObject", "s3:PutObjectTagging"], "Resource": "arn:aws:s3:::{}/"#,
+            scene.primary.bucket.name
+        );
+        scene.run().store_failed("AccessDenied", &statement);
+    }
+    // Tags of an object that is there.
+    scene.proxy.heal();
+    scene.proxy.fault(On::op(Op::Tagging).method("PUT"), Fault::Reject(403));
+    let statement = r#"{"Effect": "Allow", "Action": "s3:PutObjectTagging", "Resource": "#;
+    scene.run().store_failed("AccessDenied", statement);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_access_key_is_told_from_a_wrong_secret_key() {
     let mut scene = Scene::small().await;
