@@ -6,6 +6,7 @@ mod download;
 mod drill;
 pub mod increment;
 mod increment_ddl;
+mod incremental;
 mod list;
 mod prune;
 pub mod restore;

@@ -45,6 +45,8 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
             offset: 0,
             length: 0,
             sha256: String::new(),
+            earliest: None,
+            latest: None,
         },
     };
     Link::new(id(BackupKind::Incremental, to), stream, 10)
