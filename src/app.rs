@@ -275,7 +275,7 @@ impl App {
     /// Proves the increments that have reached the newest full backup. Without a proof the backup is just as good.
     async fn prove_chain(
         &self,
-        report: &mut BackupReport,
+        report: &mut backup::BackupReport,
         (signer, trust): (Option<&Signer>, &Trust),
         stop: &Stop,
         observer: &Arc<dyn Observer>,
