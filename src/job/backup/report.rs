@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::error::ErrorReport;
 use crate::format::Lsn;
 use crate::postgres::{LeftOut, Slot};
