@@ -6,11 +6,10 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
-use crate::error::ErrorReport;
+use crate::error::{Error, ErrorReport};
 use crate::format::Lsn;
-use crate::postgres::{LeftOut, Slot};
 use crate::job::verify::ChainProof;
+use crate::postgres::{LeftOut, Slot};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
