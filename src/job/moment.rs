@@ -27,7 +27,6 @@ pub use asked::AskedMoment;
 pub use report::MomentReport;
 
 pub(crate) use bases::{Choice, TableBase};
-pub(crate) use composed::is_of_increments;
 pub(crate) use folding::memory;
 pub(crate) use prepared::{Prepared, not_covered, prepare};
 pub(crate) use replayed::{Known, Replayed, replay, stored_sum};
