@@ -31,7 +31,7 @@ use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
 pub use crate::repository::verification::Finding;
-pub use chain::{ChainFinding, ChainProof, Proving, prove};
+pub use chain::{ChainFinding, ChainProof, Proving, prove, prove_newest};
 pub use report::{Verified, VerifyReport};
 use request::Proofs;
 pub use request::{Selection, VerifyRequest};
