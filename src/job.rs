@@ -4,6 +4,7 @@ pub mod backup;
 pub mod doctor;
 pub mod download;
 pub mod drill;
+pub mod increment;
 pub mod incremental;
 pub mod list;
 pub mod prune;

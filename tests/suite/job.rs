@@ -4,6 +4,8 @@ pub mod backup;
 mod doctor;
 mod download;
 mod drill;
+pub mod increment;
+mod increment_ddl;
 mod incremental;
 mod list;
 mod prune;

@@ -2,8 +2,9 @@
 //!
 //! `make test` starts the services and names them in the environment.
 
-mod place;
+pub mod place;
 
+mod comparing;
 mod connecting;
 mod dumping;
 mod finding;
