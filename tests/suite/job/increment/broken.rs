@@ -104,7 +104,10 @@ fn a_promoted_standby_makes_a_full_and_a_new_chain() {
     scene.sql("INSERT INTO orders VALUES (1)");
     scene.increment();
     let standby = scene.server.standby(&[]);
-    let url = scene.database.url().replace(&format!(":{}/", scene.server.port), &format!(":{}/", standby.port));
+    let url = scene
+        .database
+        .url()
+        .replace(&format!(":{}/", scene.server.port), &format!(":{}/", standby.port));
     let increment = || {
         let run = run(scene.command(&["--kind", "incremental"]).env("DATABASE_URL", &url));
         run.json()
@@ -113,7 +116,11 @@ fn a_promoted_standby_makes_a_full_and_a_new_chain() {
     psql(18, &url, "SELECT pg_promote()");
     psql(18, &url, "INSERT INTO orders VALUES (2)");
     let renewed = increment();
-    assert_eq!((renewed["kind"].as_str(), renewed["rows"].as_u64()), (Some("full"), Some(2)), "{renewed}");
+    assert_eq!(
+        (renewed["kind"].as_str(), renewed["rows"].as_u64()),
+        (Some("full"), Some(2)),
+        "{renewed}"
+    );
     assert!(renewed["renewed"].is_string(), "{renewed}");
     psql(18, &url, "INSERT INTO orders VALUES (3)");
     let next = increment();

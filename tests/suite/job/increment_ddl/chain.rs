@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgstow::postgres::{ConnectionInfo, SlotName};
+use pgstow::run::stop::Stop;
 use serde_json::Value;
 
 use crate::postgres::place::connect;
@@ -40,7 +41,10 @@ impl Chain {
         session.create_publications(&slot).await.unwrap();
         let catalog = session.table_catalog().await.unwrap();
         session.reconcile(&slot, &catalog).await.unwrap();
-        session.create_slot(&slot, Duration::from_secs(60)).await.unwrap();
+        session
+            .create_slot(&slot, Duration::from_secs(60), &Stop::new())
+            .await
+            .unwrap();
     }
 
     pub fn url(&self) -> String {
