@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
+use crate::job::changes;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::increment;
+use crate::job::incremental;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
@@ -117,6 +119,19 @@ impl App {
                 let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
             }
+            Command::Changes(request) => {
+                let source = self.source_database();
+                let job = changes::Job {
+                    stores: &self.stores,
+                    database: request.database.as_deref().or(source.as_deref()),
+                    trust: self.trust(stop).await?,
+                    now: (self.clock)(),
+                    stop,
+                    observer,
+                };
+                let report = changes::run(&job, &request).await?;
+                Ok(Report::Changes(Box::new(report)))
+            }
             Command::Download(request) => {
                 let job = download::Job {
                     stores: &self.stores,
@@ -180,6 +195,7 @@ impl App {
                 };
                 prune::run(&job, &request).await.map(Report::Prune)
             }
+            Command::Incremental(request) => self.incremental(&request, stop, observer).await,
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);
                 made.await.map(Report::Keygen)
@@ -315,6 +331,41 @@ impl App {
             stop,
             observer,
         }
+    }
+
+    async fn incremental(
+        &self,
+        request: &IncrementalRequest,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(no_database());
+        };
+        // A stop needs neither keys nor stores.
+        let trust = match request {
+            IncrementalRequest::Stop { .. } => None,
+            _ => Some(self.trust(stop).await?),
+        };
+        let signer = match request {
+            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
+            _ => None,
+        };
+        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
+        let backup = trust_of_backup.as_ref();
+        let backup = backup.map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
+        let job = incremental::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            trust,
+            backup: backup.as_ref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        let done = incremental::run(&job, request).await;
+        done.map(|report| Report::Incremental(Box::new(report)))
     }
 
     /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how

@@ -33,6 +33,25 @@ const ID: &str = "shop/20250131T040500Z-full";
 const AT: &str = "2025-01-31T04:05:00Z";
 const KEY: &str = "0123456789ABCDEF";
 
+fn incremental() -> [Value; 4] {
+    let table = json!({"schema": "public", "name": "log", "oid": 7, "why": "it has no primary key", "remedy": "ALTER"});
+    let tables = json!({"exact": 1, "inserts": [table], "full_only": [], "waiting": [], "breaking": []});
+    let (slot, names) = ("pgstow_0123456789abcdef", ["pgstow_0123456789abcdef_all"]);
+    [
+        json!({"database": "shop", "action": "start", "slot": slot, "publications": names, "position": "0/1A2B3C4",
+            "done": ["created the slot"], "tables": tables, "warnings": []}),
+        json!({"database": "shop", "action": "print-sql", "sql": "CREATE PUBLICATION x;"}),
+        json!({"database": "shop", "action": "stop", "slot": null, "publications": names}),
+        json!({"database": "shop", "action": "status", "status": "attention", "problems": ["the slot is lost"],
+            "warnings": [], "started": true, "name": slot, "publications": names,
+            "slot": {"name": slot, "reader": 7, "confirmed": "0/1", "restart": null, "wal_status": "lost",
+                "retained_bytes": null, "safe_bytes": null, "catalog_age": 3, "inactive_since": AT,
+                "invalidation": "wal_removed", "fails_over": true},
+            "last": {"id": "shop/20250131T040500Z-incr", "to": "0/2", "seen_to": AT, "age_seconds": 60},
+            "oldest_transaction": null, "tables": tables, "others": []}),
+    ]
+}
+
 fn failure(code: &str) -> Value {
     json!({"code": code, "message": "it failed: so it was", "hint": "do this"})
 }
@@ -76,6 +95,27 @@ fn backup() -> Value {
         "warnings": ["look at this"],
         "notification": {"sent": false, "error": "no answer"},
     })
+}
+
+#[test]
+fn the_reports_on_an_increment_and_on_a_renewed_chain_are_read_back() {
+    let mut increment = backup();
+    increment["kind"] = json!("incremental");
+    increment["increment"] = json!({
+        "from": "0/1A", "to": "0/2B", "seen_to": AT, "transactions": 7,
+        "changes": [{"oid": 5, "schema": "public", "name": "orders", "identity": "default",
+            "inserts": 1, "updates": 2, "deletes": 3, "truncates": 1}],
+        "changed_tables": 12, "baselines": 1, "is_idle": true, "is_behind": true,
+    });
+    is_read_back(ReportKind::Backup, &increment);
+    let told = Report::read(ReportKind::Backup, &increment.to_string()).unwrap().text();
+    for line in ["7 transactions in 12 tables, from 0/1A to 0/2B", "1 inserted, 2 updated, 3 deleted, emptied 1 time"] {
+        assert!(told.contains(line), "{told}");
+    }
+    let mut renewed = backup();
+    renewed["renewed"] = json!("the slot is missing");
+    is_read_back(ReportKind::Backup, &renewed);
+    assert!(Report::read(ReportKind::Backup, &renewed.to_string()).unwrap().text().contains("the slot is missing"));
 }
 
 #[test]
@@ -342,6 +382,9 @@ fn the_other_reports_are_read_back() {
         &json!({"status": "succeeded", "secret_key": "k", "public_key": "k.pub", "key_id": KEY, "public": "RW",
             "encrypted": false}),
     );
+    for incremental in incremental() {
+        is_read_back(ReportKind::Incremental, &incremental);
+    }
     let error = Report::read(ReportKind::Restore, "{}").unwrap_err();
     assert!(error.message().contains("missing field"), "{error}");
 }

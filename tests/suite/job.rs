@@ -5,6 +5,8 @@ mod doctor;
 mod download;
 mod drill;
 pub mod increment;
+mod increment_ddl;
+mod incremental;
 mod list;
 mod prune;
 pub mod restore;
