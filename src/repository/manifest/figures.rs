@@ -147,7 +147,14 @@ impl Figures {
         let own = [&self.version, &self.database].into_iter().chain(server);
         let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
         let stream = self.stream.as_ref();
-        let stream = stream.map(|stream| [&stream.id, &stream.slot, &stream.system_identifier]);
+        let stream = stream.map(|stream| {
+            [
+                &stream.id,
+                &stream.slot,
+                &stream.system_identifier,
+                &stream.index.sha256,
+            ]
+        });
         own.chain(self.server.system_identifier.as_ref())
             .chain(predecessor)
             .chain(self.digest_file.as_ref())

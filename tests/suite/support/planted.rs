@@ -100,6 +100,7 @@ impl Folder {
             "transactions": 3,
             "newest_xid": xid(to) - 1,
             "settled": "0/1",
+            "index": {"offset": 44, "length": 1, "sha256": "00".repeat(32)},
         });
         self.write(&format!("{id}/{changes}"), "chang");
         self.write(&format!("{id}/manifest.json"), manifest.to_string());
