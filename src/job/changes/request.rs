@@ -93,7 +93,7 @@ mod tests {
     fn times_are_moments_or_spans_back_from_now() {
         let request = between(Some("2h"), Some("14:10")).unwrap();
         let times = [request.since, request.until].map(|moment| moment.unwrap().to_string());
-        assert_eq!(times, ["2025-01-31T12:20:00Z", "2025-01-31T14:10:00Z (UTC)"]);
+        assert_eq!(times, ["2025-01-31T12:20:00Z", "2025-01-31T14:10:00+00:00 (UTC)"]);
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         assert!(error.hint_text().contains("2025-01-31 14:02:59"), "{}", error.hint_text());
         // In the evening of the day before.
         let error = between(Some("14:00"), Some("15:00")).unwrap_err();
-        assert!(error.message().contains("is later than --until 2025-01-30T15:00:00Z"), "{error}");
+        assert!(error.message().contains("is later than --until 2025-01-30T15:00:00+00:00"), "{error}");
         for limit in [0, MOST + 1] {
             let error = ChangesRequest::all(None).limited(limit).unwrap_err();
             assert_eq!(error.code(), Code::Config);

@@ -3,6 +3,7 @@
 mod asked;
 mod bucket;
 mod damage;
+mod increment;
 mod manifest;
 mod place;
 mod plain;
