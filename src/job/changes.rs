@@ -8,6 +8,7 @@ mod counting;
 mod report;
 mod request;
 mod tables;
+mod transaction;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,8 +32,9 @@ use crate::store::Store;
 use counting::Counted;
 use tables::Wanted;
 
-pub use report::{ChangedTable, ChangesReport, ChangesStatus, TransactionChanges};
+pub use report::{ChangesReport, ChangesStatus};
 pub use request::ChangesRequest;
+pub use transaction::{ChangedTable, TransactionChanges};
 
 /// Everything that the command needs.
 pub struct Job<'a> {

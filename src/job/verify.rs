@@ -11,6 +11,7 @@ mod script;
 mod seal;
 mod sidecars;
 mod stores;
+mod tallies;
 
 use std::sync::Arc;
 use std::time::Instant;

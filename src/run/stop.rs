@@ -143,36 +143,48 @@ impl Stop {
     }
 
     /// Does `work`, or returns the reason's error as soon as a stop is requested; `work` is then dropped.
-    pub async fn or_stop<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            biased;
-            reason = self.requested() => Err(reason.into()),
-            result = work => result,
+    //
+    // Here and below the work goes onto the heap: otherwise each step of a job would hold all steps below it, twice, and
+    // together they would not fit on a thread's stack.
+    pub fn or_stop<T>(&self, work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                biased;
+                reason = self.requested() => Err(reason.into()),
+                result = work => result,
+            }
         }
     }
 
     /// Does `work` that cleans up. Until a stop is requested, its time is not limited. From then on it must end
     /// together with the rest of the clean-up; otherwise it is dropped, and the next run removes what is left.
-    pub async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            result = work => Some(result),
-            () = self.over(Reason::for_cleaning_up) => None,
+    pub fn in_time<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                biased;
+                result = work => Some(result),
+                () = self.over(Reason::for_cleaning_up) => None,
+            }
         }
     }
 
     /// The same for work that may fail.
-    pub async fn or_give_up<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let done = self.in_time(work).await;
-        done.unwrap_or_else(|| Err(self.given_up(what)))
+    pub fn or_give_up<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
+        let done = self.in_time(work);
+        async move { done.await.unwrap_or_else(|| Err(self.given_up(what))) }
     }
 
     /// The same for messages to people after the clean-up.
-    pub async fn or_leave<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            biased;
-            result = work => result,
-            () = self.over(Reason::in_all) => Err(self.given_up(what)),
+    pub fn or_leave<T>(&self, what: &str, work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                biased;
+                result = work => result,
+                () = self.over(Reason::in_all) => Err(self.given_up(what)),
+            }
         }
     }
 
@@ -197,39 +209,47 @@ impl Stop {
 
     /// As [`Stop::or_stop`], for work that leaves something behind when it completes: after a stop it gets `grace` to
     /// complete, and its result is then undone.
-    pub async fn or_undo<T>(
+    pub fn or_undo<T>(
         &self,
         grace: Duration,
         work: impl Future<Output = Result<T>>,
         undo: impl AsyncFnOnce(T),
-    ) -> Result<T> {
-        tokio::pin!(work);
-        let reason = tokio::select! {
-            biased;
-            reason = self.requested() => reason,
-            result = &mut work => return result,
-        };
-        if let Ok(Ok(done)) = tokio::time::timeout(grace, work).await {
-            self.in_time(undo(done)).await;
+    ) -> impl Future<Output = Result<T>> {
+        let mut work = Box::pin(work);
+        async move {
+            let reason = tokio::select! {
+                biased;
+                reason = self.requested() => reason,
+                result = &mut work => return result,
+            };
+            if let Ok(Ok(done)) = tokio::time::timeout(grace, work).await {
+                self.in_time(undo(done)).await;
+            }
+            Err(reason.into())
         }
-        Err(reason.into())
     }
 
     /// As [`Stop::or_stop`], for work that continues when it is dropped, as a write into a folder does: it gets
     /// `grace` to complete, so that the clean-up starts after it.
-    pub async fn or_stop_after<T>(&self, grace: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if let Some(reason) = self.reason() {
-            return Err(reason.into());
+    pub fn or_stop_after<T>(
+        &self,
+        grace: Duration,
+        work: impl Future<Output = Result<T>>,
+    ) -> impl Future<Output = Result<T>> {
+        let mut work = Box::pin(work);
+        async move {
+            if let Some(reason) = self.reason() {
+                return Err(reason.into());
+            }
+            let reason = tokio::select! {
+                biased;
+                reason = self.requested() => reason,
+                result = &mut work => return result,
+            };
+            // Its result no longer matters.
+            let _ = tokio::time::timeout(grace, work).await;
+            Err(reason.into())
         }
-        tokio::pin!(work);
-        let reason = tokio::select! {
-            biased;
-            reason = self.requested() => reason,
-            result = &mut work => return result,
-        };
-        // Its result no longer matters.
-        let _ = tokio::time::timeout(grace, work).await;
-        Err(reason.into())
     }
 }
 

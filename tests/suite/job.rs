@@ -1,6 +1,7 @@
 //! The commands, run as programs on real servers and stores, and judged by their results.
 
 pub mod backup;
+mod changes;
 mod doctor;
 mod download;
 mod drill;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::report::{ChangedTable, TransactionChanges};
+use super::transaction::{ChangedTable, TransactionChanges};
 use crate::error::Result;
 use crate::format::changes::{Item, Transaction};
 use crate::format::pgoutput::{Message, Relation};

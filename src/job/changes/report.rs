@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 
-use super::ChangesRequest;
 use super::counting::Counted;
-use crate::format::Lsn;
-use crate::format::pgoutput::Relation;
+use super::request::ChangesRequest;
+use super::transaction::TransactionChanges;
 use crate::repository::backup_id::BackupId;
 use crate::repository::chain::{History, Run};
 use crate::units::{count, human_bytes};
@@ -55,61 +54,6 @@ pub struct ChangesReport {
     pub bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct TransactionChanges {
-    /// The source's clock at the commit.
-    pub time: Timestamp,
-    /// What is restored to this position has all transactions before this one.
-    pub before: Lsn,
-    /// What is restored to this position has this transaction as the last one.
-    pub lsn: Lsn,
-    pub xid: u32,
-    /// The increment that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub increment: Option<BackupId>,
-    /// Of the tables that were asked for.
-    pub inserts: u64,
-    pub updates: u64,
-    pub deletes: u64,
-    pub truncates: u64,
-    pub tables: Vec<ChangedTable>,
-    /// How many more tables it changed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub more_tables: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct ChangedTable {
-    pub oid: u32,
-    /// The names at the time of the change.
-    pub schema: String,
-    pub name: String,
-    pub inserts: u64,
-    pub updates: u64,
-    pub deletes: u64,
-    pub truncates: u64,
-}
-
-impl ChangedTable {
-    pub(super) fn new(oid: u32, relation: Option<&Relation>) -> Self {
-        let (schema, name) = relation.map(Relation::names).unwrap_or_default();
-        Self {
-            oid,
-            schema,
-            name,
-            inserts: 0,
-            updates: 0,
-            deletes: 0,
-            truncates: 0,
-        }
-    }
 }
 
 impl ChangesReport {
@@ -310,7 +254,9 @@ fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::transaction::ChangedTable;
     use super::*;
+    use crate::format::Lsn;
 
     fn table(name: &str) -> ChangedTable {
         ChangedTable {
@@ -365,9 +311,9 @@ mod tests {
         let expected = "\
 warning: changes of public.logs are not recorded
 since 2025-01-31T14:00:00+01:00 (Europe/Berlin)
-TIME                            BEFORE  AFTER  XID  INSERTS  UPDATES  DELETES  TRUNCATES  TABLES
-2025-01-31T14:03:00.25+01:00     1/100  1/130  741        -        -     1200          -  public.orders
-2025-01-31T14:03:01+01:00        1/200  1/230  741        -        -     1200          -  public.a, public.b, public.c and 1 more
+TIME                          BEFORE  AFTER  XID  INSERTS  UPDATES  DELETES  TRUNCATES  TABLES
+2025-01-31T14:03:00.25+01:00   1/100  1/130  741        -        -     1200          -  public.orders
+2025-01-31T14:03:01+01:00      1/200  1/230  741        -        -     1200          -  public.a, public.b, public.c and 1 more
 earlier transactions are left out: --until shows them, or a larger --limit
 1 increment read, 2.0 MB of changes; the increments of shop hold changes from 2025-01-30T00:00:00Z to 2025-01-31T13:05:00Z
 restore with --to-lsn BEFORE to have everything as it was before a transaction, with AFTER to have it too

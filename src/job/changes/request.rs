@@ -88,7 +88,7 @@ mod tests {
     fn times_are_moments_or_spans_back_from_now() {
         let request = between(Some("2h"), Some("14:10")).unwrap();
         let times = [request.since, request.until].map(|moment| moment.unwrap().to_string());
-        assert_eq!(times, ["2025-01-31T12:20:00Z", "2025-01-31T14:10:00Z (UTC)"]);
+        assert_eq!(times, ["2025-01-31T12:20:00Z", "2025-01-31T14:10:00+00:00 (UTC)"]);
     }
 
     #[test]
@@ -106,7 +106,9 @@ mod tests {
         // In the evening of the day before.
         let error = between(Some("14:00"), Some("15:00")).unwrap_err();
         assert!(
-            error.message().contains("is later than --until 2025-01-30T15:00:00Z"),
+            error
+                .message()
+                .contains("is later than --until 2025-01-30T15:00:00+00:00"),
             "{error}"
         );
         for limit in [0, MOST + 1] {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::script::{self, Looked};
-use super::{Data, Finding, increment};
+use super::{Data, Finding, tallies};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::format::changes::{self, ChangesError};
@@ -126,9 +126,7 @@ pub(super) async fn changes(
     let look = move |source: Slices| match changes::check(source, &stored.head, (*stored.index).clone()) {
         Ok(found) => {
             let increment = promised.increment.as_ref();
-            Ok(increment.map_or_else(Vec::new, |increment| {
-                increment::differences(&promised, increment, &found)
-            }))
+            Ok(increment.map_or_else(Vec::new, |increment| tallies::differences(&promised, increment, &found)))
         }
         Err(ChangesError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         Err(error) => Ok(vec![Finding::of_file(&name, error.to_string())]),

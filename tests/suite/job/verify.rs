@@ -4,6 +4,7 @@ mod asked;
 mod bucket;
 mod chain;
 mod damage;
+mod increment;
 mod manifest;
 mod place;
 mod plain;

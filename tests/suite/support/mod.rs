@@ -11,6 +11,7 @@ pub mod function;
 pub mod http;
 pub mod iam_front;
 pub mod impostor;
+pub mod increments;
 pub mod kms;
 pub mod lock;
 pub mod locked_cloud;
