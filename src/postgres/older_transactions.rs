@@ -36,7 +36,11 @@ pub struct OldestTransaction {
 
 impl fmt::Display for OldestTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.who.as_deref().unwrap_or("a transaction that this role may not see"))?;
+        f.write_str(
+            self.who
+                .as_deref()
+                .unwrap_or("a transaction that this role may not see"),
+        )?;
         match self.age {
             Some(age) => write!(f, ", for {} s", age.as_secs()),
             None => Ok(()),
@@ -55,7 +59,9 @@ impl Session {
                 return Ok(OlderTransactions::Ended);
             }
             if Instant::now() >= end {
-                return Ok(OlderTransactions::Running(self.oldest_transaction().await?.unwrap_or_default()));
+                return Ok(OlderTransactions::Running(
+                    self.oldest_transaction().await?.unwrap_or_default(),
+                ));
             }
             tokio::select! {
                 reason = stop.requested() => return Err(reason.into()),

@@ -48,13 +48,22 @@ impl PublicationChanges {
     /// The tables whose changes arrive only from now on. Before their rows are read for a baseline, wait for older
     /// transactions.
     pub fn joined(&self) -> BTreeSet<u32> {
-        let better = self.after.iter().filter(|(oid, kind)| self.before.get(oid).is_none_or(|before| before > kind));
-        better.map(|(oid, _)| *oid).chain(self.interrupted.iter().copied()).collect()
+        let better = self
+            .after
+            .iter()
+            .filter(|(oid, kind)| self.before.get(oid).is_none_or(|before| before > kind));
+        better
+            .map(|(oid, _)| *oid)
+            .chain(self.interrupted.iter().copied())
+            .collect()
     }
 
     /// The tables of which fewer changes arrive than before, or none.
     pub fn left(&self) -> BTreeSet<u32> {
-        let worse = self.before.iter().filter(|(oid, kind)| self.after.get(oid).is_none_or(|after| after > kind));
+        let worse = self
+            .before
+            .iter()
+            .filter(|(oid, kind)| self.after.get(oid).is_none_or(|after| after > kind));
         worse.map(|(oid, _)| *oid).collect()
     }
 }
@@ -80,7 +89,12 @@ impl Session {
         let question = "SELECT p.pubname::pg_catalog.text FROM pg_catalog.pg_publication p
             WHERE pg_catalog.starts_with(p.pubname::pg_catalog.text, 'pgstow_')";
         let rows = self.client.query(question, &[]).await.map_err(failed)?;
-        let mut found: BTreeSet<SlotName> = self.slots_of_streams().await?.into_iter().map(|(name, _)| name).collect();
+        let mut found: BTreeSet<SlotName> = self
+            .slots_of_streams()
+            .await?
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         for row in rows {
             let name: String = row.try_get(0).map_err(failed)?;
             found.extend(SlotName::of_publication(&name).map(|(name, _)| name));
@@ -183,7 +197,10 @@ impl Session {
     pub async fn reconcile(&self, names: &SlotName, catalog: &TableCatalog) -> Result<PublicationChanges> {
         let found = self.publications(names).await?;
         if !found.are_complete() {
-            return Err(Error::new(Code::Slot, format!("a publication of the stream {names} is missing")));
+            return Err(Error::new(
+                Code::Slot,
+                format!("a publication of the stream {names} is missing"),
+            ));
         }
         let before = found.listing.published(catalog);
         let mut changes = PublicationChanges {
@@ -202,7 +219,10 @@ impl Session {
         if let Err(error) = done {
             return Err(error.with_clean_up(self.client.batch_execute("SET lock_timeout = 0").await.map_err(failed)));
         }
-        self.client.batch_execute("SET lock_timeout = 0").await.map_err(failed)?;
+        self.client
+            .batch_execute("SET lock_timeout = 0")
+            .await
+            .map_err(failed)?;
         changes.after = self.publications(names).await?.listing.published(catalog);
         Ok(changes)
     }

@@ -75,7 +75,10 @@ impl Session {
     /// `SLOT` if it is another program's: it belongs to another database, or has another plugin.
     pub async fn slot(&self, name: &SlotName) -> Result<Option<Slot>> {
         let question = format!("{SLOTS} AND s.slot_name = {}", literal(name.slot()));
-        let row = self.attempt(&question).await.map_err(|error| self.slots_hidden(&error))?;
+        let row = self
+            .attempt(&question)
+            .await
+            .map_err(|error| self.slots_hidden(&error))?;
         let Some(row) = row else { return Ok(None) };
         if !self.is_of_streams(&row)? {
             let (plugin, database): (Option<String>, Option<String>) =
@@ -154,7 +157,9 @@ impl Session {
             literal(PLUGIN)
         );
         let tried = self.client.query_one(&question, &[]).await;
-        tried.map(drop).map_err(|error| self.slot_refused("of the trial", limit, &error))
+        tried
+            .map(drop)
+            .map_err(|error| self.slot_refused("of the trial", limit, &error))
     }
 
     /// Cancels the statement of another session.
@@ -165,11 +170,18 @@ impl Session {
 
     async fn create_slot_here(&self, name: &SlotName, limit: Duration) -> Result<Lsn> {
         // If pgstow is killed while the server waits, the server notices, and then drops what it has begun.
-        let _ = self.client.batch_execute("SET client_connection_check_interval = 500").await;
+        let _ = self
+            .client
+            .batch_execute("SET client_connection_check_interval = 500")
+            .await;
         let wait = format!("SET statement_timeout = {}", limit.as_millis().max(1));
         let limited = self.client.batch_execute(&wait).await;
         limited.map_err(|error| self.error("cannot limit the wait for a slot", &error))?;
-        let failover = if self.server.major >= FAILOVER_SINCE { ", failover => true" } else { "" };
+        let failover = if self.server.major >= FAILOVER_SINCE {
+            ", failover => true"
+        } else {
+            ""
+        };
         let question = format!(
             "SELECT c.lsn::pg_catalog.text FROM pg_catalog.pg_create_logical_replication_slot({}, {}{failover}) AS c",
             literal(name.slot()),
@@ -189,7 +201,9 @@ impl Session {
     ///
     /// `BUSY` if another process reads it; `SLOT` if it is another program's.
     pub async fn drop_slot(&self, name: &SlotName) -> Result<bool> {
-        let Some(slot) = self.slot(name).await? else { return Ok(false) };
+        let Some(slot) = self.slot(name).await? else {
+            return Ok(false);
+        };
         let question = format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(name.slot()));
         match self.client.query_one(&question, &[]).await {
             Ok(_) => Ok(true),
@@ -224,9 +238,9 @@ impl Session {
         if is(&SqlState::DUPLICATE_OBJECT) {
             failed.with_code(Code::Slot)
         } else if is(&SqlState::CONFIGURATION_LIMIT_EXCEEDED) {
-            failed
-                .with_code(Code::Slot)
-                .hint("all slots of the server are in use: raise max_replication_slots and restart it, or drop unused slots")
+            failed.with_code(Code::Slot).hint(
+                "all slots of the server are in use: raise max_replication_slots and restart it, or drop unused slots",
+            )
         } else if is(&SqlState::QUERY_CANCELED) {
             let text = format!(
                 "cannot create the replication slot {name}: transactions of other sessions did not end within {limit:?}"
@@ -285,7 +299,10 @@ impl Session {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked by jiff, and microseconds are enough")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is checked by jiff, and microseconds are enough"
+)]
 fn moment(seconds: f64) -> Option<Timestamp> {
     Timestamp::from_microsecond((seconds * 1e6) as i64).ok()
 }

@@ -86,7 +86,13 @@ mod tests {
             // What PostgreSQL allows for a name.
             assert!(publication.len() < 64);
         }
-        for other in ["", "pgstow_", "pgstow_x", "pgstow_0123456789abcdeF", "pgstow_0123456789abcdef0"] {
+        for other in [
+            "",
+            "pgstow_",
+            "pgstow_x",
+            "pgstow_0123456789abcdeF",
+            "pgstow_0123456789abcdef0",
+        ] {
             assert_eq!(SlotName::parse(other), None);
         }
         assert_eq!(SlotName::of_publication(name.slot()), None);

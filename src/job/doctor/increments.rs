@@ -19,14 +19,20 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
         Err(error) => return vec![Check::lacking(NAME, &error)],
     };
     let are_wanted = !streams.is_empty() || checkup.settings.schedule.incremental.is_some();
-    let own = checkup.stores.first().map(|store| SlotName::of(store.url(), &session.server().database));
+    let own = checkup
+        .stores
+        .first()
+        .map(|store| SlotName::of(store.url(), &session.server().database));
     let found = match session.decoding().await {
         Ok(found) => found,
         Err(error) => return vec![Check::lacking(NAME, &error)],
     };
     let problems = problems_of(session, &found, own.as_ref().is_some_and(|own| streams.contains(own)));
     if !are_wanted {
-        let told: Vec<String> = problems.iter().map(|one| format!("{}: {}", one.what, one.hint)).collect();
+        let told: Vec<String> = problems
+            .iter()
+            .map(|one| format!("{}: {}", one.what, one.hint))
+            .collect();
         let note = match told.as_slice() {
             [] => "not started; the server has what they need (`pgstow incremental start`)".to_owned(),
             told => format!("not started; they would need: {}", told.join("; ")),
@@ -44,7 +50,10 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
             }
         })
         .collect();
-    if !problems.iter().any(|problem| matches!(problem.kind, ProblemKind::Refuses(_))) {
+    if !problems
+        .iter()
+        .any(|problem| matches!(problem.kind, ProblemKind::Refuses(_)))
+    {
         checks.extend(tried(session).await);
     }
     if let Some(own) = own {
@@ -53,7 +62,11 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
             Err(error) if error.code() == Code::Slot => checks.push(Check::failed(NAME, &error)),
             Err(error) => checks.push(Check::lacking(NAME, &error)),
         }
-        let others: Vec<String> = streams.iter().filter(|one| **one != own).map(ToString::to_string).collect();
+        let others: Vec<String> = streams
+            .iter()
+            .filter(|one| **one != own)
+            .map(ToString::to_string)
+            .collect();
         if !others.is_empty() {
             let detail = format!("{} of this database to other stores", count(others.len(), "stream"));
             let hint = "if a store is no longer used, end its stream: `pgstow incremental stop --slot NAME`; until then \
@@ -70,7 +83,10 @@ async fn tried(session: &Session) -> Vec<Check> {
         return vec![Check::failed(NAME, &error)];
     }
     match session.try_slot(TRIAL).await {
-        Ok(()) => vec![Check::ok(NAME, "the server's log can be read, and a slot can be created (one was tried)")],
+        Ok(()) => vec![Check::ok(
+            NAME,
+            "the server's log can be read, and a slot can be created (one was tried)",
+        )],
         Err(error) if error.code() == Code::Stalled => vec![Check::lacking(NAME, &error)],
         Err(error) => vec![Check::failed(NAME, &error)],
     }
@@ -86,18 +102,26 @@ async fn of_stream(session: &Session, name: &SlotName) -> Result<Vec<Check>> {
         && slot.is_lost()
     {
         let error = Error::new(Code::Slot, format!("the server has given up the slot {name}"));
-        let error = error.hint("the next increment makes a new one, and a full backup; or run `pgstow incremental start`");
+        let error =
+            error.hint("the next increment makes a new one, and a full backup; or run `pgstow incremental start`");
         checks.push(Check::failed(NAME, &error));
     }
     let published = match is_started {
         true => publications.listing.published(&catalog),
         // As it would be after a start.
-        false => catalog.publishing().into_iter().filter_map(|(oid, one)| Some((oid, one.covered?))).collect::<Published>(),
+        false => catalog
+            .publishing()
+            .into_iter()
+            .filter_map(|(oid, one)| Some((oid, one.covered?)))
+            .collect::<Published>(),
     };
     let tables = CoveredTables::of(&catalog, &published);
     let described = |tables: &[crate::job::incremental::TableState]| {
         let one = |table: &crate::job::incremental::TableState| {
-            let remedy = table.remedy.as_ref().map_or(String::new(), |remedy| format!(": {remedy}"));
+            let remedy = table
+                .remedy
+                .as_ref()
+                .map_or(String::new(), |remedy| format!(": {remedy}"));
             format!("{}.{}: {}{remedy}", table.schema, table.name, table.why)
         };
         tables.iter().map(one).collect::<Vec<String>>()

@@ -38,8 +38,15 @@ pub fn problems_of(session: &Session, found: &Decoding, has_slot: bool) -> Vec<P
     let server = session.server();
     let mut problems = Vec::new();
     if server.major < OLDEST_STREAMED {
-        let what = format!("the server is PostgreSQL {}; increments need {OLDEST_STREAMED} or newer", server.version);
-        problems.push(Problem::refusing(Code::Version, what, "upgrade the server, or make full backups only"));
+        let what = format!(
+            "the server is PostgreSQL {}; increments need {OLDEST_STREAMED} or newer",
+            server.version
+        );
+        problems.push(Problem::refusing(
+            Code::Version,
+            what,
+            "upgrade the server, or make full backups only",
+        ));
     }
     if server.in_recovery {
         problems.push(Problem::refusing(
@@ -53,7 +60,10 @@ pub fn problems_of(session: &Session, found: &Decoding, has_slot: bool) -> Vec<P
     if !found.may_replicate {
         problems.push(Problem::refusing(
             Code::Permission,
-            format!("the role {} may not read the server's log: it lacks REPLICATION", server.user),
+            format!(
+                "the role {} may not read the server's log: it lacks REPLICATION",
+                server.user
+            ),
             naming(found.service.mend_privilege()),
         ));
     }
@@ -87,9 +97,10 @@ fn of_settings(found: &Decoding, has_slot: bool) -> Vec<Problem> {
     if found.most_kept_bytes.is_none() {
         problems.push(Problem {
             kind: ProblemKind::Unbounded,
-            what: "max_slot_wal_keep_size is -1: if no run reads the slot for long, the server keeps its log until the \
+            what:
+                "max_slot_wal_keep_size is -1: if no run reads the slot for long, the server keeps its log until the \
                    disk is full, and then stops"
-                .into(),
+                    .into(),
             hint: format!(
                 "set max_slot_wal_keep_size with {by} to the space that the log may take (such as 20GB), or give \
                  --accept-unbounded-wal"
@@ -141,8 +152,11 @@ pub(super) fn refusal(problems: &[Problem], accept_unbounded_wal: bool) -> Optio
 
 /// What is to be told although a start is not refused.
 pub(super) fn warnings(problems: &[Problem]) -> Vec<String> {
-    let told = problems.iter().filter(|problem| !matches!(problem.kind, ProblemKind::Refuses(_)));
-    told.map(|problem| format!("{}; {}", problem.what, problem.hint)).collect()
+    let told = problems
+        .iter()
+        .filter(|problem| !matches!(problem.kind, ProblemKind::Refuses(_)));
+    told.map(|problem| format!("{}; {}", problem.what, problem.hint))
+        .collect()
 }
 
 #[cfg(test)]
@@ -187,7 +201,12 @@ mod tests {
             },
             false,
         );
-        assert!(refusal(&unbounded, false).unwrap().hint_text().contains("--accept-unbounded-wal"));
+        assert!(
+            refusal(&unbounded, false)
+                .unwrap()
+                .hint_text()
+                .contains("--accept-unbounded-wal")
+        );
         assert!(refusal(&unbounded, true).is_none());
         assert_eq!(warnings(&unbounded).len(), 2);
     }

@@ -29,7 +29,9 @@ pub enum Incremental {
     Started(Started),
     /// Nothing was changed. By lines: what has several lines is printed in one.
     #[serde(rename = "print-sql")]
-    Script { sql: Vec<String> },
+    Script {
+        sql: Vec<String>,
+    },
     #[serde(rename = "stop")]
     Stopped(Stopped),
     Status(Box<StatusOfStream>),
@@ -120,9 +122,15 @@ impl fmt::Display for IncrementalReport {
             Incremental::Script { sql } => writeln!(f, "{}", sql.join("\n")),
             Incremental::Stopped(stopped) => {
                 if stopped.slot.is_none() && stopped.publications.is_empty() {
-                    return writeln!(f, "database {database}: increments were not started; nothing is left on the server");
+                    return writeln!(
+                        f,
+                        "database {database}: increments were not started; nothing is left on the server"
+                    );
                 }
-                writeln!(f, "database {database}: increments are stopped; nothing is left on the server")?;
+                writeln!(
+                    f,
+                    "database {database}: increments are stopped; nothing is left on the server"
+                )?;
                 let dropped = stopped.slot.iter().map(|slot| format!("slot {slot}"));
                 let publications = stopped.publications.iter().map(|name| format!("publication {name}"));
                 for one in dropped.chain(publications) {
@@ -164,7 +172,10 @@ impl fmt::Display for Started {
         if let Some(full) = &self.full {
             writeln!(f, "  full backup  {}", full.id)?;
         }
-        writeln!(f, "  next         run `pgstow backup --kind incremental` regularly, or with --follow")
+        writeln!(
+            f,
+            "  next         run `pgstow backup --kind incremental` regularly, or with --follow"
+        )
     }
 }
 
@@ -195,7 +206,10 @@ impl fmt::Display for StatusOfStream {
             writeln!(f, "  oldest       {}", printable::line(oldest))?;
         }
         for other in &self.others {
-            writeln!(f, "  other store  {other} (`pgstow incremental stop --slot {other}` ends it)")?;
+            writeln!(
+                f,
+                "  other store  {other} (`pgstow incremental stop --slot {other}` ends it)"
+            )?;
         }
         self.tables.fmt(f)
     }

@@ -12,13 +12,19 @@ pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Vec<S
     let publishing = catalog.publishing();
     let server = session.server();
     let mut lines = vec![
-        format!("-- Lets pgstow read the changes of the database {}.", server.database.replace(['\n', '\r'], " ")),
+        format!(
+            "-- Lets pgstow read the changes of the database {}.",
+            server.database.replace(['\n', '\r'], " ")
+        ),
         "-- Run it as the owner of the tables (or as a superuser), in this database.".to_owned(),
     ];
     let tables_of = |kind| {
         let catalog = &catalog;
         let publishing = &publishing;
-        catalog.tables.iter().filter(move |table| publishing.get(&table.oid).is_some_and(|one| one.listed == Some(kind)))
+        catalog
+            .tables
+            .iter()
+            .filter(move |table| publishing.get(&table.oid).is_some_and(|one| one.listed == Some(kind)))
     };
     for kind in [PublicationKind::All, PublicationKind::Inserts] {
         if !found.existing.contains_key(&kind) {
@@ -29,12 +35,17 @@ pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Vec<S
         }
     }
     let role = identifier(&server.user);
-    let mut to_role = vec![format!("GRANT CREATE ON DATABASE {} TO {role}", identifier(&server.database))];
+    let mut to_role = vec![format!(
+        "GRANT CREATE ON DATABASE {} TO {role}",
+        identifier(&server.database)
+    )];
     for kind in [PublicationKind::All, PublicationKind::Inserts] {
         let publication = identifier(&name.publication(kind));
         to_role.push(format!("ALTER PUBLICATION {publication} OWNER TO {role}"));
     }
-    let attempts = to_role.iter().map(|statement| format!("  EXECUTE {};", literal(statement)));
+    let attempts = to_role
+        .iter()
+        .map(|statement| format!("  EXECUTE {};", literal(statement)));
     let note = literal(&format!(
         "{role} does not own the publications, because you may not give it that: if a listed table loses its key, its \
          updates fail until you run ALTER PUBLICATION … DROP TABLE …"

@@ -61,7 +61,9 @@ pub(super) async fn run(job: &Job<'_>, session: &Session, accept_unbounded_wal: 
             ..started
         }),
         Err(error) => {
-            let undone = job.stop.or_give_up("taking back what the start made", take_back(job, &name, made));
+            let undone = job
+                .stop
+                .or_give_up("taking back what the start made", take_back(job, &name, made));
             Err(error.with_clean_up(undone.await))
         }
     }
@@ -84,7 +86,10 @@ fn refuse_foreign(session: &Session, tables: &TableCatalog, found: &Publications
         foreign = missing;
     }
     let Some(first) = foreign.first() else { return Ok(()) };
-    let names: Vec<String> = foreign.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
+    let names: Vec<String> = foreign
+        .iter()
+        .map(|table| format!("{}.{}", table.schema, table.name))
+        .collect();
     let user = &session.server().user;
     Err(Error::new(
         Code::Permission,
@@ -121,7 +126,9 @@ async fn begin(
         if has_full {
             return Ok(started);
         }
-        started.done.push("there was no full backup for the stream to continue".into());
+        started
+            .done
+            .push("there was no full backup for the stream to continue".into());
     } else {
         job.observer.phase("creating the slot");
         made.slot = true;
@@ -185,10 +192,14 @@ fn tell_of(changes: &PublicationChanges, before: &Before, started: &mut Started)
     if !before.publications.are_complete() {
         started.done.push("created the publications".into());
     } else if joined > 0 {
-        started.done.push(format!("added {} to the publications", count(joined, "table")));
+        started
+            .done
+            .push(format!("added {} to the publications", count(joined, "table")));
     }
     if left > 0 {
-        started.done.push(format!("took {} out of a publication", count(left, "table")));
+        started
+            .done
+            .push(format!("took {} out of a publication", count(left, "table")));
     }
     for one in &changes.postponed {
         let urgent = if one.breaks_updates {
@@ -196,15 +207,21 @@ fn tell_of(changes: &PublicationChanges, before: &Before, started: &mut Started)
         } else {
             ""
         };
-        started.warnings.push(format!("{}.{}: {}{urgent}", one.schema, one.name, one.why));
+        started
+            .warnings
+            .push(format!("{}.{}: {}{urgent}", one.schema, one.name, one.why));
     }
 }
 
 /// Whether the store has a full backup of this database.
 async fn has_full(job: &Job<'_>, session: &Session) -> Result<bool> {
-    let Some(store) = job.stores.first() else { return Ok(false) };
+    let Some(store) = job.stores.first() else {
+        return Ok(false);
+    };
     let listed = catalog::backups(&**store, Some(&session.server().database)).await?;
-    Ok(listed.iter().any(|one| one.has_manifest && one.id.kind() == BackupKind::Full))
+    Ok(listed
+        .iter()
+        .any(|one| one.has_manifest && one.id.kind() == BackupKind::Full))
 }
 
 async fn full(job: &Job<'_>, session: &Session) -> Result<BackupReport> {

@@ -44,7 +44,11 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
             );
         }
         problems.extend(of_tables(&tables));
-        problems.extend(store_error.iter().map(|error| format!("the store cannot be read: {error}")));
+        problems.extend(
+            store_error
+                .iter()
+                .map(|error| format!("the store cannot be read: {error}")),
+        );
         let most = i64::try_from(job.settings.max_age.as_secs()).unwrap_or(i64::MAX);
         match &last {
             Some(last) if last.age_seconds > most => problems.push(format!(
@@ -62,7 +66,9 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
             ));
         }
         // What a start refuses was accepted, or has changed since.
-        let refused = found.iter().filter(|problem| matches!(problem.kind, ProblemKind::Refuses(_)));
+        let refused = found
+            .iter()
+            .filter(|problem| matches!(problem.kind, ProblemKind::Refuses(_)));
         problems.extend(refused.map(|problem| format!("{}: {}", problem.what, problem.hint)));
     }
     Ok(StatusOfStream {
@@ -77,7 +83,11 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
             false => Vec::new(),
         },
         name: name.to_string(),
-        publications: publications.existing.keys().map(|kind| name.publication(*kind)).collect(),
+        publications: publications
+            .existing
+            .keys()
+            .map(|kind| name.publication(*kind))
+            .collect(),
         slot,
         last,
         oldest_transaction: oldest.map(|oldest| oldest.to_string()),
@@ -88,7 +98,9 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
 
 fn of_slot(name: &SlotName, slot: Option<&Slot>, most_kept: Option<u64>) -> Vec<String> {
     let Some(slot) = slot else {
-        return vec![format!("the slot {name} is missing: the next increment makes a new one, and a full backup")];
+        return vec![format!(
+            "the slot {name} is missing: the next increment makes a new one, and a full backup"
+        )];
     };
     let mut problems = Vec::new();
     if slot.is_lost() {
@@ -121,15 +133,22 @@ fn of_tables(tables: &CoveredTables) -> Vec<String> {
             table.why
         )
     });
-    let waiting = tables.waiting.iter().map(|table| format!("{}: {}", named(table), table.why));
+    let waiting = tables
+        .waiting
+        .iter()
+        .map(|table| format!("{}: {}", named(table), table.why));
     breaking.chain(waiting.take(5)).collect()
 }
 
 /// The newest increment of this database in the primary store.
 async fn newest(job: &Job<'_>, session: &Session) -> Result<Option<LastIncrement>> {
-    let Some(store) = job.stores.first() else { return Ok(None) };
+    let Some(store) = job.stores.first() else {
+        return Ok(None);
+    };
     let listed = catalog::backups(&**store, Some(&session.server().database)).await?;
-    let newest = listed.iter().find(|one| one.has_manifest && one.id.kind() == BackupKind::Incremental);
+    let newest = listed
+        .iter()
+        .find(|one| one.has_manifest && one.id.kind() == BackupKind::Incremental);
     let Some(newest) = newest else { return Ok(None) };
     read_last(job, &**store, &newest.id, (job.clock)()).await
 }
@@ -179,10 +198,7 @@ mod tests {
         assert_eq!(of_slot(&name, Some(&slot), Some(100)).len(), 1);
         assert!(of_slot(&name, Some(&slot), Some(50)).is_empty());
         assert!(of_slot(&name, Some(&slot), None).is_empty());
-        let lost = Slot {
-            restart: None,
-            ..slot
-        };
+        let lost = Slot { restart: None, ..slot };
         assert!(of_slot(&name, Some(&lost), None)[0].contains("given the slot up"));
         assert!(of_slot(&name, None, None)[0].contains("missing"));
     }

@@ -61,7 +61,11 @@ async fn choose(job: &Job<'_>, session: &Session, asked: Option<&SlotName>) -> R
         (None, _) => Ok(None),
         (Some(only), None) => Ok(Some(only)),
         (Some(first), Some(second)) => {
-            let names: Vec<String> = [first, second].into_iter().chain(streams).map(|name| name.to_string()).collect();
+            let names: Vec<String> = [first, second]
+                .into_iter()
+                .chain(streams)
+                .map(|name| name.to_string())
+                .collect();
             let what = format!(
                 "the database has several streams of pgstow's, and none of them belongs to the store that the settings \
                  name: {}",

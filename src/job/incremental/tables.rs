@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::postgres::{CatalogTable, Published, PublicationKind, TableCatalog, TableKind};
+use crate::postgres::{CatalogTable, PublicationKind, Published, TableCatalog, TableKind};
 use crate::printable;
 use crate::units::count;
 
@@ -43,7 +43,9 @@ impl CoveredTables {
         let mut tables = Self::default();
         let publishing = catalog.publishing();
         for table in catalog.saved() {
-            let Some(wanted) = publishing.get(&table.oid) else { continue };
+            let Some(wanted) = publishing.get(&table.oid) else {
+                continue;
+            };
             if table.kind == TableKind::Partitioned {
                 // The rows are in the partitions.
                 continue;

@@ -20,8 +20,12 @@ impl Listing {
 
     /// The tables that a publication should list and does not.
     pub fn missing<'a>(&self, catalog: &'a TableCatalog) -> Vec<&'a CatalogTable> {
-        let adds = steps(self, catalog).into_iter().flat_map(|step| step.together.into_iter().chain([step.changing]));
-        adds.filter(|change| change.adds).filter_map(|change| catalog.table(change.oid)).collect()
+        let adds = steps(self, catalog)
+            .into_iter()
+            .flat_map(|step| step.together.into_iter().chain([step.changing]));
+        adds.filter(|change| change.adds)
+            .filter_map(|change| catalog.table(change.oid))
+            .collect()
     }
 
     /// How the changes of each table arrive.

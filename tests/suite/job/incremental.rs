@@ -74,7 +74,10 @@ impl Place {
 fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
     let place = Place::start(major, &[BOUNDED]);
     let before = run(&mut place.command(&["incremental", "status", "--json"]));
-    assert_eq!((before.status.code(), &before.json()["started"]), (Some(0), &Value::Bool(false)));
+    assert_eq!(
+        (before.status.code(), &before.json()["started"]),
+        (Some(0), &Value::Bool(false))
+    );
     let started = place.json(&["incremental", "start"]);
     assert_eq!(started["action"], "start");
     assert_eq!(started["tables"]["exact"], 1);
@@ -82,7 +85,9 @@ fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
     assert_eq!(started["warnings"], serde_json::json!([]));
     assert!(started["full"]["id"].is_string() && started["position"].is_string());
     assert_eq!(place.there(), "1|2|2");
-    place.database.sql("UPDATE orders SET v = 'b'; UPDATE log SET line = 'x'; DELETE FROM log");
+    place
+        .database
+        .sql("UPDATE orders SET v = 'b'; UPDATE log SET line = 'x'; DELETE FROM log");
 
     // Again: nothing is to be done.
     let again = place.json(&["incremental", "start"]);
@@ -92,24 +97,38 @@ fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
     assert_eq!(status["slot"]["name"], started["slot"]);
 
     // A table that is new, and one whose key is dropped.
-    place.database.sql("CREATE TABLE more (id int PRIMARY KEY); ALTER TABLE orders DROP CONSTRAINT orders_pkey");
+    place
+        .database
+        .sql("CREATE TABLE more (id int PRIMARY KEY); ALTER TABLE orders DROP CONSTRAINT orders_pkey");
     let status = run(&mut place.command(&["incremental", "status", "--json"]));
     assert_eq!(status.status.code(), Some(1));
     let problems = status.json()["problems"].to_string();
-    assert!(problems.contains("UPDATE and DELETE of public.orders fail"), "{problems}");
+    assert!(
+        problems.contains("UPDATE and DELETE of public.orders fail"),
+        "{problems}"
+    );
     assert!(problems.contains("public.more"), "{problems}");
     let mended = place.json(&["incremental", "start"]);
     assert_eq!(mended["done"].as_array().unwrap().len(), 2, "{mended}");
     place.database.sql("UPDATE orders SET v = 'c'");
     let shown = succeed(&mut place.command(&["incremental", "status"])).text();
-    assert!(shown.contains("ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL"), "{shown}");
+    assert!(
+        shown.contains("ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL"),
+        "{shown}"
+    );
 
     // A publication that a person has dropped: the stream cannot be read any more, and a new one begins.
     let publication = started["publications"][0].as_str().unwrap().to_owned();
     place.database.sql(&format!("DROP PUBLICATION {publication}"));
-    assert_eq!(run(&mut place.command(&["incremental", "status"])).status.code(), Some(1));
+    assert_eq!(
+        run(&mut place.command(&["incremental", "status"])).status.code(),
+        Some(1)
+    );
     let mended = place.json(&["incremental", "start"]);
-    assert!(mended["done"].to_string().contains("a publication was missing"), "{mended}");
+    assert!(
+        mended["done"].to_string().contains("a publication was missing"),
+        "{mended}"
+    );
     assert_eq!(place.fulls(), 2);
 
     let stopped = place.json(&["incremental", "stop"]);
@@ -136,22 +155,33 @@ on_majors! { a_start_that_fails_takes_back_what_it_made: 15 18 }
 fn what_a_stream_needs_is_told_with_its_mend(major: u32) {
     let place = Place::start(major, &["wal_level=replica"]);
     let told = place.fails(&["incremental", "start"], 2);
-    assert!(told.contains("wal_level is replica") && told.contains("wal_level = logical"), "{told}");
+    assert!(
+        told.contains("wal_level is replica") && told.contains("wal_level = logical"),
+        "{told}"
+    );
     let doctor = run(&mut place.command(&["doctor"])).text();
-    assert!(doctor.contains("- increments") && doctor.contains("wal_level is replica"), "{doctor}");
+    assert!(
+        doctor.contains("- increments") && doctor.contains("wal_level is replica"),
+        "{doctor}"
+    );
     drop(place);
 
     let place = Place::start(major, &["max_replication_slots=1"]);
     let told = place.fails(&["incremental", "start"], 2);
     assert!(told.contains("--accept-unbounded-wal"), "{told}");
-    place.database.sql("SELECT pg_create_physical_replication_slot('other')");
+    place
+        .database
+        .sql("SELECT pg_create_physical_replication_slot('other')");
     let told = place.fails(&["incremental", "start", "--accept-unbounded-wal"], 44);
     assert!(told.contains("all 1 replication slots"), "{told}");
     place.database.sql("SELECT pg_drop_replication_slot('other')");
     let started = place.json(&["incremental", "start", "--accept-unbounded-wal"]);
     assert!(started["warnings"].to_string().contains("max_slot_wal_keep_size"));
     let doctor = run(&mut place.command(&["doctor"])).text();
-    assert!(doctor.contains("! increments") && doctor.contains("1 table exact"), "{doctor}");
+    assert!(
+        doctor.contains("! increments") && doctor.contains("1 table exact"),
+        "{doctor}"
+    );
     // Where neither the store nor its settings are there any more.
     let mut stop = place.command(&["incremental", "stop", "--json"]);
     stop.env("BACKUP_STORE", "s3://").current_dir("/");
@@ -173,12 +203,21 @@ fn a_role_that_owns_no_table_gets_a_script_for_the_owner(major: u32) {
              ALTER DATABASE {database} OWNER TO app"
         ),
     );
-    place.database.sql("ALTER TABLE orders OWNER TO app; ALTER TABLE log OWNER TO app");
-    let (app, reader) = (place.database.url_as(Some(("app", "pw"))), place.database.url_as(Some(("reader", "pw"))));
+    place
+        .database
+        .sql("ALTER TABLE orders OWNER TO app; ALTER TABLE log OWNER TO app");
+    let (app, reader) = (
+        place.database.url_as(Some(("app", "pw"))),
+        place.database.url_as(Some(("reader", "pw"))),
+    );
     let start = || place.command_as(&reader, &["incremental", "start"]);
     let refused = run(&mut start());
     assert_eq!(refused.status.code(), Some(13), "{}", refused.stderr);
-    assert!(refused.stderr.contains("--print-sql") && refused.stderr.contains("public.orders"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("--print-sql") && refused.stderr.contains("public.orders"),
+        "{}",
+        refused.stderr
+    );
     let script = succeed(&mut place.command_as(&reader, &["incremental", "start", "--print-sql"])).text();
     assert_eq!(place.there(), "0|0|0");
     let ran = try_psql(major, &app, &script);
@@ -204,15 +243,28 @@ fn a_slot_or_publication_that_is_not_ours_is_left_alone(major: u32) {
     let started = place.json(&["incremental", "start"]);
     let slot = started["slot"].as_str().unwrap();
     succeed(&mut place.command(&["incremental", "stop"]));
-    place.database.sql(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"));
-    place.database.sql("CREATE PUBLICATION theirs FOR TABLE orders; CREATE PUBLICATION pgstow_theirs");
-    for args in [["incremental", "start"], ["incremental", "stop"], ["incremental", "status"]] {
+    place.database.sql(&format!(
+        "SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')"
+    ));
+    place
+        .database
+        .sql("CREATE PUBLICATION theirs FOR TABLE orders; CREATE PUBLICATION pgstow_theirs");
+    for args in [
+        ["incremental", "start"],
+        ["incremental", "stop"],
+        ["incremental", "status"],
+    ] {
         let told = place.fails(&args, 44);
         assert!(told.contains("is not pgstow's"), "{told}");
     }
     assert_eq!(place.there(), "1|2|1");
-    assert_eq!(place.database.sql("SELECT plugin FROM pg_replication_slots"), "test_decoding");
-    place.database.sql(&format!("SELECT pg_drop_replication_slot('{slot}')"));
+    assert_eq!(
+        place.database.sql("SELECT plugin FROM pg_replication_slots"),
+        "test_decoding"
+    );
+    place
+        .database
+        .sql(&format!("SELECT pg_drop_replication_slot('{slot}')"));
 }
 
 on_majors! { a_slot_or_publication_that_is_not_ours_is_left_alone: 15 18 }
@@ -222,8 +274,16 @@ fn a_restore_leaves_the_publications_of_increments_out(major: u32) {
     place.database.sql("CREATE PUBLICATION theirs FOR TABLE orders");
     let started = place.json(&["incremental", "start"]);
     let id = started["full"]["id"].as_str().unwrap();
-    let drilled = succeed(place.command(&["verify", id, "--drill", "--json"]).env("BACKUP_DRILL_UNCONFINED", "true"));
-    assert!(!drilled.text().contains(started["slot"].as_str().unwrap()), "{}", drilled.text());
+    let drilled = succeed(
+        place
+            .command(&["verify", id, "--drill", "--json"])
+            .env("BACKUP_DRILL_UNCONFINED", "true"),
+    );
+    assert!(
+        !drilled.text().contains(started["slot"].as_str().unwrap()),
+        "{}",
+        drilled.text()
+    );
     let target = place.server.database("target");
     let mut restore = place.command(&["restore", id, "--target", &target.url(), "--json"]);
     let restored = succeed(&mut restore).json();

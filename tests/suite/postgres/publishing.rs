@@ -77,7 +77,8 @@ fn url(info: &ConnectionInfo) -> String {
     )
 }
 
-const CHANGES: &str = "INSERT INTO t (id, v) VALUES (1, 'a'), (2, 'b'); UPDATE t SET v = 'c'; UPDATE t SET id = id + 10;
+const CHANGES: &str =
+    "INSERT INTO t (id, v) VALUES (1, 'a'), (2, 'b'); UPDATE t SET v = 'c'; UPDATE t SET id = id + 10;
     DELETE FROM t WHERE id = 11; TRUNCATE t";
 
 async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
@@ -108,9 +109,7 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
         .tables
         .iter()
         .filter(|table| table.kind == TableKind::Ordinary)
-        .map(|table| {
-            format!("{}|{}", table.oid, table.identity_index.unwrap_or(0))
-        })
+        .map(|table| format!("{}|{}", table.oid, table.identity_index.unwrap_or(0)))
         .collect();
     assert_eq!(known.lines().collect::<Vec<_>>(), ours);
     let listed = place.listed();
@@ -118,7 +117,10 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
         let tables = listed.iter().filter(|(_, publication)| *publication == kind);
         tables.map(|(table, _)| table.as_str()).collect::<Vec<_>>()
     };
-    assert_eq!(of("all"), ["\"a\"\"b\".\"it's\"", "below", "by_index", "fully", "parent", "plain"]);
+    assert_eq!(
+        of("all"),
+        ["\"a\"\"b\".\"it's\"", "below", "by_index", "fully", "parent", "plain"]
+    );
     assert_eq!(of("inserts"), ["deferrable", "gone", "none", "nothing"]);
 
     let table = |name: &str| catalog.tables.iter().find(|table| table.name == name).unwrap();
@@ -126,7 +128,11 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
     assert_eq!(table("deferrable").primary_key, Some(PrimaryKey::Deferrable));
     assert_eq!(table("leaf").parent, Some(table("parent").oid));
     assert!(table("unlogged").is_unlogged && table("plain").is_ours && table("plain").owner == "postgres");
-    let types: Vec<&str> = table("plain").columns.iter().map(|column| column.type_name.as_str()).collect();
+    let types: Vec<&str> = table("plain")
+        .columns
+        .iter()
+        .map(|column| column.type_name.as_str())
+        .collect();
     assert_eq!(types, ["integer", "character varying(7)", "timestamp with time zone[]"]);
     assert!(catalog.tables.iter().all(|table| table.name != "temporary"));
     // It is plain data.
@@ -138,7 +144,8 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
 on_majors! { async a_table_is_published_by_the_identity_that_the_server_sees: 15 18 }
 
 async fn types_show_when_the_text_of_values_changes(major: u32) {
-    let sql = "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE DOMAIN feeling AS mood; CREATE TYPE pair AS (x int, m feeling);
+    let sql =
+        "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE DOMAIN feeling AS mood; CREATE TYPE pair AS (x int, m feeling);
         CREATE TYPE span AS RANGE (SUBTYPE = mood);
         CREATE TABLE t (id int PRIMARY KEY, p pair[], s span); CREATE TABLE u (id int PRIMARY KEY)";
     let place = Place::with(major, "types", sql).await;
@@ -174,9 +181,15 @@ async fn the_application_goes_on_whatever_becomes_of_a_key(major: u32) {
     for (change, expected) in [
         ("ALTER TABLE t DROP CONSTRAINT t_pkey", "inserts"),
         ("ALTER TABLE t ADD PRIMARY KEY (id) DEFERRABLE", "inserts"),
-        ("ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)", "all"),
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD PRIMARY KEY (id)",
+            "all",
+        ),
         ("ALTER TABLE t REPLICA IDENTITY NOTHING", "inserts"),
-        ("ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t DROP CONSTRAINT t_pkey", "all"),
+        (
+            "ALTER TABLE t REPLICA IDENTITY FULL; ALTER TABLE t DROP CONSTRAINT t_pkey",
+            "all",
+        ),
         (
             "ALTER TABLE t REPLICA IDENTITY DEFAULT; ALTER TABLE t ADD COLUMN k int GENERATED ALWAYS AS (id) STORED PRIMARY KEY",
             "inserts",
@@ -204,13 +217,19 @@ async fn the_application_goes_on_whatever_becomes_of_partitions(major: u32) {
         CREATE TABLE k2 PARTITION OF keyless DEFAULT; ALTER TABLE k2 ADD PRIMARY KEY (id)";
     let place = Place::with(major, "partitions", sql).await;
     let expected = |pairs: &[(&str, &str)]| {
-        let pairs = pairs.iter().map(|(table, kind)| ((*table).to_owned(), (*kind).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(table, kind)| ((*table).to_owned(), (*kind).to_owned()));
         pairs.collect::<BTreeMap<_, _>>()
     };
     let keyless = [("k2", "all"), ("keyless", "inserts")];
     let with = |more: &[(&str, &str)]| expected(&[&keyless[..], more].concat());
     assert_eq!(place.listed(), with(&[("t", "all")]));
-    let changes = |table: &str| CHANGES.replace(" t ", &format!(" {table} ")).replace("FROM t", &format!("FROM {table}"));
+    let changes = |table: &str| {
+        CHANGES
+            .replace(" t ", &format!(" {table} "))
+            .replace("FROM t", &format!("FROM {table}"))
+    };
     let keyless_changes = "INSERT INTO keyless VALUES (1, 'a'), (20, 'b'); UPDATE keyless SET v = 'c';
         UPDATE keyless SET id = id + 10; DELETE FROM keyless WHERE id = 11; TRUNCATE keyless";
     place.run(&changes("t"));
@@ -227,7 +246,13 @@ async fn the_application_goes_on_whatever_becomes_of_partitions(major: u32) {
     assert_eq!((after.postponed.len(), after.interrupted.len()), (0, 0));
     assert_eq!(place.listed(), with(&[("t", "inserts"), ("t1", "all"), ("t2", "all")]));
     place.run(&changes("t"));
-    let kinds = |changes: &PublicationChanges| changes.after.values().filter(|kind| **kind == PublicationKind::All).count();
+    let kinds = |changes: &PublicationChanges| {
+        changes
+            .after
+            .values()
+            .filter(|kind| **kind == PublicationKind::All)
+            .count()
+    };
     assert_eq!(kinds(&after), 3);
     place.run("ALTER TABLE t3 REPLICA IDENTITY FULL");
     let after = place.reconcile().await;
@@ -263,13 +288,23 @@ on_majors! { async wide_rows_and_toasted_keys_are_changed_as_before: 15 18 }
 async fn a_table_that_another_session_holds_is_added_later_and_writers_never_wait(major: u32) {
     let place = Place::with(major, "locks", "CREATE TABLE other (id int PRIMARY KEY)").await;
     place.run("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY)");
-    let (holder, connection) = tokio_postgres::connect(&place.url, tokio_postgres::NoTls).await.unwrap();
+    let (holder, connection) = tokio_postgres::connect(&place.url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     tokio::spawn(connection);
     // As VACUUM and CREATE INDEX CONCURRENTLY do.
-    holder.batch_execute("BEGIN; LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
-    let (writer, connection) = tokio_postgres::connect(&place.url, tokio_postgres::NoTls).await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let (writer, connection) = tokio_postgres::connect(&place.url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     tokio::spawn(connection);
-    writer.batch_execute("BEGIN; INSERT INTO u VALUES (1); INSERT INTO t VALUES (7, 'open')").await.unwrap();
+    writer
+        .batch_execute("BEGIN; INSERT INTO u VALUES (1); INSERT INTO t VALUES (7, 'open')")
+        .await
+        .unwrap();
     let catalog = place.catalog().await;
     let name = name();
     let reconciling = place.session.reconcile(&name, &catalog);

@@ -35,7 +35,9 @@ impl Place {
     }
 
     async fn client(&self) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.database.url(), tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&self.database.url(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         client
     }
@@ -56,7 +58,11 @@ async fn a_slot_is_made_seen_and_dropped(major: u32) {
     // A reader is named, and keeps the slot.
     let mut stream = session.open_replication().await.unwrap();
     stream
-        .start(name.slot(), position, &[("proto_version", "1"), ("publication_names", "p")])
+        .start(
+            name.slot(),
+            position,
+            &[("proto_version", "1"), ("publication_names", "p")],
+        )
         .await
         .unwrap();
     let busy = session.drop_slot(name).await.unwrap_err();
@@ -95,11 +101,18 @@ async fn a_slot_of_another_program_stays_as_it_is(major: u32) {
             assert_eq!(error.code(), Code::Slot, "{error}");
         }
         assert_eq!(session.slots_of_streams().await.unwrap(), []);
-        assert_eq!(place.database.sql(&format!("SELECT pg_drop_replication_slot('{name}')")), "");
+        assert_eq!(
+            place
+                .database
+                .sql(&format!("SELECT pg_drop_replication_slot('{name}')")),
+            ""
+        );
     }
     // Of another database.
     let other = place._server.database("other");
-    other.sql(&format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"));
+    other.sql(&format!(
+        "SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"
+    ));
     assert_eq!(session.drop_slot(name).await.unwrap_err().code(), Code::Slot);
     assert_eq!(other.sql("SELECT count(*) FROM pg_replication_slots"), "1");
     other.sql(&format!("SELECT pg_drop_replication_slot('{name}')"));
@@ -112,7 +125,9 @@ async fn a_slot_that_waits_is_given_up_by_limit_and_by_stop(major: u32) {
     let (session, name) = (&place.session, &place.name);
     let old = place.client().await;
     old.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
-    let late = session.create_slot(name, Duration::from_millis(300), &Stop::new()).await;
+    let late = session
+        .create_slot(name, Duration::from_millis(300), &Stop::new())
+        .await;
     assert_eq!(late.unwrap_err().code(), Code::Stalled);
     let stop = Stop::new();
     let stopper = async {
@@ -121,7 +136,10 @@ async fn a_slot_that_waits_is_given_up_by_limit_and_by_stop(major: u32) {
     };
     let (stopped, ()) = tokio::join!(session.create_slot(name, LONG, &stop), stopper);
     assert_eq!(stopped.unwrap_err().code(), Code::Interrupted(Signal::Terminate));
-    let waited = session.wait_for_older(Duration::from_millis(200), &Stop::new()).await.unwrap();
+    let waited = session
+        .wait_for_older(Duration::from_millis(200), &Stop::new())
+        .await
+        .unwrap();
     let OlderTransactions::Running(oldest) = waited else {
         panic!("the transaction is open")
     };
@@ -129,8 +147,13 @@ async fn a_slot_that_waits_is_given_up_by_limit_and_by_stop(major: u32) {
     old.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(place.database.sql("SELECT count(*) FROM pg_replication_slots"), "0");
     // A prepared transaction has no session.
-    old.batch_execute("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'it''s'").await.unwrap();
-    let waited = session.wait_for_older(Duration::from_millis(200), &Stop::new()).await.unwrap();
+    old.batch_execute("BEGIN; SELECT txid_current(); PREPARE TRANSACTION 'it''s'")
+        .await
+        .unwrap();
+    let waited = session
+        .wait_for_older(Duration::from_millis(200), &Stop::new())
+        .await
+        .unwrap();
     assert!(matches!(waited, OlderTransactions::Running(oldest) if oldest.to_string().contains("'it''s'")));
     old.batch_execute("ROLLBACK PREPARED 'it''s'").await.unwrap();
     let ended = session.wait_for_older(LONG, &Stop::new()).await.unwrap();
@@ -146,7 +169,9 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
     let (session, name) = (&place.session, &place.name);
     let local = "SET synchronous_commit = local";
     place.database.sql("CREATE TABLE t (id int PRIMARY KEY)");
-    place.database.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    place
+        .database
+        .sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
     place.database.sql("SELECT pg_reload_conf()");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (first, second, waits) = (place.client().await, place.client().await, place.client().await);
@@ -168,14 +193,21 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
     };
     let (created, committing) = tokio::join!(session.create_slot(name, LONG, &stop), transactions);
     created.unwrap();
-    assert_eq!(place.database.sql("SELECT count(*) FROM t"), "0", "it is not visible yet");
+    assert_eq!(
+        place.database.sql("SELECT count(*) FROM t"),
+        "0",
+        "it is not visible yet"
+    );
     let too_early = session.wait_for_older(Duration::from_millis(300), &stop).await.unwrap();
     assert!(matches!(too_early, OlderTransactions::Running(_)));
     let mend = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mender = place.client().await;
         mender.batch_execute(local).await.unwrap();
-        mender.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+        mender
+            .batch_execute("ALTER SYSTEM RESET synchronous_standby_names")
+            .await
+            .unwrap();
         mender.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     };
     let (waited, ()) = tokio::join!(session.wait_for_older(LONG, &stop), mend);

@@ -13,23 +13,27 @@ const WHY: &str = "pgstow made it for increments of the source; `pgstow incremen
 
 /// Leaves them out, with what belongs to them. A restore of single tables has no use for them, and does not tell.
 pub(super) fn leave_out(request: &RestoreRequest, items: &[Item], exclusion: &mut Exclusion) {
-    let is_ours = |item: &&Item| {
-        item.entry.desc == "PUBLICATION" && SlotName::of_publication(&item.entry.tag).is_some()
-    };
+    let is_ours =
+        |item: &&Item| item.entry.desc == "PUBLICATION" && SlotName::of_publication(&item.entry.tag).is_some();
     let ours: Vec<&Item> = items.iter().filter(is_ours).collect();
     let ids: HashSet<i64> = ours.iter().map(|item| item.entry.dump_id).collect();
     let belongs = |item: &&Item| {
         item.details.dependencies.iter().any(|id| ids.contains(id)) || ours.iter().any(|one| names_it(item, one))
     };
     let tells = request.tables.is_empty() && !request.data_only;
-    for item in ours.iter().filter(|item| !exclusion.entries.contains(&item.entry.dump_id)) {
+    for item in ours
+        .iter()
+        .filter(|item| !exclusion.entries.contains(&item.entry.dump_id))
+    {
         exclusion.left_out.extend(tells.then(|| LeftOut {
             what: item.entry.to_string(),
             why: WHY.into(),
         }));
     }
     if !ids.is_empty() {
-        exclusion.entries.extend(items.iter().filter(belongs).map(|item| item.entry.dump_id));
+        exclusion
+            .entries
+            .extend(items.iter().filter(belongs).map(|item| item.entry.dump_id));
         exclusion.entries.extend(ids);
     }
 }

@@ -37,7 +37,11 @@ fn after(mut listing: Listing, steps: &[Step]) -> Listing {
     for step in steps {
         for change in step.together.iter().chain([&step.changing]) {
             let oids = listing.0.entry(change.kind).or_default();
-            let changed = if change.adds { oids.insert(change.oid) } else { oids.remove(&change.oid) };
+            let changed = if change.adds {
+                oids.insert(change.oid)
+            } else {
+                oids.remove(&change.oid)
+            };
             assert!(changed, "{change:?}");
         }
     }
@@ -70,7 +74,10 @@ fn a_partition_that_no_longer_identifies_its_rows_moves_its_parent_in_one_transa
     let end = after(begun, &steps);
     assert_eq!(end, listing(&[2], &[1]));
     let kinds: Vec<PublicationKind> = end.published(&catalog).into_values().collect();
-    assert_eq!(kinds, [PublicationKind::Inserts, PublicationKind::All, PublicationKind::Inserts]);
+    assert_eq!(
+        kinds,
+        [PublicationKind::Inserts, PublicationKind::All, PublicationKind::Inserts]
+    );
 }
 
 #[test]

@@ -76,8 +76,14 @@ fn a_table_is_in_the_first_publication_only_if_its_rows_are_identified() {
     assert_eq!(with(|table| table.identity = ReplicaIdentity::Nothing), INSERTS);
     assert_eq!(with(|table| table.identity = ReplicaIdentity::Index), ALL);
     assert_eq!(with(|table| table.is_unlogged = true), None);
-    assert_eq!(with(|table| table.extension = Some(ExtensionTable::Configuration)), None);
-    assert_eq!(with(|table| table.columns[0].generated = Some(Generated::Stored)), INSERTS);
+    assert_eq!(
+        with(|table| table.extension = Some(ExtensionTable::Configuration)),
+        None
+    );
+    assert_eq!(
+        with(|table| table.columns[0].generated = Some(Generated::Stored)),
+        INSERTS
+    );
     assert_eq!(published(17, &[without_key(table(1, None))])[0].1, INSERTS);
     let deferrable = CatalogTable {
         primary_key: Some(PrimaryKey::Deferrable),
