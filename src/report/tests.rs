@@ -40,7 +40,7 @@ fn incremental() -> [Value; 4] {
     [
         json!({"database": "shop", "action": "start", "slot": slot, "publications": names, "position": "0/1A2B3C4",
             "done": ["created the slot"], "tables": tables, "warnings": []}),
-        json!({"database": "shop", "action": "print-sql", "sql": "CREATE PUBLICATION x;"}),
+        json!({"database": "shop", "action": "print-sql", "sql": ["CREATE PUBLICATION x;"]}),
         json!({"database": "shop", "action": "stop", "slot": null, "publications": names}),
         json!({"database": "shop", "action": "status", "status": "attention", "problems": ["the slot is lost"],
             "warnings": [], "started": true, "name": slot, "publications": names,

@@ -27,10 +27,10 @@ pub struct IncrementalReport {
 pub enum Incremental {
     #[serde(rename = "start")]
     Started(Started),
-    /// Nothing was changed.
+    /// Nothing was changed. By lines: what has several lines is printed in one.
     #[serde(rename = "print-sql")]
     Script {
-        sql: String,
+        sql: Vec<String>,
     },
     #[serde(rename = "stop")]
     Stopped(Stopped),
@@ -119,7 +119,7 @@ impl fmt::Display for IncrementalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let database = printable::line(&self.database);
         match &self.result {
-            Incremental::Script { sql } => writeln!(f, "{sql}"),
+            Incremental::Script { sql } => writeln!(f, "{}", sql.join("\n")),
             Incremental::Stopped(stopped) => {
                 if stopped.slot.is_none() && stopped.publications.is_empty() {
                     return writeln!(

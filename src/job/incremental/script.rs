@@ -4,9 +4,9 @@ use crate::error::Result;
 use crate::postgres::quoting::{identifier, literal};
 use crate::postgres::{PublicationKind, Session, SlotName, add_table, create_publication};
 
-/// Makes both publications with their tables, and gives them to pgstow's role if the owner may do that. It can be run
-/// again: what is there already stays.
-pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<String> {
+/// The lines of statements that make both publications with their tables, and give them to pgstow's role if the owner
+/// may do that. What is there already is not in it.
+pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Vec<String>> {
     let catalog = session.table_catalog().await?;
     let found = session.publications(name).await?;
     let publishing = catalog.publishing();
@@ -43,10 +43,9 @@ pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Strin
         let publication = identifier(&name.publication(kind));
         to_role.push(format!("ALTER PUBLICATION {publication} OWNER TO {role}"));
     }
-    let attempts: Vec<String> = to_role
+    let attempts = to_role
         .iter()
-        .map(|statement| format!("  EXECUTE {};", literal(statement)))
-        .collect();
+        .map(|statement| format!("  EXECUTE {};", literal(statement)));
     let note = literal(&format!(
         "{role} does not own the publications, because you may not give it that: if a listed table loses its key, its \
          updates fail until you run ALTER PUBLICATION … DROP TABLE …"
@@ -55,10 +54,12 @@ pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Strin
         "-- pgstow then takes a table out by itself if the table loses its key, before the updates of applications fail."
             .to_owned(),
         "DO LANGUAGE plpgsql $pgstow$ BEGIN".to_owned(),
-        attempts.join("\n"),
+    ]);
+    lines.extend(attempts);
+    lines.extend([
         "EXCEPTION WHEN insufficient_privilege THEN".to_owned(),
         format!("  RAISE WARNING '%', {note};"),
         "END $pgstow$;".to_owned(),
     ]);
-    Ok(lines.join("\n"))
+    Ok(lines)
 }
