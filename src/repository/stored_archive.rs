@@ -6,16 +6,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::dataflow::stored_file::StoredFile;
+use crate::dataflow::stored_file::{Assembly, Source, StoredFile};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
     BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange, TocEntry,
 };
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileRange, FileRecord, Manifest, RangeRecord, role};
+use crate::repository::manifest::{self, FileIndex, FileRange, FileRecord, Manifest, RangeRecord, References, role};
+use crate::repository::references;
 use crate::store::{Store, limits, unsteady};
 
-/// The archive is one data file, and holds all tables and large objects that the manifest lists.
+/// The archive holds all tables and large objects that the manifest lists. It is one data file, unless the backup refers
+/// to another one: then the blocks of unchanged tables are in that one's data file, and the places here are those in the
+/// whole archive, as if it were one file.
 #[derive(Debug)]
 pub struct StoredArchive {
     /// The key of the object in the store.
@@ -23,7 +26,7 @@ pub struct StoredArchive {
     pub file: FileRecord,
     /// The head, with the offsets filled in.
     pub head: Head,
-    /// The blocks' places, in the order of [`Head::data`], without gaps from the head's end to the file's end.
+    /// The blocks' places in the content, in the order of [`Head::data`], without gaps from the head's end to its end.
     pub places: Vec<FileRange>,
     /// The content of each block, in the same order.
     pub promises: Vec<BlockDigest>,
@@ -31,6 +34,18 @@ pub struct StoredArchive {
     pub ranges: Vec<Vec<SealedRange>>,
     /// Schema and name of each block's table; `None` for large objects.
     pub tables: Vec<Option<(String, String)>>,
+    /// Set if some blocks are in another backup's data file.
+    referred: Option<Referred>,
+}
+
+/// The blocks that another backup has.
+#[derive(Debug)]
+struct Referred {
+    /// The key of that backup's data file.
+    key: String,
+    /// By block: whether it is there.
+    blocks: Vec<bool>,
+    assembly: Assembly,
 }
 
 impl StoredArchive {
@@ -39,6 +54,9 @@ impl StoredArchive {
     pub async fn open(store: &dyn Store, manifest: &Manifest) -> Result<Self> {
         let toc = file_of(manifest, role::TOC)?;
         let bytes = read_file(store, &manifest.id, toc).await?;
+        if let Some(references) = &manifest.references {
+            references::check(store, &manifest.id, references).await?;
+        }
         Self::describe(manifest, &bytes)
     }
 
@@ -82,21 +100,24 @@ impl StoredArchive {
             promises: Vec::with_capacity(records.len()),
             ranges: Vec::with_capacity(records.len()),
             tables: Vec::with_capacity(records.len()),
+            referred: None,
             file,
             head,
         };
         let utf8 = manifest.server.encoding == "UTF8";
         let mut end = archive.head.len() as u64;
-        for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
-            if Some(record.place.file) != own {
+        let mut joining = Joining::new(manifest, own, &archive.head);
+        for ((entry, position), mut record) in archive.head.data.iter().zip(positions).zip(records) {
+            let Some(offset) = joining.join(entry, &record) else {
                 return Err(broken(format!(
-                    "the manifest says that {entry} is in another file than {}",
+                    "the manifest says that {entry} is in another file than {}, or not at its place there",
                     archive.file.name
                 )));
-            }
-            if record.place.offset != position || position != end {
+            };
+            if offset != position || position != end {
                 return Err(broken(elsewhere(entry, &record, position)));
             }
+            record.move_to(FileIndex::FIRST, offset);
             record.agrees(entry, utf8).map_err(broken)?;
             if !make_up(&record.ranges, &record, archive.head.int_size) {
                 return Err(broken(format!(
@@ -109,6 +130,8 @@ impl StoredArchive {
             archive.ranges.push(record.ranges);
             archive.tables.push(record.table);
         }
+        let end = joining.own_end;
+        archive.referred = joining.referred();
         if end != archive.file.bytes {
             return Err(broken(format!(
                 "its blocks end at byte {end}, but the archive at {}",
@@ -120,7 +143,21 @@ impl StoredArchive {
 
     /// The file from which its content is read.
     pub fn stored(&self, store: &Arc<dyn Store>) -> StoredFile {
-        StoredFile::plain(store, &self.key)
+        let assembly = self.referred.as_ref().map(|referred| referred.assembly.clone());
+        StoredFile::plain(store, &self.key).assembled(assembly)
+    }
+
+    /// Whether another backup has the block.
+    pub fn is_referred(&self, index: usize) -> bool {
+        self.referred.as_ref().is_some_and(|referred| referred.blocks[index])
+    }
+
+    /// The key of the object that has the block, for errors.
+    pub fn key_of(&self, index: usize) -> &str {
+        match &self.referred {
+            Some(referred) if referred.blocks[index] => &referred.key,
+            _ => &self.key,
+        }
     }
 
     /// The length of its content.
@@ -146,6 +183,16 @@ struct Record {
 }
 
 impl Record {
+    /// Gives the block, and its ranges, another place.
+    fn move_to(&mut self, file: FileIndex, offset: u64) {
+        let before = self.place.offset;
+        for range in &mut self.ranges {
+            range.offset = range.offset.saturating_sub(before).saturating_add(offset);
+        }
+        self.place.file = file;
+        self.place.offset = offset;
+    }
+
     /// Whether the manifest and the table of contents describe the same block.
     fn agrees(&self, entry: &TocEntry, utf8: bool) -> std::result::Result<(), String> {
         let position = self.place.offset;
@@ -170,6 +217,80 @@ impl Record {
             ));
         }
         Ok(())
+    }
+}
+
+/// Joins the blocks of one file, and those of the file that the backup refers to, to one archive.
+struct Joining<'a> {
+    own: Option<FileIndex>,
+    /// The end of the blocks in the backup's own file so far.
+    own_end: u64,
+    /// The end of all blocks so far.
+    end: u64,
+    layout: Layout,
+    references: Option<(FileIndex, &'a References)>,
+    blocks: Vec<bool>,
+    assembly: Assembly,
+}
+
+impl<'a> Joining<'a> {
+    fn new(manifest: &'a Manifest, own: Option<FileIndex>, head: &Head) -> Self {
+        let references = manifest.referenced_file().zip(manifest.references.as_ref());
+        let mut assembly = match references {
+            Some((_, references)) => Assembly::with(references.from.key(&references.file.name)),
+            None => Assembly::default(),
+        };
+        assembly.push(Source::Own(0), head.length());
+        Self {
+            own,
+            own_end: head.length(),
+            end: head.length(),
+            layout: Layout { int_size: head.int_size },
+            references,
+            blocks: Vec::new(),
+            assembly,
+        }
+    }
+
+    /// The place of the next block in the whole archive. `None` if the record names another file, or another place in
+    /// its own file than after the block before.
+    fn join(&mut self, entry: &TocEntry, record: &Record) -> Option<u64> {
+        let FileRange { file, offset, length } = record.place;
+        let at = self.end;
+        self.end = self.end.saturating_add(length);
+        if Some(file) == self.own {
+            if self.references.is_none() {
+                // The places of a single file are compared with the table of contents.
+                self.own_end = record.place.end();
+                return Some(offset);
+            }
+            self.blocks.push(false);
+            self.assembly.push(Source::Own(offset), length);
+            let follows = offset == self.own_end;
+            self.own_end = record.place.end();
+            return follows.then_some(at);
+        }
+        let (_, references) = self.references.filter(|(index, _)| *index == file)?;
+        let header = self.layout.block_header();
+        if entry.block_kind() != BlockKind::Table || length <= header || record.place.end() > references.file.bytes {
+            return None;
+        }
+        self.blocks.push(true);
+        // The block begins with the number of its entry, which is another one in the other archive.
+        let mut begin = Vec::new();
+        self.layout.begin_block(BlockKind::Table, entry.dump_id, &mut begin);
+        self.assembly.push(Source::Bytes(begin.into()), header);
+        self.assembly.push(Source::Other(offset.saturating_add(header)), length - header);
+        Some(at)
+    }
+
+    fn referred(self) -> Option<Referred> {
+        let (_, references) = self.references?;
+        Some(Referred {
+            key: references.from.key(&references.file.name),
+            blocks: self.blocks,
+            assembly: self.assembly,
+        })
     }
 }
 
@@ -254,7 +375,10 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
             owner: None,
         });
     }
-    records.sort_by_key(|record| record.place.offset);
+    // A backup that refers to another lists its tables in the archive's order: their places are in two files.
+    if manifest.references.is_none() {
+        records.sort_by_key(|record| record.place.offset);
+    }
     Ok(records)
 }
 

@@ -93,6 +93,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
         }],
         large_objects: Vec::new(),
         settings: None,
+        references: None,
         increment: None,
         metadata: Metadata {
             host: Some("vm-1".into()),
@@ -152,11 +153,11 @@ fn fields_of_a_later_version_are_passed_over() {
 
 #[test]
 fn a_newer_schema_is_told_apart_from_a_broken_file() {
-    let error = Manifest::parse(br#"{"schema": 3, "id": 7}"#, &id()).unwrap_err();
-    assert_eq!(error, ManifestError::NewerSchema(3));
+    let error = Manifest::parse(br#"{"schema": 4, "id": 7}"#, &id()).unwrap_err();
+    assert_eq!(error, ManifestError::NewerSchema(4));
     let error = error.into_error(&id());
     assert_eq!(error.code(), Code::Integrity);
-    assert!(error.message().contains("schema 3"), "{error}");
+    assert!(error.message().contains("schema 4"), "{error}");
     assert!(error.hint_text().contains("newer"), "{}", error.hint_text());
     assert!(matches!(
         Manifest::parse(b"{\"schema\": 2", &id()),
