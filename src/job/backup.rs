@@ -37,7 +37,7 @@ use crate::run::clock::Clock;
 use crate::run::private_folder;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Compression, Settings};
+use crate::settings::{Compression, Incremental, Settings};
 use crate::store::{Store, Stored as Receipt};
 
 use record::{Begun, Committed, Stored};
@@ -381,6 +381,11 @@ async fn commit(
     let mut committed = stored.committed(manifest);
     for warning in replicas.retag(committed.id(), &job.settings.retention).await {
         committed.warn(warning);
+    }
+    if job.settings.incremental == Incremental::Reference {
+        for warning in replicas.release(committed.id(), job.settings.retention.keep_last).await {
+            committed.warn(warning);
+        }
     }
     Ok(committed)
 }

@@ -17,7 +17,7 @@ use crate::repository::catalog::{
     Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
 };
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, plan};
+use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, keep_referred, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
 use crate::run::stop::{Reason, Stop};
@@ -63,7 +63,8 @@ pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
                 continue;
             }
         };
-        let decisions = plan(&survey.candidates(), &terms);
+        let mut decisions = plan(&survey.candidates(), &terms);
+        keep_referred(&survey.references(), &mut decisions);
         let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
         let mut part = StorePrune::of(store.url(), lifecycle.is_some());
         if let Some(lifecycle) = lifecycle {
@@ -158,11 +159,18 @@ struct Folder {
     state: BackupState,
     /// The names of files in its manifest.
     named: Vec<String>,
+    /// The backup that it refers to.
+    refers_to: Option<BackupId>,
     /// Uploads that were never completed.
     unfinished: Vec<Unfinished>,
 }
 
 impl Survey {
+    fn references(&self) -> Vec<(&BackupId, Option<&BackupId>)> {
+        let folders = self.folders.iter();
+        folders.map(|folder| (&folder.listed.id, folder.refers_to.as_ref())).collect()
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         let candidate = |folder: &Folder| Candidate {
             id: folder.listed.id.clone(),
@@ -223,6 +231,7 @@ async fn survey(
             listed,
             state: BackupState::LeftOver { run_at_work },
             named: Vec::new(),
+            refers_to: None,
             unfinished: Vec::new(),
         });
     }
@@ -249,6 +258,8 @@ fn finished(overview: Overview) -> Folder {
     if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
         tracing::warn!("{} stays: {why}", overview.id());
     }
+    let references = overview.figures().and_then(|figures| figures.references.as_ref());
+    let refers_to = references.map(|references| references.from.clone());
     let (state, named) = match overview.figures() {
         // A forged manifest must not decide anything.
         _ if overview.forgery().is_some() && !is_strangers => (BackupState::Unreadable, Vec::new()),
@@ -270,6 +281,7 @@ fn finished(overview: Overview) -> Folder {
         listed: overview.listed,
         state,
         named,
+        refers_to,
         unfinished: Vec::new(),
     }
 }

@@ -42,7 +42,7 @@ pub use increment::{
     SequenceState, Stream, TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;
-pub use references::References;
+pub use references::{References, Referring};
 pub use server::{PgDump, Server, SnapshotEnd, SnapshotRecord};
 pub use summary::Summary;
 pub use tagged::Tagged;

@@ -4,6 +4,7 @@
 mod choice;
 mod effect;
 mod plan;
+mod references;
 mod rules;
 mod tags;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::store::{PENDING, Rule, TIER_TAG};
 pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
+pub use references::keep_referred;
 pub use plan::{BackupState, Candidate, Decision, Goes, Stays, Terms, plan};
 pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
 pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_plan};

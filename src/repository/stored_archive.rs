@@ -466,6 +466,72 @@ mod tests {
         );
     }
 
+    /// The kept archive, as if its second table were in an older backup, at another place and as another entry.
+    fn referring() -> (Manifest, Bytes) {
+        let (mut manifest, toc) = kept();
+        let moved = manifest.tables[1].place;
+        manifest.references = Some(References {
+            from: "shop/20250130T040459Z-full".parse().unwrap(),
+            file: FileRecord {
+                bytes: 5_000_000,
+                ..manifest.files[role::DUMP].clone()
+            },
+            tables: 1,
+            bytes: moved.length,
+        });
+        let after = moved.offset;
+        for place in manifest.tables.iter_mut().map(|table| &mut table.place) {
+            if place.offset > after {
+                place.offset -= moved.length;
+            }
+        }
+        manifest.tables[1].place = FileRange {
+            file: FileIndex(1),
+            offset: 4_000_000,
+            length: moved.length,
+        };
+        for objects in &mut manifest.large_objects {
+            objects.place.as_mut().unwrap().offset -= moved.length;
+        }
+        manifest.files.get_mut(role::DUMP).unwrap().bytes -= moved.length;
+        (manifest, toc)
+    }
+
+    #[test]
+    fn blocks_of_another_backup_have_their_places_in_the_whole_archive() {
+        let (plain, toc) = kept();
+        let whole = StoredArchive::describe(&plain, &toc).unwrap();
+        let (manifest, toc) = referring();
+        let archive = StoredArchive::describe(&manifest, &toc).unwrap();
+        let places = |archive: &StoredArchive| {
+            let places = archive.places.iter();
+            places.map(|place| place.range()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&archive), places(&whole));
+        assert_eq!(archive.content_bytes(), whole.content_bytes());
+        let referred: Vec<bool> = (0..5).map(|index| archive.is_referred(index)).collect();
+        assert_eq!(referred, [false, true, false, false, false]);
+        assert_eq!(archive.key_of(1), "shop/20250130T040459Z-full/shop.dump");
+        assert_eq!(archive.key_of(2), archive.key);
+    }
+
+    #[test]
+    fn blocks_that_are_not_where_another_backup_can_have_them_are_refused() {
+        let changes: [fn(&mut Manifest); 5] = [
+            |manifest| manifest.tables[1].place.offset = 5_000_000,
+            |manifest| manifest.tables[1].place.length = 3,
+            |manifest| manifest.tables[1].place.file = FileIndex(2),
+            |manifest| manifest.tables[2].place.offset += 1,
+            |manifest| manifest.large_objects[0].place.as_mut().unwrap().file = FileIndex(1),
+        ];
+        for change in changes {
+            let (mut manifest, toc) = referring();
+            change(&mut manifest);
+            let error = StoredArchive::describe(&manifest, &toc).unwrap_err();
+            assert!(error.message().contains("another file"), "{error}");
+        }
+    }
+
     #[test]
     fn places_that_overlap_leave_gaps_or_lie_elsewhere_are_refused() {
         let (whole, toc) = kept();

@@ -648,6 +648,18 @@ impl Replicas {
         warnings
     }
 
+    /// After the commit: a backup to which no other refers any more may expire.
+    pub(super) async fn release(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (index, replica) in self.all.iter().enumerate().filter(|(_, replica)| replica.committed) {
+            let releasing = catalog::release(&*replica.store, id.database(), keep_last, id.timestamp());
+            let released = self.stop.or_give_up("tagging", within(patience(index), releasing)).await;
+            let url = replica.store.url();
+            warnings.extend(released.err().map(|error| format!("retention tags in {url}: {}", error.message())));
+        }
+        warnings
+    }
+
     /// After a failed run: discards the objects that the run made visible, in every store.
     pub(in crate::job) async fn give_up(self, error: Error) -> Error {
         let mut error = error;

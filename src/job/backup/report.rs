@@ -12,7 +12,7 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, FileRecord, Manifest, PgDump, Server, SnapshotRecord,
+    CompressionAlgorithm, CompressionRecord, FileRecord, Manifest, PgDump, Referring, Server, SnapshotRecord,
 };
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
@@ -59,6 +59,9 @@ pub struct BackupReport {
     /// All files of the backup together.
     pub bytes_stored: u64,
     pub files: BTreeMap<String, FileRecord>,
+    /// The backup that has the tables which had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Referring>,
     /// Missing files, by role, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
@@ -147,6 +150,9 @@ impl fmt::Display for BackupReport {
             self.duration_seconds,
             self.tier.name(),
         )?;
+        if let Some(referring) = &self.references {
+            writeln!(f, "  {referring}")?;
+        }
         if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
             let pauses = count(pauses, "time");
             writeln!(f, "  paused {pauses}, {seconds:.1} s in all, to spare the server")?;
@@ -210,6 +216,7 @@ pub(in crate::job) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> Backu
         bytes_read: manifest.metadata.bytes_read.unwrap_or(0),
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),
+        references: manifest.references.as_ref().map(Referring::from),
         missing: manifest.missing.clone(),
         left_out: manifest.left_out.clone(),
         manifest_sha256: None,

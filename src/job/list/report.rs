@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::manifest::{CompressionRecord, format_name};
+use crate::repository::manifest::{CompressionRecord, format_name, Referring};
 use crate::repository::retention::Tier;
 use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Extent, VerificationStatus};
@@ -54,6 +54,9 @@ pub struct ListEntry {
     pub complete: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// The backup that has the tables which had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Referring>,
     /// The signature of its manifest, if keys are set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureState>,
@@ -156,6 +159,10 @@ impl fmt::Display for ListReport {
         });
         // A problem comes below its backup, or in its place.
         let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
+        for entry in &self.backups {
+            let referring = entry.references.as_ref();
+            lines.extend(referring.map(|referring| (&entry.id, format!("  >  {referring}"))));
+        }
         for Problem { backup, problem } in of_backups {
             let Some(id) = backup else { continue };
             let listed = rows.iter().any(|(listed, _)| *listed == id);
@@ -206,6 +213,7 @@ mod tests {
             },
             server_version: "17.5".into(),
             complete: true,
+            references: None,
             signature: None,
             lacks: Vec::new(),
             verified: verified.map(|status| Proof {

@@ -423,7 +423,22 @@ async fn is_condemned(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> 
         return Ok(false);
     }
     let listed = gather(store.list(&id.folder()).await?.into_iter());
-    if listed.first().is_none_or(|one| one.file(VERIFICATION).is_none()) {
+    let has_verification = |listed: &[Listed]| listed.first().is_some_and(|one| one.file(VERIFICATION).is_some());
+    if has_verification(&listed) {
+        let seen = overviews(store, listed, demand.trust).await?;
+        if seen.iter().any(|one| one.verdict() == Verdict::Damaged) {
+            return Ok(true);
+        }
+    }
+    // A backup that refers to another one needs it.
+    let Found::Good(manifest) = read_manifest(store, id).await? else {
+        return Ok(false);
+    };
+    let Some(references) = manifest.references else {
+        return Ok(false);
+    };
+    let listed = gather(store.list(&references.from.folder()).await?.into_iter());
+    if !has_verification(&listed) {
         return Ok(false);
     }
     let seen = overviews(store, listed, demand.trust).await?;

@@ -1,9 +1,12 @@
 //! A backup by reference: tables that had not changed since an earlier full backup are not stored again.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{FileIndex, FileRange, FileRecord, Manifest, ManifestError};
 use crate::repository::backup_id::BackupId;
+use crate::units::{count, human_bytes};
 
 /// The full backup that has the blocks of unchanged tables. It has no references itself.
 ///
@@ -17,6 +20,37 @@ pub struct References {
     /// How many tables are there, and the bytes of their blocks as they are stored.
     pub tables: u64,
     pub bytes: u64,
+}
+
+/// The same for people: what a backup does not have itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referring {
+    pub from: BackupId,
+    pub tables: u64,
+    /// As they are stored there.
+    pub bytes: u64,
+}
+
+impl From<&References> for Referring {
+    fn from(references: &References) -> Self {
+        Self {
+            from: references.from.clone(),
+            tables: references.tables,
+            bytes: references.bytes,
+        }
+    }
+}
+
+impl fmt::Display for Referring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "by reference: {} ({}) that had not changed are in {}, which it needs; no point-in-time restore",
+            count(self.tables, "table"),
+            human_bytes(self.bytes),
+            self.from
+        )
+    }
 }
 
 impl References {
