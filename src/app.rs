@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
+use crate::job::changes;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
+use crate::job::increment;
+use crate::job::incremental;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
@@ -25,11 +28,12 @@ use crate::outside::handover::{Asked, Handover};
 use crate::outside::notify::Notifier;
 use crate::outside::secrets::Credentials;
 use crate::report::Report;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::Settings;
+use crate::settings::{Incremental, Settings};
 use crate::store::Store;
 use aftermath::Aftermath;
 use clients::Clients;
@@ -105,11 +109,28 @@ impl App {
 
     async fn carry_out(&self, command: Command, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         match command {
+            Command::Backup(request) if request.every.is_some() => {
+                let begun = (self.clock)();
+                self.follow(&request, begun, stop, observer).await
+            }
             Command::Backup(request) => {
                 let begun = (self.clock)();
                 let result = self.backup(&request, stop, observer).await;
                 let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
+            }
+            Command::Changes(request) => {
+                let source = self.source_database();
+                let job = changes::Job {
+                    stores: &self.stores,
+                    database: request.database.as_deref().or(source.as_deref()),
+                    trust: self.trust(stop).await?,
+                    now: (self.clock)(),
+                    stop,
+                    observer,
+                };
+                let report = changes::run(&job, &request).await?;
+                Ok(Report::Changes(Box::new(report)))
             }
             Command::Download(request) => {
                 let job = download::Job {
@@ -174,6 +195,7 @@ impl App {
                 };
                 prune::run(&job, &request).await.map(Report::Prune)
             }
+            Command::Incremental(request) => self.incremental(&request, stop, observer).await,
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);
                 made.await.map(Report::Keygen)
@@ -241,24 +263,16 @@ impl App {
 
     async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         let Some(credentials) = &self.credentials else {
-            return Err(
-                Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
-                    .hint("give --database-url postgresql://user@host/database, or --secret-id"),
-            );
+            return Err(no_database());
         };
         let signer = stop.or_stop(self.keyring.signer()).await?;
-        let job = backup::Job {
-            settings: &self.settings,
-            credentials,
-            stores: &self.stores,
-            signer,
-            trust: &self.trust(stop).await?.and(signer.map(Signer::public)),
-            clock: self.clock,
-            host: &self.host,
-            stop,
-            observer,
+        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
+        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
+        let made = match (request.kind, self.settings.incremental) {
+            (BackupKind::Incremental, Incremental::Slot) => increment::run(&job, request).await,
+            (BackupKind::Full, _) | (_, Incremental::Reference) => backup::run(&job, request).await,
         };
-        match backup::run(&job, request).await {
+        match made {
             Ok(report) => {
                 for message in report.warnings.iter().cloned() {
                     observer.event(&Event::Warned { message });
@@ -267,6 +281,95 @@ impl App {
             }
             Err(error) => self.hand_over(request, error, stop).await,
         }
+    }
+
+    /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
+    /// metrics; to people a chain that was renewed, and a failure that lasts, once, with its end.
+    async fn follow(
+        &self,
+        request: &BackupRequest,
+        begun: Timestamp,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some((credentials, every)) = self.credentials.as_ref().zip(request.every) else {
+            return Err(no_database());
+        };
+        let signer = stop.or_stop(self.keyring.signer()).await?;
+        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
+        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
+        if self.settings.incremental == Incremental::Reference {
+            // It reads tables, and so has no stream to follow: the job says that.
+            return backup::run(&job, request).await.map(|report| Report::Backup(Box::new(report)));
+        }
+        let aftermath = self.aftermath(begun, stop, observer).await;
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let following = async {
+            let followed = increment::follow(&job, request, every, &told).await;
+            drop(told);
+            followed
+        };
+        let telling = aftermath.of_following(request, &mut heard);
+        let (followed, ()) = tokio::join!(following, telling);
+        match followed {
+            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Err(error) => aftermath.of_backup(request, Err(error)).await,
+        }
+    }
+
+    fn backup_job<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        (signer, trust): (Option<&'a Signer>, &'a Trust),
+        stop: &'a Stop,
+        observer: &'a Arc<dyn Observer>,
+    ) -> backup::Job<'a> {
+        backup::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            signer,
+            trust,
+            clock: self.clock,
+            host: &self.host,
+            stop,
+            observer,
+        }
+    }
+
+    async fn incremental(
+        &self,
+        request: &IncrementalRequest,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(no_database());
+        };
+        // A stop needs neither keys nor stores.
+        let trust = match request {
+            IncrementalRequest::Stop { .. } => None,
+            _ => Some(self.trust(stop).await?),
+        };
+        let signer = match request {
+            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
+            _ => None,
+        };
+        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
+        let backup = trust_of_backup.as_ref();
+        let backup = backup.map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
+        let job = incremental::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            trust,
+            backup: backup.as_ref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        let done = incremental::run(&job, request).await;
+        done.map(|report| Report::Incremental(Box::new(report)))
     }
 
     /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how
@@ -325,6 +428,11 @@ impl App {
             observer,
         }
     }
+}
+
+fn no_database() -> Error {
+    Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
+        .hint("give --database-url postgresql://user@host/database, or --secret-id")
 }
 
 /// In milliseconds: people do not need more, and some readers of JSON do not accept more.

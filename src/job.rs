@@ -1,10 +1,12 @@
 //! The jobs, one for each command. The main function of each job lists its steps in order.
 
 pub mod backup;
+pub mod changes;
 pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod increment;
+pub mod incremental;
 pub mod list;
 pub mod prune;
 pub mod restore;

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DEGRADED, Error, ErrorReport, PARTIAL, Result};
 use crate::job::backup::BackupReport;
+use crate::job::changes::ChangesReport;
 use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
+use crate::job::incremental::IncrementalReport;
 use crate::job::list::ListReport;
 use crate::job::prune::PruneReport;
 use crate::job::restore::RestoreReport;
@@ -28,6 +30,7 @@ pub enum Report {
     Backup(Box<BackupReport>),
     /// A container task makes the backup instead.
     HandedOver(HandoverReport),
+    Changes(Box<ChangesReport>),
     Doctor(DoctorReport),
     Download(DownloadReport),
     Rules(RulesReport),
@@ -37,6 +40,7 @@ pub enum Report {
     Verify(VerifyReport),
     Restore(Box<RestoreReport>),
     Keygen(KeygenReport),
+    Incremental(Box<IncrementalReport>),
 }
 
 /// The kind of a report. It is needed to read a document back, because the documents themselves have no tag.
@@ -45,6 +49,7 @@ pub enum Report {
 pub enum ReportKind {
     Backup,
     HandedOver,
+    Changes,
     Doctor,
     Download,
     Rules,
@@ -54,6 +59,7 @@ pub enum ReportKind {
     Verify,
     Restore,
     Keygen,
+    Incremental,
 }
 
 impl Report {
@@ -62,6 +68,7 @@ impl Report {
         match self {
             Report::Backup(_) => ReportKind::Backup,
             Report::HandedOver(_) => ReportKind::HandedOver,
+            Report::Changes(_) => ReportKind::Changes,
             Report::Doctor(_) => ReportKind::Doctor,
             Report::Download(_) => ReportKind::Download,
             Report::Rules(_) => ReportKind::Rules,
@@ -71,6 +78,7 @@ impl Report {
             Report::Verify(_) => ReportKind::Verify,
             Report::Restore(_) => ReportKind::Restore,
             Report::Keygen(_) => ReportKind::Keygen,
+            Report::Incremental(_) => ReportKind::Incremental,
         }
     }
 
@@ -80,6 +88,7 @@ impl Report {
         match kind {
             ReportKind::Backup => parse(document).map(Report::Backup),
             ReportKind::HandedOver => parse(document).map(Report::HandedOver),
+            ReportKind::Changes => parse(document).map(Report::Changes),
             ReportKind::Doctor => parse(document).map(Report::Doctor),
             ReportKind::Download => parse(document).map(Report::Download),
             ReportKind::Rules => parse(document).map(Report::Rules),
@@ -89,6 +98,7 @@ impl Report {
             ReportKind::Verify => parse(document).map(Report::Verify),
             ReportKind::Restore => parse(document).map(Report::Restore),
             ReportKind::Keygen => parse(document).map(Report::Keygen),
+            ReportKind::Incremental => parse(document).map(Report::Incremental),
         }
     }
 
@@ -101,6 +111,7 @@ impl Report {
             Report::Prune(report) => report.exit_code(),
             Report::Verify(report) => report.exit_code(),
             Report::Restore(report) if report.is_partial() => PARTIAL,
+            Report::Incremental(report) => report.exit_code(),
             _ => 0,
         }
     }
@@ -162,6 +173,7 @@ impl fmt::Display for Report {
         match self {
             Report::Backup(report) => report.fmt(f),
             Report::HandedOver(report) => report.fmt(f),
+            Report::Changes(report) => report.fmt(f),
             Report::Doctor(report) => report.fmt(f),
             Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),
@@ -171,6 +183,7 @@ impl fmt::Display for Report {
             Report::Verify(report) => report.fmt(f),
             Report::Restore(report) => report.fmt(f),
             Report::Keygen(report) => report.fmt(f),
+            Report::Incremental(report) => report.fmt(f),
         }
     }
 }

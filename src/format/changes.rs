@@ -20,8 +20,6 @@ pub mod limits;
 mod reader;
 mod selection;
 mod summary;
-#[cfg(test)]
-pub(crate) mod tests;
 mod track;
 mod writer;
 

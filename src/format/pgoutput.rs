@@ -6,8 +6,6 @@
 
 mod input;
 mod relation;
-#[cfg(test)]
-mod tests;
 mod tuple;
 
 use jiff::Timestamp;

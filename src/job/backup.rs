@@ -8,10 +8,11 @@ pub(in crate::job) mod record;
 pub(in crate::job) mod repeated;
 pub(in crate::job) mod replicas;
 mod referenced;
-mod report;
+pub(in crate::job) mod report;
 mod request;
 mod script;
 mod sidecars;
+mod streamed;
 pub(in crate::job) mod transfer;
 pub(in crate::job) mod view;
 
@@ -30,7 +31,7 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Listed};
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
-use crate::repository::references::Base;
+use crate::repository::references::Referent;
 use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
 use crate::run::clock::Clock;
@@ -45,7 +46,7 @@ use replicas::{Looking, Replicas};
 use transfer::Made;
 use view::Opened;
 
-pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, IncrementReport, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive format knows zstd.
@@ -177,7 +178,7 @@ struct Prepared {
     database_bytes: Option<u64>,
     cleared: Cleared,
     /// The backup to refer to, if the request asks for that.
-    base: Option<Base>,
+    base: Option<Referent>,
 }
 
 /// Looks at the store, removes the left-overs of dead runs, and chooses id and tier. It may be dropped at any point:
@@ -205,7 +206,7 @@ async fn prepare(
     // A person who can write to the store can name future events in false manifests. Those must not count as backups
     // that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
+        && let Some(made) = catalog::find_by_event(store, &past, BackupKind::Full, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
@@ -234,6 +235,7 @@ async fn prepare(
         server: source.session.server(),
         adopt: job.settings.adopt,
         create: job.settings.store_create,
+        kind: BackupKind::Full,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let mut newest = newest.cloned().max(back.newest);

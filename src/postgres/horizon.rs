@@ -5,15 +5,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Session;
+use super::snapshot::parse_snapshot;
 use crate::error::{Error, Result};
 use crate::format::Lsn;
 
 /// The end of the log on the server's disk at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizon {
     /// Every transaction whose commit has an earlier time is in the log before `flushed`. See [`Session::horizon`].
     pub seen: Timestamp,
     pub flushed: Lsn,
+    /// The transactions in progress then: the oldest, the next that will begin, and those between that have not ended.
+    pub xmin: u64,
+    pub xmax: u64,
+    pub xip: Vec<u64>,
     /// How long the server waits for a sign of life from a reader of its log. `None`: for ever.
     pub sender_timeout: Option<Duration>,
 }
@@ -35,9 +40,13 @@ impl Session {
         let micros: i64 = row.try_get(0).map_err(failed)?;
         let delay: Option<i64> = row.try_get(1).map_err(failed)?;
         let timeout: Option<i64> = row.try_get(2).map_err(failed)?;
-        let position = "SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text";
+        let position = "SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text,
+                               pg_catalog.pg_current_snapshot()::pg_catalog.text";
         let row = self.client.query_one(position, &[]).await.map_err(failed)?;
         let flushed: String = row.try_get(0).map_err(failed)?;
+        let snapshot: String = row.try_get(1).map_err(failed)?;
+        let (xmin, xmax, xip) = parse_snapshot(&snapshot)
+            .ok_or_else(|| Error::internal(format!("the server's snapshot `{snapshot}` is not understood")))?;
         let margin = 1_000_000 + delay.unwrap_or(200).saturating_mul(3_000);
         let seen = Timestamp::from_microsecond(micros.saturating_sub(margin));
         Ok(Horizon {
@@ -45,6 +54,9 @@ impl Session {
             flushed: flushed
                 .parse()
                 .map_err(|_| Error::internal(format!("the position {flushed:?} of the log is not understood")))?,
+            xmin,
+            xmax,
+            xip,
             sender_timeout: timeout
                 .and_then(|millis| u64::try_from(millis).ok())
                 .filter(|millis| *millis > 0)

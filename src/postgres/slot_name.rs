@@ -47,6 +47,10 @@ impl SlotName {
         &self.0
     }
 
+    pub fn publications(&self) -> [String; 2] {
+        [PublicationKind::All, PublicationKind::Inserts].map(|kind| self.publication(kind))
+    }
+
     pub fn publication(&self, kind: PublicationKind) -> String {
         format!("{}{}", self.0, suffix(kind))
     }

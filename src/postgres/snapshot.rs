@@ -209,6 +209,20 @@ impl Session {
         oids.into_iter().zip(names).collect()
     }
 
+    /// Asks questions of which the server may refuse one: in the snapshot's transaction, all of them together run under
+    /// a savepoint.
+    pub async fn apart<T>(&self, questions: impl Future<Output = Result<T>>) -> Result<T> {
+        if !self.in_transaction.load(Ordering::Relaxed) {
+            return questions.await;
+        }
+        let failed = |error| self.error("cannot ask questions in a snapshot", &error);
+        self.client.batch_execute("SAVEPOINT apart").await.map_err(failed)?;
+        let answers = questions.await;
+        let back = "ROLLBACK TO SAVEPOINT apart; RELEASE SAVEPOINT apart";
+        let ended = self.client.batch_execute(back).await.map_err(failed);
+        answers.and_then(|answers| ended.map(|()| answers))
+    }
+
     /// Asks a question that the server may refuse. In the snapshot's transaction a refusal, or a lock that stays,
     /// would end the snapshot: there it runs under a savepoint.
     pub(super) async fn attempt(&self, question: &str) -> Result<Option<Row>, tokio_postgres::Error> {
@@ -234,7 +248,7 @@ fn timeline_of(file: &str) -> Option<u32> {
 }
 
 /// `xmin:xmax:xip,xip,…`
-fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
+pub(super) fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
     let mut parts = text.split(':');
     let xmin = parts.next()?.parse().ok()?;
     let xmax = parts.next()?.parse().ok()?;

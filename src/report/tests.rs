@@ -33,6 +33,25 @@ const ID: &str = "shop/20250131T040500Z-full";
 const AT: &str = "2025-01-31T04:05:00Z";
 const KEY: &str = "0123456789ABCDEF";
 
+fn incremental() -> [Value; 4] {
+    let table = json!({"schema": "public", "name": "log", "oid": 7, "why": "it has no primary key", "remedy": "ALTER"});
+    let tables = json!({"exact": 1, "inserts": [table], "full_only": [], "waiting": [], "breaking": []});
+    let (slot, names) = ("pgstow_0123456789abcdef", ["pgstow_0123456789abcdef_all"]);
+    [
+        json!({"database": "shop", "action": "start", "slot": slot, "publications": names, "position": "0/1A2B3C4",
+            "done": ["created the slot"], "tables": tables, "warnings": []}),
+        json!({"database": "shop", "action": "print-sql", "sql": "CREATE PUBLICATION x;"}),
+        json!({"database": "shop", "action": "stop", "slot": null, "publications": names}),
+        json!({"database": "shop", "action": "status", "status": "attention", "problems": ["the slot is lost"],
+            "warnings": [], "started": true, "name": slot, "publications": names,
+            "slot": {"name": slot, "reader": 7, "confirmed": "0/1", "restart": null, "wal_status": "lost",
+                "retained_bytes": null, "safe_bytes": null, "catalog_age": 3, "inactive_since": AT,
+                "invalidation": "wal_removed", "fails_over": true},
+            "last": {"id": "shop/20250131T040500Z-incr", "to": "0/2", "seen_to": AT, "age_seconds": 60},
+            "oldest_transaction": null, "tables": tables, "others": []}),
+    ]
+}
+
 fn failure(code: &str) -> Value {
     json!({"code": code, "message": "it failed: so it was", "hint": "do this"})
 }
@@ -205,8 +224,21 @@ fn the_reports_on_a_store_are_read_back() {
     });
     let mut drilled = proof.clone();
     drilled["id"] = json!(ID);
+    let moment = json!({"lsn": "0/1A", "time": AT});
+    let window = json!({"earliest": moment, "latest": moment});
+    let increments = json!({
+        "count": 3,
+        "bytes": 9,
+        "newest": ID,
+        "rpo_seconds": 60,
+        "window": window,
+        "earlier_windows": [window],
+        "no_base": "x",
+        "gaps": [{"after": ID, "before": ID, "since": AT, "why": "lost"}],
+        "coverage": {"exact": 1, "inserts": 0, "baseline": 0, "full_only": 2, "in_part": 0},
+    });
     let hold =
-        json!({"database": "shop", "state": "held", "holder": {"host": "h", "pid": 1}, "since": AT, "until": AT});
+        json!({"database": "shop", "type": "incremental", "state": "held", "holder": {"host": "h", "pid": 1}, "since": AT, "until": AT});
     is_read_back(
         ReportKind::Status,
         &json!({
@@ -218,6 +250,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "stores": ["s3://a"],
                 "retention": "30d",
                 "keep_last": 1,
+                "pitr": "7d",
                 "max_age_seconds": 93600,
                 "compression": "auto",
                 "notifications": false,
@@ -232,6 +265,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "last_good": last_good,
                 "last_verified": null,
                 "last_drilled": drilled,
+                "increments": increments,
             }],
             "stores": [{
                 "url": "s3://a",
@@ -240,7 +274,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "bytes": 80,
                 "disk": {"free": 1, "total": 2},
                 "lifecycle": {"state": "drifted", "missing": ["a"], "different": []},
-                "leases": [{"database": "crm", "state": "free"}, hold],
+                "leases": [{"database": "crm", "type": "full", "state": "free"}, hold],
                 "uploads_in_progress": [{"key": "shop/x", "started": AT}],
                 "incomplete": [{"id": ID, "lacks": ["x"]}],
                 "broken": [{"id": ID, "problem": "no JSON"}],
@@ -327,6 +361,9 @@ fn the_other_reports_are_read_back() {
         &json!({"status": "succeeded", "secret_key": "k", "public_key": "k.pub", "key_id": KEY, "public": "RW",
             "encrypted": false}),
     );
+    for incremental in incremental() {
+        is_read_back(ReportKind::Incremental, &incremental);
+    }
     let error = Report::read(ReportKind::Restore, "{}").unwrap_err();
     assert!(error.message().contains("missing field"), "{error}");
 }

@@ -4,7 +4,10 @@
 
 mod base;
 mod broken;
+mod fit;
+mod gap;
 mod link;
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +15,10 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Figures;
 
 pub use base::{Base, Full, Moment, NotABase};
-pub use broken::{Break, Gap};
-pub use link::{Link, Run};
+pub use broken::Break;
+pub use gap::Gap;
+pub use link::Link;
+pub use run::Run;
 
 /// One backup of the database.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +47,6 @@ impl Member {
 pub struct History {
     /// The runs, in the order of their last moments. Each has its bases.
     runs: Vec<Run>,
-    /// The full backups that can be no base in any run, with the reason, oldest first.
-    barren: Vec<(BackupId, NotABase)>,
 }
 
 impl History {
@@ -61,32 +64,20 @@ impl History {
         }
         let mut runs = joined(links, &unusable);
         fulls.sort_by(|one, other| one.id.cmp(&other.id));
-        let mut barren: Vec<(BackupId, NotABase)> = Vec::new();
-        for full in &fulls {
-            let found: Vec<Result<Base, NotABase>> = runs.iter().map(|run| Base::of(full, run)).collect();
-            let mut reason = None;
-            let mut is_base = false;
-            for (run, found) in runs.iter_mut().zip(found) {
-                match found {
-                    Ok(base) => {
-                        is_base = true;
-                        run.bases.push(base);
-                    }
-                    // The newest run's reason is the one that matters.
-                    Err(why) => reason = Some(why),
+        let unusable = unusable.into_iter().filter(|(id, _)| id.kind() == BackupKind::Full);
+        let unusable: Vec<(BackupId, NotABase)> = unusable.map(|(id, why)| (id, NotABase::Unusable(why))).collect();
+        for run in &mut runs {
+            for full in &fulls {
+                match fit::base(full, run) {
+                    Ok(base) => run.bases.push(base),
+                    Err(why) => run.refused.push((full.id.clone(), why)),
                 }
             }
-            if let Some(why) = reason.filter(|_| !is_base) {
-                barren.push((full.id.clone(), why));
-            }
-        }
-        let refused = unusable.into_iter().filter(|(id, _)| id.kind() == BackupKind::Full);
-        barren.extend(refused.map(|(id, why)| (id, NotABase::Unusable(why))));
-        barren.sort_by(|one, other| one.0.cmp(&other.0));
-        for run in &mut runs {
             run.bases.sort_by_key(|base| base.end.lsn);
+            run.refused.extend(unusable.iter().cloned());
+            run.refused.sort_by(|one, other| one.0.cmp(&other.0));
         }
-        Self { runs, barren }
+        Self { runs }
     }
 
     pub fn runs(&self) -> &[Run] {
@@ -96,11 +87,6 @@ impl History {
     /// The run that ends last: the one that the next increment continues.
     pub fn newest(&self) -> Option<&Run> {
         self.runs.last()
-    }
-
-    /// The full backups that cannot be a base, with the reason, oldest first.
-    pub fn barren(&self) -> &[(BackupId, NotABase)] {
-        &self.barren
     }
 
     /// What separates each run from the one before it.

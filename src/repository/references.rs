@@ -55,13 +55,13 @@ fn data_file(manifest: &Manifest) -> Option<&FileRecord> {
 
 /// A full backup to which another may refer.
 #[derive(Debug, Clone)]
-pub struct Base {
+pub struct Referent {
     pub id: BackupId,
     pub file: FileRecord,
     tables: HashMap<u32, TableRecord>,
 }
 
-impl Base {
+impl Referent {
     /// The inner `Err` says why no backup with this compression may refer to it.
     pub fn of(manifest: Manifest, compression: CompressionAlgorithm) -> Result<Self, String> {
         let id = &manifest.id;

@@ -75,7 +75,9 @@ pub fn route(
         return refuse(Why::Future { now });
     }
     let ways = match target {
-        Target::Latest => way(newest, Target::Lsn(newest.last().stream.to), unfit).into_iter().collect(),
+        Target::Latest => way(newest, Target::Lsn(newest.last().stream.to), unfit)
+            .into_iter()
+            .collect(),
         _ => ways(history, target, unfit),
     };
     let Some((last, earlier)) = ways.split_last() else {
@@ -108,7 +110,11 @@ impl Way<'_> {
             base_end: self.base.end,
             increments: links.iter().map(|link| link.id.clone()).collect(),
             stop: self.stop,
-            bytes: links.iter().map(|link| link.bytes).sum::<u64>().saturating_add(self.base.bytes),
+            bytes: links
+                .iter()
+                .map(|link| link.bytes)
+                .sum::<u64>()
+                .saturating_add(self.base.bytes),
         }
     }
 }
@@ -150,7 +156,9 @@ fn around(history: &History, target: Target) -> Nearest {
     let earliest = windows.iter().map(|window| window.earliest);
     Nearest {
         before: latest.max_by_key(|moment| moment.time),
-        after: earliest.filter(|moment| !is_before(moment)).min_by_key(|moment| moment.time),
+        after: earliest
+            .filter(|moment| !is_before(moment))
+            .min_by_key(|moment| moment.time),
     }
 }
 

@@ -58,6 +58,9 @@ impl StoredChanges {
             let what = format!("its index says that it ends at {}, the manifest {}", index.to, stream.to);
             return Err(wrong(&key, &what));
         }
+        if index.times() != stream.index.earliest.zip(stream.index.latest) {
+            return Err(wrong(&key, "its index has other commit times than the manifest says"));
+        }
         Ok(Self {
             store: Arc::clone(store),
             key,

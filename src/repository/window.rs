@@ -1,6 +1,10 @@
 //! The recovery windows of a database: from which moment to which one every moment can be restored exactly.
 
+mod needed;
+
 use serde::{Deserialize, Serialize};
+
+pub use needed::{Need, needed};
 
 use super::chain::{History, Moment, Run};
 
@@ -33,3 +37,6 @@ pub fn windows(history: &History) -> Vec<Window> {
 pub fn current(history: &History) -> Option<Window> {
     Window::of(history.newest()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,14 +14,14 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
-    is_event_id, manifest_digest,
+    BackupRequest, ChangesRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection,
+    VerifyRequest, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
-use actions::{Action, RetentionAction};
+use actions::{Action, IncrementalAction, RetentionAction};
 
 /// How often `--follow` makes an increment, if `--every` does not say so, and the limits of that.
 const PACE: Duration = Duration::from_secs(60);
@@ -241,6 +241,25 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             allow_delete,
             database: named(database)?,
         }),
+        Action::Changes {
+            tables,
+            since,
+            until,
+            limit,
+            database,
+        } => {
+            let request = ChangesRequest::all(named(database)?).between(
+                since.as_deref(),
+                until.as_deref(),
+                Timestamp::now(),
+                &jiff::tz::TimeZone::system(),
+            )?;
+            let request = match limit {
+                Some(limit) => request.limited(limit)?,
+                None => request,
+            };
+            Command::Changes(ChangesRequest { tables, ..request })
+        }
         Action::Download {
             backup,
             output,
@@ -265,6 +284,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         Action::Retention {
             action: RetentionAction::Apply,
         } => Command::RetentionApply,
+        Action::Incremental { action } => Command::Incremental(incremental(action)?),
         Action::Keygen { file } => Command::Keygen { file },
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
     };
@@ -376,6 +396,20 @@ fn checked_event(id: Option<String>, every: Option<Duration>) -> Result<Option<S
         return Err(Error::config("--event-id names one backup, but --follow makes many").hint("leave one of them out"));
     }
     Ok(Some(id))
+}
+
+fn incremental(action: IncrementalAction) -> Result<IncrementalRequest> {
+    Ok(match action {
+        IncrementalAction::Start {
+            accept_unbounded_wal,
+            print_sql,
+        } => IncrementalRequest::Start {
+            accept_unbounded_wal,
+            print_sql,
+        },
+        IncrementalAction::Stop { slot } => IncrementalRequest::stop(slot.as_deref())?,
+        IncrementalAction::Status => IncrementalRequest::Status,
+    })
 }
 
 fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {

@@ -63,6 +63,7 @@ pub fn check(mut source: impl Read, head: &Head, index: Index) -> Result<Summary
             offset: index.offset,
             length: bytes.len() as u64,
             sha256: Sha256::digest(&bytes).into(),
+            times: index.times(),
         },
     })
 }

@@ -200,6 +200,12 @@ impl Index {
         self.frames.iter().position(later)
     }
 
+    /// The earliest and the latest commit time in the file.
+    pub fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        let times = self.frames.iter().filter_map(|frame| frame.times);
+        times.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+    }
+
     /// The OIDs of the tables that it describes.
     pub fn tables(&self) -> BTreeSet<u32> {
         self.described.iter().map(Described::oid).collect()

@@ -40,11 +40,13 @@ impl TableSummary {
     }
 }
 
-/// Where the index is in the file, and its digest. The digests of the frames are in the index, so with these three
-/// values from the manifest every part of the file can be checked alone.
+/// Where the index is in the file, and its digest. The digests of the frames are in the index, so with these values from
+/// the manifest every part of the file can be checked alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexPlace {
     pub offset: u64,
     pub length: u64,
     pub sha256: [u8; 32],
+    /// The earliest and the latest commit time in the file: a reader of other times needs not even the index.
+    pub times: Option<(Timestamp, Timestamp)>,
 }

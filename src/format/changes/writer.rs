@@ -101,7 +101,9 @@ impl Writer {
             true => std::mem::take(&mut self.head),
             false => self.end_frame()?,
         };
-        let index = self.index.end(self.offset, to).to_bytes();
+        let index = self.index.end(self.offset, to);
+        let times = index.times();
+        let index = index.to_bytes();
         let index = index.ok_or(ChangesError::Index("would be longer than can be read again"))?;
         bytes.extend_from_slice(&index);
         let summary = Summary {
@@ -115,6 +117,7 @@ impl Writer {
                 offset: self.offset,
                 length: index.len() as u64,
                 sha256: Sha256::digest(&index).into(),
+                times,
             },
         };
         Ok((bytes, summary))

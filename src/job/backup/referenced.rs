@@ -20,7 +20,7 @@ use crate::postgres::StallClock;
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog::{self, Demand, Listed};
 use crate::repository::lease::Lease;
-use crate::repository::references::Base;
+use crate::repository::references::Referent;
 use crate::settings::Incremental;
 
 /// How many backups are looked at. Some of the newest may be damaged, or made with other settings.
@@ -54,7 +54,7 @@ pub(super) async fn base(
     fulls: &[Listed],
     replicas: &Replicas,
     now: Timestamp,
-) -> Result<std::result::Result<Base, Error>> {
+) -> Result<std::result::Result<Referent, Error>> {
     let store = replicas.primary();
     let compression = record::algorithm(codec(job.settings, source.programs.major));
     let demand = Demand {
@@ -79,7 +79,7 @@ pub(super) async fn base(
             at = at.max(from.unwrap_or(at));
             continue;
         }
-        match Base::of(manifest, compression) {
+        match Referent::of(manifest, compression) {
             Ok(base) => match replicas.lacks(&base).await? {
                 None => return Ok(Ok(base)),
                 Some(why) => whys.push(why),

@@ -13,16 +13,16 @@ use super::report::StoreReport;
 use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
-use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
+use crate::repository::backup_id::{BackupId, BackupKind, MANIFEST_DIGEST};
 use crate::repository::catalog::{self, Found, Listed, NotPublished};
 use crate::repository::lease::{Announced, Lease};
 use crate::repository::leftovers::{self, Cleared};
 use crate::repository::manifest::{Figures, Manifest, Predecessor, References};
-use crate::repository::references::{self, Base};
+use crate::repository::references::{self, Referent};
 use crate::repository::retention::{applying, other_times};
 use crate::repository::signature::{KeyId, Signer, Subject};
 use crate::run::stop::Stop;
-use crate::settings::{Policy, Retention, StoreCreate};
+use crate::settings::{Retention, StoreCreate};
 use crate::store::conditions::put_where;
 use crate::store::limits;
 use crate::store::{Condition, Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
@@ -81,6 +81,8 @@ pub(in crate::job) struct Looking<'a> {
     /// Treat it as the same database, even if the server's identifiers differ.
     pub adopt: bool,
     pub create: StoreCreate,
+    /// What the run makes.
+    pub kind: BackupKind,
 }
 
 #[derive(Default)]
@@ -263,7 +265,7 @@ impl Replicas {
                     }
                 }
             };
-            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now);
+            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), ours.kind, now);
             let before = match within(patience(index), looking).await {
                 Ok(before) => before,
                 Err(error) if index == 0 => return Err(error),
@@ -365,7 +367,7 @@ impl Replicas {
     }
 
     /// Why a store of this run cannot hold a backup that refers to this one: it does not have it.
-    pub(super) async fn lacks(&self, base: &Base) -> Result<Option<String>> {
+    pub(super) async fn lacks(&self, base: &Referent) -> Result<Option<String>> {
         for (index, replica) in self.all.iter().enumerate() {
             if index == 0 || !replica.takes_part() {
                 continue;
@@ -621,7 +623,7 @@ impl Replicas {
     /// After the commit: the newest backups get the tag `latest`, and the ones before them their tier. If this fails,
     /// the next run corrects it. A failure here never lets a backup expire that should stay.
     pub(in crate::job) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
-        let Retention { policy, keep_last } = retention;
+        let keep_last = &retention.keep_last;
         let mut warnings = Vec::new();
         let committed = self.all.iter().enumerate().filter(|(_, replica)| replica.committed);
         for (index, replica) in committed {
@@ -638,7 +640,7 @@ impl Replicas {
                 ));
             }
             if let Some(lifecycle) = replica.store.lifecycle() {
-                let asking = within(patience(index), other_rules(&*replica.store, lifecycle, policy));
+                let asking = within(patience(index), other_rules(&*replica.store, lifecycle, retention));
                 let told = self.stop.or_give_up("reading the lifecycle rules", asking).await;
                 warnings.extend(told.ok().flatten());
             }
@@ -702,24 +704,25 @@ fn completions_patience(index: usize) -> Option<Duration> {
 }
 
 /// A warning if the bucket's rules differ from this run's retention. A run may lack the right to read the rules.
-async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Option<String>> {
+async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, retention: &Retention) -> Result<Option<String>> {
     if lifecycle.keeping().is_lost() {
         return Ok(None);
     }
     let url = store.url();
-    let found = catalog::expiry(store, lifecycle, policy).await?;
-    let other = other_times(policy, &found.installed);
+    let found = catalog::expiry(store, lifecycle, retention).await?;
+    let other = other_times(retention, &found.installed);
     let told: Vec<String> = other
         .iter()
         .map(|(tier, is, wanted)| format!("{tier} backups after {}, not {wanted}", count(*is, "day")))
         .collect();
     if told.is_empty() || found.harms() {
-        return Ok(found.warning(url, policy));
+        return Ok(found.warning(url, retention));
     }
     Ok(Some(format!(
-        "this run's retention is {policy}, but the rules of {url} expire {}: `{}` makes them the same",
+        "this run's retention is {}, but the rules of {url} expire {}: `{}` makes them the same",
+        retention.policy,
         told.join(", "),
-        applying(url, policy)
+        applying(url, retention)
     )))
 }
 

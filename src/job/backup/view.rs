@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{Job, SourceDatabase, answered, answered_within};
+use super::{Job, SourceDatabase, answered, answered_within, streamed};
 use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Collation, Extension, LeftOut};
@@ -35,6 +35,8 @@ pub(super) struct View {
     pub names: HashMap<u32, TableName>,
     /// The columns of each table, by OID.
     pub columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, for the increments that follow.
+    pub catalog: Option<Vec<u8>>,
     /// For a plain script: every table, with its name in the script.
     pub tables_of_script: Vec<RawTable>,
     pub reader: Opened,
@@ -85,6 +87,8 @@ struct Survey {
     table_bytes: u64,
     names: HashMap<u32, TableName>,
     columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, or why it cannot be made.
+    catalog: Result<Option<Vec<u8>>>,
     tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
     extensions: Option<Vec<Extension>>,
@@ -101,6 +105,7 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
         columns: answered(job, async { Ok(session.columns().await) }).await?,
+        catalog: answered(job, async { Ok(streamed::catalog(job, session).await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
         extensions: answered(job, async { Ok(session.extensions().await) }).await?,
         collations: answered(job, async { Ok(session.collations().await) }).await?,
@@ -244,16 +249,25 @@ async fn unheld(job: &Job<'_>, source: &SourceDatabase, notes: Vec<String>) -> R
 }
 
 impl View {
-    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, notes: Vec<String>) -> Self {
+    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, mut notes: Vec<String>) -> Self {
         let Survey {
             table_bytes,
             names,
             columns,
+            catalog,
             tables_of_script,
             left_out,
             extensions,
             collations,
         } = survey;
+        let catalog = catalog.unwrap_or_else(|error| {
+            notes.push(format!(
+                "the tables for the increments after this backup were not recorded, so that these have to read all tables \
+                 whole: {}",
+                error.message()
+            ));
+            None
+        });
         Self {
             table_bytes: match &reader {
                 Opened::Streams(streams) => streams.bytes(),
@@ -262,6 +276,7 @@ impl View {
             snapshot,
             names,
             columns,
+            catalog,
             tables_of_script,
             reader,
             notes,

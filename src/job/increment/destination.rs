@@ -225,6 +225,7 @@ async fn take(run: &Run<'_>, replicas: &mut Replicas, started: Timestamp) -> Res
         server: source.session.server(),
         adopt: job.settings.adopt,
         create: job.settings.store_create,
+        kind: BackupKind::Incremental,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let dead = run.took_over.as_ref().and_then(Previous::backup_id);

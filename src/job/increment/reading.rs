@@ -63,6 +63,8 @@ pub(super) struct Bounds<'a> {
     pub lease: &'a Lease,
     /// After this moment the span ends with the transaction that is being read.
     pub until: Option<Timestamp>,
+    /// Whether it may end before its goal, because of `until` or because it is large.
+    pub may_end_early: bool,
 }
 
 impl Bounds<'_> {
@@ -121,10 +123,6 @@ impl Reading {
         self.tell(false).await
     }
 
-    pub fn is_streaming(&self) -> bool {
-        self.is_streaming
-    }
-
     /// Reads until the span has everything that was committed before `goal`.
     pub async fn read(
         &mut self,
@@ -140,7 +138,7 @@ impl Reading {
                 if self.sent.max(span.position()) >= goal {
                     return Ok(ReadTo::Goal);
                 }
-                if span.transactions() > 0 && (span.is_large() || bounds.is_late()) {
+                if bounds.may_end_early && span.transactions() > 0 && (span.is_large() || bounds.is_late()) {
                     return Ok(ReadTo::Early);
                 }
             }
@@ -284,7 +282,8 @@ impl Reading {
     }
 
     async fn tell(&mut self, asks: bool) -> Result<()> {
-        let now = SystemTime::from((self.clock)());
+        let since = Duration::try_from((self.clock)().as_duration()).unwrap_or_default();
+        let now = SystemTime::UNIX_EPOCH + since;
         let told = match asks {
             true => self.session.ask(self.stored, now).await,
             false => self.session.confirm(self.stored, now).await,

@@ -1,7 +1,7 @@
 //! What all rounds of a run share.
 
 use crate::job::backup::{BackupRequest, Job, SourceDatabase};
-use crate::postgres::{PublicationKind, SlotName};
+use crate::postgres::SlotName;
 use crate::repository::lease::{Lease, Previous};
 
 pub(super) struct Run<'a> {
@@ -13,11 +13,4 @@ pub(super) struct Run<'a> {
     pub slot: &'a SlotName,
     /// The names of the stream's publications.
     pub publications: &'a [String],
-}
-
-/// The names of a stream's publications.
-pub(super) fn publications(slot: &SlotName) -> Vec<String> {
-    [PublicationKind::All, PublicationKind::Inserts]
-        .map(|kind| slot.publication(kind))
-        .into()
 }

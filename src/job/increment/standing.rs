@@ -34,7 +34,6 @@ pub(super) struct Last {
 
 #[derive(Debug, Clone)]
 pub(super) struct Full {
-    pub id: BackupId,
     pub database_oid: Option<u32>,
     pub system_identifier: Option<String>,
     pub snapshot: SnapshotRecord,
@@ -192,7 +191,6 @@ pub(super) async fn held(store: &dyn Store, listed: &[Listed], trust: &Trust, no
                 }
                 None => {
                     held.full = Some(Full {
-                        id: manifest.id,
                         database_oid: manifest.server.database_oid,
                         system_identifier: manifest.server.system_identifier,
                         snapshot: manifest.snapshot,
@@ -219,7 +217,8 @@ async fn genuine(store: &dyn Store, listed: &Listed, trust: &Trust, now: Timesta
         return Ok(None);
     };
     let Genuine { manifest, .. } = *genuine;
-    Ok(listed.lacking(&manifest.files).next().is_none().then_some(manifest))
+    let is_whole = listed.lacking(&manifest.files).next().is_none();
+    Ok(is_whole.then_some(manifest))
 }
 
 /// The catalog beside a manifest. Without it, or if it is damaged, the tables need baselines.

@@ -1,9 +1,9 @@
-//! Why a run begins where it begins, and what lies between two runs.
+//! Why a run begins where it begins.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Link, Run};
+use super::Link;
 use crate::format::Lsn;
 use crate::repository::backup_id::BackupId;
 
@@ -68,50 +68,14 @@ impl fmt::Display for Break {
             Break::Missing(id) => write!(f, "{id}, the increment before it, is not in the store"),
             Break::Unusable(id, why) => write!(f, "{id}, the increment before it, cannot be used: {why}"),
             Break::Apart { id, to, from } => {
-                write!(f, "{id}, the increment before it, ends at {to}, and it begins at {from}")
+                write!(
+                    f,
+                    "{id}, the increment before it, ends at {to}, and it begins at {from}"
+                )
             }
             Break::OtherStream(id) => write!(f, "{id}, the increment before it, is of another stream"),
             Break::Forked(id) => write!(f, "another increment follows {id} too, and reaches further"),
             Break::Backwards => f.write_str("its manifest says that it ends before it begins"),
         }
-    }
-}
-
-/// What no run holds: the changes after one run's last increment and before the next run's first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
-    /// The last increment before it.
-    pub after: BackupId,
-    /// The first increment behind it.
-    pub before: BackupId,
-    pub why: String,
-}
-
-impl Gap {
-    pub(super) fn between(earlier: &Run, later: &Run) -> Self {
-        let (one, other) = (&earlier.last().stream, &later.first().stream);
-        let why = if one.system_identifier != other.system_identifier {
-            "another server begins".to_owned()
-        } else if one.database_oid != other.database_oid {
-            "another database of this name begins".to_owned()
-        } else if one.timeline != other.timeline {
-            format!(
-                "the server changed from timeline {} to {}, as after a failover",
-                one.timeline, other.timeline
-            )
-        } else {
-            later.begins().to_string()
-        };
-        Self {
-            after: earlier.last().id.clone(),
-            before: later.first().id.clone(),
-            why,
-        }
-    }
-}
-
-impl fmt::Display for Gap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "between {} and {}: {}", self.after, self.before, self.why)
     }
 }

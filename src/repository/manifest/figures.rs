@@ -213,26 +213,34 @@ impl<'de> Deserialize<'de> for Tally {
 
 /// Reads the list of changed tables.
 fn changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChangeTally, D::Error> {
-    fold(deserializer, "a list of changed tables", |tally: &mut ChangeTally, table: TableChanges| {
-        tally.tables += 1;
-        tally.inserts = tally.inserts.saturating_add(table.inserts);
-        tally.updates = tally.updates.saturating_add(table.updates);
-        tally.deletes = tally.deletes.saturating_add(table.deletes);
-        tally.truncates = tally.truncates.saturating_add(table.truncates);
-    })
+    fold(
+        deserializer,
+        "a list of changed tables",
+        |tally: &mut ChangeTally, table: TableChanges| {
+            tally.tables += 1;
+            tally.inserts = tally.inserts.saturating_add(table.inserts);
+            tally.updates = tally.updates.saturating_add(table.updates);
+            tally.deletes = tally.deletes.saturating_add(table.deletes);
+            tally.truncates = tally.truncates.saturating_add(table.truncates);
+        },
+    )
 }
 
 /// Reads the list of tables with their coverage.
 fn coverage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CoverageTally, D::Error> {
-    fold(deserializer, "a list of covered tables", |tally: &mut CoverageTally, table: TableCoverage| {
-        *match table.state {
-            CoverageState::Exact => &mut tally.exact,
-            CoverageState::Inserts => &mut tally.inserts,
-            CoverageState::Baseline => &mut tally.baseline,
-            CoverageState::FullOnly => &mut tally.full_only,
-        } += 1;
-        tally.in_part += u64::from(table.from.is_some() || table.to.is_some());
-    })
+    fold(
+        deserializer,
+        "a list of covered tables",
+        |tally: &mut CoverageTally, table: TableCoverage| {
+            *match table.state {
+                CoverageState::Exact => &mut tally.exact,
+                CoverageState::Inserts => &mut tally.inserts,
+                CoverageState::Baseline => &mut tally.baseline,
+                CoverageState::FullOnly => &mut tally.full_only,
+            } += 1;
+            tally.in_part += u64::from(table.from.is_some() || table.to.is_some());
+        },
+    )
 }
 
 /// How many kinds are counted apart.
@@ -242,16 +250,20 @@ const KIND: usize = 64;
 
 impl<'de> Deserialize<'de> for Kinds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        fold(deserializer, "a list of what was left out", |kinds: &mut Kinds, thing: LeftOut| {
-            let Kinds(kinds) = kinds;
-            let LeftOut { kind, name, .. } = thing;
-            // The last entry may stand for many.
-            let count = name.strip_suffix(" more").and_then(|count| count.parse().ok());
-            let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
-            let kind = if is_known { kind } else { "other".to_owned() };
-            let sum = kinds.entry(kind).or_default();
-            *sum = sum.saturating_add(count.unwrap_or(1));
-        })
+        fold(
+            deserializer,
+            "a list of what was left out",
+            |kinds: &mut Kinds, thing: LeftOut| {
+                let Kinds(kinds) = kinds;
+                let LeftOut { kind, name, .. } = thing;
+                // The last entry may stand for many.
+                let count = name.strip_suffix(" more").and_then(|count| count.parse().ok());
+                let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
+                let kind = if is_known { kind } else { "other".to_owned() };
+                let sum = kinds.entry(kind).or_default();
+                *sum = sum.saturating_add(count.unwrap_or(1));
+            },
+        )
     }
 }
 

@@ -27,6 +27,15 @@ pub struct Increment {
     pub large_objects: Option<ObjectsCoverage>,
 }
 
+impl Increment {
+    /// All changes of all tables.
+    pub fn count(&self) -> u64 {
+        let counts = |table: &TableChanges| [table.inserts, table.updates, table.deletes, table.truncates];
+        let counts = self.changes.iter().flat_map(counts);
+        counts.fold(0, u64::saturating_add)
+    }
+}
+
 /// A span of a slot's stream: after `from`, up to and including `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
@@ -70,6 +79,11 @@ pub struct IndexRecord {
     pub length: u64,
     /// Hex digits.
     pub sha256: String,
+    /// The earliest and the latest commit time in the file, which need not be those of the first and the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Timestamp>,
 }
 
 impl From<&IndexPlace> for IndexRecord {
@@ -78,6 +92,8 @@ impl From<&IndexPlace> for IndexRecord {
             offset: place.offset,
             length: place.length,
             sha256: hex::encode(place.sha256),
+            earliest: place.times.map(|(earliest, _)| earliest),
+            latest: place.times.map(|(_, latest)| latest),
         }
     }
 }
@@ -131,7 +147,7 @@ pub enum CoverageState {
 /// - `to` alone: those at or before it. What came later is lost, until a baseline in a later increment, or a full
 ///   whose snapshot is behind this increment.
 /// - Both: the moments between `to` and `from` are a gap. If the increment has a baseline of the table, a restore to a
-///   later moment takes the rows from it; if not, it replays through the gap.
+///   later moment takes the rows from it; if not, it replays through the gap. `from` may lie behind the increment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCoverage {
     pub schema: String,
@@ -217,3 +233,30 @@ pub struct ColumnRecord {
 
 /// The settings of the session that read the rows, where they decide how values are written: by name.
 pub type ReadSettings = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_between_the_last_exact_position_and_the_next_one() {
+        let covers = |to: Option<u64>, from: Option<u64>| {
+            let coverage = TableCoverage {
+                schema: "public".into(),
+                name: "orders".into(),
+                oid: 1,
+                state: CoverageState::Exact,
+                from: from.map(Lsn),
+                to: to.map(Lsn),
+                why: None,
+            };
+            let covered = (1..=5).filter(|position| coverage.covers(Lsn(*position)));
+            covered.collect::<Vec<u64>>()
+        };
+        assert_eq!(covers(None, None), [1, 2, 3, 4, 5]);
+        assert_eq!(covers(Some(2), None), [1, 2]);
+        assert_eq!(covers(None, Some(4)), [4, 5]);
+        assert_eq!(covers(Some(2), Some(4)), [1, 2, 4, 5]);
+        assert_eq!(covers(Some(3), Some(6)), [1, 2, 3]);
+    }
+}

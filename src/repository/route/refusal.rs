@@ -68,9 +68,13 @@ impl NotCovered {
 
     fn hint(&self) -> Option<String> {
         match &self.why {
-            Why::NoIncrements => Some("`pgstow incremental start` begins them; until then, restore a full backup".to_owned()),
+            Why::NoIncrements => {
+                Some("`pgstow incremental start` begins them; until then, restore a full backup".to_owned())
+            }
             Why::AfterTheLast => Some("`pgstow backup --kind incremental` takes the changes up to now".to_owned()),
-            Why::NoBase(_) => Some("`pgstow backup` makes a full backup, which later moments can begin with".to_owned()),
+            Why::NoBase(_) => {
+                Some("`pgstow backup` makes a full backup, which later moments can begin with".to_owned())
+            }
             Why::TwoSources { .. } => Some("give the moment as the other kind, --to-time or --to-lsn".to_owned()),
             Why::Future { .. } | Why::BeforeTheFirst | Why::Gap(_) | Why::Unfit => None,
         }
@@ -86,9 +90,15 @@ impl fmt::Display for NotCovered {
             Why::BeforeTheFirst => write!(f, "{target} is before the first moment that can be restored exactly"),
             Why::AfterTheLast => write!(f, "{target} is after the last moment that can be restored exactly"),
             Why::Gap(gap) => write!(f, "{target} lies in a gap {gap}"),
-            Why::NoBase(None) => write!(f, "{target} cannot be restored: the increments have no full backup as their base"),
+            Why::NoBase(None) => write!(
+                f,
+                "{target} cannot be restored: the increments have no full backup as their base"
+            ),
             Why::NoBase(Some((id, why))) => {
-                write!(f, "{target} cannot be restored: {id} cannot be the base of the increments: {why}")
+                write!(
+                    f,
+                    "{target} cannot be restored: {id} cannot be the base of the increments: {why}"
+                )
             }
             Why::Unfit => write!(f, "no full backup that holds what is wanted leads to {target}"),
             Why::TwoSources { one, other } => write!(
@@ -108,12 +118,16 @@ impl fmt::Display for NotCovered {
 /// Why no run leads to the target.
 pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupId>) -> Why {
     let none = BTreeSet::new();
-    if !unfit.is_empty() && super::ways(history, target, &none).iter().any(|way| unfit.contains(&way.base.id)) {
+    if !unfit.is_empty()
+        && super::ways(history, target, &none)
+            .iter()
+            .any(|way| unfit.contains(&way.base.id))
+    {
         return Why::Unfit;
     }
     let windows: Vec<Window> = crate::repository::window::windows(history);
     let no_base = || {
-        let newest = history.barren().last();
+        let newest = history.newest().and_then(Run::no_base);
         Why::NoBase(newest.cloned())
     };
     if windows.is_empty() || (target == Target::Latest) {
@@ -127,13 +141,17 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
     if windows.iter().all(|window| is_before(&window.earliest)) {
         return Why::BeforeTheFirst;
     }
-    if history.runs().iter().any(|run| holds(run, target)) {
-        return no_base();
+    let begins_after = |run: &Run| Window::of(run).is_some_and(|window| is_before(&window.earliest));
+    if let Some(later) = history.runs().iter().position(begins_after) {
+        let gap = later
+            .checked_sub(1)
+            .and_then(|at| history.gaps().get(at).map(ToString::to_string));
+        return gap.map_or(Why::BeforeTheFirst, Why::Gap);
     }
-    if windows.iter().any(|window| is_before(&window.earliest)) {
-        return gap(history, target).map_or(Why::BeforeTheFirst, Why::Gap);
+    match history.runs().iter().any(|run| holds(run, target)) {
+        true => no_base(),
+        false => Why::AfterTheLast,
     }
-    Why::AfterTheLast
 }
 
 /// Whether the run has the changes up to the target, with a base or without.
@@ -144,15 +162,3 @@ fn holds(run: &Run, target: Target) -> bool {
         Target::Time(time) => run.covering(time).is_some_and(|at| at > 0),
     }
 }
-
-/// The gap behind the last run that ends before the target.
-fn gap(history: &History, target: Target) -> Option<String> {
-    let ends_before = |run: &Run| match target {
-        Target::Latest => false,
-        Target::Time(time) => run.end().time < time,
-        Target::Lsn(lsn) => run.last().stream.to < lsn,
-    };
-    let at = history.runs().iter().rposition(ends_before)?;
-    history.gaps().get(at).map(ToString::to_string)
-}
-

@@ -36,6 +36,24 @@ pub(super) enum Action {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
+    /// Start or stop increments, or show how they stand
+    #[command(
+        long_about = "Start or stop increments, or show how they stand.\n\n\
+            Increments are what was changed since the last backup, read from the server's log. For that the database \
+            needs two publications and a replication slot. `start` makes them, and the first full backup; `stop` drops \
+            them, and leaves nothing on the server. As long as the slot is there, the server keeps the log that no \
+            increment has stored yet: stop increments before you stop making them.\n\n\
+            Exit code of status: 0 if nobody has to act, 1 if a person has to.",
+        after_long_help = "Examples:\n  \
+            pgstow incremental start --store s3://acme-backups/pg\n  \
+            pgstow incremental start --print-sql > for-the-owner.sql\n  \
+            pgstow incremental status --json | jq -r '.problems[]'\n  \
+            pgstow incremental stop"
+    )]
+    Incremental {
+        #[command(subcommand)]
+        action: IncrementalAction,
+    },
     /// List the backups in the store, newest first
     #[command(
         long_about = "List the backups in the store, newest first.\n\n\
@@ -98,6 +116,36 @@ pub(super) enum Action {
         #[arg(long)]
         allow_delete: bool,
         /// Only this database
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
+    /// Show the transactions in the increments, to find the moment to restore to
+    #[command(
+        long_about = "Show the transactions in the increments: commit time, positions, transaction id, and how many \
+            rows each inserted, updated and deleted in which tables.\n\n\
+            Times are those of the source's clock, and need not have the order of the commits. BEFORE and AFTER are \
+            positions for `restore --to-lsn`: with BEFORE everything is as it was before the transaction, with AFTER \
+            the transaction is the last one. pgstow reads only the parts of the increments that can hold what is asked \
+            for.",
+        after_long_help = "Examples:\n  \
+            pgstow changes --table public.orders --since 14:00\n  \
+            pgstow changes --table 'public.orders*' --since '2025-01-31 14:00' --until '2025-01-31 14:10'\n  \
+            pgstow changes --since 2h --json | jq -c '.transactions[] | select(.deletes > 1000)'"
+    )]
+    Changes {
+        /// Only transactions that changed this table; `*` stands for any text; repeat it for more
+        #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+        tables: Vec<String>,
+        /// Only commits from then on: 14:00, 2025-01-31 14:02:59 (local time), a timestamp with an offset, or 2h
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
+        /// Only commits up to then
+        #[arg(long, value_name = "WHEN")]
+        until: Option<String>,
+        /// At most so many transactions, the newest [default: 1000]
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<usize>,
+        /// The database, if the store holds increments of several
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
@@ -320,6 +368,27 @@ pub(super) enum Action {
             pgstow completions zsh > ~/.zfunc/_pgstow\n  \
             pgstow completions fish > ~/.config/fish/completions/pgstow.fish")]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IncrementalAction {
+    /// Make the publications, the slot and the first full backup; mend what is missing
+    Start {
+        /// Allow a slot for which the server may keep any amount of log (max_slot_wal_keep_size = -1)
+        #[arg(long)]
+        accept_unbounded_wal: bool,
+        /// Only print the statements that the owner of the tables has to run
+        #[arg(long)]
+        print_sql: bool,
+    },
+    /// Drop the slot and the publications; the store is not needed
+    Stop {
+        /// The stream to end, if the database has several
+        #[arg(long, value_name = "NAME")]
+        slot: Option<String>,
+    },
+    /// Show the slot, the tables that are not exact, and what a person has to do
+    Status,
 }
 
 #[derive(Debug, Subcommand)]

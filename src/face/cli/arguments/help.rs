@@ -37,7 +37,16 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Stores", &["BACKUP_STORE", "BACKUP_STATE_DIR"]),
     ("S3", &["BACKUP_S3_", "AWS_REQUEST_CHECKSUM_CALCULATION"]),
     ("AWS", &["AWS_"]),
-    ("Retention", &["BACKUP_RETENTION", "BACKUP_KEEP_LAST", "BACKUP_MAX_AGE"]),
+    (
+        "Retention",
+        &[
+            "BACKUP_RETENTION",
+            "BACKUP_KEEP_LAST",
+            "BACKUP_PITR",
+            "BACKUP_MAX_AGE",
+            "BACKUP_INCREMENTAL_MAX_AGE",
+        ],
+    ),
     (
         "How a backup is made",
         &[
@@ -78,9 +87,11 @@ const SECTIONS: &[(&str, &[&str])] = &[
 /// The commands with the settings that each of them uses, in the order of the help text.
 const COMMANDS: &[(&str, Option<Uses>)] = &[
     ("backup", Some(Uses::Backup)),
+    ("incremental", Some(Uses::Backup)),
     ("list", Some(Uses::Store)),
     ("status", Some(Uses::Status)),
     ("prune", Some(Uses::Prune)),
+    ("changes", Some(Uses::Store)),
     ("download", Some(Uses::Store)),
     // It looks at every setting.
     ("doctor", None),

@@ -15,7 +15,7 @@ use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{CompressionAlgorithm, role};
-use crate::repository::references::Base;
+use crate::repository::references::Referent;
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::ObjectInfo;
@@ -37,7 +37,7 @@ pub(in crate::job::backup) struct Begun<'a> {
     pub(super) leftovers: Vec<LeftOver>,
     pub(super) notes: Notes,
     /// The backup to refer to.
-    pub(super) base: Option<Base>,
+    pub(super) base: Option<Referent>,
 }
 
 impl<'a> Begun<'a> {

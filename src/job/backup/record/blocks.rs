@@ -10,7 +10,7 @@ use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableColumn, TableName};
 use crate::repository::manifest::{ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, References, ScriptRecord, TableRecord};
-use crate::repository::references::Base;
+use crate::repository::references::Referent;
 
 /// After the only data file: see [`crate::repository::manifest::Manifest::referenced_file`].
 const REFERENCED: FileIndex = FileIndex(1);
@@ -63,7 +63,7 @@ impl Blocks {
     }
 
     /// Gives the tables that are not in this archive their places in that of `base`.
-    pub(super) fn refer(&mut self, archive: &Archive, base: &Base) -> Option<References> {
+    pub(super) fn refer(&mut self, archive: &Archive, base: &Referent) -> Option<References> {
         let is_table = |block: &&Block| matches!(block.digest.content, BlockContent::Table { .. });
         let blocks = archive.blocks.iter().filter(is_table);
         let there = |(table, block): (&'_ mut TableRecord, &Block)| {

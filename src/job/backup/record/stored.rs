@@ -11,7 +11,7 @@ use super::viewed::Viewed;
 use crate::dataflow::pipeline::{Archive, Passed};
 use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
-use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
+use crate::repository::backup_id::{BackupId, CATALOG, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
     CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, References, Server, SnapshotRecord, checksums, role,
 };
@@ -114,6 +114,7 @@ impl Stored<'_> {
         md5_of_data: Option<(String, String)>,
         gathered: Sidecars,
     ) -> Vec<Sidecar> {
+        let catalog = self.viewed.catalog.take();
         let begun = &mut self.viewed.begun;
         let mut sidecars = Vec::new();
         let mut add = |role: &str, sidecar: Sidecar| {
@@ -147,6 +148,9 @@ impl Stored<'_> {
             role::SYSTEM_INFO,
             begun.sidecar(SYSTEM_INFO, gathered.system_info, "application/json"),
         );
+        if let Some(catalog) = catalog {
+            add(role::CATALOG, begun.sidecar(CATALOG, catalog, "application/json"));
+        }
         let md5 = begun.md5.then(|| md5_of(md5_of_data, &sidecars));
         let sums = Sidecar::sums(&begun.id, |media| begun.info(media), &self.files, md5);
         self.sums

@@ -24,6 +24,8 @@ pub(in crate::job::backup) struct Viewed<'a> {
     pub(super) names: HashMap<u32, TableName>,
     /// The columns of each table, by OID.
     pub(super) columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, for the increments that follow.
+    pub(super) catalog: Option<Vec<u8>>,
     /// Tables that a plain script may hold, with their names in it.
     pub(super) tables_of_script: Vec<RawTable>,
     /// Streams that read the database at once.
@@ -57,6 +59,7 @@ impl<'a> Begun<'a> {
             snapshot: view.snapshot,
             names: view.names,
             columns: view.columns,
+            catalog: view.catalog,
             tables_of_script: view.tables_of_script,
             streams,
             extensions: view.extensions,
