@@ -300,7 +300,9 @@ impl App {
         let job = self.backup_job(credentials, (signer, &trust), stop, observer);
         if self.settings.incremental == Incremental::Reference {
             // It reads tables, and so has no stream to follow: the job says that.
-            return backup::run(&job, request).await.map(|report| Report::Backup(Box::new(report)));
+            return backup::run(&job, request)
+                .await
+                .map(|report| Report::Backup(Box::new(report)));
         }
         let aftermath = self.aftermath(begun, stop, observer).await;
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();

@@ -5,9 +5,9 @@
 mod forecast;
 mod nice;
 pub(in crate::job) mod record;
+mod referenced;
 pub(in crate::job) mod repeated;
 pub(in crate::job) mod replicas;
-mod referenced;
 pub(in crate::job) mod report;
 mod request;
 mod script;
@@ -405,7 +405,11 @@ pub(in crate::job) async fn answered<T>(job: &Job<'_>, question: impl Future<Out
     answered_within(job, job.settings.postgres.stall, question).await
 }
 
-pub(in crate::job) async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered_within<T>(
+    job: &Job<'_>,
+    limit: Duration,
+    question: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());

@@ -19,9 +19,7 @@ use crate::repository::catalog::{
 };
 use crate::repository::chain::{History, Link};
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::{
-    BackupState, Candidate, Decision, Stays, Terms, applying, keep_referred, plan,
-};
+use crate::repository::retention::{BackupState, Candidate, Decision, Stays, Terms, applying, keep_referred, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
 use crate::repository::window::{self, Need};
@@ -175,7 +173,9 @@ struct Folder {
 impl Survey {
     fn references(&self) -> Vec<(&BackupId, Option<&BackupId>)> {
         let folders = self.folders.iter();
-        folders.map(|folder| (&folder.listed.id, folder.refers_to.as_ref())).collect()
+        folders
+            .map(|folder| (&folder.listed.id, folder.refers_to.as_ref()))
+            .collect()
     }
 
     fn candidates(&self) -> Vec<Candidate> {

@@ -34,8 +34,8 @@ pub use crate::repository::backup_id::{
 pub use before::{Before, before};
 pub use expiry::{Expiry, ExpiryFinding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
-pub use held::{hold, release};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
+pub use held::{hold, release};
 pub use history::{Counting, histories};
 pub use overview::{
     ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,

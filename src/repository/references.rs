@@ -18,7 +18,10 @@ pub async fn check(store: &dyn Store, of: &BackupId, references: &References) ->
     let broken = |what: String| {
         Error::new(
             Code::Integrity,
-            format!("{of} refers to {from} for {} unchanged tables, but {what}", references.tables),
+            format!(
+                "{of} refers to {from} for {} unchanged tables, but {what}",
+                references.tables
+            ),
         )
         .hint("use another backup, or bring that one back from a copy of the store")
     };
@@ -84,7 +87,10 @@ impl Referent {
         };
         let id = manifest.id;
         // Without an OID and columns it is not known whether it is the same table.
-        let known = manifest.tables.into_iter().filter(|table| Some(table.place.file) == own);
+        let known = manifest
+            .tables
+            .into_iter()
+            .filter(|table| Some(table.place.file) == own);
         let known = known.filter(|table| !table.columns.is_empty());
         let tables = known.filter_map(|table| Some((table.oid?, table))).collect();
         Ok(Self { id, file, tables })

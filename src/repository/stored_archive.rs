@@ -245,7 +245,9 @@ impl<'a> Joining<'a> {
             own,
             own_end: head.length(),
             end: head.length(),
-            layout: Layout { int_size: head.int_size },
+            layout: Layout {
+                int_size: head.int_size,
+            },
             references,
             blocks: Vec::new(),
             assembly,
@@ -280,7 +282,8 @@ impl<'a> Joining<'a> {
         let mut begin = Vec::new();
         self.layout.begin_block(BlockKind::Table, entry.dump_id, &mut begin);
         self.assembly.push(Source::Bytes(begin.into()), header);
-        self.assembly.push(Source::Other(offset.saturating_add(header)), length - header);
+        self.assembly
+            .push(Source::Other(offset.saturating_add(header)), length - header);
         Some(at)
     }
 

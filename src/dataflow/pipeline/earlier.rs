@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::format::archive::{BlockContent, BlockDigest, BlockKind, TocEntry};
 
-/// The longest text that is kept in memory until it is known whether it is the same. A longer one is read twice: see
-/// [`crate::dataflow::parallel::Streams::compare`].
+/// The longest text that is kept in memory until it is known whether it is the same. A longer one has to be
+/// compared before, and is read twice.
 pub const HELD: u64 = 4 << 20;
 
 /// A table's block in an earlier archive.

@@ -67,7 +67,9 @@ impl Assembly {
 
     /// The stretch that holds this byte.
     fn holding(&self, at: u64) -> usize {
-        self.stretches.partition_point(|stretch| stretch.at <= at).saturating_sub(1)
+        self.stretches
+            .partition_point(|stretch| stretch.at <= at)
+            .saturating_sub(1)
     }
 
     /// The place of this content in its own object. The content must be in one stretch.
@@ -234,7 +236,10 @@ mod tests {
     fn any_content_is_the_parts_that_make_it_up() {
         let assembly = assembly();
         assert_eq!(assembly.parts(&(0..0)), []);
-        assert_eq!(assembly.parts(&(110..125)), [Part::Own(110..120), Part::Other(500..505)]);
+        assert_eq!(
+            assembly.parts(&(110..125)),
+            [Part::Own(110..120), Part::Other(500..505)]
+        );
         assert_eq!(
             assembly.parts(&(159..172)),
             [

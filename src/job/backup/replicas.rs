@@ -245,7 +245,12 @@ impl Replicas {
     ///
     /// If a store holds backups of another server's database with this name, that store fails: the run if it is the
     /// primary, else only the copy. The same holds for a folder store that should have backups and has none.
-    pub(in crate::job) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
+    pub(in crate::job) async fn look_back(
+        &mut self,
+        listed: &[Listed],
+        now: Timestamp,
+        ours: &Looking<'_>,
+    ) -> Result<Back> {
         let mut back = Back::default();
         let mut told: Vec<String> = Vec::new();
         let mut empty = Vec::new();
@@ -377,7 +382,13 @@ impl Replicas {
             let has_it = match found {
                 Ok(Found::Good(manifest)) => base.is_that_of(&manifest),
                 Ok(_) => false,
-                Err(error) => return Ok(Some(format!("{} cannot be read in {url}: {}", base.id, error.message()))),
+                Err(error) => {
+                    return Ok(Some(format!(
+                        "{} cannot be read in {url}: {}",
+                        base.id,
+                        error.message()
+                    )));
+                }
             };
             if !has_it {
                 return Ok(Some(format!("{url} does not have {}", base.id)));
@@ -388,7 +399,12 @@ impl Replicas {
 
     /// Sees to it that the backup to which `id` refers stays in every store, and is still there.
     pub(super) async fn hold(&mut self, id: &BackupId, references: &References) -> Result<()> {
-        for (index, replica) in self.all.iter_mut().enumerate().filter(|(_, replica)| replica.takes_part()) {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
             let store = &*replica.store;
             let holding = async {
                 catalog::hold(store, &references.from).await?;
@@ -655,9 +671,16 @@ impl Replicas {
         let mut warnings = Vec::new();
         for (index, replica) in self.all.iter().enumerate().filter(|(_, replica)| replica.committed) {
             let releasing = catalog::release(&*replica.store, id.database(), keep_last, id.timestamp());
-            let released = self.stop.or_give_up("tagging", within(patience(index), releasing)).await;
+            let released = self
+                .stop
+                .or_give_up("tagging", within(patience(index), releasing))
+                .await;
             let url = replica.store.url();
-            warnings.extend(released.err().map(|error| format!("retention tags in {url}: {}", error.message())));
+            warnings.extend(
+                released
+                    .err()
+                    .map(|error| format!("retention tags in {url}: {}", error.message())),
+            );
         }
         warnings
     }

@@ -13,8 +13,8 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, FileRecord, Increment, Manifest, PgDump, Referring, Server, SnapshotRecord,
-    Stream, TableChanges,
+    CompressionAlgorithm, CompressionRecord, FileRecord, Increment, Manifest, PgDump, Referring, Server,
+    SnapshotRecord, Stream, TableChanges,
 };
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
@@ -126,7 +126,13 @@ const NAMED: usize = 10;
 
 impl IncrementReport {
     fn of(increment: &Increment) -> Self {
-        let Stream { from, to, seen_to, transactions, .. } = increment.stream;
+        let Stream {
+            from,
+            to,
+            seen_to,
+            transactions,
+            ..
+        } = increment.stream;
         let count = |table: &TableChanges| table.inserts + table.updates + table.deletes + table.truncates;
         let mut changes = increment.changes.clone();
         changes.sort_by_key(|table| std::cmp::Reverse(count(table)));
@@ -161,8 +167,19 @@ impl fmt::Display for IncrementReport {
             self.seen_to,
         )?;
         for table in &self.changes {
-            let TableChanges { schema, name, inserts, updates, deletes, truncates, .. } = table;
-            write!(f, "    {schema}.{name}: {inserts} inserted, {updates} updated, {deletes} deleted")?;
+            let TableChanges {
+                schema,
+                name,
+                inserts,
+                updates,
+                deletes,
+                truncates,
+                ..
+            } = table;
+            write!(
+                f,
+                "    {schema}.{name}: {inserts} inserted, {updates} updated, {deletes} deleted"
+            )?;
             match truncates {
                 0 => writeln!(f)?,
                 times => writeln!(f, ", emptied {}", count(*times, "time"))?,
@@ -247,7 +264,10 @@ impl fmt::Display for BackupReport {
             writeln!(f, "  {referring}")?;
         }
         if let Some(why) = &self.renewed {
-            writeln!(f, "  a full backup instead of an increment, because the chain could not go on: {why}")?;
+            writeln!(
+                f,
+                "  a full backup instead of an increment, because the chain could not go on: {why}"
+            )?;
         }
         if let Some(increment) = &self.increment {
             write!(f, "{increment}")?;

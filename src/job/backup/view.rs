@@ -15,7 +15,8 @@ use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Collation, Extension, LeftOut};
 use crate::postgres::{
-    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableColumn, TableName, Taken, Unbegun, WatchedPipe,
+    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableColumn, TableName, Taken, Unbegun,
+    WatchedPipe,
 };
 use crate::repository::lease::Lease;
 use crate::settings::{Format, OnChangedTables};

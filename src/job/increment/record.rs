@@ -70,7 +70,10 @@ impl<'a> Record<'a> {
         stored: StoredChanges,
     ) -> Result<(Self, Vec<Option<Receipts>>, Vec<Sidecar>)> {
         let taken = begun.taken.as_ref();
-        let id = taken.ok_or_else(|| Error::internal("an increment has no id"))?.id.clone();
+        let id = taken
+            .ok_or_else(|| Error::internal("an increment has no id"))?
+            .id
+            .clone();
         let changes = FileRecord {
             name: id.changes_name(),
             bytes: stored.bytes,
@@ -174,7 +177,9 @@ impl<'a> Record<'a> {
 
     /// The manifest for the store that gave these receipts.
     pub fn manifest(&self, receipts: &Receipts, finished: Timestamp) -> Manifest {
-        let Run { job, request, source, .. } = self.run;
+        let Run {
+            job, request, source, ..
+        } = self.run;
         let server = source.session.server();
         // Places of the baselines refer to the first one.
         let data_files = receipts.dump.iter().map(|dump| (role::DUMP, dump));

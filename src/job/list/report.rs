@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::format::Format;
 use crate::printable;
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::manifest::{CompressionRecord, format_name, Referring};
+use crate::repository::manifest::{CompressionRecord, Referring, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Extent, VerificationStatus};

@@ -68,7 +68,10 @@ pub(super) async fn archive(
             let place = archive.places[*index].range();
             !archive.is_referred(*index) && stored.stored(&place).start <= spoilt.range.offset
         };
-        let table = (0..archive.places.len()).rev().find(before).map(|index| archive.name(index));
+        let table = (0..archive.places.len())
+            .rev()
+            .find(before)
+            .map(|index| archive.name(index));
         // Damage in the rows is reported already.
         if !findings.iter().any(|known| known.table == table) {
             findings.push(Finding {
@@ -133,7 +136,9 @@ pub(super) async fn changes(
     let look = move |source: Slices| match changes::check(source, &stored.head, (*stored.index).clone()) {
         Ok(found) => {
             let increment = promised.increment.as_ref();
-            Ok(increment.map_or_else(Vec::new, |increment| increment::differences(&promised, increment, &found)))
+            Ok(increment.map_or_else(Vec::new, |increment| {
+                increment::differences(&promised, increment, &found)
+            }))
         }
         Err(ChangesError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         Err(error) => Ok(vec![Finding::of_file(&name, error.to_string())]),

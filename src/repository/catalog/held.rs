@@ -38,7 +38,10 @@ pub async fn release(store: &dyn Store, database: &str, keep_last: usize, now: T
         return Ok(Vec::new());
     }
     let listed = until(&backups(store, Some(database)).await?, now);
-    let fulls: Vec<Listed> = listed.into_iter().filter(|one| one.id.kind() == BackupKind::Full).collect();
+    let fulls: Vec<Listed> = listed
+        .into_iter()
+        .filter(|one| one.id.kind() == BackupKind::Full)
+        .collect();
     let mut newest = 0;
     let mut referred: Vec<BackupId> = Vec::new();
     let mut held: Vec<Backup> = Vec::new();
@@ -51,7 +54,13 @@ pub async fn release(store: &dyn Store, database: &str, keep_last: usize, now: T
         let Some(backup) = read_backup(store, one).await? else {
             return Ok(Vec::new());
         };
-        referred.extend(backup.summary.references.iter().map(|references| references.from.clone()));
+        referred.extend(
+            backup
+                .summary
+                .references
+                .iter()
+                .map(|references| references.from.clone()),
+        );
         if newest < keep_last.max(1) {
             if is_damaged {
                 return Ok(Vec::new());
@@ -92,7 +101,10 @@ mod tests {
     fn expire(store: &MemoryStore, now: Timestamp) -> MemoryStore {
         let left = MemoryStore::with_lifecycle();
         for key in store.keys() {
-            let of = key.rsplit_once('/').and_then(|(folder, _)| folder.parse::<BackupId>().ok()).unwrap();
+            let of = key
+                .rsplit_once('/')
+                .and_then(|(folder, _)| folder.parse::<BackupId>().ok())
+                .unwrap();
             let tag = store.tag(&key, TIER_TAG).unwrap();
             if tag == "latest" || now.duration_since(of.timestamp()) < SPAN {
                 left.plant(&key, store.body(&key).unwrap(), &[(TIER_TAG, &tag)]);
@@ -121,7 +133,9 @@ mod tests {
     fn ids_with(store: &MemoryStore, wanted: &str) -> Vec<BackupId> {
         let manifests = store.keys().into_iter().filter(|key| key.ends_with("/manifest.json"));
         let tagged = manifests.filter(|key| store.tag(key, TIER_TAG).as_deref() == Some(wanted));
-        tagged.map(|key| key.rsplit_once('/').unwrap().0.parse().unwrap()).collect()
+        tagged
+            .map(|key| key.rsplit_once('/').unwrap().0.parse().unwrap())
+            .collect()
     }
 
     #[tokio::test]
@@ -129,7 +143,9 @@ mod tests {
         for seed in 1..=8_u64 {
             let mut dice = seed;
             let mut roll = move |sides: u64| {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                dice = dice
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 (dice >> 33) % sides
             };
             let mut store = MemoryStore::with_lifecycle();
@@ -143,7 +159,10 @@ mod tests {
                 if kind == 0 {
                     continue;
                 }
-                let mut manifest = sample(&id(&format!("shop/{}-full", now.strftime("%Y%m%dT%H%M%SZ"))), Tier::Daily);
+                let mut manifest = sample(
+                    &id(&format!("shop/{}-full", now.strftime("%Y%m%dT%H%M%SZ"))),
+                    Tier::Daily,
+                );
                 if let (2.., Some(from)) = (kind, newest_full(&store, now).await) {
                     hold(&store, &from).await.unwrap();
                     manifest.references = Some(References {
@@ -163,7 +182,11 @@ mod tests {
                     if let Some(references) = backup.summary.references {
                         let held = there.iter().find(|other| other.id == references.from);
                         assert!(held.is_some_and(|held| held.has_manifest), "seed {seed}, {}", one.id);
-                        assert!(ids_with(&store, "latest").contains(&references.from), "seed {seed}, {}", one.id);
+                        assert!(
+                            ids_with(&store, "latest").contains(&references.from),
+                            "seed {seed}, {}",
+                            one.id
+                        );
                     }
                 }
                 longest = longest.max(ids_with(&store, "latest").len());

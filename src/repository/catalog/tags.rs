@@ -208,7 +208,12 @@ pub(super) async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Opt
 }
 
 fn refers(newer: &[Backup], id: &BackupId) -> bool {
-    let from = |one: &Backup| one.summary.references.as_ref().is_some_and(|references| references.from == *id);
+    let from = |one: &Backup| {
+        one.summary
+            .references
+            .as_ref()
+            .is_some_and(|references| references.from == *id)
+    };
     newer.iter().any(from)
 }
 

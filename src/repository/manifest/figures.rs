@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::error::parse;
 use super::files::check_names;
 use super::{
-    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, References, Server, SnapshotEnd, Stream,
-    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, References, Server, SnapshotEnd,
+    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};

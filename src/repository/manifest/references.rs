@@ -55,7 +55,12 @@ impl fmt::Display for Referring {
 
 impl References {
     pub(super) fn check(&self, id: &BackupId) -> Result<(), ManifestError> {
-        let shape = |what: &str| Err(ManifestError::Shape(format!("its `references` name {}: {what}", self.from)));
+        let shape = |what: &str| {
+            Err(ManifestError::Shape(format!(
+                "its `references` name {}: {what}",
+                self.from
+            )))
+        };
         if self.from.database() != id.database() {
             return shape("a backup of another database");
         }

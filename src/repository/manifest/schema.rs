@@ -16,8 +16,8 @@ use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
     Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, LeftOut, Manifest, ManifestError,
-    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord, Stream,
-    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord,
+    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
@@ -299,7 +299,10 @@ impl Json {
             references,
             index: FileIndex(data_files.len()),
         });
-        let tables = self.tables.into_iter().map(|table| files.table(table, elsewhere.as_ref()));
+        let tables = self
+            .tables
+            .into_iter()
+            .map(|table| files.table(table, elsewhere.as_ref()));
         let tables = tables.collect::<Result<_, _>>()?;
         let objects = self.large_objects.into_iter().map(|objects| files.objects(objects));
         Ok(Manifest {

@@ -9,7 +9,9 @@ use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableColumn, TableName};
-use crate::repository::manifest::{ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, References, ScriptRecord, TableRecord};
+use crate::repository::manifest::{
+    ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, References, ScriptRecord, TableRecord,
+};
 use crate::repository::references::Referent;
 
 /// After the only data file: see [`crate::repository::manifest::Manifest::referenced_file`].
@@ -67,7 +69,10 @@ impl Blocks {
         let is_table = |block: &&Block| matches!(block.digest.content, BlockContent::Table { .. });
         let blocks = archive.blocks.iter().filter(is_table);
         let there = |(table, block): (&'_ mut TableRecord, &Block)| {
-            let earlier = table.oid.filter(|_| block.is_elsewhere).and_then(|oid| base.table(oid))?;
+            let earlier = table
+                .oid
+                .filter(|_| block.is_elsewhere)
+                .and_then(|oid| base.table(oid))?;
             table.place = FileRange {
                 file: REFERENCED,
                 ..earlier.place

@@ -13,7 +13,8 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, CATALOG, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, References, Server, SnapshotRecord, checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, References, Server,
+    SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -124,18 +125,12 @@ impl Stored<'_> {
         };
         if let Some(archive) = archive {
             let name = begun.id.toc_name();
-            add(
-                role::TOC,
-                begun.sidecar(&name, archive.toc, "application/octet-stream"),
-            );
+            add(role::TOC, begun.sidecar(&name, archive.toc, "application/octet-stream"));
         }
         match gathered.globals {
             Ok(globals) => {
                 begun.notes.left_out(globals.left_out);
-                add(
-                    role::GLOBALS,
-                    begun.sidecar(GLOBALS, globals.sql, "application/sql"),
-                );
+                add(role::GLOBALS, begun.sidecar(GLOBALS, globals.sql, "application/sql"));
             }
             Err(why) => {
                 begun

@@ -168,17 +168,32 @@ fn unchanged_tables_are_referred_to_and_everything_comes_back(major: u32) {
     assert_eq!(downloaded["bytes"], fs::metadata(&file).unwrap().len());
     for options in [&["-j3"][..], &[]] {
         let target = Database::fresh(major);
-        succeed(stock(major, "pg_restore").args(options).args(["-d", &target.url()]).arg(&file));
+        succeed(
+            stock(major, "pg_restore")
+                .args(options)
+                .args(["-d", &target.url()])
+                .arg(&file),
+        );
         before.assert_equals(&Contents::of(&target));
     }
     // As it is stored, stock pg_restore refuses it, and does not leave tables empty.
     let target = Database::fresh(major);
     let archive = backups.archive(&report);
-    assert!(!run(stock(major, "pg_restore").args(["-d", &target.url()]).arg(archive)).status.success());
+    assert!(
+        !run(stock(major, "pg_restore").args(["-d", &target.url()]).arg(archive))
+            .status
+            .success()
+    );
 
     let list = succeed(&mut backups.pgstow(&["list"])).text();
-    let told = format!("had not changed are in {}, which it needs; no point-in-time restore", id(&full));
-    assert!(list.contains("by reference: 3 tables") && list.contains(&told), "{list}");
+    let told = format!(
+        "had not changed are in {}, which it needs; no point-in-time restore",
+        id(&full)
+    );
+    assert!(
+        list.contains("by reference: 3 tables") && list.contains(&told),
+        "{list}"
+    );
 }
 
 #[test]
@@ -198,7 +213,10 @@ fn references_go_to_the_full_backup_and_never_to_another_that_refers() {
     let second = backups.refer(&["--jobs", "3"]);
     assert_eq!(backups.manifest(&second)["references"]["from"], full["id"]);
     // What the first stored anew is stored again: it is not in the full.
-    assert_eq!(referred(&backups.manifest(&second)), referred(&backups.manifest(&first)));
+    assert_eq!(
+        referred(&backups.manifest(&second)),
+        referred(&backups.manifest(&first))
+    );
     let before = Contents::of(&backups.source);
     before.assert_equals(&Contents::of(&backups.restored(&second, &[])));
     // A table that is restored alone comes from where it is.
@@ -211,11 +229,17 @@ fn without_a_full_backup_that_fits_all_tables_are_stored_and_the_report_says_why
     let backups = Backups::of(18);
     let first = backups.refer(&[]);
     assert!(first["references"].is_null(), "{first}");
-    assert!(first["warnings"].to_string().contains("no full backup to refer to"), "{first}");
+    assert!(
+        first["warnings"].to_string().contains("no full backup to refer to"),
+        "{first}"
+    );
     // It is a full one, to which the next refers, unless that is compressed in another way.
     let other = backups.refer(&["--compress", "gzip:1"]);
     assert!(other["references"].is_null(), "{other}");
-    assert!(other["warnings"].to_string().contains("is compressed with zstd"), "{other}");
+    assert!(
+        other["warnings"].to_string().contains("is compressed with zstd"),
+        "{other}"
+    );
     let same = backups.refer(&["--compress", "gzip:6"]);
     assert_eq!(same["references"]["from"], other["id"], "{same}");
     Contents::of(&backups.source).assert_equals(&Contents::of(&backups.restored(&same, &[])));
@@ -260,7 +284,11 @@ fn damage_in_the_other_backup_is_found_and_named_with_it() {
     let mut restore = backups.pgstow(&["restore", id(&report), "--json"]);
     let restore = fail(restore.env("BACKUP_TARGET_URL", target.url()), "INTEGRITY", 40);
     let verify = fail(&mut backups.pgstow(&["verify", id(&report), "--json"]), "INTEGRITY", 40);
-    let download = fail(&mut backups.pgstow(&["download", id(&report), "--json"]), "INTEGRITY", 40);
+    let download = fail(
+        &mut backups.pgstow(&["download", id(&report), "--json"]),
+        "INTEGRITY",
+        40,
+    );
     for failure in [restore, verify, download] {
         assert!(failure.message.contains(base), "{}", failure.message);
         assert!(failure.message.contains("long_kept"), "{}", failure.message);
@@ -344,7 +372,14 @@ async fn in_a_bucket_the_other_backup_keeps_the_tag_that_no_rule_expires() {
     for report in [&first, &second] {
         for key in bucket.keys().await {
             if key.contains(id(report)) {
-                bucket.client.delete_object().bucket(&bucket.name).key(key).send().await.unwrap();
+                bucket
+                    .client
+                    .delete_object()
+                    .bucket(&bucket.name)
+                    .key(key)
+                    .send()
+                    .await
+                    .unwrap();
             }
         }
     }
