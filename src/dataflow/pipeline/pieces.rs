@@ -1,5 +1,7 @@
 //! Cuts the content into pieces for the workers, and digests it at the same time.
 
+mod holding;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
@@ -107,68 +109,6 @@ impl<'o> Pieces<'o> {
             elsewhere: self.elsewhere,
             levels: self.cutter.level.used(),
         })
-    }
-
-    /// The blocks before `index` that were not delivered because they are known to be the same.
-    fn pass_over(&mut self, index: usize) -> Result<(), ArchiveError> {
-        while self.digests.len() < index {
-            let block = &self.blocks[self.digests.len()];
-            let Some(earlier) = block.earlier.as_ref().filter(|_| block.is_proved) else {
-                return Ok(());
-            };
-            let digest = earlier.digest.clone();
-            self.leave_elsewhere(digest)?;
-        }
-        Ok(())
-    }
-
-    fn leave_elsewhere(&mut self, digest: BlockDigest) -> Result<(), ArchiveError> {
-        self.digests.push(digest);
-        self.elsewhere.push(true);
-        self.cutter.send(Ordered::Elsewhere)
-    }
-
-    /// The current block is stored here.
-    fn open(&mut self) -> Result<(), ArchiveError> {
-        let Awaited { kind, dump_id, .. } = self.blocks[self.digests.len()];
-        let mut frame = Vec::with_capacity(16);
-        self.layout.begin_block(kind, dump_id, &mut frame);
-        self.cutter.send(Ordered::BeginBlock(frame))?;
-        self.in_range = 0;
-        self.ranged = false;
-        self.cutter.begin_stream();
-        Ok(())
-    }
-
-    /// Keeps the bytes, if the text may still be that of the earlier block. If not, what was kept goes on its way.
-    fn hold(&mut self, mut held: Vec<u8>, bytes: &[u8]) -> Result<(), ArchiveError> {
-        let earlier = self.blocks[self.digests.len()].earlier.as_ref();
-        let most = earlier.map_or(0, |earlier| earlier.digest.bytes) + END_OF_COPY.len() as u64;
-        if (held.len() + bytes.len()) as u64 <= most {
-            held.extend_from_slice(bytes);
-            self.held = Some(held);
-            return Ok(());
-        }
-        self.open()?;
-        self.data(&held)?;
-        self.data(bytes)
-    }
-
-    /// The block ends: whether its text is that of the earlier block. If not, it goes on its way.
-    fn compare(&mut self, held: &[u8]) -> Result<bool, ArchiveError> {
-        let mut digest = ContentDigest::of(BlockKind::Table);
-        digest.update(held);
-        let earlier = self.blocks[self.digests.len()].earlier.as_ref();
-        if let (Some(digest), Some(earlier)) = (digest.finish(), earlier)
-            && earlier.is(&digest)
-        {
-            self.digesting = None;
-            self.leave_elsewhere(digest)?;
-            return Ok(true);
-        }
-        self.open()?;
-        self.data(held)?;
-        Ok(false)
     }
 
     /// Digests the current piece at once, before it is passed on: row by row would cost more than the digest itself.
