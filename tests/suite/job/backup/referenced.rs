@@ -253,6 +253,26 @@ fn without_a_full_backup_that_fits_all_tables_are_stored_and_the_report_says_why
 }
 
 #[test]
+fn a_copy_that_lacks_the_full_backup_gets_all_tables_and_later_refers_too() {
+    let backups = Backups::of(18);
+    let first = backups.full();
+    let copy = backups.site.path().join("copy");
+    let copied = |report: &Value| copy.join(id(report)).join("manifest.json").exists();
+    let both = ["--store", copy.to_str().unwrap()];
+    let second = backups.refer(&both);
+    assert!(second["references"].is_null(), "{second}");
+    let told = second["warnings"].to_string();
+    assert!(told.contains("does not have") && told.contains(id(&first)), "{told}");
+    let third = backups.refer(&both);
+    assert_eq!(third["references"]["from"], second["id"], "{third}");
+    assert!(copied(&second) && copied(&third));
+    // The copy alone is enough.
+    fs::remove_dir_all(backups.site.store()).unwrap();
+    fs::rename(&copy, backups.site.store()).unwrap();
+    Contents::of(&backups.source).assert_equals(&Contents::of(&backups.restored(&third, &[])));
+}
+
+#[test]
 fn what_cannot_refer_is_a_conflict_of_settings() {
     let backups = Backups::of(18);
     let incremental = ["--kind", "incremental"];
