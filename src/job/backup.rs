@@ -212,7 +212,9 @@ async fn prepare(
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
+        let mut paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
+        // A run that stores only what has changed shows no pace of one that stores everything.
+        paces.retain(|one| one.references.is_none());
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
