@@ -107,7 +107,7 @@ mod tests {
                 .unwrap();
             let tag = store.tag(&key, TIER_TAG).unwrap();
             if tag == "latest" || now.duration_since(of.timestamp()) < SPAN {
-                left.plant(&key, store.body(&key).unwrap(), &[(TIER_TAG, &tag)]);
+                left.plant(&key, store.body(&key).unwrap(), &[(TIER_TAG, tag.as_str())]);
             }
         }
         left

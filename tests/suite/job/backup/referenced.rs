@@ -164,7 +164,7 @@ fn unchanged_tables_are_referred_to_and_everything_comes_back(major: u32) {
 
     // The download is whole, and stock pg_restore reads it.
     let file = backups.site.path().join("whole.dump");
-    let downloaded = succeed(backups.pgstow(&["download", id(&report), "--json", "-o"]).arg(&file)).json();
+    let downloaded = succeed(backups.pgstow(&["download", id(&report), "--json"]).arg("-o").arg(&file)).json();
     assert_eq!(downloaded["bytes"], fs::metadata(&file).unwrap().len());
     for options in [&["-j3"][..], &[]] {
         let target = Database::fresh(major);
