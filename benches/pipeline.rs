@@ -66,6 +66,7 @@ fn main() {
                 threads,
                 range: pipeline::RANGE,
                 stages: Vec::new(),
+                earlier: pipeline::EarlierBlocks::default(),
                 md5: false,
                 observer: Arc::new(Silent),
             };

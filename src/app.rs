@@ -33,7 +33,7 @@ use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::Settings;
+use crate::settings::{Incremental, Settings};
 use crate::store::Store;
 use aftermath::Aftermath;
 use clients::Clients;
@@ -268,9 +268,9 @@ impl App {
         let signer = stop.or_stop(self.keyring.signer()).await?;
         let trust = self.trust(stop).await?.and(signer.map(Signer::public));
         let job = self.backup_job(credentials, (signer, &trust), stop, observer);
-        let made = match request.kind {
-            BackupKind::Full => backup::run(&job, request).await,
-            BackupKind::Incremental => increment::run(&job, request).await,
+        let made = match (request.kind, self.settings.incremental) {
+            (BackupKind::Incremental, Incremental::Slot) => increment::run(&job, request).await,
+            (BackupKind::Full, _) | (_, Incremental::Reference) => backup::run(&job, request).await,
         };
         match made {
             Ok(mut report) => {
@@ -328,6 +328,12 @@ impl App {
         let signer = stop.or_stop(self.keyring.signer()).await?;
         let trust = self.trust(stop).await?.and(signer.map(Signer::public));
         let job = self.backup_job(credentials, (signer, &trust), stop, observer);
+        if self.settings.incremental == Incremental::Reference {
+            // It reads tables, and so has no stream to follow: the job says that.
+            return backup::run(&job, request)
+                .await
+                .map(|report| Report::Backup(Box::new(report)));
+        }
         let aftermath = self.aftermath(begun, stop, observer).await;
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let following = async {

@@ -6,6 +6,7 @@ pub mod chain;
 pub mod lease;
 pub mod leftovers;
 pub mod manifest;
+pub mod references;
 pub mod retention;
 pub mod route;
 pub mod seen_catalog;

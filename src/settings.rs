@@ -91,6 +91,7 @@ pub struct Settings {
     pub compression: Compression,
     pub format: Format,
     pub on_changed_tables: OnChangedTables,
+    pub incremental: Incremental,
     /// How many streams pgstow reads from the database, or restores into it, at once.
     pub jobs: usize,
     /// Compression threads.
@@ -273,6 +274,15 @@ impl fmt::Display for Compression {
             Compression::None => f.write_str("none"),
         }
     }
+}
+
+/// What `backup --kind incremental` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incremental {
+    /// An increment: the changes in the stream of a replication slot.
+    Slot,
+    /// Where no slot may be made: a full backup that refers to the last one for the tables that did not change.
+    Reference,
 }
 
 /// How a backup ends if its snapshot does not see the rows of some tables, because in every attempt they were emptied

@@ -12,6 +12,7 @@
 //! If pgstow is not sure to produce pg_dump's own bytes, pg_dump does it all: the backup then has one stream, and
 //! says why.
 
+mod comparing;
 mod delivery;
 mod holder;
 mod large_objects;

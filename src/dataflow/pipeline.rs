@@ -9,6 +9,7 @@
 //! The uploads in the result are open: only the caller, who also knows how pg_dump ended, may complete them. If
 //! anything fails here, every upload has been aborted before the error is returned.
 
+mod earlier;
 mod ended;
 mod fanout;
 mod framing;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub use earlier::{EarlierBlock, EarlierBlocks, HELD};
 pub use ended::{Ended, Failure, UploadOutcome};
 pub use fanout::{COPYS_PATIENCE, Fanout, Outlets, abort, open as fan_out, within};
 pub use framing::BlockPlace;

@@ -8,13 +8,19 @@
 //! A download takes the file as it is stored. Places are those of the content; only the stages know where it is stored.
 //! If the reader has a digest of the content (of a whole block), the stored bytes are not digested as well.
 
+mod assembly;
+
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::format::archive::{Sealed, SealedRange};
 use crate::store::Store;
-use crate::store::reading::{BlockingReading, Reading};
+use crate::store::reading::Reading;
+use assembly::Assembling;
+pub use assembly::{Assembly, Source};
 
 /// Content that is read in order.
 pub type Content = Box<dyn Read + Send>;
@@ -33,6 +39,8 @@ pub struct StoredFile {
     key: String,
     /// In the order in which the pipeline applied them.
     stages: Vec<Arc<dyn Unstage>>,
+    /// Set if some of the content is in another object. Such a file has no stages.
+    assembly: Option<Assembly>,
 }
 
 impl StoredFile {
@@ -42,7 +50,14 @@ impl StoredFile {
             store: Arc::clone(store),
             key: key.to_owned(),
             stages: Vec::new(),
+            assembly: None,
         }
+    }
+
+    /// A file whose content is partly in another object.
+    #[must_use]
+    pub fn assembled(self, assembly: Option<Assembly>) -> Self {
+        Self { assembly, ..self }
     }
 
     #[must_use]
@@ -50,10 +65,13 @@ impl StoredFile {
         Self { stages, ..self }
     }
 
-    /// The stored bytes of this content.
+    /// The stored bytes of this content, in the object that holds them.
     pub fn stored(&self, content: &Range<u64>) -> Range<u64> {
         if content.is_empty() {
             return content.clone();
+        }
+        if let Some(assembly) = &self.assembly {
+            return assembly.stored(content);
         }
         let through = |place: Range<u64>, stage: &Arc<dyn Unstage>| stage.stored(&place);
         self.stages.iter().fold(content.clone(), through)
@@ -92,6 +110,27 @@ impl StoredFile {
 
     /// This content, from its stored bytes, which the caller reads.
     pub fn undo(&self, content: Range<u64>, stored: impl Read + Send + 'static) -> Content {
+        self.unstage(content, Box::new(stored))
+    }
+
+    /// The same for a file of which the caller reads its own bytes; what is in another object is requested, in
+    /// `runtime`.
+    pub fn undo_own(&self, content: Range<u64>, own: impl Read + Send + 'static, runtime: &Handle) -> Content {
+        let own: Content = Box::new(own);
+        match &self.assembly {
+            Some(assembly) => Box::new(Assembling::begin(
+                assembly,
+                &self.store,
+                &self.key,
+                &content,
+                Some(own),
+                runtime.clone(),
+            )),
+            None => self.unstage(content, own),
+        }
+    }
+
+    fn unstage(&self, content: Range<u64>, stored: Content) -> Content {
         let mut places = Vec::with_capacity(self.stages.len());
         let mut place = content;
         for stage in &self.stages {
@@ -99,11 +138,16 @@ impl StoredFile {
             places.push((stage, std::mem::replace(&mut place, stored)));
         }
         let back = |stored: Content, (stage, content): (&Arc<dyn Unstage>, Range<u64>)| stage.undo(content, stored);
-        places.into_iter().rev().fold(Box::new(stored), back)
+        places.into_iter().rev().fold(stored, back)
     }
 
-    fn reading(&self, content: &Range<u64>) -> BlockingReading {
+    fn reading(&self, content: &Range<u64>) -> Content {
+        if let Some(assembly) = &self.assembly {
+            let runtime = Handle::current();
+            let (store, key) = (&self.store, &self.key);
+            return Box::new(Assembling::begin(assembly, store, key, content, None, runtime));
+        }
         let stored = self.stored(content);
-        Reading::start(Arc::clone(&self.store), self.key.clone(), stored).into_blocking()
+        Box::new(Reading::start(Arc::clone(&self.store), self.key.clone(), stored).into_blocking())
     }
 }

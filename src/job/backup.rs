@@ -5,6 +5,7 @@
 mod forecast;
 mod nice;
 pub(in crate::job) mod record;
+mod referenced;
 pub(in crate::job) mod repeated;
 pub(in crate::job) mod replicas;
 pub(in crate::job) mod report;
@@ -30,17 +31,20 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Listed};
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
+use crate::repository::references::Referent;
 use crate::repository::retention::Tier;
 use crate::repository::signature::{Signer, Trust};
 use crate::run::clock::Clock;
 use crate::run::private_folder;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Compression, Settings};
+use crate::settings::{Compression, Incremental, Settings};
 use crate::store::{Store, Stored as Receipt};
 
 use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
+use transfer::Made;
+use view::Opened;
 
 pub use report::{BackupReport, BackupStatus, IncrementReport, Notification, StoreReport};
 pub use request::BackupRequest;
@@ -78,6 +82,8 @@ pub(in crate::job) struct SourceDatabase {
 
 /// Makes one backup, or finds the one that this event has already made.
 pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
+    // Said before anything is connected.
+    referenced::is_asked(job, request)?;
     job.observer.phase("connecting");
     let source = job.stop.or_stop(connect(job, request)).await?;
     let replicas = job.stop.or_stop(Replicas::reach(job.stores, job.stop)).await?;
@@ -171,6 +177,8 @@ struct Prepared {
     started: Timestamp,
     database_bytes: Option<u64>,
     cleared: Cleared,
+    /// The backup to refer to, if the request asks for that.
+    base: Option<Referent>,
 }
 
 /// Looks at the store, removes the left-overs of dead runs, and chooses id and tier. It may be dropped at any point:
@@ -204,7 +212,9 @@ async fn prepare(
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
+        let mut paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
+        // A run that stores only what has changed shows no pace of one that stores everything.
+        paces.retain(|one| one.references.is_none());
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
@@ -247,6 +257,13 @@ async fn prepare(
     };
     let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     cleared.warnings.extend(back.warnings);
+    let mut base = None;
+    if referenced::is_asked(job, request)? {
+        match referenced::base(job, source, &fulls, replicas, started).await? {
+            Ok(found) => base = Some(found),
+            Err(why) => cleared.warnings.push(why),
+        }
+    }
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &fulls).await?;
     Ok(Found::ToMake(Prepared {
         id,
@@ -254,6 +271,7 @@ async fn prepare(
         started,
         database_bytes,
         cleared,
+        base,
     }))
 }
 
@@ -268,34 +286,39 @@ async fn make(
     // Before the snapshot, so that the snapshot is held only while it is read.
     job.observer.phase("reading roles and settings");
     let sidecars = sidecars::gather(job, source).await?;
-    let view = match view::open(job, source, lease).await {
+    let streams = job.settings.jobs > 1 || begun.refers();
+    let view = match view::open(job, source, lease, streams).await {
         Ok(view) => view,
         Err(error) => return Err(named(job, source, error).await),
     };
     let gone_back = replicas.gone_back(source.session.server(), view.snapshot.lsn.as_deref());
-    let (mut viewed, reader, table_bytes) = begun.viewed(view);
+    let (mut viewed, mut reader, table_bytes) = begun.viewed(view);
     gone_back.into_iter().for_each(|warning| viewed.warn(warning));
     job.observer.estimate(table_bytes);
 
     // Proof 1: the rows are whole. The reader (pg_dump or the COPY streams) finished without an error, and the archive
     // has the right structure.
-    job.observer.phase("reading the database");
-    let key = viewed.data_key();
-    let uploads = replicas.open(&key, &viewed.object_info(table_bytes)).await?;
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = transfer::run(
-        job,
-        reader,
-        (job.settings.format, viewed.codec()),
-        uploads,
-        lease,
-        &throttle,
-    )
-    .await;
+    let mut earlier = viewed.earlier();
+    if let (Opened::Streams(streams), true) = (&mut reader, viewed.refers()) {
+        let compared = referenced::compare(job, streams, &mut earlier, lease, &throttle).await;
+        if let Err(error) = compared {
+            return Err(named(job, source, error).await);
+        }
+    }
+    job.observer.phase("reading the database");
+    let key = viewed.data_key();
+    let uploads = replicas.open(&key, &viewed.object_info(table_bytes)).await?;
+    let made_of = Made {
+        format: job.settings.format,
+        codec: viewed.codec(),
+        earlier,
+    };
+    let passed = transfer::run_beside(job, reader, made_of, uploads, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
@@ -330,6 +353,11 @@ async fn commit(
     stored: Stored<'_>,
     receipts: &[Option<Receipt>],
 ) -> Result<Committed> {
+    // From here on no rule and no run removes the backup that this one refers to.
+    if let Some(references) = stored.references() {
+        let holding = replicas.hold(stored.id(), references);
+        job.stop.or_stop_after(PUT_GRACE, holding).await?;
+    }
     // Before the manifest is put, all files get the tag that no rule expires, so that a committed backup never has
     // `pending`.
     job.observer.phase("committing");
@@ -357,6 +385,11 @@ async fn commit(
     let mut committed = stored.committed(manifest);
     for warning in replicas.retag(committed.id(), &job.settings.retention).await {
         committed.warn(warning);
+    }
+    if job.settings.incremental == Incremental::Reference {
+        for warning in replicas.release(committed.id(), job.settings.retention.keep_last).await {
+            committed.warn(warning);
+        }
     }
     Ok(committed)
 }

@@ -1,6 +1,7 @@
 //! `download`: fetches a backup's archive as one file, compares it with the manifest while it streams, and writes the
 //! offsets into the start of the file, for stock `pg_restore -j` and `-t`.
 
+mod assembled;
 mod fetch;
 mod partial;
 mod report;
@@ -8,6 +9,7 @@ mod request;
 mod sums;
 mod target;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,12 +21,13 @@ use crate::repository::backup_id::SHA256SUMS;
 use crate::repository::catalog::{self, BackupId, Demand, Located};
 use crate::repository::manifest::{FileRecord, Manifest, role};
 use crate::repository::signature::Trust;
-use crate::repository::stored_archive::read_file;
+use crate::repository::stored_archive::{StoredArchive, read_file};
 use crate::run::clock::Clock;
 use crate::run::files::blocking;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::store::{Store, limits};
+use assembled::Assembling;
 use fetch::Fetch;
 use partial::Partial;
 
@@ -78,6 +81,56 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         _ => None,
     };
 
+    let whole = manifest.references.as_ref().zip(head.clone());
+    if let Some((_, head)) = whole {
+        let (place, stamp) = (target.clone(), stamp(&manifest.id));
+        let partial = blocking(move || Partial::open(&place, &stamp)).await?;
+        let filled = async {
+            partial.restart()?;
+            let stored = stop.or_stop(StoredArchive::open(&*store, &manifest)).await?;
+            let assembling = Assembling {
+                store: &store,
+                archive: stored,
+                head: head.clone(),
+                stop,
+                observer: job.observer,
+            };
+            assembling.fill(&partial).await
+        };
+        let (bytes, sha256) = match filled.await {
+            Ok(filled) => filled,
+            Err(error) => return Err(partial.keep_or_remove(&manifest.id, error)),
+        };
+        blocking(move || partial.publish(Some(&head), force)).await?;
+        let digests = fetch::Digests {
+            stored: archive.sha256.clone(),
+            downloaded: sha256,
+        };
+        warnings.extend(summed(&target, &manifest.id, &digests).await);
+        return Ok(DownloadReport {
+            status: DownloadStatus::Succeeded,
+            file: target,
+            store: store.url().to_owned(),
+            manifest_sha256: hex::encode(manifest_sha256),
+            signed_by,
+            bytes,
+            bytes_fetched: bytes,
+            offsets: true,
+            sha256: digests.downloaded,
+            sha256_as_stored: digests.stored,
+            duration_seconds: started.elapsed().as_secs_f64(),
+            warnings,
+            id: manifest.id,
+        });
+    }
+    if let Some(references) = &manifest.references {
+        warnings.push(format!(
+            "as it is stored, the archive has no rows of the {} tables that are in {}: pg_restore cannot restore them \
+             from this file; download it without --as-stored",
+            references.tables, references.from
+        ));
+    }
+
     let fetch = Fetch {
         store: &store,
         key: manifest.id.key(&archive.name),
@@ -99,13 +152,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     blocking(move || partial.publish(laid.as_deref(), force)).await?;
 
     let digests = fetched.digests;
-    let (place, id, sums) = (target.clone(), manifest.id.clone(), digests.clone());
-    if let Err(error) = blocking(move || sums::write(&place, &id, &sums)).await {
-        let why = error.message();
-        warnings.push(format!(
-            "the file is whole, but its digest could not be written to {SHA256SUMS}: {why}"
-        ));
-    }
+    warnings.extend(summed(&target, &manifest.id, &digests).await);
     Ok(DownloadReport {
         status: DownloadStatus::Succeeded,
         file: target,
@@ -120,6 +167,16 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         duration_seconds: started.elapsed().as_secs_f64(),
         warnings,
         id: manifest.id,
+    })
+}
+
+/// Writes the digest beside the file; a warning if that is not possible.
+async fn summed(target: &Path, id: &BackupId, digests: &fetch::Digests) -> Option<String> {
+    let (place, id, sums) = (target.to_owned(), id.clone(), digests.clone());
+    let written = blocking(move || sums::write(&place, &id, &sums)).await;
+    written.err().map(|error| {
+        let why = error.message();
+        format!("the file is whole, but its digest could not be written to {SHA256SUMS}: {why}")
     })
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::repository::backup_id::age;
 use crate::repository::catalog::{Counting, Overview, histories, nothing_found, overviews, reachable_folders};
 use crate::repository::chain::{Gap, History, Run};
+use crate::repository::manifest::Referring;
 use crate::repository::signature::Trust;
 use crate::repository::verification::{Verification, VerificationOutcome};
 use crate::repository::window::Window;
@@ -147,6 +148,7 @@ fn entry(overview: &Overview, now: Timestamp) -> Option<ListEntry> {
         server_version: figures.server.version.clone(),
         complete: overview.lacks.is_empty(),
         lacks: overview.lacks.clone(),
+        references: figures.references.as_ref().map(Referring::from),
         signature: overview.signature.clone(),
         verified: verification.and_then(|one| one.verify.as_ref()).map(proof),
         drilled: verification.and_then(Verification::proving_drill).map(drill),

@@ -19,7 +19,7 @@ use crate::repository::catalog::{
 };
 use crate::repository::chain::{History, Link};
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::{BackupState, Candidate, Decision, Stays, Terms, applying, plan};
+use crate::repository::retention::{BackupState, Candidate, Decision, Stays, Terms, applying, keep_referred, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
 use crate::repository::window::{self, Need};
@@ -65,7 +65,8 @@ pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
                 continue;
             }
         };
-        let decisions = spared(&survey, plan(&survey.candidates(), &terms), &terms);
+        let mut decisions = spared(&survey, plan(&survey.candidates(), &terms), &terms);
+        keep_referred(&survey.references(), &mut decisions);
         let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
         let mut part = StorePrune::of(store.url(), lifecycle.is_some());
         if let Some(lifecycle) = lifecycle {
@@ -163,11 +164,20 @@ struct Folder {
     state: BackupState,
     /// The names of files in its manifest.
     named: Vec<String>,
+    /// The backup that it refers to.
+    refers_to: Option<BackupId>,
     /// Uploads that were never completed.
     unfinished: Vec<Unfinished>,
 }
 
 impl Survey {
+    fn references(&self) -> Vec<(&BackupId, Option<&BackupId>)> {
+        let folders = self.folders.iter();
+        folders
+            .map(|folder| (&folder.listed.id, folder.refers_to.as_ref()))
+            .collect()
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         let candidate = |folder: &Folder| Candidate {
             id: folder.listed.id.clone(),
@@ -264,6 +274,7 @@ async fn survey(
             listed,
             state: BackupState::LeftOver { run_at_work },
             named: Vec::new(),
+            refers_to: None,
             unfinished: Vec::new(),
         });
     }
@@ -294,6 +305,8 @@ fn finished(overview: Overview) -> Folder {
     if let (true, Some(why)) = (overview.is_archived(), overview.flaw()) {
         tracing::warn!("{} stays: {why}", overview.id());
     }
+    let references = overview.figures().and_then(|figures| figures.references.as_ref());
+    let refers_to = references.map(|references| references.from.clone());
     let (state, named) = match overview.figures() {
         // A forged manifest must not decide anything.
         _ if overview.forgery().is_some() && !is_strangers => (BackupState::Unreadable, Vec::new()),
@@ -315,6 +328,7 @@ fn finished(overview: Overview) -> Folder {
         listed: overview.listed,
         state,
         named,
+        refers_to,
         unfinished: Vec::new(),
     }
 }

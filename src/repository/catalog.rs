@@ -5,6 +5,7 @@ mod before;
 mod expiry;
 mod find;
 mod genuine;
+mod held;
 mod history;
 mod overview;
 mod publish;
@@ -34,6 +35,7 @@ pub use before::{Before, before};
 pub use expiry::{Expiry, ExpiryFinding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
+pub use held::{hold, release};
 pub use history::{Counting, histories};
 pub use overview::{
     ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,
@@ -292,6 +294,17 @@ async fn found_damaged(store: &dyn Store, listed: &Listed) -> Result<bool> {
     };
     let found = found.and_then(|object| Verification::parse_outline(&object.body, &listed.id).ok());
     Ok(found.is_some_and(|found| found.verdict() == Verdict::Damaged))
+}
+
+/// The manifest of a full backup that can be restored, and that no check has found damaged.
+pub async fn sound(store: &dyn Store, listed: &Listed, demand: &Demand<'_>) -> Result<Option<Manifest>> {
+    if read_good(store, listed, demand.trust).await?.is_none() || found_damaged(store, listed).await? {
+        return Ok(None);
+    }
+    Ok(match read_genuine(store, &listed.id, demand).await? {
+        Read::Genuine(genuine) if !genuine.lacks_its_seal() => Some(genuine.manifest),
+        _ => None,
+    })
 }
 
 /// A manifest may be large, and a function has little memory.

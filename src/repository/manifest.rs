@@ -10,6 +10,7 @@ mod figures;
 mod files;
 mod increment;
 mod metadata;
+mod references;
 mod schema;
 mod server;
 mod summary;
@@ -41,12 +42,15 @@ pub use increment::{
     SequenceState, Stream, TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;
+pub use references::{References, Referring};
 pub use server::{PgDump, Server, SnapshotEnd, SnapshotRecord};
 pub use summary::Summary;
 pub use tagged::Tagged;
 
-/// The schema that this program writes, and the newest that it reads.
-pub const SCHEMA: u32 = 2;
+/// The newest schema that this program reads. It writes this one for a backup that refers to another, which older
+/// programs could not restore, and [`WRITTEN`] for all others.
+pub const SCHEMA: u32 = 3;
+pub const WRITTEN: u32 = 2;
 
 /// A backup, independent of its file's schema: see `schema`.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,6 +110,8 @@ pub struct Manifest {
     pub large_objects: Vec<LargeObjectsRecord>,
     /// The settings under which the rows were read. `None`: an older version did not record them.
     pub settings: Option<ReadSettings>,
+    /// The backup that has the tables which had not changed. `None`: this one has everything.
+    pub references: Option<References>,
     /// What an increment holds; `None` for a full.
     pub increment: Option<Increment>,
     pub metadata: Metadata,

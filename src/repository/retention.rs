@@ -4,6 +4,7 @@
 mod choice;
 mod effect;
 mod plan;
+mod references;
 mod rules;
 mod tags;
 
@@ -17,6 +18,7 @@ pub use crate::store::{PENDING, Rule, TIER_TAG};
 pub use choice::{Step, TierChoice};
 pub use effect::{Differences, differences, other_times};
 pub use plan::{BackupState, Candidate, Decision, Goes, Stays, Terms, plan};
+pub use references::keep_referred;
 use rules::shortest_tier_days;
 pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
 pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_of_increment, tag_plan};

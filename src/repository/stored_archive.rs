@@ -1,6 +1,8 @@
 //! A backup's archive as it is stored: what the manifest says of each block, joined with the table of contents that
 //! is stored beside it. Verify, restore and drill all read through this module.
 
+mod joining;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::dataflow::stored_file::StoredFile;
+use crate::dataflow::stored_file::{Assembly, StoredFile};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
     ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockKind, BlockSink, Blocks, Changing, Check, Head,
@@ -16,10 +18,14 @@ use crate::format::archive::{
 };
 use crate::format::fold::Net;
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileRange, FileRecord, Manifest, RangeRecord, role};
+use crate::repository::manifest::{self, FileIndex, FileRange, FileRecord, Manifest, RangeRecord, role};
+use crate::repository::references;
 use crate::store::{Store, limits, unsteady};
+use joining::Joining;
 
-/// The archive is one data file, and holds all tables and large objects that the manifest lists.
+/// The archive holds all tables and large objects that the manifest lists. It is one data file, unless the backup refers
+/// to another one: then the blocks of unchanged tables are in that one's data file, and the places here are those in the
+/// whole archive, as if it were one file.
 #[derive(Debug)]
 pub struct StoredArchive {
     /// The key of the object in the store.
@@ -27,7 +33,7 @@ pub struct StoredArchive {
     pub file: FileRecord,
     /// The head, with the offsets filled in.
     pub head: Head,
-    /// The blocks' places, in the order of [`Head::data`], without gaps from the head's end to the file's end.
+    /// The blocks' places in the content, in the order of [`Head::data`], without gaps from the head's end to its end.
     pub places: Vec<FileRange>,
     /// The content of each block, in the same order.
     pub promises: Vec<BlockDigest>,
@@ -39,6 +45,8 @@ pub struct StoredArchive {
     pub origins: Vec<Origin>,
     /// What was changed in each block's table between the backup and the moment that is restored, by the block's index.
     pub changes: HashMap<usize, Arc<Net>>,
+    /// Set if some blocks are in another backup's data file.
+    pub(crate) referred: Option<Referred>,
 }
 
 /// Where the rows of a block are stored. Only an archive that was composed for a moment has blocks from elsewhere.
@@ -50,12 +58,25 @@ pub enum Origin {
     Nothing,
 }
 
+/// The blocks that another backup has.
+#[derive(Debug)]
+pub(crate) struct Referred {
+    /// The key of that backup's data file.
+    key: String,
+    /// By block: whether it is there.
+    blocks: Vec<bool>,
+    assembly: Assembly,
+}
+
 impl StoredArchive {
     /// Reads the table of contents and compares it with the manifest. `INTEGRITY` if they do not describe the same
     /// archive.
     pub async fn open(store: &dyn Store, manifest: &Manifest) -> Result<Self> {
         let toc = file_of(manifest, role::TOC)?;
         let bytes = read_file(store, &manifest.id, toc).await?;
+        if let Some(references) = &manifest.references {
+            references::check(store, &manifest.id, references).await?;
+        }
         Self::describe(manifest, &bytes)
     }
 
@@ -101,21 +122,24 @@ impl StoredArchive {
             tables: Vec::with_capacity(records.len()),
             origins: Vec::new(),
             changes: HashMap::new(),
+            referred: None,
             file,
             head,
         };
         let utf8 = manifest.server.encoding == "UTF8";
         let mut end = archive.head.len() as u64;
-        for ((entry, position), record) in archive.head.data.iter().zip(positions).zip(records) {
-            if Some(record.place.file) != own {
+        let mut joining = Joining::new(manifest, own, &archive.head);
+        for ((entry, position), mut record) in archive.head.data.iter().zip(positions).zip(records) {
+            let Some(offset) = joining.join(entry, &record) else {
                 return Err(broken(format!(
-                    "the manifest says that {entry} is in another file than {}",
+                    "the manifest says that {entry} is in another file than {}, or not at its place there",
                     archive.file.name
                 )));
-            }
-            if record.place.offset != position || position != end {
+            };
+            if offset != position || position != end {
                 return Err(broken(elsewhere(entry, &record, position)));
             }
+            record.move_to(FileIndex::FIRST, offset);
             record.agrees(entry, utf8).map_err(broken)?;
             if !make_up(&record.ranges, &record, archive.head.int_size) {
                 return Err(broken(format!(
@@ -128,6 +152,8 @@ impl StoredArchive {
             archive.ranges.push(record.ranges);
             archive.tables.push(record.table);
         }
+        let end = joining.own_end;
+        archive.referred = joining.referred();
         if end != archive.file.bytes {
             return Err(broken(format!(
                 "its blocks end at byte {end}, but the archive at {}",
@@ -139,7 +165,21 @@ impl StoredArchive {
 
     /// The file from which its content is read.
     pub fn stored(&self, store: &Arc<dyn Store>) -> StoredFile {
-        StoredFile::plain(store, &self.key)
+        let assembly = self.referred.as_ref().map(|referred| referred.assembly.clone());
+        StoredFile::plain(store, &self.key).assembled(assembly)
+    }
+
+    /// Whether another backup has the block.
+    pub fn is_referred(&self, index: usize) -> bool {
+        self.referred.as_ref().is_some_and(|referred| referred.blocks[index])
+    }
+
+    /// The key of the object that has the block, for errors.
+    pub fn key_of(&self, index: usize) -> &str {
+        match &self.referred {
+            Some(referred) if referred.blocks[index] => &referred.key,
+            _ => &self.key,
+        }
     }
 
     /// The length of its content.
@@ -238,6 +278,16 @@ struct Record {
 }
 
 impl Record {
+    /// Gives the block, and its ranges, another place.
+    fn move_to(&mut self, file: FileIndex, offset: u64) {
+        let before = self.place.offset;
+        for range in &mut self.ranges {
+            range.offset = range.offset.saturating_sub(before).saturating_add(offset);
+        }
+        self.place.file = file;
+        self.place.offset = offset;
+    }
+
     /// Whether the manifest and the table of contents describe the same block.
     fn agrees(&self, entry: &TocEntry, utf8: bool) -> std::result::Result<(), String> {
         let position = self.place.offset;
@@ -346,7 +396,10 @@ fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
             owner: None,
         });
     }
-    records.sort_by_key(|record| record.place.offset);
+    // A backup that refers to another lists its tables in the archive's order: their places are in two files.
+    if manifest.references.is_none() {
+        records.sort_by_key(|record| record.place.offset);
+    }
     Ok(records)
 }
 
@@ -408,7 +461,7 @@ const READS: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::manifest::FileIndex;
+    use crate::repository::manifest::References;
 
     /// The manifest and the table of contents of a kept backup.
     fn kept() -> (Manifest, Bytes) {
@@ -432,6 +485,72 @@ mod tests {
             (&*archive.name(1), &*archive.name(4)),
             ("public.customers", "large objects")
         );
+    }
+
+    /// The kept archive, as if its second table were in an older backup, at another place and as another entry.
+    fn referring() -> (Manifest, Bytes) {
+        let (mut manifest, toc) = kept();
+        let moved = manifest.tables[1].place;
+        manifest.references = Some(References {
+            from: "shop/20250130T040459Z-full".parse().unwrap(),
+            file: FileRecord {
+                bytes: 5_000_000,
+                ..manifest.files[role::DUMP].clone()
+            },
+            tables: 1,
+            bytes: moved.length,
+        });
+        let after = moved.offset;
+        for place in manifest.tables.iter_mut().map(|table| &mut table.place) {
+            if place.offset > after {
+                place.offset -= moved.length;
+            }
+        }
+        manifest.tables[1].place = FileRange {
+            file: FileIndex(1),
+            offset: 4_000_000,
+            length: moved.length,
+        };
+        for objects in &mut manifest.large_objects {
+            objects.place.as_mut().unwrap().offset -= moved.length;
+        }
+        manifest.files.get_mut(role::DUMP).unwrap().bytes -= moved.length;
+        (manifest, toc)
+    }
+
+    #[test]
+    fn blocks_of_another_backup_have_their_places_in_the_whole_archive() {
+        let (plain, toc) = kept();
+        let whole = StoredArchive::describe(&plain, &toc).unwrap();
+        let (manifest, toc) = referring();
+        let archive = StoredArchive::describe(&manifest, &toc).unwrap();
+        let places = |archive: &StoredArchive| {
+            let places = archive.places.iter();
+            places.map(|place| place.range()).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&archive), places(&whole));
+        assert_eq!(archive.content_bytes(), whole.content_bytes());
+        let referred: Vec<bool> = (0..5).map(|index| archive.is_referred(index)).collect();
+        assert_eq!(referred, [false, true, false, false, false]);
+        assert_eq!(archive.key_of(1), "shop/20250130T040459Z-full/shop.dump");
+        assert_eq!(archive.key_of(2), archive.key);
+    }
+
+    #[test]
+    fn blocks_that_are_not_where_another_backup_can_have_them_are_refused() {
+        let changes: [fn(&mut Manifest); 5] = [
+            |manifest| manifest.tables[1].place.offset = 5_000_000,
+            |manifest| manifest.tables[1].place.length = 3,
+            |manifest| manifest.tables[1].place.file = FileIndex(2),
+            |manifest| manifest.tables[2].place.offset += 1,
+            |manifest| manifest.large_objects[0].place.as_mut().unwrap().file = FileIndex(1),
+        ];
+        for change in changes {
+            let (mut manifest, toc) = referring();
+            change(&mut manifest);
+            let error = StoredArchive::describe(&manifest, &toc).unwrap_err();
+            assert!(error.message().contains("another file"), "{error}");
+        }
     }
 
     #[test]

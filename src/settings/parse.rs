@@ -21,7 +21,7 @@ use super::layers;
 use super::problems::Problems;
 use super::specs;
 use super::value::Values;
-use super::{Channel, Format, Input, Log, LogFormat, OnChangedTables, Settings, Uses, aliases};
+use super::{Channel, Format, Incremental, Input, Log, LogFormat, OnChangedTables, Settings, Uses, aliases};
 use crate::error::{Error, Result};
 
 const LEASE: Duration = Duration::from_secs(120);
@@ -103,6 +103,10 @@ impl Reader<'_> {
         let schedule = self.schedule();
         let compression = self.of("BACKUP_COMPRESSION", Self::compression);
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
+        let incremental = self.choice(
+            "BACKUP_INCREMENTAL",
+            &[("slot", Incremental::Slot), ("reference", Incremental::Reference)],
+        );
         let on_changed_tables = self.choice(
             "BACKUP_ON_CHANGED_TABLES",
             &[("fail", OnChangedTables::Fail), ("warn", OnChangedTables::Warn)],
@@ -147,6 +151,7 @@ impl Reader<'_> {
             schedule,
             compression,
             format: format.unwrap_or(Format::Custom),
+            incremental: incremental.unwrap_or(Incremental::Slot),
             on_changed_tables: on_changed_tables.unwrap_or(OnChangedTables::Fail),
             jobs,
             threads,

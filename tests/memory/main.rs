@@ -130,6 +130,7 @@ async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, th
         threads,
         range: pipeline::RANGE,
         stages: Vec::new(),
+        earlier: pgstow::dataflow::pipeline::EarlierBlocks::default(),
         md5: false,
         observer: Arc::new(Silent),
     };

@@ -10,6 +10,7 @@ use super::holder::Request;
 use super::large_objects::{self, Running};
 use super::plan::TableRead;
 use super::portion::{Portion, PortionEvent};
+use super::statement::Statement;
 use super::{Dumping, Shared};
 use crate::dataflow::pipeline::{BlockSource, Delivered, Undelivered};
 use crate::dataflow::read_by::ReadBy;
@@ -43,7 +44,7 @@ impl BlockSource for Delivery {
             delivered: Delivered {
                 bytes: head.len() as u64,
                 rows: vec![None; head.data.len()],
-                read_by: vec![ReadBy::PgDump; head.data.len()],
+                read_by: self.shared.plan.statements.iter().map(read_by).collect(),
             },
             open: None,
         };
@@ -69,6 +70,14 @@ impl BlockSource for Delivery {
         }
         self.let_go()?;
         Ok(writing.delivered)
+    }
+}
+
+/// pg_dump itself reads what no COPY reads: the large objects.
+fn read_by(statement: &Option<Statement>) -> ReadBy {
+    match statement {
+        Some(_) => ReadBy::Copy,
+        None => ReadBy::PgDump,
     }
 }
 

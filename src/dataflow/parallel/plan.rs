@@ -1,7 +1,7 @@
 //! Which session reads what, and in which order: a pure function of the table of contents and of the server's facts
 //! about its tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::statement::{Statement, Stretch};
@@ -49,6 +49,19 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
+    /// Does not read these blocks.
+    pub fn leave_out(&mut self, blocks: &HashSet<usize>) {
+        let reads = std::mem::take(&mut self.reads);
+        for task in std::mem::take(&mut self.tasks) {
+            let begin = self.reads.len();
+            let stay = reads[task].iter().filter(|read| !blocks.contains(&read.block));
+            self.reads.extend(stay);
+            if self.reads.len() > begin {
+                self.tasks.push(begin..self.reads.len());
+            }
+        }
+    }
+
     pub fn statement(&self, read: usize, out: &mut Vec<u8>) {
         let TableRead { block, stretch } = self.reads[read];
         match (&self.statements[block], stretch) {
@@ -151,6 +164,21 @@ mod tests {
                 assert!(stretches.len() as u64 <= bytes / TASK + 1, "{pages} {bytes}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_the_order_of_the_other_reads() {
+        let read = |block| TableRead { block, stretch: None };
+        let mut plan = ReadPlan {
+            reads: vec![read(0), read(1), read(1), read(2), read(3)],
+            tasks: vec![0..2, 2..3, 3..5],
+            ..ReadPlan::default()
+        };
+        plan.leave_out(&HashSet::from([1, 3]));
+        assert_eq!(plan.reads, [read(0), read(2)]);
+        assert_eq!(plan.tasks, [0..1, 1..2]);
+        plan.leave_out(&HashSet::from([0, 2]));
+        assert_eq!((plan.reads.len(), plan.tasks.len()), (0, 0));
     }
 
     #[test]

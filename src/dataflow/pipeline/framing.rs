@@ -33,6 +33,8 @@ pub(super) enum Ordered {
     EndRange { rows: u64, bytes: u64 },
     /// A block's last bytes.
     EndBlock(Vec<u8>),
+    /// A block that is in an earlier archive, and not in this one.
+    Elsewhere,
     /// A piece of content that is stored uncompressed.
     Content(Vec<u8>, Around),
     /// A piece that a worker is compressing.
@@ -118,6 +120,13 @@ impl Framing {
                     length: 0,
                 });
                 self.gathered.extend_from_slice(&frame);
+                self.ranges.begin_block();
+            }
+            Ordered::Elsewhere => {
+                self.blocks.push(BlockPlace {
+                    offset: self.position(),
+                    length: 0,
+                });
                 self.ranges.begin_block();
             }
             Ordered::BeginRange => {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use super::earlier::EarlierBlocks;
 use super::stage::Stage;
 use crate::dataflow::compress::Codec;
 use crate::dataflow::read_by::ReadBy;
@@ -69,6 +70,8 @@ pub struct Flow {
     pub range: usize,
     /// The stages that change the archive's bytes on their way to the seal, in this order. Usually none.
     pub stages: Vec<Box<dyn Stage>>,
+    /// Blocks that are not stored again if their text is the same. Usually none.
+    pub earlier: EarlierBlocks,
     pub md5: bool,
     pub observer: Arc<dyn Observer>,
 }

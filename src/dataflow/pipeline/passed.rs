@@ -28,7 +28,8 @@ pub struct Passed {
 
 pub struct Archive {
     pub head: Head,
-    /// The head with the offsets filled in: `<database>.toc`.
+    /// The head with the offsets filled in: `<database>.toc`. They are those of the whole archive, with the blocks that
+    /// are elsewhere.
     pub toc: Vec<u8>,
     pub blocks: Vec<Block>,
 }
@@ -37,6 +38,8 @@ pub struct Archive {
 pub struct Block {
     pub place: BlockPlace,
     pub digest: BlockDigest,
+    /// An earlier archive has it. This one does not; the place says where it would be.
+    pub is_elsewhere: bool,
     pub read_by: ReadBy,
     /// The ranges of a large table that can be loaded in parts.
     pub ranges: Vec<SealedRange>,

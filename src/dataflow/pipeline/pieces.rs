@@ -1,11 +1,14 @@
 //! Cuts the content into pieces for the workers, and digests it at the same time.
 
+mod holding;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::earlier::{EarlierBlock, EarlierBlocks};
 use super::framing::{Around, Ordered};
 use super::level::{Level, Waited};
 use crate::dataflow::compress::{Codec, PIECE, PieceJob, Shape, Squeezed};
@@ -16,14 +19,25 @@ use crate::format::script::Refused;
 use crate::format::script::{Contents, Reader};
 use crate::run::progress::Observer;
 
+/// What is known of the blocks when all are on their way.
+pub(super) struct Cut {
+    pub(super) digests: Vec<BlockDigest>,
+    /// By block: it is in an earlier archive, and not in this one.
+    pub(super) elsewhere: Vec<bool>,
+    pub(super) levels: BTreeMap<i32, u64>,
+}
+
 /// The archive's blocks on their way to the workers.
 pub(super) struct Pieces<'o> {
     cutter: Cutter,
     layout: Layout,
-    /// For each block: kind, dump id, and a name for the observer and for errors.
-    blocks: Vec<(BlockKind, i64, String)>,
+    blocks: Vec<Awaited>,
     digesting: Option<ContentDigest>,
     digests: Vec<BlockDigest>,
+    /// By block: it is in an earlier archive, and not in this one.
+    elsewhere: Vec<bool>,
+    /// The text of the current block, as long as it may be that of the earlier block.
+    held: Option<Vec<u8>>,
     /// The size of ranges, if a block can be read from the middle: not in one compressed stream.
     range: Option<usize>,
     /// Bytes of content in the open range.
@@ -31,6 +45,18 @@ pub(super) struct Pieces<'o> {
     /// The block's ranges have begun.
     ranged: bool,
     observer: &'o dyn Observer,
+}
+
+/// A block that the head lists.
+struct Awaited {
+    kind: BlockKind,
+    dump_id: i64,
+    /// For the observer and for errors.
+    name: String,
+    /// What an earlier archive has of the same table.
+    earlier: Option<EarlierBlock>,
+    /// Its text is known to be the same, and will not be delivered.
+    is_proved: bool,
 }
 
 impl<'o> Pieces<'o> {
@@ -44,26 +70,45 @@ impl<'o> Pieces<'o> {
             blocks: Vec::new(),
             digesting: None,
             digests: Vec::new(),
+            elsewhere: Vec::new(),
+            held: None,
             observer,
         }
     }
 
     /// Passes the head on and records which blocks must follow.
-    pub(super) fn begin(&mut self, head: &Head, announced: Vec<u8>) -> Result<(), ArchiveError> {
+    pub(super) fn begin(
+        &mut self,
+        head: &Head,
+        announced: Vec<u8>,
+        earlier: &EarlierBlocks,
+    ) -> Result<(), ArchiveError> {
         self.layout = Layout {
             int_size: head.int_size,
         };
         self.blocks = head
             .data
             .iter()
-            .map(|entry| (entry.block_kind(), entry.dump_id, entry.to_string()))
+            .map(|entry| Awaited {
+                kind: entry.block_kind(),
+                dump_id: entry.dump_id,
+                name: entry.to_string(),
+                earlier: earlier.of(entry).cloned(),
+                is_proved: earlier.is_proved(entry),
+            })
             .collect();
         self.cutter.frame = Some(self.layout);
         self.cutter.send(Ordered::Bytes(announced))
     }
 
-    pub(super) fn finish(self) -> (Vec<BlockDigest>, BTreeMap<i32, u64>) {
-        (self.digests, self.cutter.level.used())
+    /// When every block was delivered.
+    pub(super) fn finish(mut self) -> Result<Cut, ArchiveError> {
+        self.pass_over(self.blocks.len())?;
+        Ok(Cut {
+            digests: self.digests,
+            elsewhere: self.elsewhere,
+            levels: self.cutter.level.used(),
+        })
     }
 
     /// Digests the current piece at once, before it is passed on: row by row would cost more than the digest itself.
@@ -114,16 +159,17 @@ impl<'o> Pieces<'o> {
 
 impl BlockSink for Pieces<'_> {
     fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
-        let (kind, dump_id, name) = &self.blocks[index];
+        self.pass_over(index)?;
+        let Awaited {
+            kind, name, earlier, ..
+        } = &self.blocks[index];
         self.observer.table(name);
         self.digesting = Some(ContentDigest::of(*kind));
-        let mut frame = Vec::with_capacity(16);
-        self.layout.begin_block(*kind, *dump_id, &mut frame);
-        self.cutter.send(Ordered::BeginBlock(frame))?;
-        self.in_range = 0;
-        self.ranged = false;
-        self.cutter.begin_stream();
-        Ok(())
+        if earlier.as_ref().is_some_and(EarlierBlock::is_held) {
+            self.held = Some(Vec::new());
+            return Ok(());
+        }
+        self.open()
     }
 
     fn begin_object(&mut self, oid: i64) -> Result<(), ArchiveError> {
@@ -139,6 +185,9 @@ impl BlockSink for Pieces<'_> {
 
     #[inline]
     fn data(&mut self, mut bytes: &[u8]) -> Result<(), ArchiveError> {
+        if let Some(held) = self.held.take() {
+            return self.hold(held, bytes);
+        }
         loop {
             let room = PIECE - self.cutter.piece.len();
             if bytes.len() <= room {
@@ -155,6 +204,9 @@ impl BlockSink for Pieces<'_> {
 
     /// A buffer that is large enough goes to the workers as it is, and so do the bytes before it.
     fn owned(&mut self, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        if self.held.is_some() {
+            return self.data(&bytes);
+        }
         let worth = |length: usize| (PIECE / 4..=PIECE).contains(&length);
         let before = self.cutter.piece.len();
         if !worth(bytes.len()) || !(before == 0 || worth(before)) {
@@ -180,6 +232,11 @@ impl BlockSink for Pieces<'_> {
     }
 
     fn end(&mut self, at: u64) -> Result<(), ArchiveError> {
+        if let Some(held) = self.held.take()
+            && self.compare(&held)?
+        {
+            return Ok(());
+        }
         if matches!(self.digesting, Some(ContentDigest::Table(_))) {
             self.submit(true)?;
         }
@@ -188,10 +245,11 @@ impl BlockSink for Pieces<'_> {
             return Err(malformed("a block ends twice".into()));
         };
         let digest = digest.finish().ok_or_else(|| {
-            let name = &self.blocks[self.digests.len()].2;
+            let name = &self.blocks[self.digests.len()].name;
             malformed(format!("{name} does not end as COPY ends"))
         })?;
         self.digests.push(digest);
+        self.elsewhere.push(false);
         let mut frame = Vec::with_capacity(8);
         self.layout.end(&mut frame);
         self.cutter.send(Ordered::EndBlock(frame))

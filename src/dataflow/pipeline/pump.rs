@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 
 use crossbeam_channel::bounded;
 
+use super::earlier::EarlierBlocks;
 use super::ended::{Ended, UploadOutcome};
 use super::fanout::Outlets;
-use super::framing::{Framing, Written};
+use super::framing::{BlockPlace, Framing, Written};
 use super::inflow::{Delivered, Flow, Inflow, Undelivered};
 use super::level::Waited;
 use super::passed::{Archive, Block, Passed};
-use super::pieces::{Pieces, Sql, SqlPieces, Workers};
+use super::pieces::{Cut, Pieces, Sql, SqlPieces, Workers};
 use super::ranges;
 use super::seal::Seal;
 use super::stage::Stages;
 use crate::dataflow::compress::{self, Codec};
 use crate::dataflow::read_by::ReadBy;
 use crate::error::{Code, Error};
-use crate::format::archive::{ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, read_blocks};
+use crate::format::archive::{
+    ArchiveError, BlockCompression, BlockContent, BlockDigest, Head, Input, TocEntry, read_blocks,
+};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::run::progress::Observer;
@@ -57,6 +60,7 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         threads,
         range,
         stages,
+        earlier,
         md5,
         observer,
     } = flow;
@@ -76,7 +80,7 @@ pub(super) fn pump(flow: Flow, outlets: Outlets) -> Result<Pumped, Ended> {
         let framing = threads::builder("assemble").spawn_scoped(scope, framing);
         let framing = framing.map_err(|error| Ended::Failed(threads::refused(error)))?;
         let workers = Workers { jobs, ordered, waited };
-        let read = read(input, &Cutting { codec, range }, workers, &*observer);
+        let read = read(input, &Cutting { codec, range, earlier }, workers, &*observer);
         let died = |_| Err(Ended::Failed(Error::internal("the assembly thread died")));
         Ok((read, framing.join().unwrap_or_else(died)))
     })?;
@@ -116,6 +120,8 @@ struct Blocks {
     head: Head,
     announced: Vec<u8>,
     digests: Vec<BlockDigest>,
+    /// By block: the length of the earlier block that stands for it.
+    elsewhere: Vec<Option<u64>>,
     /// By block; empty if pg_dump read all of them.
     read_by: Vec<ReadBy>,
 }
@@ -124,11 +130,35 @@ struct Blocks {
 struct Cutting {
     codec: Codec,
     range: usize,
+    earlier: EarlierBlocks,
 }
 
 impl Cutting {
     fn pieces<'o>(&self, workers: Workers, observer: &'o dyn Observer) -> Pieces<'o> {
         Pieces::new(self.codec, self.range, workers, observer)
+    }
+
+    /// The blocks that were cut, and the compression of their content.
+    fn blocks(
+        &self,
+        head: Head,
+        announced: Vec<u8>,
+        cut: Cut,
+        read_by: Vec<ReadBy>,
+    ) -> (Option<Blocks>, BTreeMap<i32, u64>) {
+        let length = |(entry, is_elsewhere): (&TocEntry, &bool)| {
+            let earlier = self.earlier.of(entry).filter(|_| *is_elsewhere);
+            earlier.map(|earlier| earlier.length)
+        };
+        let elsewhere = head.data.iter().zip(&cut.elsewhere).map(length).collect();
+        let blocks = Blocks {
+            head,
+            announced,
+            digests: cut.digests,
+            elsewhere,
+            read_by,
+        };
+        (Some(blocks), cut.levels)
     }
 }
 
@@ -139,20 +169,14 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
             let mut input = counted(inner);
             let head = Head::read(&mut input)?;
             let mut pieces = cutting.pieces(workers, observer);
-            let announced = begin(&head, cutting.codec, &mut pieces)?;
+            let announced = begin(&head, cutting, &mut pieces)?;
             // The pipe is closed at once, so that pg_dump notices a failure.
             read_blocks(&mut input, &head, &mut pieces)?;
-            let (digests, levels) = pieces.finish();
-            let read_by = Vec::new();
+            let (blocks, levels) = cutting.blocks(head, announced, pieces.finish()?, Vec::new());
             Ok(CameIn {
                 bytes: input.position(),
                 levels,
-                blocks: Some(Blocks {
-                    head,
-                    announced,
-                    digests,
-                    read_by,
-                }),
+                blocks,
                 script: None,
             })
         }
@@ -168,19 +192,15 @@ fn read(input: Inflow, cutting: &Cutting, workers: Workers, observer: &dyn Obser
         }
         Inflow::Blocks { head, mut source } => {
             let mut pieces = cutting.pieces(workers, observer);
-            let announced = begin(&head, cutting.codec, &mut pieces)?;
+            let announced = begin(&head, cutting, &mut pieces)?;
             let Delivered { bytes, rows, read_by } = source.deliver(&head, observer, &mut pieces)?;
-            let (digests, levels) = pieces.finish();
-            compare(&head, &digests, &rows)?;
+            let cut = pieces.finish()?;
+            compare(&head, &cut.digests, &rows)?;
+            let (blocks, levels) = cutting.blocks(head, announced, cut, read_by);
             Ok(CameIn {
                 bytes,
                 levels,
-                blocks: Some(Blocks {
-                    head,
-                    announced,
-                    digests,
-                    read_by,
-                }),
+                blocks,
                 script: None,
             })
         }
@@ -201,7 +221,8 @@ fn compare(head: &Head, digests: &[BlockDigest], rows: &[Option<u64>]) -> Result
 }
 
 /// The head's bytes are passed on unchanged, except for the compression.
-fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, ArchiveError> {
+fn begin(head: &Head, cutting: &Cutting, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, ArchiveError> {
+    let codec = cutting.codec;
     if head.compression != BlockCompression::None {
         return Err(ArchiveError::Malformed {
             at: 11,
@@ -223,7 +244,7 @@ fn begin(head: &Head, codec: Codec, pieces: &mut Pieces<'_>) -> Result<Vec<u8>, 
         Codec::Gzip(_) | Codec::AutoGzip => BlockCompression::Gzip,
     };
     let announced = head.announcing(algorithm, codec.level().unsigned_abs());
-    pieces.begin(head, announced.clone())?;
+    pieces.begin(head, announced.clone(), &cutting.earlier)?;
     Ok(announced)
 }
 
@@ -232,6 +253,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
         head,
         announced,
         digests,
+        elsewhere,
         read_by,
     } = blocks;
     if written.blocks.len() != head.data.len() || digests.len() != head.data.len() {
@@ -244,7 +266,14 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
             ),
         )));
     }
-    let positions: Vec<u64> = written.blocks.iter().map(|place| place.offset).collect();
+    // The offsets are those of the whole archive: with the earlier blocks at their places.
+    let mut end = head.length();
+    let whole = |(place, elsewhere): (&BlockPlace, &Option<u64>)| {
+        let offset = end;
+        end = end.saturating_add(elsewhere.unwrap_or(place.length));
+        offset
+    };
+    let positions: Vec<u64> = written.blocks.iter().zip(&elsewhere).map(whole).collect();
     let toc = head.with_offsets(announced, &positions);
     let ranges = std::mem::take(&mut written.ranges);
     let blocks = written
@@ -260,6 +289,7 @@ fn describe(blocks: Blocks, written: &mut Written) -> Result<Archive, Ended> {
                 BlockContent::LargeObjects { .. } => Vec::new(),
             },
             digest,
+            is_elsewhere: elsewhere.get(index).is_some_and(Option::is_some),
             read_by: read_by.get(index).copied().unwrap_or_default(),
         })
         .collect();

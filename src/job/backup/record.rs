@@ -10,7 +10,7 @@ mod sidecar;
 mod stored;
 mod viewed;
 
-pub(super) use begun::Begun;
+pub(super) use begun::{Begun, algorithm};
 pub(in crate::job) use blocks::Blocks;
 pub(super) use committed::Committed;
 pub(in crate::job) use sidecar::{Sidecar, file_record, md5_of};

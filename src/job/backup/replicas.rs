@@ -14,10 +14,11 @@ use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
 use crate::repository::backup_id::{BackupId, BackupKind, MANIFEST_DIGEST};
-use crate::repository::catalog::{self, Listed, NotPublished};
+use crate::repository::catalog::{self, Found, Listed, NotPublished};
 use crate::repository::lease::{Announced, Lease};
 use crate::repository::leftovers::{self, Cleared};
-use crate::repository::manifest::{Figures, Manifest, Predecessor};
+use crate::repository::manifest::{Figures, Manifest, Predecessor, References};
+use crate::repository::references::{self, Referent};
 use crate::repository::retention::{applying, other_times};
 use crate::repository::signature::{KeyId, Signer, Subject};
 use crate::run::stop::Stop;
@@ -370,6 +371,54 @@ impl Replicas {
         cleared
     }
 
+    /// Why a store of this run cannot hold a backup that refers to this one: it does not have it.
+    pub(super) async fn lacks(&self, base: &Referent) -> Result<Option<String>> {
+        for (index, replica) in self.all.iter().enumerate() {
+            if index == 0 || !replica.takes_part() {
+                continue;
+            }
+            let url = replica.store.url();
+            let found = within(patience(index), catalog::read_manifest(&*replica.store, &base.id)).await;
+            let has_it = match found {
+                Ok(Found::Good(manifest)) => base.is_that_of(&manifest),
+                Ok(_) => false,
+                Err(error) => {
+                    return Ok(Some(format!(
+                        "{} cannot be read in {url}: {}",
+                        base.id,
+                        error.message()
+                    )));
+                }
+            };
+            if !has_it {
+                return Ok(Some(format!("{url} does not have {}", base.id)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to it that the backup to which `id` refers stays in every store, and is still there.
+    pub(super) async fn hold(&mut self, id: &BackupId, references: &References) -> Result<()> {
+        for (index, replica) in self
+            .all
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, replica)| replica.takes_part())
+        {
+            let store = &*replica.store;
+            let holding = async {
+                catalog::hold(store, &references.from).await?;
+                references::check(store, id, references).await
+            };
+            match within(patience(index), holding).await {
+                Ok(()) => {}
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => replica.drop_out(error, &self.stop).await,
+            }
+        }
+        Ok(())
+    }
+
     /// One upload per store that takes part, the primary's first.
     pub(in crate::job) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
         let mut uploads = Vec::new();
@@ -613,6 +662,25 @@ impl Replicas {
             }
             let keeping = replica.store.lifecycle().map(Lifecycle::keeping);
             warnings.extend(keeping.and_then(|keeping| keeping.warning(replica.store.url())));
+        }
+        warnings
+    }
+
+    /// After the commit: a backup to which no other refers any more may expire.
+    pub(super) async fn release(&self, id: &BackupId, keep_last: usize) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (index, replica) in self.all.iter().enumerate().filter(|(_, replica)| replica.committed) {
+            let releasing = catalog::release(&*replica.store, id.database(), keep_last, id.timestamp());
+            let released = self
+                .stop
+                .or_give_up("tagging", within(patience(index), releasing))
+                .await;
+            let url = replica.store.url();
+            warnings.extend(
+                released
+                    .err()
+                    .map(|error| format!("retention tags in {url}: {}", error.message())),
+            );
         }
         warnings
     }

@@ -14,8 +14,8 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, FileRecord, Increment, Manifest, PgDump, Server, SnapshotRecord, Stream,
-    TableChanges,
+    CompressionAlgorithm, CompressionRecord, FileRecord, Increment, Manifest, PgDump, Referring, Server,
+    SnapshotRecord, Stream, TableChanges,
 };
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
@@ -62,6 +62,9 @@ pub struct BackupReport {
     /// All files of the backup together.
     pub bytes_stored: u64,
     pub files: BTreeMap<String, FileRecord>,
+    /// The backup that has the tables which had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Referring>,
     /// Missing files, by role, with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub missing: BTreeMap<String, String>,
@@ -275,6 +278,9 @@ impl fmt::Display for BackupReport {
             self.duration_seconds,
             self.tier.name(),
         )?;
+        if let Some(referring) = &self.references {
+            writeln!(f, "  {referring}")?;
+        }
         if let Some(why) = &self.renewed {
             writeln!(
                 f,
@@ -350,6 +356,7 @@ pub(in crate::job) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> Backu
         bytes_read: manifest.metadata.bytes_read.unwrap_or(0),
         bytes_stored: manifest.files.values().map(|file| file.bytes).sum(),
         files: manifest.files.clone(),
+        references: manifest.references.as_ref().map(Referring::from),
         missing: manifest.missing.clone(),
         left_out: manifest.left_out.clone(),
         manifest_sha256: None,

@@ -11,7 +11,7 @@ use super::Job;
 use super::view::{Begun, Opened};
 use crate::dataflow::compress::Codec;
 use crate::dataflow::parallel::Sessions;
-use crate::dataflow::pipeline::{self, Failure, Flow, Inflow, Passed};
+use crate::dataflow::pipeline::{self, EarlierBlocks, Failure, Flow, Inflow, Passed};
 use crate::dataflow::throttle::{Throttle, Throttled};
 use crate::error::{Code, Error, Result};
 use crate::format::Format;
@@ -31,9 +31,15 @@ enum Reader {
     Sessions(Sessions),
 }
 
-/// Runs the database's rows through the pipeline. If it returns an error, the reader has ended and no upload is open.
-/// If it returns the open uploads, the rows are whole: pg_dump has exited with 0, or every session has confirmed all
-/// its tables.
+/// What the rows become.
+pub(in crate::job) struct Made {
+    pub format: Format,
+    pub codec: Codec,
+    /// Blocks that are not stored again if they are the same.
+    pub earlier: EarlierBlocks,
+}
+
+/// See [`run_beside`]. Every block is stored.
 pub(in crate::job) async fn run(
     job: &Job<'_>,
     reader: Opened,
@@ -42,6 +48,26 @@ pub(in crate::job) async fn run(
     lease: &Lease,
     throttle: &Throttle,
 ) -> Result<(Passed, Vec<String>)> {
+    let made = Made {
+        format,
+        codec,
+        earlier: EarlierBlocks::default(),
+    };
+    run_beside(job, reader, made, uploads, lease, throttle).await
+}
+
+/// Runs the database's rows through the pipeline. If it returns an error, the reader has ended and no upload is open.
+/// If it returns the open uploads, the rows are whole: pg_dump has exited with 0, or every session has confirmed all
+/// its tables.
+pub(in crate::job) async fn run_beside(
+    job: &Job<'_>,
+    reader: Opened,
+    made: Made,
+    uploads: Vec<Box<dyn Upload>>,
+    lease: &Lease,
+    throttle: &Throttle,
+) -> Result<(Passed, Vec<String>)> {
+    let Made { format, codec, earlier } = made;
     let settings = job.settings;
     let clock = StallClock::default();
     let (input, mut reader) = begin(reader, format, &clock, throttle);
@@ -51,6 +77,7 @@ pub(in crate::job) async fn run(
         threads: settings.threads,
         range: pipeline::RANGE,
         stages: Vec::new(),
+        earlier,
         md5: settings.md5,
         observer: Arc::clone(job.observer),
     };
@@ -201,7 +228,7 @@ impl Reader {
 }
 
 /// Resolves to the reason for which the run must end now.
-async fn interruption(job: &Job<'_>, ended: impl Future<Output = Error>, lease: &Lease) -> Error {
+pub(super) async fn interruption(job: &Job<'_>, ended: impl Future<Output = Error>, lease: &Lease) -> Error {
     tokio::select! {
         reason = job.stop.requested() => reason.into(),
         error = ended => error,
@@ -209,7 +236,7 @@ async fn interruption(job: &Job<'_>, ended: impl Future<Output = Error>, lease: 
     }
 }
 
-async fn stalled(clock: &StallClock, limit: Duration) -> Error {
+pub(super) async fn stalled(clock: &StallClock, limit: Duration) -> Error {
     clock.watch(limit).await;
     Error::new(
         Code::Stalled,

@@ -67,16 +67,17 @@ pub(in crate::job) struct Begun {
 }
 
 /// It may take as long as other sessions hold the tables, so the lease may be lost meanwhile.
-pub(super) async fn open(job: &Job<'_>, source: &SourceDatabase, lease: &Lease) -> Result<View> {
+/// `streams`: COPY streams should read the tables, and not pg_dump.
+pub(super) async fn open(job: &Job<'_>, source: &SourceDatabase, lease: &Lease, streams: bool) -> Result<View> {
     tokio::select! {
         biased;
         error = lease.lost() => Err(error),
-        view = look(job, source) => view,
+        view = look(job, source, streams) => view,
     }
 }
 
-async fn look(job: &Job<'_>, source: &SourceDatabase) -> Result<View> {
-    match held(job, source).await? {
+async fn look(job: &Job<'_>, source: &SourceDatabase, streams: bool) -> Result<View> {
+    match held(job, source, streams).await? {
         Ok(view) => Ok(view),
         Err(notes) => unheld(job, source, notes).await,
     }
@@ -128,15 +129,18 @@ async fn begin_and_survey(
 
 /// A snapshot that was taken while all tables were locked. The inner `Err`: that was not possible, with notes for the
 /// report.
-async fn held(job: &Job<'_>, source: &SourceDatabase) -> Result<Result<View, Vec<String>>> {
+async fn held(job: &Job<'_>, source: &SourceDatabase, streams: bool) -> Result<Result<View, Vec<String>>> {
     let postgres = &job.settings.postgres;
     let session = &source.session;
     // pgstow may have to wait for one lock after another.
     let patience = postgres.stall + postgres.lock_wait;
     let jobs = job.settings.jobs;
-    let one_stream = |why: &str| format!("read with one stream, not {jobs}: {why}");
+    let one_stream = |why: &str| match jobs {
+        1 => format!("large tables are stored, changed or not, because pg_dump reads them: {why}"),
+        _ => format!("read with one stream, not {jobs}: {why}"),
+    };
     let mut notes = Vec::new();
-    let mut many = jobs > 1 && job.settings.format == Format::Custom;
+    let mut many = streams && job.settings.format == Format::Custom;
     let mut crossed = String::new();
     let mut unclear = false;
     let mut left = HELD;

@@ -368,11 +368,11 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, 
         sum.merge(gathered.map_err(|error| match error {
             ArchiveError::Io(error) => match our_error(error) {
                 Ok(ours) => ours,
-                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
+                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key_of(index))).source(error),
             },
             other => Error::new(
                 Code::Integrity,
-                format!("{}: {}: {other}", stored.key, stored.name(index)),
+                format!("{}: {}: {other}", stored.key_of(index), stored.name(index)),
             ),
         })?);
     }

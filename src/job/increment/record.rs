@@ -237,6 +237,7 @@ impl<'a> Record<'a> {
             tables: self.tables.clone(),
             large_objects: self.large_objects.clone(),
             settings: Some(read_settings(&server.encoding)),
+            references: None,
             increment: Some(self.increment.clone()),
             metadata: self.metadata(job.host, finished),
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::format::Format;
 use crate::printable;
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::manifest::{CompressionRecord, format_name};
+use crate::repository::manifest::{CompressionRecord, Referring, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Extent, VerificationStatus};
@@ -60,6 +60,9 @@ pub struct ListEntry {
     pub complete: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// The backup that has the tables which had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Referring>,
     /// The signature of its manifest, if keys are set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<SignatureState>,
@@ -228,6 +231,10 @@ impl fmt::Display for ListReport {
         });
         // A problem comes below its backup, or in its place.
         let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
+        for entry in &self.backups {
+            let referring = entry.references.as_ref();
+            lines.extend(referring.map(|referring| (&entry.id, format!("  >  {referring}"))));
+        }
         for chain in &self.chains {
             lines.extend(
                 chain
@@ -286,6 +293,7 @@ mod tests {
             },
             server_version: "17.5".into(),
             complete: true,
+            references: None,
             signature: None,
             lacks: Vec::new(),
             verified: verified.map(|status| Proof {

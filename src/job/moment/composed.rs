@@ -282,6 +282,7 @@ fn joined(head: Head, sources: &Sources, origins: Vec<Origin>) -> StoredArchive 
         ranges: origins.iter().map(|_| Vec::new()).collect(),
         tables: head.data.iter().zip(&origins).map(name).collect(),
         changes: HashMap::new(),
+        referred: None,
         origins,
         head,
     }

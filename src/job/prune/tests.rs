@@ -5,6 +5,7 @@ use crate::error::{Code, Signal};
 use crate::repository::backup_id::VERIFICATION;
 use crate::repository::catalog::tests::{id, plant};
 use crate::repository::chain::tests::{full, link, manifest_of, manifest_of_link, minute};
+use crate::repository::manifest::References;
 use crate::repository::manifest::tests::sample;
 use crate::repository::retention::Policy;
 use crate::repository::retention::Tier;
@@ -69,6 +70,29 @@ async fn the_manifest_goes_first_and_the_oldest_backup_before_the_others() {
     // A second one finds nothing to do.
     let report = prune(&store, PruneRequest::default()).await;
     assert_eq!((report.removed, store.calls(Op::Discard).len()), (0, 9));
+}
+
+#[tokio::test]
+async fn a_backup_to_which_another_refers_stays_as_long_as_that_one() {
+    let store = MemoryStore::without_lifecycle();
+    fill(&store, 2);
+    let mut refers = sample(&day(3), Tier::Daily);
+    refers.references = Some(References {
+        from: day(1),
+        file: refers.files["dump"].clone(),
+        tables: 1,
+        bytes: 1,
+    });
+    plant(&store, &refers, "daily");
+    prune(&store, PruneRequest::default()).await;
+    // The third is the newest good one, and the first is what it needs.
+    assert_eq!(folders(&store), [day(1).to_string(), day(3).to_string()]);
+    plant(&store, &sample(&day(4), Tier::Daily), "daily");
+    // The third goes, and only after it the first.
+    prune(&store, PruneRequest::default()).await;
+    assert_eq!(folders(&store), [day(1).to_string(), day(4).to_string()]);
+    prune(&store, PruneRequest::default()).await;
+    assert_eq!(folders(&store), [day(4).to_string()]);
 }
 
 #[tokio::test]

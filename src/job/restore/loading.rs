@@ -470,7 +470,7 @@ fn feed(
             observer.table(&name);
             reader
                 .read(&archive.head, index, &archive.places[index].range(), &mut sink)
-                .map_err(|error| of_block(&archive.key, &name, error))?;
+                .map_err(|error| of_block(archive.key_of(index), &name, error))?;
         }
     }
     sink.inner().inner().inner().flush()
@@ -500,11 +500,11 @@ fn feed_part(
     let counted = Counted {
         inner: archive
             .stored(store)
-            .read_sealed(ranges, format!("{}: {name}", archive.key)),
+            .read_sealed(ranges, format!("{}: {name}", archive.key_of(index))),
         observer: &**observer,
     };
     read_part(&mut Input::at(counted, start), &archive.head, index, &mut sink)
-        .map_err(|error| of_block(&archive.key, &name, error))?;
+        .map_err(|error| of_block(archive.key_of(index), &name, error))?;
     sink.inner().inner().flush()
 }
 

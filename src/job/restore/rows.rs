@@ -482,11 +482,11 @@ pub(super) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) 
     match error {
         ArchiveError::Io(error) => match our_error(error) {
             Ok(ours) => ours,
-            Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key)).source(error),
+            Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key_of(index))).source(error),
         },
         other => Error::new(
             Code::Integrity,
-            format!("{}: {}: {other}", stored.key, stored.name(index)),
+            format!("{}: {}: {other}", stored.key_of(index), stored.name(index)),
         ),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use md5::Md5;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::script::{self, Looked};
@@ -14,7 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::format::changes::{self, ChangesError};
 use crate::repository::backup_id::{BackupId, MD5SUMS};
-use crate::repository::manifest::{FileRange, FileRecord, Manifest, role};
+use crate::repository::manifest::{FileRecord, Manifest, role};
 use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::repository::stored_changes::StoredChanges;
 use crate::run::progress::Observer;
@@ -35,12 +36,15 @@ pub(super) async fn archive(
     let (key, file) = (archive.key.clone(), archive.file.clone());
     let watching = Arc::clone(observer);
     let stored = Arc::new(archive.stored(store));
-    let ranges: Vec<SealedRange> = archive.ranges.iter().flatten().cloned().collect();
+    // What another backup has is verified with that one; here its content is compared, block by block.
+    let own = (0..archive.places.len()).filter(|index| !archive.is_referred(*index));
+    let ranges: Vec<SealedRange> = own.flat_map(|index| archive.ranges[index].iter().cloned()).collect();
     let ranges = stored.seals(&ranges);
+    let runtime = Handle::current();
     let archive = Arc::new(archive);
     let (looking, undoing) = (Arc::clone(&archive), Arc::clone(&stored));
     let look = move |source: Slices| {
-        let content = undoing.undo(0..looking.content_bytes(), source);
+        let content = undoing.undo_own(0..looking.content_bytes(), source, &runtime);
         blocks(&looking, content, &*watching)
     };
     let Seen {
@@ -60,8 +64,14 @@ pub(super) async fn archive(
     )
     .await?;
     for spoilt in spoilt {
-        let before = |place: &FileRange| stored.stored(&place.range()).start <= spoilt.range.offset;
-        let table = archive.places.iter().rposition(before).map(|index| archive.name(index));
+        let before = |index: &usize| {
+            let place = archive.places[*index].range();
+            !archive.is_referred(*index) && stored.stored(&place).start <= spoilt.range.offset
+        };
+        let table = (0..archive.places.len())
+            .rev()
+            .find(before)
+            .map(|index| archive.name(index));
         // Damage in the rows is reported already.
         if !findings.iter().any(|known| known.table == table) {
             findings.push(Finding {
@@ -255,8 +265,8 @@ fn blocks(
     observer: &dyn Observer,
 ) -> Result<Vec<Finding>, ArchiveError> {
     let mut findings = Vec::new();
-    let finding = |table: Option<String>, what: String| Finding {
-        file: archive.file.name.clone(),
+    let finding = |file: &str, table: Option<String>, what: String| Finding {
+        file: file.to_owned(),
         table,
         what,
     };
@@ -265,7 +275,7 @@ fn blocks(
     let wanted = archive.head.without_offsets();
     if let Some(at) = head.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
         let what = format!("its header or table of contents differs from the stored .toc file at byte {at}");
-        findings.push(finding(None, what));
+        findings.push(finding(&archive.file.name, None, what));
     }
     let mut blocks = Blocks::new(source, head.len() as u64);
     let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Discard));
@@ -275,7 +285,14 @@ fn blocks(
         match blocks.read(&archive.head, index, &place.range(), &mut sink) {
             Ok(()) => {}
             Err(ArchiveError::Io(error)) => return Err(error.into()),
-            Err(error) => findings.push(finding(Some(name), error.to_string())),
+            Err(error) => {
+                // The block of another backup is named with that backup.
+                let file = match archive.is_referred(index) {
+                    true => archive.key_of(index),
+                    false => &archive.file.name,
+                };
+                findings.push(finding(file, Some(name), error.to_string()));
+            }
         }
     }
     Ok(findings)

@@ -342,7 +342,7 @@ async fn latest_in(
         let mut unexpected = None;
         for (at, place) in std::iter::once(store).chain(copies).enumerate() {
             match look(place.as_ref(), id, demand).await {
-                Ok((_, None)) if is_condemned(place.as_ref(), id, demand).await? => {
+                Ok((genuine, None)) if is_condemned(place.as_ref(), &genuine.manifest, demand).await? => {
                     let what = format!("{id} in {} was found damaged by verify or a drill", place.url());
                     asked.failed(Error::new(Code::Integrity, what).hint("give its id to use it anyway"));
                 }
@@ -419,16 +419,23 @@ fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<
 /// Whether a check found this backup damaged here. If signatures are required, an unsigned result does not count: it
 /// could make pgstow use an older backup. A demand for an exact manifest means that backup, and a check for damage
 /// must see it.
-async fn is_condemned(store: &dyn Store, id: &BackupId, demand: &Demand<'_>) -> Result<bool> {
+async fn is_condemned(store: &dyn Store, manifest: &Manifest, demand: &Demand<'_>) -> Result<bool> {
     if demand.altered || demand.manifest.is_some() {
         return Ok(false);
     }
-    let listed = gather(store.list(&id.folder()).await?.into_iter());
-    if listed.first().is_none_or(|one| one.file(VERIFICATION).is_none()) {
-        return Ok(false);
+    // A backup that refers to another one needs it.
+    let other = manifest.references.as_ref().map(|references| &references.from);
+    for id in std::iter::once(&manifest.id).chain(other) {
+        let listed = gather(store.list(&id.folder()).await?.into_iter());
+        if listed.first().is_none_or(|one| one.file(VERIFICATION).is_none()) {
+            continue;
+        }
+        let seen = overviews(store, listed, demand.trust).await?;
+        if seen.iter().any(|one| one.verdict() == Verdict::Damaged) {
+            return Ok(true);
+        }
     }
-    let seen = overviews(store, listed, demand.trust).await?;
-    Ok(seen.iter().any(|one| one.verdict() == Verdict::Damaged))
+    Ok(false)
 }
 
 fn committed(listed: &[Listed]) -> impl Iterator<Item = &BackupId> {

@@ -1,6 +1,8 @@
 //! What `list`, `status` and `prune` need of every backup: one listing, then one request per manifest and one per
 //! verification, many at the same time.
 
+use std::collections::HashMap;
+
 use futures::stream::{self, StreamExt};
 
 use jiff::Timestamp;
@@ -8,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::genuine::{self, Doubt, Said};
-use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups};
+use super::{BackupId, Listed, MANIFEST, VERIFICATION, backups, is_committed};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{SKEW, is_ahead};
 use crate::repository::manifest::{Figures, ManifestError};
@@ -238,7 +240,28 @@ pub async fn overviews(store: &dyn Store, listed: Vec<Listed>, trust: &Trust) ->
         }
         found.extend(overview);
     }
+    look_at_bases(store, &mut found).await;
     Ok(found)
+}
+
+/// A backup that refers to another one is only as good as that one. If the other is not in the list, the store is asked
+/// whether it is there.
+async fn look_at_bases(store: &dyn Store, found: &mut [Overview]) {
+    let good: HashMap<BackupId, bool> = found.iter().map(|one| (one.id().clone(), one.is_good())).collect();
+    for one in found {
+        let Some(from) = one.figures().and_then(|figures| figures.references.as_ref()) else {
+            continue;
+        };
+        let from = from.from.clone();
+        let is_good = match good.get(&from) {
+            Some(good) => *good,
+            // If the store does not answer, nothing is known against it.
+            None => is_committed(store, &from).await.unwrap_or(true),
+        };
+        if !is_good {
+            one.lacks.push(format!("a good {from}, to which it refers"));
+        }
+    }
 }
 
 /// `None`: removed since the listing. The error is the store's, and is in the overview too.

@@ -90,9 +90,9 @@ pub async fn keeps_no_tags(lifecycle: &dyn Lifecycle, newest: Option<&Newest>) -
 }
 
 /// One good backup of the walk.
-struct Backup {
-    listed: Listed,
-    summary: Summary,
+pub(super) struct Backup {
+    pub(super) listed: Listed,
+    pub(super) summary: Summary,
     manifest_sha256: String,
 }
 
@@ -160,6 +160,10 @@ async fn walk(
     let is_wanted = |change: &Retag| until_where == Until::Settled || change.to == Tag::Latest;
     for change in tag_plan(keep_last, &standings).into_iter().filter(is_wanted) {
         let backup = &whole[change.index];
+        // Only newer ones refer to it, and the walk has read them.
+        if change.to != Tag::Latest && refers(&whole[..change.index], &backup.listed.id) {
+            continue;
+        }
         apply(lifecycle, backup, change.to).await?;
         done.push(Retagged {
             id: backup.listed.id.clone(),
@@ -179,7 +183,7 @@ async fn walk(
     Ok(done)
 }
 
-async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>> {
+pub(super) async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>> {
     if !listed.has_manifest {
         return Ok(None);
     }
@@ -203,10 +207,20 @@ async fn read_backup(store: &dyn Store, listed: Listed) -> Result<Option<Backup>
         }))
 }
 
+fn refers(newer: &[Backup], id: &BackupId) -> bool {
+    let from = |one: &Backup| {
+        one.summary
+            .references
+            .as_ref()
+            .is_some_and(|references| references.from == *id)
+    };
+    newer.iter().any(from)
+}
+
 /// The tag of the backup as a whole. The manifest's tag is enough, except for `latest`: that tag promises that
 /// nothing expires, so all files are asked. A run whose manifest arrived after the run had stopped has tagged the
 /// others `pending`, and an interrupted demotion has tagged some with a tier.
-async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>> {
+pub(super) async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>> {
     let tag_of = async |key: &str| -> Result<Option<Tag>> {
         let tags = lifecycle.tags(key).await?;
         Ok(tags.and_then(|tags| Tag::of(&tags)))
@@ -221,7 +235,7 @@ async fn bears(lifecycle: &dyn Lifecycle, backup: &Backup) -> Result<Option<Tag>
     Ok(manifest.filter(|_| others.iter().all(|other| *other == manifest)))
 }
 
-async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()> {
+pub(super) async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()> {
     let manifest = backup.listed.id.manifest_key();
     let files = backup.listed.files.iter().map(|file| file.key.as_str());
     for key in files.filter(|key| *key != manifest) {
@@ -237,7 +251,7 @@ async fn apply(lifecycle: &dyn Lifecycle, backup: &Backup, to: Tag) -> Result<()
 }
 
 /// Sets pgstow's tags and keeps the tags of others, for example for cost allocation.
-async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Option<&str>) -> Result<()> {
+pub(super) async fn retag_file(lifecycle: &dyn Lifecycle, key: &str, to: Tag, sha256: Option<&str>) -> Result<()> {
     let context = |error: Error| error.context(format!("cannot tag {key} as {to}"));
     let before = lifecycle.tags(key).await.map_err(context)?.unwrap_or_default();
     let mut after = before.clone();

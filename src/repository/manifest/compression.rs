@@ -11,6 +11,15 @@ pub enum CompressionAlgorithm {
 }
 
 impl CompressionAlgorithm {
+    /// As manifests spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CompressionAlgorithm::None => "none",
+            CompressionAlgorithm::Gzip => "gzip",
+            CompressionAlgorithm::Zstd => "zstd",
+        }
+    }
+
     /// The extension of a plain script with this compression.
     pub fn extension(self) -> &'static str {
         match self {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::error::parse;
 use super::files::check_names;
 use super::{
-    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, Server, SnapshotEnd, Stream,
-    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, References, Server, SnapshotEnd,
+    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
@@ -58,6 +58,9 @@ pub struct Figures {
     pub warnings: Count,
     #[serde(default)]
     pub tables: Tally,
+    /// The backup that has the tables which had not changed. `None`: this one has everything.
+    #[serde(default)]
+    pub references: Option<References>,
     /// The span of the stream that an increment holds; `None` for a full.
     #[serde(default)]
     pub stream: Option<Stream>,

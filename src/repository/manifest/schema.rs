@@ -1,6 +1,7 @@
 //! The manifest's bytes: schema 2, which pgstow writes and reads, and schema 1, which it reads.
 //!
-//! Schema 2 has all fields of schema 1, with the same meaning, and adds the data file to each place.
+//! Schema 2 has all fields of schema 1, with the same meaning, and adds the data file to each place. Schema 3 adds
+//! `references`, and `from` to the places in the backup that they name.
 
 mod writing;
 
@@ -15,8 +16,8 @@ use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
     Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, LeftOut, Manifest, ManifestError,
-    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, SequenceState, Server, SnapshotRecord, Stream,
-    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord,
+    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
@@ -84,6 +85,8 @@ pub(super) struct Json {
     #[serde(default, deserialize_with = "bounded::known_settings")]
     settings: Option<ReadSettings>,
     #[serde(default)]
+    references: Option<References>,
+    #[serde(default)]
     stream: Option<Stream>,
     #[serde(default, deserialize_with = "bounded::tables")]
     changes: Vec<TableChanges>,
@@ -139,6 +142,9 @@ struct JsonTable {
     rows: u64,
     bytes: u64,
     sha256: String,
+    /// The backup that has the data file, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<BackupId>,
     /// The data file's name. Schema 1 does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
@@ -205,9 +211,13 @@ impl Files {
         })
     }
 
-    fn table(&self, table: JsonTable) -> Result<TableRecord, ManifestError> {
+    fn table(&self, table: JsonTable, elsewhere: Option<&Elsewhere<'_>>) -> Result<TableRecord, ManifestError> {
         let what = || format!("the table {:?}.{:?}", table.schema, table.name);
-        let place = self.place(table.file.as_deref(), (table.offset, table.length), what)?;
+        let extent = (table.offset, table.length);
+        let place = match &table.from {
+            None => self.place(table.file.as_deref(), extent, what)?,
+            Some(from) => Elsewhere::place(elsewhere, from, table.file.as_deref(), extent, what)?,
+        };
         Ok(TableRecord {
             schema: table.schema,
             name: table.name,
@@ -245,6 +255,33 @@ impl Files {
     }
 }
 
+/// The data file of the backup that this one refers to.
+struct Elsewhere<'a> {
+    references: &'a References,
+    index: FileIndex,
+}
+
+impl Elsewhere<'_> {
+    fn place(
+        elsewhere: Option<&Self>,
+        from: &BackupId,
+        file: Option<&str>,
+        (offset, length): (u64, u64),
+        what: impl Fn() -> String,
+    ) -> Result<FileRange, ManifestError> {
+        let shape = |why: String| ManifestError::Shape(format!("it says that {} is in {from}, {why}", what()));
+        let known = elsewhere.filter(|known| known.references.from == *from);
+        let known = known.ok_or_else(|| shape("which its `references` do not name".to_owned()))?;
+        let record = &known.references.file;
+        if file != Some(record.name.as_str()) {
+            return Err(shape(format!("but not in {:?}", record.name)));
+        }
+        FileRange::new(known.index, offset, length)
+            .filter(|place| place.end() <= record.bytes)
+            .ok_or_else(|| shape("beyond its end".to_owned()))
+    }
+}
+
 impl Json {
     /// Converts to a manifest, if it is that of the backup with this id.
     pub(super) fn check(mut self, id: &BackupId) -> Result<Manifest, ManifestError> {
@@ -257,7 +294,16 @@ impl Json {
         };
         data_file::check(&self.files, &data_files)?;
         let increment = self.increment()?;
-        let tables = self.tables.into_iter().map(|table| files.table(table));
+        let references = self.references(&data_files)?;
+        let elsewhere = references.as_ref().map(|references| Elsewhere {
+            references,
+            index: FileIndex(data_files.len()),
+        });
+        let tables = self
+            .tables
+            .into_iter()
+            .map(|table| files.table(table, elsewhere.as_ref()));
+        let tables = tables.collect::<Result<_, _>>()?;
         let objects = self.large_objects.into_iter().map(|objects| files.objects(objects));
         Ok(Manifest {
             id: self.id,
@@ -286,15 +332,30 @@ impl Json {
             collations: self.collations,
             warnings: self.warnings,
             script: self.script,
-            tables: tables.collect::<Result<_, _>>()?,
+            tables,
             large_objects: objects.collect::<Result<_, _>>()?,
             settings: self.settings,
             increment,
+            references,
             metadata: self.metadata,
             checksums: self.checksums,
             files: self.files,
             data_files,
         })
+    }
+
+    /// Only an archive can refer to another one.
+    fn references(&mut self, data_files: &[DataFile]) -> Result<Option<References>, ManifestError> {
+        let Some(references) = self.references.take() else {
+            return Ok(None);
+        };
+        references.check(&self.id)?;
+        let is_archive = matches!(data_files, [only] if only.role == role::DUMP) && self.format == Format::Custom;
+        if self.kind != BackupKind::Full || !is_archive {
+            let what = "it refers to another backup, and is not one archive of a full backup";
+            return Err(ManifestError::Shape(what.to_owned()));
+        }
+        Ok(Some(references))
     }
 
     /// An increment needs a span of the stream; a full must not have one.

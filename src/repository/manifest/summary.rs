@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::error::parse;
 use super::files::check_names;
-use super::{FileRecord, Manifest, ManifestError, Metadata, bounded};
+use super::{FileRecord, Manifest, ManifestError, Metadata, References, bounded};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::retention::Tier;
 
@@ -25,6 +25,9 @@ pub struct Summary {
     pub digest_file: Option<String>,
     #[serde(default)]
     pub store: Option<String>,
+    /// The backup that has the tables which had not changed. `None`: this one has everything.
+    #[serde(default)]
+    pub references: Option<References>,
     #[serde(deserialize_with = "bounded::few")]
     pub files: BTreeMap<String, FileRecord>,
     #[serde(default)]
@@ -52,6 +55,7 @@ impl Manifest {
             event_id: self.event_id.clone(),
             digest_file: self.digest_file.clone(),
             store: self.store.clone(),
+            references: self.references.clone(),
             files: self.files.clone(),
             metadata: self.metadata.clone(),
         }

@@ -93,6 +93,8 @@ pub enum Stays {
     Unreadable,
     /// It is dated in the future: it does not count for any period, and replaces no other backup.
     Ahead,
+    /// Another backup refers to it.
+    Referred,
     /// A left-over that may still become a backup.
     RunAtWork,
     /// A left-over that is too young to be sure about.
@@ -216,6 +218,7 @@ impl fmt::Display for Stays {
             Stays::Doubted => {
                 f.write_str("found damaged, which removes nothing: it would be one of the newest, which never expire")
             }
+            Stays::Referred => f.write_str("another backup refers to it for tables that had not changed"),
             Stays::StandIn => f.write_str("the nearest good one before a backup that was found damaged"),
             Stays::InWindow { days } => write!(f, "needed to restore moments of the last {}", count(*days, "day")),
             Stays::FollowsNewest => f.write_str("follows one of the newest good full backups, which never expire"),

@@ -69,6 +69,14 @@ pub const SETTINGS: &[Setting] = &[
         "custom (pg_restore can restore it in parallel, or single tables of it) or plain (SQL text) [default: \
          custom]",
     ),
+    plain(
+        "BACKUP_INCREMENTAL",
+        "incremental",
+        "HOW",
+        "What `backup --kind incremental` makes: slot (the changes in the stream of a replication slot) or reference \
+         (where no slot may be made: a backup that refers to the last full one for tables that did not change; it is no \
+         point-in-time restore) [default: slot]",
+    ),
     flag(
         "BACKUP_JOBS",
         "jobs",

@@ -6,4 +6,5 @@ mod faults_s3;
 mod nice;
 mod plain;
 mod reading;
+mod referenced;
 mod round_trip;

@@ -295,14 +295,7 @@ fn a_restore_leaves_the_publications_of_increments_out(major: u32) {
     assert!(!left_out.contains("PUBLICATION TABLE"), "{left_out}");
     assert_eq!(target.sql("SELECT v FROM orders"), "a");
     // Over the source itself: the tables that are replaced stay published.
-    let mut restore = place.command(&[
-        "restore",
-        id,
-        "--target",
-        &place.database.url(),
-        "--clean",
-        "--json",
-    ]);
+    let mut restore = place.command(&["restore", id, "--target", &place.database.url(), "--clean", "--json"]);
     succeed(&mut restore);
     assert_eq!(place.there(), "1|3|3");
     let again = place.json(&["incremental", "start"]);

@@ -57,6 +57,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "BACKUP_MEMORY",
             "BACKUP_MAX_RATE",
             "BACKUP_NICE",
+            "BACKUP_INCREMENTAL",
             "BACKUP_ON_CHANGED_TABLES",
             "BACKUP_MD5",
             "BACKUP_PROVE_CHAIN",

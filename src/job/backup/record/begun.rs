@@ -15,6 +15,7 @@ use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{CompressionAlgorithm, role};
+use crate::repository::references::Referent;
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 use crate::store::ObjectInfo;
@@ -35,6 +36,8 @@ pub(in crate::job::backup) struct Begun<'a> {
     pub(super) took_over: Option<Previous>,
     pub(super) leftovers: Vec<LeftOver>,
     pub(super) notes: Notes,
+    /// The backup to refer to.
+    pub(super) base: Option<Referent>,
 }
 
 impl<'a> Begun<'a> {
@@ -51,6 +54,7 @@ impl<'a> Begun<'a> {
             started,
             database_bytes,
             cleared,
+            base,
         } = prepared;
         let mut warnings = [&job.settings.notes[..], job.credentials.unused_settings().as_slice()].concat();
         warnings.extend(cleared.warnings.iter().map(Error::message));
@@ -73,15 +77,17 @@ impl<'a> Begun<'a> {
                 warnings,
                 left_out: Vec::new(),
             },
+            base,
         }
     }
 
+    /// Whether it may refer to another backup.
+    pub(in crate::job::backup) fn refers(&self) -> bool {
+        self.base.is_some()
+    }
+
     pub(super) fn algorithm(&self) -> CompressionAlgorithm {
-        match self.codec {
-            Codec::None => CompressionAlgorithm::None,
-            Codec::Zstd(_) | Codec::AutoZstd => CompressionAlgorithm::Zstd,
-            Codec::Gzip(_) | Codec::AutoGzip => CompressionAlgorithm::Gzip,
-        }
+        algorithm(self.codec)
     }
 
     /// The role of the file with the data.
@@ -105,5 +111,13 @@ impl<'a> Begun<'a> {
 
     pub(super) fn info(&self, content_type: &'static str) -> ObjectInfo {
         object_info(&self.id, &self.source.session.server().version, content_type)
+    }
+}
+
+pub(in crate::job::backup) fn algorithm(codec: Codec) -> CompressionAlgorithm {
+    match codec {
+        Codec::None => CompressionAlgorithm::None,
+        Codec::Zstd(_) | Codec::AutoZstd => CompressionAlgorithm::Zstd,
+        Codec::Gzip(_) | Codec::AutoGzip => CompressionAlgorithm::Gzip,
     }
 }

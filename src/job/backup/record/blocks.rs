@@ -10,8 +10,12 @@ use crate::format::script::Refused;
 use crate::job::backup::script;
 use crate::postgres::{RawTable, TableColumn, TableName};
 use crate::repository::manifest::{
-    ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord,
+    ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, References, ScriptRecord, TableRecord,
 };
+use crate::repository::references::Referent;
+
+/// After the only data file: see [`crate::repository::manifest::Manifest::referenced_file`].
+const REFERENCED: FileIndex = FileIndex(1);
 
 #[derive(Default)]
 pub(in crate::job) struct Blocks {
@@ -60,6 +64,26 @@ impl Blocks {
         self.large_objects = contents.large_objects.iter().map(script::objects_record).collect();
     }
 
+    /// Gives the tables that are not in this archive their places in that of `base`.
+    pub(super) fn refer(&mut self, archive: &Archive, base: &Referent) -> Option<References> {
+        let is_table = |block: &&Block| matches!(block.digest.content, BlockContent::Table { .. });
+        let blocks = archive.blocks.iter().filter(is_table);
+        let there = |(table, block): (&'_ mut TableRecord, &Block)| {
+            let earlier = table
+                .oid
+                .filter(|_| block.is_elsewhere)
+                .and_then(|oid| base.table(oid))?;
+            table.place = FileRange {
+                file: REFERENCED,
+                ..earlier.place
+            };
+            table.ranges.clone_from(&earlier.ranges);
+            Some(earlier)
+        };
+        let there: Vec<&TableRecord> = self.tables.iter_mut().zip(blocks).filter_map(there).collect();
+        base.references(there.into_iter())
+    }
+
     pub(in crate::job) fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
         for (entry, block) in archive.head.data.iter().zip(&archive.blocks) {
             match block.digest.content {
@@ -76,7 +100,7 @@ impl Blocks {
     }
 }
 
-fn column(column: &TableColumn) -> ColumnRecord {
+pub(super) fn column(column: &TableColumn) -> ColumnRecord {
     ColumnRecord {
         name: column.name.clone(),
         type_name: column.type_name.clone(),

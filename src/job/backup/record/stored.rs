@@ -13,8 +13,8 @@ use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
 use crate::repository::backup_id::{BackupId, CATALOG, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, Server, SnapshotRecord,
-    checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, References, Server,
+    SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -30,6 +30,8 @@ pub(in crate::job::backup) struct Stored<'a> {
     /// With `--nice`.
     pub(super) pauses: Option<Pauses>,
     pub(super) blocks: Blocks,
+    /// The backup that has the tables which did not change.
+    pub(super) references: Option<References>,
     pub(super) files: BTreeMap<String, FileRecord>,
     /// Files that could not be made, by role, and why.
     pub(super) missing: BTreeMap<String, String>,
@@ -61,12 +63,20 @@ impl<'a> Viewed<'a> {
                 &self.tables_of_script,
                 &mut self.begun.notes,
             ),
+            references: None,
             archive_version: passed.archive.as_ref().map(|archive| archive.head.version.to_string()),
             bytes_read: passed.bytes_read,
             levels: passed.levels,
             pauses,
             viewed: self,
         };
+        if let (Some(archive), Some(base)) = (&passed.archive, &stored.viewed.begun.base) {
+            stored.references = stored.blocks.refer(archive, base);
+            if stored.references.is_none() {
+                let unlike = format!("no table is the same as in {}, so this backup has all tables", base.id);
+                stored.viewed.begun.notes.warn(unlike);
+            }
+        }
         let sidecars = stored.sidecars(passed.archive, md5_of_data, gathered);
         (stored, sidecars)
     }
@@ -92,6 +102,10 @@ pub(in crate::job) fn read_settings(encoding: &str) -> ReadSettings {
 impl Stored<'_> {
     pub(in crate::job::backup) fn id(&self) -> &BackupId {
         &self.viewed.begun.id
+    }
+
+    pub(in crate::job::backup) fn references(&self) -> Option<&References> {
+        self.references.as_ref()
     }
 
     /// The files beside the data, the sums over all of them last.
@@ -198,6 +212,7 @@ impl Stored<'_> {
             tables: self.blocks.tables.clone(),
             large_objects: self.blocks.large_objects.clone(),
             settings: Some(read_settings(&begun.source.session.server().encoding)),
+            references: self.references.clone(),
             increment: None,
             metadata: self.metadata(finished),
         }

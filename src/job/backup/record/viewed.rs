@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use super::begun::Begun;
+use super::blocks::column;
 use crate::dataflow::compress::Codec;
+use crate::dataflow::pipeline::EarlierBlocks;
 use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
 use crate::job::backup::nice::Watch;
 use crate::job::backup::view::{Opened, View};
 use crate::postgres::{RawTable, Snapshot, TableColumn, TableName};
-use crate::repository::manifest::{Collation, Extension, LeftOut};
+use crate::repository::manifest::{Collation, Extension, LeftOut, TableRecord};
 use crate::store::ObjectInfo;
 
 /// The most emptied tables that the manifest names, as for other kinds; further ones are only counted.
@@ -68,6 +70,21 @@ impl<'a> Begun<'a> {
 }
 
 impl Viewed<'_> {
+    /// Whether it may refer to another backup.
+    pub(in crate::job::backup) fn refers(&self) -> bool {
+        self.begun.refers()
+    }
+
+    /// The blocks that the other backup has of tables which still have the same columns.
+    pub(in crate::job::backup) fn earlier(&self) -> EarlierBlocks {
+        let is_same = |oid: u32, table: &TableRecord| {
+            let columns = self.columns.get(&oid).into_iter().flatten();
+            columns.map(column).eq(table.columns.iter().cloned())
+        };
+        let blocks = self.begun.base.as_ref().map(|base| base.blocks(is_same));
+        EarlierBlocks::new(blocks.unwrap_or_default())
+    }
+
     pub(in crate::job::backup) fn codec(&self) -> Codec {
         self.begun.codec
     }

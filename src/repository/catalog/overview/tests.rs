@@ -38,7 +38,7 @@ async fn what_is_wrong_with_one_backup_is_told_with_it() {
         plant(&store, &sample(&day(number), Tier::Daily), "");
     }
     store.plant(&day(5).manifest_key(), "{\"schema\":", &[]);
-    store.plant(&day(4).manifest_key(), "{\"schema\": 3}", &[]);
+    store.plant(&day(4).manifest_key(), "{\"schema\": 4}", &[]);
     let copied = sample(&day(1), Tier::Daily).to_bytes().unwrap();
     store.plant(&day(3).manifest_key(), copied, &[]);
     store.remove(&day(2).key("shop.toc"));
@@ -46,7 +46,7 @@ async fn what_is_wrong_with_one_backup_is_told_with_it() {
     store.plant("shop/20250106T040500Z-full/shop.dump", "x", &[]);
     let found = all(&store).await.unwrap();
     assert_eq!(found.len(), 5);
-    for (overview, flaw) in found.iter().zip(["not JSON", "schema 3", "copied or moved"]) {
+    for (overview, flaw) in found.iter().zip(["not JSON", "schema 4", "copied or moved"]) {
         assert!(overview.flaw().unwrap().contains(flaw), "{:?}", overview.seen);
         assert!(!overview.is_good());
     }

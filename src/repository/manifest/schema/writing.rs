@@ -1,17 +1,18 @@
-//! Writes a manifest as schema 2.
+//! Writes a manifest as schema 2, or as schema 3 if it refers to another backup.
 
 use serde::Serialize;
 use serde::ser::{Error, SerializeMap, SerializeSeq, Serializer};
 
 use super::{Digests, JsonFile, JsonObjects, JsonTable};
 use crate::repository::manifest::blocks::{LargeObjectsRecord, TableRecord};
-use crate::repository::manifest::{DataFile, FileRange, Manifest, SCHEMA, format_name};
+use crate::repository::manifest::{DataFile, FileRange, Manifest, References, SCHEMA, WRITTEN, format_name};
 
 impl Serialize for Manifest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let written = Written::of(self).map_err(S::Error::custom)?;
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("schema", &SCHEMA)?;
+        let schema = if self.references.is_some() { SCHEMA } else { WRITTEN };
+        map.serialize_entry("schema", &schema)?;
         map.serialize_entry("id", &self.id)?;
         map.serialize_entry("type", &self.kind)?;
         map.serialize_entry("timestamp", &self.timestamp)?;
@@ -49,6 +50,7 @@ impl Serialize for Manifest {
             map.serialize_entry("large_objects", &LargeObjects(self, &written))?;
         }
         some(&mut map, "settings", self.settings.as_ref())?;
+        some(&mut map, "references", self.references.as_ref())?;
         if let Some(increment) = &self.increment {
             map.serialize_entry("stream", &increment.stream)?;
             map.serialize_entry("changes", &increment.changes)?;
@@ -79,12 +81,13 @@ fn filled<T>(list: &[T]) -> Option<&[T]> {
 }
 
 /// The data files as they are written.
-struct Written {
+struct Written<'a> {
     files: Vec<JsonFile>,
+    references: Option<&'a References>,
 }
 
-impl Written {
-    fn of(manifest: &Manifest) -> Result<Self, String> {
+impl<'a> Written<'a> {
+    fn of(manifest: &'a Manifest) -> Result<Self, String> {
         let file = |file: &DataFile| {
             let record = manifest.files.get(&file.role);
             let record = record.ok_or_else(|| format!("there is no {:?} file", file.role))?;
@@ -101,7 +104,10 @@ impl Written {
             })
         };
         let files = manifest.data_files.iter().map(file).collect::<Result<_, String>>()?;
-        Ok(Self { files })
+        Ok(Self {
+            files,
+            references: manifest.references.as_ref(),
+        })
     }
 
     fn name<E: Error>(&self, place: FileRange) -> Result<String, E> {
@@ -111,6 +117,7 @@ impl Written {
     }
 
     fn table<E: Error>(&self, table: &TableRecord) -> Result<JsonTable, E> {
+        let from = self.references.filter(|_| table.place.file.0 == self.files.len());
         Ok(JsonTable {
             schema: table.schema.clone(),
             name: table.name.clone(),
@@ -120,7 +127,11 @@ impl Written {
             rows: table.rows,
             bytes: table.bytes,
             sha256: table.sha256.clone(),
-            file: Some(self.name(table.place)?),
+            from: from.map(|references| references.from.clone()),
+            file: Some(match from {
+                Some(references) => references.file.name.clone(),
+                None => self.name(table.place)?,
+            }),
             offset: table.place.offset,
             length: table.place.length,
             read: table.read,
@@ -142,7 +153,7 @@ impl Written {
 }
 
 /// Writes one after the other: all of them at once may need hundreds of megabytes.
-struct Tables<'a>(&'a Manifest, &'a Written);
+struct Tables<'a>(&'a Manifest, &'a Written<'a>);
 
 impl Serialize for Tables<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -154,7 +165,7 @@ impl Serialize for Tables<'_> {
     }
 }
 
-struct LargeObjects<'a>(&'a Manifest, &'a Written);
+struct LargeObjects<'a>(&'a Manifest, &'a Written<'a>);
 
 impl Serialize for LargeObjects<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

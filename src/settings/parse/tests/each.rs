@@ -95,6 +95,7 @@ const ROWS: &[Row] = &[
     ("BACKUP_PG_BIN", ":", &[], RUNNING),
     ("BACKUP_PG_DUMP_MAJOR", "x", &[], &[Backup, Drill]),
     ("BACKUP_LOCK_WAIT_SECONDS", "x", &[], RUNNING),
+    ("BACKUP_INCREMENTAL", "x", &[], &[Backup]),
     ("BACKUP_ON_CHANGED_TABLES", "x", &[], &[Backup]),
     ("BACKUP_STALL_SECONDS", "x", &[], &[Backup, Restore]),
     ("BACKUP_CONNECT_TIMEOUT_SECONDS", "x", &[], RUNNING),

@@ -30,6 +30,7 @@ fn flow(input: Inflow) -> Flow {
         threads: 2,
         range: pgstow::dataflow::pipeline::RANGE,
         stages: Vec::new(),
+        earlier: pgstow::dataflow::pipeline::EarlierBlocks::default(),
         md5: false,
         observer: Arc::new(Silent),
     }

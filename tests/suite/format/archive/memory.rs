@@ -60,6 +60,7 @@ pub fn flow(input: impl Into<Vec<u8>>, shape: Shape, codec: Codec) -> Flow {
         threads: 2,
         range: pipeline::RANGE,
         stages: Vec::new(),
+        earlier: pgstow::dataflow::pipeline::EarlierBlocks::default(),
         md5: false,
         observer: Arc::new(Silent),
     }

@@ -40,7 +40,10 @@ impl Chain {
         session.create_publications(&slot).await.unwrap();
         let catalog = session.table_catalog().await.unwrap();
         session.reconcile(&slot, &catalog).await.unwrap();
-        session.create_slot(&slot, Duration::from_secs(60), &pgstow::Stop::new()).await.unwrap();
+        session
+            .create_slot(&slot, Duration::from_secs(60), &pgstow::Stop::new())
+            .await
+            .unwrap();
     }
 
     pub fn url(&self) -> String {
@@ -83,7 +86,8 @@ impl Chain {
     pub fn hold(&self, statement: &str) -> Held {
         use std::io::Write;
         let mut psql = stock(self.database.major, "psql");
-        psql.args(["-X", "-q", "-d", &self.url()]).stdin(std::process::Stdio::piped());
+        psql.args(["-X", "-q", "-d", &self.url()])
+            .stdin(std::process::Stdio::piped());
         let mut child = psql.spawn().unwrap();
         let stdin = child.stdin.as_mut().unwrap();
         writeln!(stdin, "BEGIN; {statement}; SELECT pg_current_xact_id();").unwrap();
@@ -120,7 +124,11 @@ impl Increment {
 
     /// Name and state of each table, by name.
     pub fn states(&self) -> Vec<String> {
-        let mut states: Vec<String> = self.list("coverage").iter().map(|one| format!("{} {}", text(one, "name"), state(one))).collect();
+        let mut states: Vec<String> = self
+            .list("coverage")
+            .iter()
+            .map(|one| format!("{} {}", text(one, "name"), state(one)))
+            .collect();
         states.sort();
         states
     }
@@ -157,7 +165,9 @@ impl Increment {
     pub fn rows(&self, name: &str, _order: &str) -> Vec<String> {
         self.baseline(name);
         let mut restore = stock(self.major, "pg_restore");
-        restore.args(["--data-only", "--table", name, "-f", "-"]).arg(self.file("dump"));
+        restore
+            .args(["--data-only", "--table", name, "-f", "-"])
+            .arg(self.file("dump"));
         let script = succeed(&mut restore).text();
         let rows = script.lines().skip_while(|line| !line.starts_with("COPY ")).skip(1);
         let mut rows: Vec<String> = rows.take_while(|line| *line != "\\.").map(str::to_owned).collect();
@@ -167,7 +177,12 @@ impl Increment {
 
     /// The stored definitions as SQL, by the stock pg_restore.
     pub fn definitions(&self) -> String {
-        succeed(stock(self.major, "pg_restore").args(["-f", "-"]).arg(self.file("schema"))).text()
+        succeed(
+            stock(self.major, "pg_restore")
+                .args(["-f", "-"])
+                .arg(self.file("schema")),
+        )
+        .text()
     }
 
     pub fn file(&self, role: &str) -> PathBuf {
