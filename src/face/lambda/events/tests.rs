@@ -191,7 +191,17 @@ fn every_field_of_a_restore_is_taken() {
         "no_subscriptions",
         "dry_run",
     ];
-    let mut fields = vec!["backup", "database", "tables", "into", "exclude", "expect_manifest"];
+    let mut fields = vec![
+        "backup",
+        "database",
+        "tables",
+        "into",
+        "exclude",
+        "expect_manifest",
+        "to_time",
+        "to_lsn",
+        "allow_partial",
+    ];
     fields.extend(switches);
     let (_, known) = ACTIONS.iter().find(|(action, _)| *action == "restore").unwrap();
     let sorted = |mut names: Vec<&'static str>| {
