@@ -4,6 +4,7 @@
 //! when the manifest of the increment that ends there is in the store.
 
 mod baselines;
+mod context;
 pub(in crate::job) mod coverage;
 mod definitions;
 mod destination;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::coverage::Context;
+use super::context::Context;
 use crate::dataflow::pipeline::{Archive, Passed};
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};

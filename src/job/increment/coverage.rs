@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::baselines::{self, Chosen, StoredBaselines};
+use super::context::Context;
 use super::definitions;
 use super::difference::{Action, Decision, Now, difference};
 use super::facts::StreamFacts;
@@ -28,10 +29,9 @@ use super::sequences;
 use crate::error::Result;
 use crate::format::Lsn;
 use crate::job::backup::replicas::Replicas;
-use crate::job::backup::{Job, SourceDatabase, answered};
-use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, SlotName, TableCatalog};
-use crate::repository::backup_id::{BackupId, CATALOG};
-use crate::repository::lease::Lease;
+use crate::job::backup::answered;
+use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, TableCatalog};
+use crate::repository::backup_id::CATALOG;
 use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
 use crate::repository::seen_catalog::SeenCatalog;
 use crate::units::human_bytes;
@@ -47,19 +47,6 @@ const PART: u64 = 5;
 const BASELINES: usize = 5_000;
 /// Large objects up to this size are read in each increment.
 const SMALL_OBJECTS: u64 = 64 << 20;
-
-/// What the steps work with.
-#[derive(Clone, Copy)]
-pub(in crate::job) struct Context<'a> {
-    pub job: &'a Job<'a>,
-    pub source: &'a SourceDatabase,
-    pub lease: &'a Lease,
-    /// The increment's id.
-    pub id: &'a BackupId,
-    /// Where the increment begins.
-    pub from: Lsn,
-    pub slot: &'a SlotName,
-}
 
 /// The catalog as it is before the stream is read.
 pub(in crate::job) struct Looked {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::coverage::Context;
+use super::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::format::archive::{Head, Input};

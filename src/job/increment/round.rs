@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::context::Context;
 use super::coverage::{self, Looked, Outcome};
 use super::destination::Destination;
 use super::reading::{Bounds, ReadTo, Reading};
@@ -255,8 +256,8 @@ async fn commit(
     Ok(RoundEnd::Made(Box::new(report), Box::new(next)))
 }
 
-fn context<'a>(run: &Run<'a>, id: &'a BackupId, start: &Start) -> coverage::Context<'a> {
-    coverage::Context {
+fn context<'a>(run: &Run<'a>, id: &'a BackupId, start: &Start) -> Context<'a> {
+    Context {
         job: run.job,
         source: run.source,
         lease: run.lease,

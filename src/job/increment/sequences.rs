@@ -1,6 +1,6 @@
 //! The positions of the sequences: the stream does not have them.
 
-use super::coverage::Context;
+use super::context::Context;
 use crate::error::Result;
 use crate::job::backup::answered;
 use crate::repository::manifest::SequenceState;
