@@ -305,7 +305,7 @@ fn a_transaction_that_does_not_end_leaves_new_tables_to_the_next_increment(major
     let chain = Chain::begin(major, "CREATE TABLE t (id int PRIMARY KEY)");
     let held = chain.hold("CREATE TABLE held (a int)");
     chain.sql("CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (1); INSERT INTO t VALUES (1)");
-    let increment = chain.increment();
+    let increment = chain.increment_waiting(3);
     assert_eq!(increment.state("t"), "exact");
     assert_eq!(increment.state("n"), "exact up to a position");
     let why = increment.coverage("n")["why"].as_str().unwrap();

@@ -67,9 +67,13 @@ impl Chain {
     }
 
     pub fn increment(&self) -> Increment {
+        self.increment_waiting(25)
+    }
+
+    /// It waits so many seconds for older transactions, which other tests on the same server may have.
+    pub fn increment_waiting(&self, seconds: u32) -> Increment {
         let mut command = self.site.backup(&self.url());
-        // So long it waits for older transactions.
-        command.env("BACKUP_LOCK_WAIT_SECONDS", "4");
+        command.env("BACKUP_LOCK_WAIT_SECONDS", seconds.to_string());
         let report = succeed(command.args(["--kind", "incremental"])).json();
         let id = report["id"].as_str().unwrap_or_else(|| panic!("{report}"));
         assert!(id.ends_with("-incr"), "{report}");
