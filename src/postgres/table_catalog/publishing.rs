@@ -179,13 +179,14 @@ impl Obstacle {
     /// The statement after which all changes of this table can be published, if one is known.
     pub fn remedy(&self, table: &CatalogTable, major: u32) -> Option<String> {
         let name = qualified(&table.schema, &table.name);
-        let identity = |identity: &str| Some(format!("ALTER TABLE {name} REPLICA IDENTITY {identity}"));
+        let alter = format!("ALTER TABLE {name}");
+        let identity = |identity: &str| Some(format!("{alter} REPLICA IDENTITY {identity}"));
         let full_is_refused = major >= REFUSES_COMPUTED && table.generated().next().is_some();
         let full = || if full_is_refused { None } else { identity("FULL") };
         match self {
-            Self::Unlogged => Some(format!("ALTER TABLE {name} SET LOGGED")),
+            Self::Unlogged => Some(format!("{alter} SET LOGGED")),
             Self::NoKey | Self::DeferrableKey if table.kind == TableKind::Partitioned => {
-                Some(format!("ALTER TABLE {name} ADD PRIMARY KEY (…)"))
+                Some(format!("{alter} ADD PRIMARY KEY (…)"))
             }
             Self::IdentityNothing | Self::IndexGone | Self::ComputedColumns
                 if table.primary_key == Some(PrimaryKey::Immediate) =>

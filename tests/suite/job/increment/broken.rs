@@ -1,6 +1,8 @@
 //! A chain that cannot go on, and a slot that is not pgstow's.
 
 use super::scene::Scene;
+use crate::support::database::psql;
+use crate::support::program::run;
 
 #[test]
 fn increments_that_were_never_started_are_refused_with_the_way_to_start_them() {
@@ -81,4 +83,29 @@ fn a_source_that_crashes_gives_nothing_twice() {
     assert_eq!(second["kind"], "incremental", "{second}");
     assert_eq!((scene.inserted(&first), scene.inserted(&second)), (vec!["1".to_owned()], vec!["2".to_owned()]));
     scene.assert_is_chained();
+}
+
+#[test]
+fn a_promoted_standby_makes_a_full_and_a_new_chain() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    let standby = scene.server.standby(&[]);
+    let url = scene.database.url().replace(&format!(":{}/", scene.server.port), &format!(":{}/", standby.port));
+    let increment = || {
+        let run = run(scene.command(&["--kind", "incremental"]).env("DATABASE_URL", &url));
+        run.json()
+    };
+    assert_eq!(increment()["error"]["code"], "CONFIG");
+    psql(18, &url, "SELECT pg_promote()");
+    psql(18, &url, "INSERT INTO orders VALUES (2)");
+    let renewed = increment();
+    assert_eq!((renewed["kind"].as_str(), renewed["rows"].as_u64()), (Some("full"), Some(2)), "{renewed}");
+    assert!(renewed["renewed"].is_string(), "{renewed}");
+    psql(18, &url, "INSERT INTO orders VALUES (3)");
+    let next = increment();
+    assert_eq!(scene.inserted(&next), ["3"]);
+    assert_eq!(scene.manifest(&next).increment.unwrap().stream.timeline, 2);
 }
