@@ -40,7 +40,7 @@ impl Chain {
         session.create_publications(&slot).await.unwrap();
         let catalog = session.table_catalog().await.unwrap();
         session.reconcile(&slot, &catalog).await.unwrap();
-        session.create_slot(&slot, Duration::from_secs(60)).await.unwrap();
+        session.create_slot(&slot, Duration::from_secs(60), &pgstow::Stop::new()).await.unwrap();
     }
 
     pub fn url(&self) -> String {
