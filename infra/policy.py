@@ -6,7 +6,7 @@ It knows the conditions that our policies use, and ends at any other: what is no
 import fnmatch
 import sys
 
-TIERS = ("daily", "weekly", "monthly", "yearly")
+TIERS = ("daily", "weekly", "monthly", "yearly", "increment")
 PENDING = "pending"
 
 # All that a drill and a verification may do: the database is in none of it, no backup can be written, and nothing deleted.

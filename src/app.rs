@@ -15,6 +15,7 @@ use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
+use crate::job::increment;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
@@ -25,6 +26,7 @@ use crate::outside::handover::{Asked, Handover};
 use crate::outside::notify::Notifier;
 use crate::outside::secrets::Credentials;
 use crate::report::Report;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
@@ -105,6 +107,10 @@ impl App {
 
     async fn carry_out(&self, command: Command, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         match command {
+            Command::Backup(request) if request.every.is_some() => {
+                let begun = (self.clock)();
+                self.follow(&request, begun, stop, observer).await
+            }
             Command::Backup(request) => {
                 let begun = (self.clock)();
                 let result = self.backup(&request, stop, observer).await;
@@ -241,24 +247,16 @@ impl App {
 
     async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
         let Some(credentials) = &self.credentials else {
-            return Err(
-                Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
-                    .hint("give --database-url postgresql://user@host/database, or --secret-id"),
-            );
+            return Err(no_database());
         };
         let signer = stop.or_stop(self.keyring.signer()).await?;
-        let job = backup::Job {
-            settings: &self.settings,
-            credentials,
-            stores: &self.stores,
-            signer,
-            trust: &self.trust(stop).await?.and(signer.map(Signer::public)),
-            clock: self.clock,
-            host: &self.host,
-            stop,
-            observer,
+        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
+        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
+        let made = match request.kind {
+            BackupKind::Full => backup::run(&job, request).await,
+            BackupKind::Incremental => increment::run(&job, request).await,
         };
-        match backup::run(&job, request).await {
+        match made {
             Ok(report) => {
                 for message in report.warnings.iter().cloned() {
                     observer.event(&Event::Warned { message });
@@ -269,6 +267,56 @@ impl App {
         }
     }
 
+    /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
+    /// metrics; to people a chain that was renewed, and a failure that lasts, once, with its end.
+    async fn follow(
+        &self,
+        request: &BackupRequest,
+        begun: Timestamp,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some((credentials, every)) = self.credentials.as_ref().zip(request.every) else {
+            return Err(no_database());
+        };
+        let signer = stop.or_stop(self.keyring.signer()).await?;
+        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
+        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
+        let aftermath = self.aftermath(begun, stop, observer).await;
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let following = async {
+            let followed = increment::follow(&job, request, every, &told).await;
+            drop(told);
+            followed
+        };
+        let telling = aftermath.of_following(request, &mut heard);
+        let (followed, ()) = tokio::join!(following, telling);
+        match followed {
+            Ok(report) => Ok(Report::Backup(Box::new(report))),
+            Err(error) => aftermath.of_backup(request, Err(error)).await,
+        }
+    }
+
+    fn backup_job<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        (signer, trust): (Option<&'a Signer>, &'a Trust),
+        stop: &'a Stop,
+        observer: &'a Arc<dyn Observer>,
+    ) -> backup::Job<'a> {
+        backup::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            signer,
+            trust,
+            clock: self.clock,
+            host: &self.host,
+            stop,
+            observer,
+        }
+    }
+
     /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how
     /// it ended, so this run sends no message.
     async fn hand_over(&self, request: &BackupRequest, error: Error, stop: &Stop) -> Result<Report> {
@@ -276,6 +324,7 @@ impl App {
             return Err(error);
         };
         let asked = Asked {
+            kind: request.kind,
             trigger: request.trigger,
             event_id: request.event_id.clone(),
             database: request.database.clone(),
@@ -324,6 +373,11 @@ impl App {
             observer,
         }
     }
+}
+
+fn no_database() -> Error {
+    Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
+        .hint("give --database-url postgresql://user@host/database, or --secret-id")
 }
 
 /// In milliseconds: people do not need more, and some readers of JSON do not accept more.

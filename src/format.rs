@@ -1,7 +1,9 @@
 //! pg_dump's formats and the stream of changes, as bytes. Nothing here sends a request to a server or a store.
 
 pub mod archive;
+pub mod changes;
 mod lsn;
+pub mod pgoutput;
 pub mod script;
 
 pub use lsn::{Lsn, NoLsn};

@@ -3,6 +3,7 @@
 //! found in the same way.
 
 pub mod archive;
+pub mod changes;
 pub mod conninfo;
 pub mod contents;
 pub mod dotenv;
@@ -55,8 +56,9 @@ mod tests {
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 7] = [
+    const PROPERTIES: [(&str, Property); 8] = [
         ("archive", super::archive::check),
+        ("changes", super::changes::check),
         ("conninfo", super::conninfo::check),
         ("contents", super::contents::check),
         ("dotenv", super::dotenv::check),

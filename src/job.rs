@@ -4,6 +4,7 @@ pub mod backup;
 pub mod doctor;
 pub mod download;
 pub mod drill;
+pub mod increment;
 pub mod list;
 pub mod prune;
 pub mod restore;

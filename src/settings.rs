@@ -85,6 +85,8 @@ pub struct Settings {
     pub retention: Retention,
     /// How old the last good backup may be before `status` says that a person has to act.
     pub max_age: Duration,
+    /// The same for the newest increment, of a database that has some.
+    pub incremental_max_age: Duration,
     pub schedule: Schedule,
     pub compression: Compression,
     pub format: Format,

@@ -1,5 +1,7 @@
 //! Counts, sizes and durations for people.
 
+pub mod moment;
+
 use std::fmt::Display;
 
 /// `1 table`, `3 tables`, `0 large objects`. `noun` is the singular.

@@ -35,6 +35,37 @@ locals {
         namespace = "pgstow"
         metric    = "DrillFailed"
       }
+      chain-broken = {
+        says      = "The increments of ${var.name} have a hole: moments in it cannot be restored."
+        namespace = "pgstow"
+        metric    = "ChainBroken"
+      }
+      chain-proof-failed = {
+        says      = "The increments of ${var.name} do not lead from one full backup to the next."
+        namespace = "pgstow"
+        metric    = "ChainProofFailed"
+      }
+      increment-failed = {
+        says      = "An increment of ${var.name} could not be made: until one is, the server keeps its log."
+        namespace = "pgstow"
+        metric    = "IncrementFailed"
+      }
+      recovery-point-age = {
+        says       = "The newest increment of ${var.name} ends more than two hours ago."
+        namespace  = "pgstow"
+        metric     = "RecoveryPointAge"
+        statistic  = "Maximum"
+        comparison = "GreaterThanThreshold"
+        threshold  = 7200
+      }
+      slot-wal-safe = {
+        says       = "The server of ${var.name} is about to give up the slot of the increments."
+        namespace  = "pgstow"
+        metric     = "SlotWalSafe"
+        statistic  = "Minimum"
+        comparison = "LessThanThreshold"
+        threshold  = 1073741824
+      }
       notifications-failed = {
         says      = "${var.name} could not send its message; the run itself may be well."
         namespace = "pgstow"

@@ -85,8 +85,13 @@ locals {
   # as anything is kept, and not below what one of it means.
   expiry = merge(
     { for tier in local.tier_order : tier => lookup(local.policy, tier, max(local.tier_days[tier], values(local.policy)...)) },
-    { pending = 2 },
+    { increment = local.increment_days, pending = 2 },
   )
+
+  # Two days longer than any moment can be restored: BACKUP_PITR is 7d by default, or less if the full backups of the
+  # shortest tier go sooner.
+  shortest       = [for tier in local.tier_order : tier if contains(keys(local.policy), tier)][0]
+  increment_days = min(7, max(local.policy[local.shortest] - 2, 1)) + 2
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "backups" {
@@ -96,7 +101,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "backups" {
   # One rule per tier. None matches the tag `latest`, which the newest good backups bear: when backups stop, the last one
   # stays. Nor the lease, which bears no tag.
   dynamic "rule" {
-    for_each = concat(local.tier_order, ["pending"])
+    for_each = concat(local.tier_order, ["increment", "pending"])
 
     content {
       id     = "${local.rule_id}-${rule.value}"
@@ -180,7 +185,7 @@ data "aws_iam_policy_document" "bucket" {
     condition {
       test     = "StringEquals"
       variable = "s3:ExistingObjectTag/pgstow-tier"
-      values   = local.tier_order
+      values   = concat(local.tier_order, ["increment"])
     }
 
     condition {

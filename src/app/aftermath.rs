@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::command::{BackupRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{BackupReport, Notification};
+use crate::job::increment::Followed;
 use crate::job::verify::VerifyReport;
 use crate::outside::metrics::{self, History, Observation};
 use crate::outside::notify::{About, Notice, Notifier, RunStatus};
@@ -30,6 +32,8 @@ use crate::store::Store;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same, if the run was stopped: a task that has reached its deadline has no time left.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long increments fail one after another before people get a message.
+const LASTING: SignedDuration = SignedDuration::from_mins(5);
 
 pub(super) struct Aftermath<'a> {
     pub metrics: &'a Metrics,
@@ -55,13 +59,17 @@ impl Aftermath<'_> {
     }
 
     async fn of_made_backup(&self, mut report: Box<BackupReport>) -> Box<BackupReport> {
-        let (told, history) = tokio::join!(
-            self.tell_success(&report),
-            self.history(Some(&report.database), Some(&report.id))
-        );
+        let telling = async {
+            // There may be an increment every few minutes: those that end well send no message.
+            match report.kind == BackupKind::Incremental && !report.is_degraded() {
+                true => None,
+                false => self.tell_success(&report).await,
+            }
+        };
+        let (told, history) = tokio::join!(telling, self.history(Some(&report.database), Some(&report.id)));
         report.notification = told;
-        let observation = observed::of_backup(&report, &history, (self.clock)());
-        let warnings = self.publish(vec![observation]).await;
+        let observations = observed::of_backup(&report, &history, (self.clock)());
+        let warnings = self.publish(observations).await;
         report.warnings.extend(warnings);
         report
     }
@@ -69,13 +77,51 @@ impl Aftermath<'_> {
     async fn of_failed_backup(&self, request: &BackupRequest, error: Error) -> Error {
         // A failed run may not have reached the server.
         let database = self.source.clone().or_else(|| request.database.clone());
-        let notice = failure(About::Backup(BackupKind::Full), database.clone(), &error);
+        let notice = failure(About::Backup(request.kind), database.clone(), &error);
         let (told, history) = tokio::join!(self.tell(&notice), self.history(database.as_deref(), None));
         let now = (self.clock)();
-        let mut observation = Observation::of_failed_backup(database, error.code(), self.begun, &history, now);
+        let mut observation = match request.kind {
+            BackupKind::Full => Observation::of_failed_backup(database, error.code(), self.begun, &history, now),
+            BackupKind::Incremental => Observation::of_failed_increment(database, error.code(), self.begun, now),
+        };
         observation.notifications_failed = u64::from(told.is_err());
         self.publish(vec![observation]).await;
         error.with_clean_up(told)
+    }
+
+    /// While a run follows its source: the metrics of each increment; a message about a chain that was renewed, and one
+    /// about failures that have lasted for [`LASTING`], with another when they have ended.
+    pub(super) async fn of_following(&self, request: &BackupRequest, heard: &mut UnboundedReceiver<Followed>) {
+        let mut failing: Option<Timestamp> = None;
+        let mut is_told = false;
+        while let Some(followed) = heard.recv().await {
+            match followed {
+                Followed::Made(report) => {
+                    if is_told || report.renewed.is_some() {
+                        let told = self.tell_success(&report).await;
+                        if let Some(error) = told.and_then(|told| told.error) {
+                            tracing::warn!("the notification was not sent: {error}");
+                        }
+                    }
+                    (failing, is_told) = (None, false);
+                    let history = self.history(Some(&report.database), Some(&report.id)).await;
+                    let observations = observed::of_backup(&report, &history, (self.clock)());
+                    self.publish(observations).await;
+                }
+                Followed::Idle => failing = None,
+                Followed::Failing(error) => {
+                    let now = (self.clock)();
+                    let since = *failing.get_or_insert(now);
+                    if !is_told && now.duration_since(since) >= LASTING {
+                        is_told = true;
+                        let database = self.source.clone().or_else(|| request.database.clone());
+                        if let Err(error) = self.tell(&failure(About::Backup(request.kind), database, &error)).await {
+                            warn_of(&error);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Only a verification or drill that fails sends a message. `status` shows a success.

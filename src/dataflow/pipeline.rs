@@ -28,7 +28,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use ended::{Ended, Failure, UploadOutcome};
-pub use fanout::{COPYS_PATIENCE, within};
+pub use fanout::{COPYS_PATIENCE, Fanout, Outlets, abort, open as fan_out, within};
 pub use framing::BlockPlace;
 pub use inflow::{BlockSource, Delivered, Flow, Inflow, RANGE, Undelivered};
 pub use passed::{Archive, Block, Passed};

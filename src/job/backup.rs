@@ -4,15 +4,16 @@
 
 mod forecast;
 mod nice;
-mod record;
-mod repeated;
-mod replicas;
-mod report;
+pub(in crate::job) mod record;
+pub(in crate::job) mod repeated;
+pub(in crate::job) mod replicas;
+pub(in crate::job) mod report;
 mod request;
 mod script;
 mod sidecars;
-mod transfer;
-mod view;
+mod streamed;
+pub(in crate::job) mod transfer;
+pub(in crate::job) mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::format::Format;
 use crate::outside::secrets::Credentials;
 use crate::postgres::{DatabaseSize, Passfile, Programs, Session};
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::catalog;
+use crate::repository::catalog::{self, Listed};
 use crate::repository::lease::{Acquired, Announced, Holder, Lease, Previous};
 use crate::repository::leftovers::Cleared;
 use crate::repository::retention::Tier;
@@ -41,16 +42,16 @@ use crate::store::{Store, Stored as Receipt};
 use record::{Begun, Committed, Stored};
 use replicas::{Looking, Replicas};
 
-pub use report::{BackupReport, BackupStatus, Notification, StoreReport};
+pub use report::{BackupReport, BackupStatus, IncrementReport, Notification, StoreReport};
 pub use request::BackupRequest;
 
 /// The first pg_dump whose archive format knows zstd.
 const ZSTD_SINCE_MAJOR: u32 = 16;
 /// How many ids to try. If one is taken, another run was faster.
-const IDS: usize = 20;
+pub(in crate::job) const IDS: usize = 20;
 /// The time to finish writing a small file when the run is stopped. In a folder it takes milliseconds; otherwise the
 /// file could appear after the clean-up.
-const PUT_GRACE: Duration = Duration::from_secs(2);
+pub(in crate::job) const PUT_GRACE: Duration = Duration::from_secs(2);
 
 /// Everything that a run needs. The face and the app make it.
 pub struct Job<'a> {
@@ -69,10 +70,10 @@ pub struct Job<'a> {
 }
 
 /// The session with the database, and the programs that fit its server.
-struct SourceDatabase {
-    session: Session,
-    programs: Programs,
-    passfile: Option<Arc<Passfile>>,
+pub(in crate::job) struct SourceDatabase {
+    pub session: Session,
+    pub programs: Programs,
+    pub passfile: Option<Arc<Passfile>>,
 }
 
 /// Makes one backup, or finds the one that this event has already made.
@@ -108,7 +109,7 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     }
 }
 
-async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {
+pub(in crate::job) async fn connect(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {
     let postgres = &job.settings.postgres;
     private_folder::answering(&postgres.temp, private_folder::sweep_stale).await?;
     let (_, session) = job.credentials.connect(postgres).await?;
@@ -189,16 +190,21 @@ async fn prepare(
     let started = (job.clock)();
     // If a backup from the future counted, it would stay the newest, and every later id would be as wrong as its own.
     let past = catalog::until(&listed, started);
+    let fulls: Vec<Listed> = past
+        .iter()
+        .filter(|one| one.id.kind() == BackupKind::Full)
+        .cloned()
+        .collect();
     // A person who can write to the store can name future events in false manifests. Those must not count as backups
     // that were made.
     if let Some(event) = &request.event_id
-        && let Some(made) = catalog::find_by_event(store, &past, event, started, job.trust).await?
+        && let Some(made) = catalog::find_by_event(store, &past, BackupKind::Full, event, started, job.trust).await?
     {
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     if let Some(deadline) = job.stop.deadline() {
-        let paces = catalog::newest_good(store, &past, forecast::ASKED, job.trust).await?;
+        let paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
         let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
         let means = forecast::Means {
             threads: job.settings.threads,
@@ -221,6 +227,7 @@ async fn prepare(
         server: source.session.server(),
         adopt: job.settings.adopt,
         create: job.settings.store_create,
+        kind: BackupKind::Full,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
     let mut newest = newest.cloned().max(back.newest);
@@ -240,7 +247,7 @@ async fn prepare(
     };
     let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     cleared.warnings.extend(back.warnings);
-    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &past).await?;
+    let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &fulls).await?;
     Ok(Found::ToMake(Prepared {
         id,
         tier,
@@ -280,7 +287,7 @@ async fn make(
         Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
         None => None,
     };
-    let passed = transfer::run(job, reader, viewed.codec(), uploads, lease, &throttle).await;
+    let passed = transfer::run(job, reader, (job.settings.format, viewed.codec()), uploads, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,
@@ -347,7 +354,7 @@ async fn commit(
 }
 
 /// Adds what the server knows about the error.
-async fn named(job: &Job<'_>, source: &SourceDatabase, error: Error) -> Error {
+pub(in crate::job) async fn named(job: &Job<'_>, source: &SourceDatabase, error: Error) -> Error {
     let (code, hint) = (error.code(), error.hint_text().to_owned());
     let text = error.message();
     let explained = answered(job, async { Ok(source.session.explain(error).await) }).await;
@@ -355,11 +362,11 @@ async fn named(job: &Job<'_>, source: &SourceDatabase, error: Error) -> Error {
 }
 
 /// The server's answer to a question. The server may take as long as a dump may stall.
-async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered<T>(job: &Job<'_>, question: impl Future<Output = Result<T>>) -> Result<T> {
     answered_within(job, job.settings.postgres.stall, question).await
 }
 
-async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
+pub(in crate::job) async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Future<Output = Result<T>>) -> Result<T> {
     let answer = async {
         tokio::time::timeout(limit, question).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());
@@ -371,8 +378,12 @@ async fn answered_within<T>(job: &Job<'_>, limit: Duration, question: impl Futur
 
 /// The codec that the settings ask for; for `auto`, the one that fits this pg_dump.
 fn codec(settings: &Settings, pg_dump_major: u32) -> Codec {
+    codec_for(settings.format, settings, pg_dump_major)
+}
+
+pub(in crate::job) fn codec_for(format: Format, settings: &Settings, pg_dump_major: u32) -> Codec {
     match settings.compression {
-        Compression::Auto if settings.format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
+        Compression::Auto if format == Format::Custom && pg_dump_major < ZSTD_SINCE_MAJOR => Codec::AutoGzip,
         Compression::Auto => Codec::AutoZstd,
         Compression::Zstd(level) => Codec::Zstd(level),
         Compression::Gzip(level) => Codec::Gzip(level),

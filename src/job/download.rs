@@ -178,6 +178,15 @@ fn differs(fetch: &Fetch<'_>, archive: &FileRecord, found: &str) -> Error {
 
 /// The backup's data file.
 fn archive(manifest: &Manifest) -> Result<&FileRecord> {
+    if manifest.increment.is_some() {
+        let what = format!(
+            "{} is an increment: it holds changes, and no archive of the database",
+            manifest.id
+        );
+        return Err(Error::config(what).hint(
+            "download a full backup (`pgstow list` shows them), or restore a moment with `pgstow restore --to-time`",
+        ));
+    }
     let files = &manifest.files;
     files.get(role::DUMP).or_else(|| files.get(role::SQL)).ok_or_else(|| {
         let what = format!("the manifest of {} names neither an archive nor a script", manifest.id);

@@ -8,12 +8,14 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::repository::backup_id::age;
-use crate::repository::catalog::{Overview, nothing_found, overviews, reachable_folders};
+use crate::repository::catalog::{Counting, Overview, histories, nothing_found, overviews, reachable_folders};
+use crate::repository::chain::{Gap, History, Run};
 use crate::repository::signature::Trust;
 use crate::repository::verification::{Verification, VerificationOutcome};
+use crate::repository::window::Window;
 use crate::store::Store;
 
-pub use report::{ListEntry, ListReport, ListStatus, Problem, Proof};
+pub use report::{ChainEntry, ListEntry, ListReport, ListStatus, Problem, Proof};
 
 /// Asks the primary. If it cannot be read or has no backups, the next store answers, with a problem in the report.
 pub async fn run(
@@ -86,7 +88,33 @@ fn tell(url: &str, found: &[Overview], failed: &[Error], now: Timestamp) -> List
         }
         report.backups.extend(entry(overview, now));
     }
+    for (database, history) in histories(found, Counting::Good, now) {
+        report.chains.extend(chains(&database, &history, now));
+    }
     report
+}
+
+fn chains(database: &str, history: &History, now: Timestamp) -> Vec<ChainEntry> {
+    let gaps = std::iter::once(None).chain(history.gaps().into_iter().map(Some));
+    let chain = |(run, gap): (&Run, Option<Gap>)| {
+        let (first, last) = (run.first(), run.last());
+        let since = first.stream.first_commit.unwrap_or(first.stream.seen_to);
+        let window = Window::of(run);
+        ChainEntry {
+            database: database.to_owned(),
+            first: first.id.clone(),
+            last: last.id.clone(),
+            increments: run.links().len() as u64,
+            bytes: run.bytes(),
+            age_seconds: age(last.until, now),
+            span_seconds: age(since, last.until),
+            window,
+            gap: gap.map(|gap| gap.to_string()),
+            no_base: run.no_base().map(|(id, why)| format!("{id}: {why}")),
+            ids: run.links().iter().map(|link| link.id.clone()).collect(),
+        }
+    };
+    history.runs().iter().zip(gaps).map(chain).collect()
 }
 
 fn entry(overview: &Overview, now: Timestamp) -> Option<ListEntry> {

@@ -12,16 +12,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::error::{Error, ErrorReport, Result};
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{
-    Listed, Newest, Overview, database_folder, keeps_no_tags, nothing_found, overviews, reachable_folders,
+    Counting, Listed, Newest, Overview, database_folder, histories, keeps_no_tags, nothing_found, overviews,
+    reachable_folders,
 };
+use crate::repository::chain::{History, Link};
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::{BackupState, Candidate, Decision, Terms, applying, plan};
+use crate::repository::retention::{BackupState, Candidate, Decision, Stays, Terms, applying, plan};
 use crate::repository::signature::{Flaw, SignatureState, Trust};
 use crate::repository::verification::Verdict;
+use crate::repository::window::{self, Need};
 use crate::run::stop::{Reason, Stop};
-use crate::settings::{Policy, Retention};
+use crate::settings::Retention;
 use crate::store::{Lifecycle, Store, Unfinished};
 
 pub use report::{Action, PruneReport, PruneStatus, Pruned, RemovalOutcome, StorePrune};
@@ -47,8 +50,7 @@ pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
         stop,
     } = *job;
     let terms = Terms {
-        policy: &retention.policy,
-        keep_last: retention.keep_last,
+        retention,
         verified_only: request.verified_only,
         now,
     };
@@ -63,12 +65,12 @@ pub async fn run(job: &Job<'_>, request: &PruneRequest) -> Result<PruneReport> {
                 continue;
             }
         };
-        let decisions = plan(&survey.candidates(), &terms);
+        let decisions = spared(&survey, plan(&survey.candidates(), &terms), &terms);
         let lifecycle = store.lifecycle().filter(|_| !request.allow_delete);
         let mut part = StorePrune::of(store.url(), lifecycle.is_some());
         if let Some(lifecycle) = lifecycle {
             let newest = survey.newest.as_ref();
-            let noting = async { Ok(without_rules(lifecycle, store.url(), &retention.policy, newest).await) };
+            let noting = async { Ok(without_rules(lifecycle, store.url(), retention, newest).await) };
             part.note = stop.or_stop(noting).await?;
         }
         part.backups = survey
@@ -120,12 +122,12 @@ async fn remove(
 async fn without_rules(
     lifecycle: &dyn Lifecycle,
     url: &str,
-    policy: &Policy,
+    retention: &Retention,
     newest: Option<&Newest>,
 ) -> Option<String> {
     let remedy = format!(
         "install them with `{}`; if the store has no such rules, prune with --allow-delete and a key that may delete",
-        applying(url, policy)
+        applying(url, retention)
     );
     if keeps_no_tags(lifecycle, newest).await {
         return Some(format!(
@@ -150,6 +152,9 @@ async fn without_rules(
 struct Survey {
     folders: Vec<Folder>,
     newest: Option<Newest>,
+    /// The chains of all databases: those of the good backups, and those of all. That a backup is found damaged must
+    /// not make other backups needless.
+    histories: Vec<History>,
 }
 
 /// The folder of a backup, finished or not.
@@ -170,6 +175,39 @@ impl Survey {
         };
         self.folders.iter().map(candidate).collect()
     }
+}
+
+/// Keeps what restores to moments need: every increment and base of the span, and what follows the newest full backups.
+/// Whatever remains to be removed of a chain is at its old end.
+fn spared(survey: &Survey, mut decisions: Vec<Decision>, terms: &Terms<'_>) -> Vec<Decision> {
+    let since = terms.retention.begins(terms.now);
+    let place: BTreeMap<&BackupId, usize> = (survey.folders.iter().enumerate())
+        .map(|(at, folder)| (&folder.listed.id, at))
+        .collect();
+    let days = terms.retention.increment_days();
+    for history in &survey.histories {
+        let never_expires = |id: &BackupId| place.get(id).is_some_and(|at| decisions[*at].never_expires());
+        for (id, need) in window::needed(history, since, never_expires) {
+            let Some(at) = place.get(&id) else { continue };
+            if let Decision::Remove(_) = decisions[*at] {
+                decisions[*at] = Decision::Keep(match need {
+                    Need::Window => Stays::InWindow { days },
+                    Need::Newest => Stays::FollowsNewest,
+                });
+            }
+        }
+        for run in history.runs() {
+            let at = |link: &Link| place.get(&link.id).copied();
+            let stays = |link: &Link| at(link).is_some_and(|at| matches!(decisions[at], Decision::Keep(_)));
+            let kept = run.links().iter().position(stays).unwrap_or(run.links().len());
+            for at in run.links()[kept..].iter().filter_map(at) {
+                if let Decision::Remove(_) = decisions[at] {
+                    decisions[at] = Decision::Keep(Stays::Joins);
+                }
+            }
+        }
+    }
+    decisions
 }
 
 async fn survey(
@@ -193,6 +231,8 @@ async fn survey(
     let seen = overviews(store, listed, trust).await?;
     let newest = seen.iter().max_by_key(|one| one.id().timestamp());
     let newest = newest.map(|one| Newest::of(one, store.url()));
+    let histories = [Counting::Good, Counting::Readable].map(|counting| histories(&seen, counting, now));
+    let histories = histories.into_iter().flat_map(BTreeMap::into_values).collect();
     let mut folders: Vec<Folder> = seen.into_iter().map(finished).collect();
 
     let prefix = database.map_or(String::new(), database_folder);
@@ -211,14 +251,15 @@ async fn survey(
         }
         unfinished.entry(id).or_default().push(one);
     }
-    let mut at_work: BTreeMap<String, bool> = BTreeMap::new();
+    // Each kind is made under a lease of its own.
+    let mut at_work: BTreeMap<(String, BackupKind), bool> = BTreeMap::new();
     for listed in left_overs.into_values() {
-        let database = listed.id.database().to_owned();
-        let run_at_work = match at_work.get(&database) {
+        let runs = (listed.id.database().to_owned(), listed.id.kind());
+        let run_at_work = match at_work.get(&runs) {
             Some(known) => *known,
-            None => run_at_work(store, stores, &database, now).await,
+            None => run_at_work(store, stores, (&runs.0, runs.1), now).await,
         };
-        at_work.insert(database, run_at_work);
+        at_work.insert(runs, run_at_work);
         folders.push(Folder {
             listed,
             state: BackupState::LeftOver { run_at_work },
@@ -233,7 +274,11 @@ async fn survey(
         let (one, other) = (&one.listed.id, &other.listed.id);
         other.timestamp().cmp(&one.timestamp()).then_with(|| one.cmp(other))
     });
-    Ok(Survey { folders, newest })
+    Ok(Survey {
+        folders,
+        newest,
+        histories,
+    })
 }
 
 fn finished(overview: Overview) -> Folder {
@@ -274,13 +319,18 @@ fn finished(overview: Overview) -> Folder {
     }
 }
 
-/// Whether a run may be writing into this database's folders, judged by two leases: that of this store, which may be
+/// Whether a run may be writing folders of this kind for this database, judged by two leases: that of this store, which may be
 /// the primary of other runs, and that of the settings' own primary. A lease that cannot be read counts as held.
-async fn run_at_work(store: &dyn Store, stores: &[Arc<dyn Store>], database: &str, now: Timestamp) -> bool {
+async fn run_at_work(
+    store: &dyn Store,
+    stores: &[Arc<dyn Store>],
+    (database, kind): (&str, BackupKind),
+    now: Timestamp,
+) -> bool {
     let primary = stores.first().map(|primary| &**primary);
     let others = primary.filter(|primary| primary.url() != store.url());
     for store in [Some(store), others].into_iter().flatten() {
-        match lease::look(store, database, now).await {
+        match lease::look_for(store, database, kind, now).await {
             Ok(LeaseState::Free | LeaseState::Expired(_)) => {}
             Ok(LeaseState::Held(_)) => return true,
             Err(error) => {

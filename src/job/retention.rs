@@ -23,7 +23,7 @@ const PROBE: &str = ".pgstow-tags";
 pub fn show(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<RulesReport> {
     let (_, first) = with_lifecycle(stores)?[0];
     Ok(RulesReport {
-        rules: rules_json(&rules(&settings.retention.policy, first.prefix())),
+        rules: rules_json(&rules(&settings.retention, first.prefix())),
         applied: Vec::new(),
     })
 }
@@ -39,7 +39,7 @@ pub async fn apply(settings: &Settings, stores: &[Arc<dyn Store>]) -> Result<Rul
     }
     for (store, lifecycle) in stores {
         let before = lifecycle.rules().await?;
-        let wanted = rules_after(&settings.retention.policy, lifecycle.prefix(), &before.ours);
+        let wanted = rules_after(&settings.retention, lifecycle.prefix(), &before.ours);
         // This also reads them back.
         lifecycle.install_rules(&wanted).await?;
         if report.applied.is_empty() {

@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 
+use crate::repository::retention::span_text;
 use crate::repository::signature::Trust;
 use crate::settings::{CredentialSource, Settings, StoreUrl};
 use crate::store::Store;
 
-pub use databases::{DatabaseProof, DatabaseStatus, LastGood};
+pub use databases::{DatabaseProof, DatabaseStatus, GapStatus, IncrementsStatus, LastGood};
 pub use report::{Judgement, SettingsReport, SourceReport, StatusReport};
 pub use stores::{Drift, LeaseStatus, StoreStatus};
 
@@ -33,12 +34,12 @@ pub struct Inquiry<'a> {
 
 /// A store that cannot be reached is a problem in the report, not a failure of the command.
 pub async fn run(inquiry: &Inquiry<'_>) -> StatusReport {
-    let policy = &inquiry.settings.retention.policy;
+    let retention = &inquiry.settings.retention;
     let database = inquiry.database.as_deref();
     let looks = inquiry
         .stores
         .iter()
-        .map(|store| stores::look(&**store, database, policy, inquiry.trust, inquiry.now));
+        .map(|store| stores::look(&**store, database, retention, inquiry.trust, inquiry.now));
     let found = join_all(looks).await;
     // The first store that answers is the reference; the others are compared with it.
     let databases = found
@@ -77,6 +78,7 @@ fn settings_report(settings: &Settings) -> SettingsReport {
         stores: settings.stores.iter().map(url).collect(),
         retention: settings.retention.policy.to_string(),
         keep_last: settings.retention.keep_last,
+        pitr: span_text(settings.retention.pitr),
         max_age_seconds: settings.max_age.as_secs(),
         compression: settings.compression.to_string(),
         notifications: !settings.channels.is_empty(),

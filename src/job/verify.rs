@@ -2,6 +2,7 @@
 //! manifest.
 
 mod data;
+mod increment;
 mod record;
 mod report;
 mod request;
@@ -15,9 +16,9 @@ use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::job::drill;
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Listed, Located};
-use crate::repository::manifest::{Manifest, Tally, role};
+use crate::repository::manifest::{FileRecord, Manifest, Tally, role};
 use crate::repository::signature::{Signer, Trust};
 use crate::repository::stored_archive::{StoredArchive, file_of};
 use crate::repository::verification::VerificationStatus;
@@ -70,6 +71,8 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
         .phase(&format!("verifying {} in {}", manifest.id, store.url()));
     let sealed = seal::check(located, around, (job.clock)());
     let (mut findings, unsealed) = job.stop.or_stop(sealed).await?;
+    let stream = increment::check_stream(located, around, (job.clock)());
+    findings.extend(job.stop.or_stop(stream).await?);
     let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
     findings.extend(sums.findings);
     let (data, on_the_way) = data_twice(job, store, manifest, &findings, &sums.md5).await?;
@@ -94,8 +97,8 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
         );
         return Ok(verified);
     }
-    // To restore bytes that differ from the backup would prove nothing.
-    let drill = drill && verified.status == VerificationStatus::Ok;
+    // To restore bytes that differ from the backup would prove nothing; and an increment alone restores nothing.
+    let drill = drill && manifest.kind == BackupKind::Full && verified.status == VerificationStatus::Ok;
     let mut recorded = None;
     if drill {
         // The result of the verification is known, however the drill ends.
@@ -303,17 +306,29 @@ async fn data(
     md5: &Md5s,
 ) -> Result<Data> {
     let work = async {
-        let role = match manifest.files.contains_key(role::SQL) {
-            true => role::SQL,
-            false => role::DUMP,
+        let roles: &[&str] = match (&manifest.increment, manifest.files.contains_key(role::SQL)) {
+            (Some(_), _) => &increment::READ,
+            (None, true) => &[role::SQL],
+            (None, false) => &[role::DUMP],
         };
-        let file = file_of(manifest, role)?;
-        let mut data = match role {
-            role::SQL => data::script(store, manifest, md5.get(&file.name).copied(), job.observer).await?,
+        let md5_of = |role: &str| {
+            let file = manifest.files.get(role);
+            file.and_then(|file| md5.get(&file.name).copied())
+        };
+        let mut data = match roles {
+            [role::SQL] => data::script(store, manifest, md5_of(role::SQL), job.observer).await?,
+            [role::CHANGES, ..] => increment::check(job, store, manifest, md5_of(role::CHANGES)).await?,
             _ => archive(job, store, manifest, so_far, md5).await?,
         };
+        // The archive of an increment holds its baselines; most increments have none.
+        if manifest.increment.is_some() && manifest.files.contains_key(role::DUMP) {
+            let baselines = archive(job, store, manifest, so_far, md5).await?;
+            data.read += baselines.read;
+            data.findings.extend(baselines.findings);
+        }
+        let read: Vec<&FileRecord> = roles.iter().filter_map(|role| manifest.files.get(*role)).collect();
         // This version cannot read the contents of other data files, so it checks only their digests.
-        for other in manifest.data_records().filter(|other| *other != file) {
+        for other in manifest.data_records().filter(|other| !read.contains(other)) {
             let md5 = md5.get(&other.name).copied();
             let (read, findings) = data::object(store, &manifest.id, other, md5, job.observer).await?;
             data.read += read;

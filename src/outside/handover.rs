@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::outside::aws;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
 
 /// A task of ECS on Fargate that runs pgstow with settings of its own.
@@ -31,6 +32,7 @@ pub struct ContainerTask {
 /// The backup that the task should make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    pub kind: BackupKind,
     pub trigger: Trigger,
     pub event_id: Option<String>,
     pub database: Option<String>,
@@ -131,6 +133,9 @@ fn command(asked: &Asked) -> Vec<String> {
         trigger => trigger,
     };
     let mut words = vec!["backup".to_owned(), "--json".to_owned(), format!("--trigger={trigger}")];
+    if asked.kind != BackupKind::Full {
+        words.push(format!("--kind={}", asked.kind));
+    }
     // As one word, so that a value that begins with a dash is not read as an option.
     words.extend(asked.event_id.iter().map(|id| format!("--event-id={id}")));
     words.extend(asked.database.iter().map(|name| format!("--database={name}")));
@@ -154,13 +159,17 @@ mod tests {
 
     #[test]
     fn the_task_is_asked_for_the_same_backup() {
-        let asked = Asked {
+        let mut asked = Asked {
+            kind: BackupKind::Full,
             trigger: Trigger::Schedule,
             event_id: Some("full-2026-01-31T04:05:00Z".into()),
             database: Some("-shop".into()),
         };
         let expected = "backup --json --trigger=schedule --event-id=full-2026-01-31T04:05:00Z --database=-shop";
         assert_eq!(command(&asked).join(" "), expected);
+        asked.kind = BackupKind::Incremental;
+        let expected = "backup --json --trigger=schedule --kind=incremental";
+        assert!(command(&asked).join(" ").starts_with(expected));
         assert_eq!(token("full-2026-01-31T04:05:00Z").len(), 64);
     }
 }

@@ -34,6 +34,7 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Run {
     Backup(Backup),
+    Increment(Increment),
     Verification(VerificationMetrics),
 }
 
@@ -71,12 +72,78 @@ pub struct Made {
     pub degraded: bool,
 }
 
+/// A run that was to make an increment. It counts for no full backup.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Increment {
+    pub end: IncrementEnd,
+    /// `None`: the run does not know it.
+    pub slot: Option<SlotSpace>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum IncrementEnd {
+    Made(MadeIncrement),
+    /// There was nothing to store, or the event was delivered before.
+    Idle {
+        /// What was committed before this moment of the source's clock is stored.
+        seen_to: Option<Timestamp>,
+    },
+    /// The chain was broken, so the run made a full backup, which is observed apart.
+    Renewed,
+    Failed {
+        code: Code,
+        seconds: f64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct MadeIncrement {
+    pub id: String,
+    pub seconds: f64,
+    /// The size of all its files, as stored.
+    pub bytes: u64,
+    pub transactions: u64,
+    /// Tables that were read whole.
+    pub baselines: u64,
+    /// What was committed before this moment of the source's clock is stored.
+    pub seen_to: Timestamp,
+    /// A copy failed.
+    pub degraded: bool,
+}
+
+/// What the server keeps for the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotSpace {
+    /// Bytes of its log.
+    pub retained: Option<u64>,
+    /// How many more bytes it can write before the slot is lost. `None`: without limit, or not known.
+    pub safe: Option<u64>,
+}
+
+impl IncrementEnd {
+    /// Whether the chain was broken.
+    pub(crate) fn breaks_the_chain(&self) -> bool {
+        matches!(self, Self::Renewed | Self::Failed { code: Code::Slot, .. })
+    }
+
+    /// What was committed before this moment is stored.
+    pub(crate) fn seen_to(&self) -> Option<Timestamp> {
+        match self {
+            Self::Made(made) => Some(made.seen_to),
+            Self::Idle { seen_to } => *seen_to,
+            Self::Renewed | Self::Failed { .. } => None,
+        }
+    }
+}
+
 /// One backup's verification, or those of several.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VerificationMetrics {
     pub verify: CheckTally,
     /// `None`: no drill was asked for.
     pub drill: Option<CheckTally>,
+    /// Whether the increments between two full backups lead from one to the other. `None`: that was not asked for.
+    pub chain: Option<CheckTally>,
     pub seconds: f64,
     /// The error that prevented the verification, or `INTEGRITY`.
     pub code: Option<Code>,
@@ -118,6 +185,20 @@ impl Observation {
                 end,
                 last_good: history.last_good,
             }),
+        }
+    }
+
+    /// An increment that was to be made from `begun` on, and was not.
+    pub fn of_failed_increment(database: Option<String>, code: Code, begun: Timestamp, at: Timestamp) -> Self {
+        let end = IncrementEnd::Failed {
+            code,
+            seconds: seconds(begun, at),
+        };
+        Self {
+            at,
+            database,
+            notifications_failed: 0,
+            run: Run::Increment(Increment { end, slot: None }),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Runs pg_dump and pg_dumpall: their arguments, and the meaning of their end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::child::{Child, ChildCommand, Exit, Special, quoted, reading_environment};
@@ -29,18 +30,55 @@ pub struct DumpOrder<'a> {
     pub info: &'a ConnectionInfo,
     pub passfile: Option<&'a Passfile>,
     pub snapshot: &'a str,
-    pub contents: Contents,
+    pub contents: Contents<'a>,
     /// How long it may wait for its locks; zero means for ever.
     pub lock_wait: Duration,
     pub settings: &'a settings::Postgres,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contents {
+pub enum Contents<'a> {
     /// The whole database, uncompressed.
     Whole(Format),
     /// An archive of only the large objects. It locks no table.
     LargeObjects,
+    /// An archive of these tables, with their definitions.
+    Tables {
+        /// See [`Session::dump_patterns`](super::Session::dump_patterns).
+        patterns: &'a [Vec<u8>],
+        /// All large objects too.
+        with_large_objects: bool,
+    },
+    /// An archive of all definitions, without rows.
+    Definitions,
+}
+
+impl Contents<'_> {
+    fn arguments(self) -> Vec<OsString> {
+        let archive = ["--format=custom", "--compress=0"];
+        let options: &[&str] = match self {
+            Contents::Whole(Format::Custom) | Contents::Tables { .. } => &[],
+            Contents::Whole(Format::Plain) => return vec!["--format=plain".into()],
+            Contents::LargeObjects => &["--data-only", "--exclude-table=*.*"],
+            Contents::Definitions => &["--schema-only"],
+        };
+        let mut arguments: Vec<OsString> = archive.iter().chain(options).map(OsString::from).collect();
+        if let Contents::Tables {
+            patterns,
+            with_large_objects,
+        } = self
+        {
+            // A pattern without a table would otherwise be left out without a message.
+            arguments.push("--strict-names".into());
+            arguments.extend(with_large_objects.then(|| "--blobs".into()));
+            for pattern in patterns {
+                let mut argument = OsString::from("--table=");
+                argument.push(OsStr::from_bytes(pattern));
+                arguments.push(argument);
+            }
+        }
+        arguments
+    }
 }
 
 /// A running pg_dump. Dropping it kills it; it never outlives pgstow.
@@ -65,16 +103,7 @@ impl Dump {
             lock_wait,
             ..
         } = *order;
-        let mut arguments: Vec<OsString> = match order.contents {
-            Contents::Whole(Format::Custom) => vec!["--format=custom".into(), "--compress=0".into()],
-            Contents::Whole(Format::Plain) => vec!["--format=plain".into()],
-            Contents::LargeObjects => vec![
-                "--format=custom".into(),
-                "--compress=0".into(),
-                "--data-only".into(),
-                "--exclude-table=*.*".into(),
-            ],
-        };
+        let mut arguments = order.contents.arguments();
         arguments.push("--no-password".into());
         arguments.push(format!("--snapshot={snapshot}").into());
         if !lock_wait.is_zero() {

@@ -52,11 +52,20 @@ pub struct Hold {
 impl Hold {
     /// Locks all tables, and then has `session` export a snapshot. It waits for each lock as long as pg_dump would.
     pub async fn take(session: &Session, lock_wait: Duration) -> Result<Taken> {
+        Self::take_chosen(session, lock_wait, &Chosen::all()).await
+    }
+
+    /// The same with only the tables that have these OIDs.
+    pub async fn take_of(session: &Session, lock_wait: Duration, oids: &[u32]) -> Result<Taken> {
+        Self::take_chosen(session, lock_wait, &Chosen::of(oids)).await
+    }
+
+    async fn take_chosen(session: &Session, lock_wait: Duration, chosen: &Chosen) -> Result<Taken> {
         let mut wire = match session.open_wire().await {
             Ok(wire) => wire,
             Err(error) => return Ok(Taken::Unheld(error.message())),
         };
-        let known = match lock_all(&mut wire, lock_wait).await? {
+        let known = match lock_all(&mut wire, lock_wait, chosen).await? {
             Ok(known) => known,
             Err(other) => {
                 wire.close().await;
@@ -65,7 +74,7 @@ impl Hold {
         };
         let snapshot = session.export_snapshot().await?;
         let changed = match see(&mut wire, &snapshot.id).await {
-            Ok(()) => rest(&mut wire, &known, lock_wait).await?,
+            Ok(()) => rest(&mut wire, &known, lock_wait, chosen).await?,
             Err(error) => return Err(error),
         };
         match changed {
@@ -117,6 +126,20 @@ pub(crate) async fn see(wire: &mut Wire, snapshot: &str) -> Result<()> {
     })
 }
 
+/// Continues [`TABLES`]: the tables to lock.
+struct Chosen(String);
+
+impl Chosen {
+    fn all() -> Self {
+        Self(String::new())
+    }
+
+    fn of(oids: &[u32]) -> Self {
+        let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+        Self(format!("AND c.oid = ANY ('{{{}}}'::pg_catalog.oid[])", oids.join(",")))
+    }
+}
+
 /// The tables that were found: OID and name.
 type Known = HashSet<(Vec<u8>, Vec<u8>)>;
 
@@ -128,7 +151,7 @@ enum Locked {
 }
 
 /// Locks all tables in a transaction that has no snapshot yet. The inner `Err` says what to do instead.
-async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, Taken>> {
+async fn lock_all(wire: &mut Wire, lock_wait: Duration, chosen: &Chosen) -> Result<Result<Known, Taken>> {
     let settings = format!("{PLANS}; SET lock_timeout = {}", lock_wait.as_millis());
     wire.execute(settings.as_bytes()).await.map_err(Refusal::into_error)?;
     // A server that waits for a lock does not notice that the client is gone unless it is told to check. Before 14,
@@ -140,7 +163,7 @@ async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, 
     let mut gone = String::new();
     for _ in 0..LISTED {
         // A statement of its own, so that the next transaction has no snapshot yet.
-        let tables = list(wire).await?;
+        let tables = list(wire, chosen).await?;
         wire.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             .await
             .map_err(Refusal::into_error)?;
@@ -161,15 +184,21 @@ async fn lock_all(wire: &mut Wire, lock_wait: Duration) -> Result<Result<Known, 
 
 /// Locks the tables that are new or renamed since the list was made; names a table that the snapshot can no longer
 /// see correctly.
-async fn rest(wire: &mut Wire, known_before: &Known, lock_wait: Duration) -> Result<Option<String>> {
-    let tables = list(wire).await?;
+async fn rest(
+    wire: &mut Wire,
+    known_before: &Known,
+    lock_wait: Duration,
+    chosen: &Chosen,
+) -> Result<Option<String>> {
+    let tables = list(wire, chosen).await?;
     let new = tables.iter().filter(|row| !known_before.contains(&known(row)));
     match lock(wire, new, lock_wait).await? {
         Locked::All => {}
         Locked::Gone(what) => return Ok(Some(what)),
         Locked::NoRoom => return Ok(Some("the server's lock table has no room for new tables".into())),
     }
-    let question = format!("SELECT n.nspname || '.' || c.relname FROM {TABLES} {CHANGED} LIMIT 1");
+    let Chosen(only) = chosen;
+    let question = format!("SELECT n.nspname || '.' || c.relname FROM {TABLES} {CHANGED} {only} LIMIT 1");
     let changed = wire.query(question.as_bytes()).await.map_err(Refusal::into_error)?;
     Ok(changed.first().map(|row| {
         let name = String::from_utf8_lossy(row.bytes(0).unwrap_or_default()).into_owned();
@@ -177,10 +206,10 @@ async fn rest(wire: &mut Wire, known_before: &Known, lock_wait: Duration) -> Res
     }))
 }
 
-async fn list(wire: &mut Wire) -> Result<Vec<Row>> {
+async fn list(wire: &mut Wire, Chosen(only): &Chosen) -> Result<Vec<Row>> {
     let question = format!(
         "SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
-         FROM {TABLES} ORDER BY c.oid"
+         FROM {TABLES} {only} ORDER BY c.oid"
     );
     wire.query(question.as_bytes()).await.map_err(Refusal::into_error)
 }

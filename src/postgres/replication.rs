@@ -11,7 +11,7 @@ use super::server::EMPTY_SEARCH_PATH;
 use super::startup::{Greeting, Purpose};
 use super::stream::unexpected;
 use super::wire::{Partial, Wire};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 
 /// PostgreSQL counts time from 2000-01-01.
@@ -115,7 +115,7 @@ impl ReplicationSession {
         self.has_streamed = true;
         let statement = start_replication(slot, from, options)?;
         let begun = self.wire.begin_both(statement.as_bytes()).await;
-        begun.map_err(Refusal::into_error)
+        begun.map_err(|refusal| not_started(slot, refusal))
     }
 
     /// The server's next message. Cancelling this call loses nothing.
@@ -130,7 +130,13 @@ impl ReplicationSession {
     /// Tells the server that everything before this position is stored, so the server may remove it. `now` is for its
     /// statistics.
     pub async fn confirm(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
-        let told = self.wire.say_both(&status(kept, now)).await;
+        let told = self.wire.say_both(&status(kept, now, false)).await;
+        told.map_err(Refusal::into_error)
+    }
+
+    /// The same, and the server answers at once with [`Streamed::Alive`].
+    pub async fn ask(&mut self, kept: Lsn, now: SystemTime) -> Result<()> {
+        let told = self.wire.say_both(&status(kept, now, true)).await;
         told.map_err(Refusal::into_error)
     }
 
@@ -152,6 +158,28 @@ impl fmt::Debug for ReplicationSession {
         f.debug_struct("ReplicationSession")
             .field("process", &self.process())
             .finish_non_exhaustive()
+    }
+}
+
+/// `BUSY` if another session reads the slot, `SLOT` if the server no longer has what the slot needs.
+fn not_started(slot: &str, refusal: Refusal) -> Error {
+    let state = match &refusal {
+        Refusal::Server { state, .. } => state.code().to_owned(),
+        Refusal::Broken(_) => String::new(),
+    };
+    let error = refusal.into_error();
+    match state.as_str() {
+        // object_in_use
+        "55006" => Error::new(Code::Busy, format!("another session reads the slot {slot:?}: {}", error.message())).hint(
+            "wait until that session has ended (pg_stat_replication shows it): a reader that died is noticed after \
+             wal_sender_timeout",
+        ),
+        // undefined_object, object_not_in_prerequisite_state, undefined_file
+        "42704" | "55000" | "58P01" => {
+            Error::new(Code::Slot, format!("the slot {slot:?} cannot be read: {}", error.message()))
+                .hint("the next run makes a new slot and a full backup, which begin a new chain of increments")
+        }
+        _ => error,
     }
 }
 
@@ -200,7 +228,7 @@ fn streamed(mut body: Vec<u8>) -> Option<Streamed> {
 }
 
 /// Documentation: "Standby status update". pgstow reports one position as written, flushed and applied.
-fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
+fn status(kept: Lsn, now: SystemTime, asks: bool) -> Vec<u8> {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let micros = i64::try_from(since.saturating_sub(EPOCH).as_micros()).unwrap_or(i64::MAX);
     let mut body = vec![b'r'];
@@ -208,7 +236,7 @@ fn status(kept: Lsn, now: SystemTime) -> Vec<u8> {
         body.extend_from_slice(&kept.0.to_be_bytes());
     }
     body.extend_from_slice(&micros.to_be_bytes());
-    body.push(0);
+    body.push(asks.into());
     body
 }
 
@@ -239,6 +267,7 @@ mod tests {
         let told = status(
             Lsn(0x1_0000_0002),
             SystemTime::UNIX_EPOCH + EPOCH + Duration::from_micros(5),
+            false,
         );
         assert_eq!(told.len(), 34);
         assert_eq!(told[1..9], told[17..25]);

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
 
 use super::Session;
 use crate::error::{Code, Error, Result};
+use crate::format::Lsn;
 
 /// The oldest server whose catalogs pgstow knows.
 const OLDEST_MAJOR: u32 = 12;
@@ -23,6 +26,19 @@ pub struct Snapshot {
     pub xmax: u64,
     /// Transactions in progress between the two.
     pub xip: Vec<u64>,
+    /// Read just after the snapshot was taken. `None` if the service hides the position of its log.
+    pub end: Option<End>,
+}
+
+/// Where the server's log was after a snapshot had been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct End {
+    /// The commits that the snapshot contains are all at or before this position.
+    pub lsn: Lsn,
+    /// The server's clock, read after the position. `None` on a standby: commits have the time of the primary's clock.
+    pub at: Option<Timestamp>,
+    /// `None` on a standby.
+    pub timeline: Option<u32>,
 }
 
 /// Estimates for progress and the report.
@@ -91,6 +107,27 @@ impl Session {
             xmin,
             xmax,
             xip,
+            end: self.end_of_log().await,
+        })
+    }
+
+    /// The position of the log, the clock and the timeline at this moment.
+    async fn end_of_log(&self) -> Option<End> {
+        let question = if self.server.in_recovery {
+            "SELECT pg_catalog.pg_last_wal_replay_lsn()::pg_catalog.text, NULL::pg_catalog.timestamptz, NULL::pg_catalog.text"
+        } else {
+            // The insert position: a transaction can be visible before its commit is written out.
+            "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text, pg_catalog.clock_timestamp(),
+                    pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
+        };
+        let row = self.attempt(question).await.ok().flatten()?;
+        let lsn: String = row.try_get(0).ok()?;
+        let at: Option<SystemTime> = row.try_get(1).ok()?;
+        let file: Option<String> = row.try_get(2).ok()?;
+        Some(End {
+            lsn: lsn.parse().ok()?,
+            at: at.and_then(|at| Timestamp::try_from(at).ok()),
+            timeline: file.as_deref().and_then(timeline_of),
         })
     }
 
@@ -172,6 +209,20 @@ impl Session {
         oids.into_iter().zip(names).collect()
     }
 
+    /// Asks questions of which the server may refuse one: in the snapshot's transaction, all of them together run under
+    /// a savepoint.
+    pub async fn apart<T>(&self, questions: impl Future<Output = Result<T>>) -> Result<T> {
+        if !self.in_transaction.load(Ordering::Relaxed) {
+            return questions.await;
+        }
+        let failed = |error| self.error("cannot ask questions in a snapshot", &error);
+        self.client.batch_execute("SAVEPOINT apart").await.map_err(failed)?;
+        let answers = questions.await;
+        let back = "ROLLBACK TO SAVEPOINT apart; RELEASE SAVEPOINT apart";
+        let ended = self.client.batch_execute(back).await.map_err(failed);
+        answers.and_then(|answers| ended.map(|()| answers))
+    }
+
     /// Asks a question that the server may refuse. In the snapshot's transaction a refusal, or a lock that stays,
     /// would end the snapshot: there it runs under a savepoint.
     pub(super) async fn attempt(&self, question: &str) -> Result<Option<Row>, tokio_postgres::Error> {
@@ -191,8 +242,13 @@ fn bytes(row: Option<Row>) -> Option<u64> {
     row?.try_get::<_, i64>(0).ok()?.try_into().ok()
 }
 
+/// The timeline in the name of a file of the log: its first eight hexadecimal digits.
+fn timeline_of(file: &str) -> Option<u32> {
+    u32::from_str_radix(file.get(..8)?, 16).ok()
+}
+
 /// `xmin:xmax:xip,xip,…`
-fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
+pub(super) fn parse_snapshot(text: &str) -> Option<(u64, u64, Vec<u64>)> {
     let mut parts = text.split(':');
     let xmin = parts.next()?.parse().ok()?;
     let xmax = parts.next()?.parse().ok()?;

@@ -205,8 +205,21 @@ fn the_reports_on_a_store_are_read_back() {
     });
     let mut drilled = proof.clone();
     drilled["id"] = json!(ID);
+    let moment = json!({"lsn": "0/1A", "time": AT});
+    let window = json!({"earliest": moment, "latest": moment});
+    let increments = json!({
+        "count": 3,
+        "bytes": 9,
+        "newest": ID,
+        "rpo_seconds": 60,
+        "window": window,
+        "earlier_windows": [window],
+        "no_base": "x",
+        "gaps": [{"after": ID, "before": ID, "since": AT, "why": "lost"}],
+        "coverage": {"exact": 1, "inserts": 0, "baseline": 0, "full_only": 2, "in_part": 0},
+    });
     let hold =
-        json!({"database": "shop", "state": "held", "holder": {"host": "h", "pid": 1}, "since": AT, "until": AT});
+        json!({"database": "shop", "type": "incremental", "state": "held", "holder": {"host": "h", "pid": 1}, "since": AT, "until": AT});
     is_read_back(
         ReportKind::Status,
         &json!({
@@ -218,6 +231,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "stores": ["s3://a"],
                 "retention": "30d",
                 "keep_last": 1,
+                "pitr": "7d",
                 "max_age_seconds": 93600,
                 "compression": "auto",
                 "notifications": false,
@@ -232,6 +246,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "last_good": last_good,
                 "last_verified": null,
                 "last_drilled": drilled,
+                "increments": increments,
             }],
             "stores": [{
                 "url": "s3://a",
@@ -240,7 +255,7 @@ fn the_reports_on_a_store_are_read_back() {
                 "bytes": 80,
                 "disk": {"free": 1, "total": 2},
                 "lifecycle": {"state": "drifted", "missing": ["a"], "different": []},
-                "leases": [{"database": "crm", "state": "free"}, hold],
+                "leases": [{"database": "crm", "type": "full", "state": "free"}, hold],
                 "uploads_in_progress": [{"key": "shop/x", "started": AT}],
                 "incomplete": [{"id": ID, "lacks": ["x"]}],
                 "broken": [{"id": ID, "problem": "no JSON"}],

@@ -23,15 +23,17 @@ pub const VERIFICATION: &str = "verification.json";
 /// As minisign names signatures.
 const SIGNATURE_SUFFIX: &str = ".minisig";
 const LEASE: &str = ".lease";
+const INCREMENTS_LEASE: &str = ".lease-incremental";
 
 /// How far the clocks of two hosts may differ. A backup that is dated further ahead was made with a wrong clock, or a
 /// person forged the date so that it looks like the newest.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a backup holds: everything, or the changes since the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupKind {
+    #[default]
     Full,
     Incremental,
 }
@@ -234,7 +236,17 @@ pub fn database_folder(database: &str) -> String {
 
 /// The key of the lease of this database. No backup's folder and no database's folder can have this name.
 pub fn lease_key(database: &str) -> String {
-    format!("{}/{LEASE}", encode(database))
+    lease_key_of(database, BackupKind::Full)
+}
+
+/// The key of the lease under which backups of this kind are made. Fulls and increments have one each, so that a long
+/// full does not keep increments from being made.
+pub fn lease_key_of(database: &str, kind: BackupKind) -> String {
+    let name = match kind {
+        BackupKind::Full => LEASE,
+        BackupKind::Incremental => INCREMENTS_LEASE,
+    };
+    format!("{}/{name}", encode(database))
 }
 
 /// The database whose folder has this name, if `encode` can have made the name.

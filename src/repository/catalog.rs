@@ -5,6 +5,7 @@ mod before;
 mod expiry;
 mod find;
 mod genuine;
+mod history;
 mod overview;
 mod publish;
 mod spelling;
@@ -33,6 +34,7 @@ pub use before::{Before, before};
 pub use expiry::{Expiry, ExpiryFinding, expiry};
 pub use find::{Located, Meant, find, meant, not_there};
 pub use genuine::{Demand, Genuine, Read, Seal, read_genuine};
+pub use history::{Counting, histories};
 pub use overview::{
     ManifestState, Overview, contradiction_of_times, is_reachable, nothing_found, overviews, reachable_folders,
     stored_before,
@@ -295,10 +297,15 @@ async fn found_damaged(store: &dyn Store, listed: &Listed) -> Result<bool> {
 /// A manifest may be large, and a function has little memory.
 const MANIFESTS_AT_ONCE: usize = 2;
 
-/// The newest good backups of `listed` (a database's folders, newest first): at most `count`, among the newest
+/// The full backups among these folders, in their order.
+pub fn fulls(listed: &[Listed]) -> impl Iterator<Item = &Listed> {
+    listed.iter().filter(|one| one.id.kind() == BackupKind::Full)
+}
+
+/// The newest good full backups of `listed` (a database's folders, newest first): at most `count`, among the newest
 /// [`LOOKED_AT`].
 pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, trust: &Trust) -> Result<Vec<Summary>> {
-    let finished = listed.iter().filter(|one| one.has_manifest);
+    let finished = fulls(listed).filter(|one| one.has_manifest);
     let finished: Vec<&Listed> = finished.take(LOOKED_AT).collect();
     let mut good = Vec::new();
     for some in finished.chunks(count.clamp(1, MANIFESTS_AT_ONCE)) {
@@ -312,11 +319,12 @@ pub async fn newest_good(store: &dyn Store, listed: &[Listed], count: usize, tru
     Ok(good)
 }
 
-/// The good backup that was already made for this event, if the event was delivered before. Looks at the backups of
-/// the last two days in `listed` (the database's folders, newest first).
+/// The good backup of this kind that was already made for this event, if the event was delivered before. Looks at the
+/// backups of the last two days in `listed` (the database's folders, newest first).
 pub async fn find_by_event(
     store: &dyn Store,
     listed: &[Listed],
+    kind: BackupKind,
     event_id: &str,
     now: Timestamp,
     trust: &Trust,
@@ -324,7 +332,10 @@ pub async fn find_by_event(
     let recent = listed
         .iter()
         .filter(|one| {
-            one.has_manifest && !one.id.is_ahead(now) && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY
+            one.id.kind() == kind
+                && one.has_manifest
+                && !one.id.is_ahead(now)
+                && now.duration_since(one.id.timestamp()) <= EVENT_MEMORY
         })
         .take(EVENT_READS);
     for one in recent {

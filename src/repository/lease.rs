@@ -25,14 +25,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{BackupId, SKEW, lease_key};
+use crate::repository::backup_id::{BackupId, BackupKind, SKEW, lease_key_of};
 use crate::run::clock::Clock;
 use crate::run::progress::{Observer, Progress};
 use crate::store::{Condition, ObjectInfo, ObjectVersion, Put, Store, conditions};
 
 pub use claim::Announced;
 use claim::Claim;
-pub use state::{LeaseHold, LeaseState, look};
+pub use state::{LeaseHold, LeaseState, look, look_for};
 
 /// How often a lost race is repeated. Each loss means that another run has won, so the second look normally finds a
 /// holder.
@@ -101,6 +101,7 @@ pub struct Lease {
 struct Shared {
     store: Arc<dyn Store>,
     database: String,
+    kind: BackupKind,
     ttl: Duration,
     clock: Clock,
     held: Mutex<Held>,
@@ -145,8 +146,8 @@ enum NotRenewed {
 }
 
 impl Lease {
-    /// Takes the lease of a database, or fails with `BUSY` and names the holder. The run chooses its id after this,
-    /// from a listing that no other run can make out of date, and writes it by [`Lease::announce`].
+    /// Takes the lease of a database's full backups, or fails with `BUSY` and names the holder. The run chooses its id
+    /// after this, from a listing that no other run can make out of date, and writes it by [`Lease::announce`].
     pub async fn acquire(
         store: Arc<dyn Store>,
         database: &str,
@@ -154,18 +155,30 @@ impl Lease {
         ttl: Duration,
         clock: Clock,
     ) -> Result<Acquired> {
-        let key = lease_key(database);
+        Self::acquire_for(store, database, BackupKind::Full, holder, ttl, clock).await
+    }
+
+    /// The same for backups of this kind.
+    pub async fn acquire_for(
+        store: Arc<dyn Store>,
+        database: &str,
+        kind: BackupKind,
+        holder: Holder,
+        ttl: Duration,
+        clock: Clock,
+    ) -> Result<Acquired> {
+        let key = lease_key_of(database, kind);
         let run = random_run();
         for tries in 0..ATTEMPTS {
             if tries > 0 {
                 sleep(pause(tries)).await;
             }
-            let (condition, previous) = match find(&*store, database, &run, clock).await? {
+            let (condition, previous) = match find(&*store, (database, kind), &run, clock).await? {
                 Found::Free(condition, previous) => (condition, previous),
                 Found::Ours(body, version) => {
                     let held = Held::new(body, version, Instant::now(), ttl);
                     return Ok(Acquired {
-                        lease: Self::hold(store, database, ttl, clock, held),
+                        lease: Self::hold(store, (database, kind), ttl, clock, held),
                         took_over: None,
                     });
                 }
@@ -194,7 +207,7 @@ impl Lease {
             };
             let held = Held::new(body, version, sent, ttl);
             return Ok(Acquired {
-                lease: Self::hold(store, database, ttl, clock, held),
+                lease: Self::hold(store, (database, kind), ttl, clock, held),
                 took_over: previous.filter(|body| !body.released).map(Previous::from),
             });
         }
@@ -208,10 +221,11 @@ impl Lease {
         )))
     }
 
-    fn hold(store: Arc<dyn Store>, database: &str, ttl: Duration, clock: Clock, held: Held) -> Self {
+    fn hold(store: Arc<dyn Store>, (database, kind): (&str, BackupKind), ttl: Duration, clock: Clock, held: Held) -> Self {
         let shared = Arc::new(Shared {
             store,
             database: database.to_owned(),
+            kind,
             ttl,
             clock,
             held: Mutex::new(held),
@@ -406,7 +420,7 @@ impl Shared {
     /// Replaces this run's lease; `None` if it is no longer this run's. A removed lease counts as lost too: a person
     /// removed it on purpose.
     async fn replace(&self, body: &Body, version: &ObjectVersion) -> Result<Option<(Body, ObjectVersion)>> {
-        let key = lease_key(&self.database);
+        let key = lease_key_of(&self.database, self.kind);
         let mut body = body.clone();
         let mut version = version.clone();
         for tries in 0..ATTEMPTS {
@@ -440,8 +454,13 @@ enum Found {
 }
 
 /// Fails with `BUSY` if another run holds the lease.
-async fn find(store: &dyn Store, database: &str, run: &str, clock: Clock) -> Result<Found> {
-    let key = lease_key(database);
+async fn find(
+    store: &dyn Store,
+    (database, kind): (&str, BackupKind),
+    run: &str,
+    clock: Clock,
+) -> Result<Found> {
+    let key = lease_key_of(database, kind);
     let there = store
         .get(&key)
         .await
@@ -454,7 +473,7 @@ async fn find(store: &dyn Store, database: &str, run: &str, clock: Clock) -> Res
         return Ok(Found::Ours(body, object.version));
     }
     if !body.released && clock() < body.expires_at {
-        return Err(busy(database, &body, clock()));
+        return Err(busy(database, &key, &body, clock()));
     }
     Ok(Found::Free(Condition::Unchanged(object.version), Some(body)))
 }
@@ -518,7 +537,7 @@ impl From<Body> for Previous {
     }
 }
 
-fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
+fn busy(database: &str, key: &str, body: &Body, now: Timestamp) -> Error {
     let Body {
         holder: Holder { host, pid },
         acquired_at,
@@ -532,8 +551,7 @@ fn busy(database: &str, body: &Body, now: Timestamp) -> Error {
     let hint = if acquired_at.duration_since(now) > SKEW {
         format!(
             "correct the clock of that host or of this one; then, when no backup of this database is running, \
-             remove {}",
-            lease_key(database)
+             remove {key}"
         )
     } else {
         format!("wait until that run has ended; if it died, its lease expires at {expires_at:.0}")

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{BackupId, database_folder, lease_key};
+use crate::repository::backup_id::{BackupId, database_folder, lease_key_of};
 use crate::repository::catalog::{self, Listed, backups};
 use crate::repository::retention::Tag;
 use crate::store::{Store, Unfinished};
@@ -74,7 +74,8 @@ pub struct Cleared {
 /// Removes the left-overs of a database in the store that the lease is in. Only the lease's holder may call this,
 /// before it writes anything. `own` is its id; `listed` are the database's folders at this moment.
 pub async fn clear(store: &dyn Store, own: &BackupId, listed: &[Listed], now: Timestamp) -> Cleared {
-    let dead = |id: &BackupId| id != own && id.database() == own.database();
+    // Runs of the other kind hold another lease, and one of them may be writing.
+    let dead = |id: &BackupId| id != own && id.database() == own.database() && id.kind() == own.kind();
     let sweep = Sweep {
         store,
         own,
@@ -101,7 +102,7 @@ pub async fn clear_copy(store: &dyn Store, own: &BackupId, dead: Option<&BackupI
     };
     let dead = |id: &BackupId| {
         let old = now.duration_since(id.timestamp()) > SURELY_DEAD;
-        id != own && id.database() == own.database() && (Some(id) == dead || old)
+        id != own && id.database() == own.database() && id.kind() == own.kind() && (Some(id) == dead || old)
     };
     let sweep = Sweep {
         store,
@@ -204,7 +205,7 @@ impl<'a, D: Fn(&BackupId) -> bool> Sweep<'a, D> {
                 let finished = has_files && !folders.contains_key(&id);
                 !finished || old()
             }
-            None => unfinished.key == lease_key(self.own.database()) && old(),
+            None => unfinished.key == lease_key_of(self.own.database(), self.own.kind()) && old(),
         }
     }
 

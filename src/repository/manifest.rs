@@ -34,14 +34,14 @@ pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use compression::{CompressionAlgorithm, CompressionRecord};
 pub use data_file::{DataFile, FileIndex, FileRange};
 pub use error::ManifestError;
-pub use figures::{Count, Figures, Kinds, Tally};
+pub use figures::{ChangeTally, Count, CoverageTally, Figures, Kinds, Position, Tally};
 pub use files::{FileRecord, checksums, role};
 pub use increment::{
-    Baseline, ColumnRecord, CoverageState, Increment, ObjectsCoverage, ReadSettings, SequenceState, Stream,
-    TableChanges, TableCoverage,
+    Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, ReplayProof,
+    SequenceState, Stream, TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;
-pub use server::{PgDump, Server, SnapshotRecord};
+pub use server::{PgDump, Server, SnapshotEnd, SnapshotRecord};
 pub use summary::Summary;
 pub use tagged::Tagged;
 

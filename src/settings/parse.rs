@@ -99,6 +99,7 @@ impl Reader<'_> {
         self.keep_found_to_its_own(&stores);
         let retention = self.retention();
         let max_age = self.max_age();
+        let incremental_max_age = self.incremental_max_age();
         let schedule = self.schedule();
         let compression = self.of("BACKUP_COMPRESSION", Self::compression);
         let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
@@ -141,6 +142,7 @@ impl Reader<'_> {
             stores,
             retention,
             max_age,
+            incremental_max_age,
             schedule,
             compression,
             format: format.unwrap_or(Format::Custom),

@@ -64,8 +64,8 @@ const OF_TRUST: &[&str] = &["BACKUP_VERIFY_KEYS"];
 /// How many of the newest backups stay.
 const OF_THE_NEWEST: &[&str] = &["BACKUP_KEEP_LAST"];
 /// How long the other backups stay.
-const OF_RETENTION: &[&str] = &["BACKUP_RETENTION"];
-const OF_STATUS: &[&str] = &["BACKUP_MAX_AGE"];
+const OF_RETENTION: &[&str] = &["BACKUP_PITR", "BACKUP_RETENTION"];
+const OF_STATUS: &[&str] = &["BACKUP_INCREMENTAL_MAX_AGE", "BACKUP_MAX_AGE"];
 const OF_PROGRAMS: &[&str] = &[
     "BACKUP_CONNECT_TIMEOUT_SECONDS",
     "BACKUP_JOBS",

@@ -11,6 +11,8 @@ pub const TOC: u64 = 512 << 20;
 /// A role takes about 200 bytes.
 pub const GLOBALS: u64 = 64 << 20;
 pub const SYSTEM_INFO: u64 = 16 << 20;
+/// A table takes about 500 bytes, and each column about 100: this is nearly 100,000 tables.
+pub const CATALOG: u64 = 128 << 20;
 /// A failed drill lists a limited number of differences.
 pub const VERIFICATION: u64 = 8 << 20;
 /// One line for each of a few files.
@@ -26,10 +28,12 @@ pub fn most(key: &str) -> u64 {
         "manifest.json" => MANIFEST,
         "verification.json" => VERIFICATION,
         "system_info.json" => SYSTEM_INFO,
+        "catalog.json" => CATALOG,
         "globals.sql" => GLOBALS,
         "SHA256SUMS" | "MD5SUMS" => SUMS,
-        ".lease" => LEASE,
-        _ if name.ends_with(".toc") => TOC,
+        ".lease" | ".lease-incremental" => LEASE,
+        // Definitions without rows are an archive's head.
+        _ if name.ends_with(".toc") || name.ends_with(".schema") => TOC,
         _ => OTHER,
     }
 }
@@ -62,7 +66,9 @@ pub fn too_long(name: &str, bytes: u64, most: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::backup_id::{BackupId, GLOBALS as GLOBALS_NAME, MANIFEST as MANIFEST_NAME, lease_key};
+    use crate::repository::backup_id::{
+        BackupId, CATALOG as CATALOG_NAME, GLOBALS as GLOBALS_NAME, MANIFEST as MANIFEST_NAME, lease_key,
+    };
 
     #[test]
     fn every_small_file_of_a_backup_has_its_limit() {
@@ -71,6 +77,8 @@ mod tests {
         assert_eq!(most(MANIFEST_NAME), MANIFEST);
         assert_eq!(most(&id.key(GLOBALS_NAME)), GLOBALS);
         assert_eq!(most(&id.key(&id.toc_name())), TOC);
+        assert_eq!(most(&id.key(&id.schema_name())), TOC);
+        assert_eq!(most(&id.key(CATALOG_NAME)), CATALOG);
         assert_eq!(most(&lease_key("shop")), LEASE);
         assert_eq!(most(&id.key("notes.txt")), OTHER);
     }

@@ -32,7 +32,7 @@ pub const UPLOADS: &str = "uploads";
 
 const ID_START: &str = "pgstow-";
 /// The purposes of pgstow's rules: tags that expire, and uploads.
-const PURPOSES: [&str; 6] = ["daily", "weekly", "monthly", "yearly", PENDING, UPLOADS];
+const PURPOSES: [&str; 7] = ["daily", "weekly", "monthly", "yearly", "increment", PENDING, UPLOADS];
 
 /// Whether `retention apply` installed a rule with this id and may replace it, if the rule also filters by the
 /// store's own prefix: rules of other stores in the bucket stay. The match is exact, since a user may call a rule of

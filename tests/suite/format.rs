@@ -1,3 +1,5 @@
-//! pg_dump's formats, as bytes.
+//! The formats, as bytes.
 
 pub mod archive;
+pub mod changes;
+pub mod pgoutput;

@@ -4,6 +4,7 @@ pub mod backup;
 mod doctor;
 mod download;
 mod drill;
+pub mod increment;
 mod list;
 mod prune;
 pub mod restore;

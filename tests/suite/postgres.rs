@@ -4,6 +4,7 @@
 
 mod place;
 
+mod comparing;
 mod connecting;
 mod dumping;
 mod finding;

@@ -181,7 +181,7 @@ run "weeks" {
   variables { retention = "4w" }
 
   assert {
-    condition     = local.expiry == { daily = 28, weekly = 28, monthly = 31, yearly = 366, pending = 2 }
+    condition     = local.expiry == { daily = 28, weekly = 28, monthly = 31, yearly = 366, increment = 9, pending = 2 }
     error_message = "4w"
   }
 }
@@ -191,7 +191,7 @@ run "tiers_with_gaps" {
   variables { retention = "weekly=8,daily=0,yearly=2" }
 
   assert {
-    condition     = local.expiry == { daily = 732, weekly = 56, monthly = 732, yearly = 732, pending = 2 }
+    condition     = local.expiry == { daily = 732, weekly = 56, monthly = 732, yearly = 732, increment = 9, pending = 2 }
     error_message = "weekly=8,daily=0,yearly=2"
   }
 }

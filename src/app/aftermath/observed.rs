@@ -4,12 +4,68 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::job::backup::BackupReport;
+use crate::job::backup::{BackupReport, IncrementReport};
 use crate::job::verify::{Verified, VerifyReport};
-use crate::outside::metrics::{Backup, End, History, LastGood, Made, Observation, Run, VerificationMetrics};
+use crate::outside::metrics::{
+    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, SlotSpace, VerificationMetrics,
+};
+use crate::repository::backup_id::BackupKind;
 use crate::repository::verification::VerificationStatus;
 
-pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Observation {
+/// One observation; two if the run was to make an increment and made a full backup instead.
+pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Vec<Observation> {
+    match report.kind {
+        BackupKind::Incremental => vec![of_increment(report, made_increment(report), at)],
+        BackupKind::Full => {
+            let instead = report.renewed.as_ref();
+            let renewed = instead.map(|_| of_increment(report, IncrementEnd::Renewed, at));
+            std::iter::once(of_full(report, history, at)).chain(renewed).collect()
+        }
+    }
+}
+
+fn made_increment(report: &BackupReport) -> IncrementEnd {
+    match &report.increment {
+        Some(increment) if !report.repeated && !increment.is_idle => IncrementEnd::Made(MadeIncrement {
+            id: report.id.to_string(),
+            seconds: report.duration_seconds,
+            bytes: report.bytes_stored,
+            transactions: increment.transactions,
+            baselines: increment.baselines,
+            seen_to: increment.seen_to,
+            degraded: report.is_degraded(),
+        }),
+        increment => IncrementEnd::Idle {
+            seen_to: increment.as_ref().map(|increment| increment.seen_to),
+        },
+    }
+}
+
+fn of_increment(report: &BackupReport, end: IncrementEnd, at: Timestamp) -> Observation {
+    let unsent = report.notification.as_ref().is_some_and(|told| !told.sent);
+    // A full backup that was made instead counts its message itself.
+    let counts = unsent && report.kind == BackupKind::Incremental;
+    Observation {
+        at,
+        database: Some(report.database.clone()),
+        notifications_failed: u64::from(counts),
+        run: Run::Increment(Increment {
+            end,
+            slot: report.increment.as_ref().and_then(space),
+        }),
+    }
+}
+
+/// What the server keeps for the slot, if the run has asked it.
+fn space(increment: &IncrementReport) -> Option<SlotSpace> {
+    let slot = increment.slot.as_ref()?;
+    Some(SlotSpace {
+        retained: slot.retained_bytes,
+        safe: slot.safe_bytes,
+    })
+}
+
+fn of_full(report: &BackupReport, history: &History, at: Timestamp) -> Observation {
     let rate = match report.duration_seconds {
         seconds if seconds > 0.0 => report.bytes_read as f64 / seconds,
         _ => 0.0,
@@ -92,6 +148,8 @@ mod tests {
             tables: 1,
             rows: 3,
             large_objects: 0,
+            transactions: None,
+            changes: None,
             bytes: 8,
             duration_seconds: 1.5,
             manifest_sha256: None,

@@ -22,7 +22,7 @@ pub const COPYS_PATIENCE: Duration = Duration::from_secs(30);
 const COPYS_END: Duration = Duration::from_secs(10);
 
 /// The seal's side. The slowest store sets the pace.
-pub(super) struct Outlets {
+pub struct Outlets {
     senders: Vec<Option<mpsc::Sender<Bytes>>>,
 }
 
@@ -44,8 +44,28 @@ impl Outlets {
     }
 }
 
+impl Outlets {
+    /// As [`Outlets::send`], from a task instead of a thread. If it is cancelled, some stores have the slice and others
+    /// have not.
+    pub async fn pass(&mut self, slice: &Bytes) -> Result<(), Ended> {
+        for (index, outlet) in self.senders.iter_mut().enumerate() {
+            let closed = match outlet {
+                Some(sender) => sender.send(slice.clone()).await.is_err(),
+                None => false,
+            };
+            if closed {
+                *outlet = None;
+                if index == 0 {
+                    return Err(Ended::OutletsClosed);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The tasks' side.
-pub(super) struct Fanout {
+pub struct Fanout {
     tasks: Vec<JoinHandle<Result<Box<dyn Upload>, Given>>>,
 }
 
@@ -55,7 +75,8 @@ enum Given {
     Stopped,
 }
 
-pub(super) fn open(
+/// Starts a task for each upload, the primary's first.
+pub fn open(
     uploads: Vec<Box<dyn Upload>>,
     observer: &Arc<dyn Observer>,
     stop: &CancellationToken,
@@ -128,7 +149,7 @@ pub async fn within<T>(patience: Option<Duration>, step: impl Future<Output = Re
 impl Fanout {
     /// Waits until every store has taken and settled its last slice. Fails if the primary failed, or if the run was
     /// stopped; then no upload is left open.
-    pub(super) async fn collect(self) -> Result<Vec<UploadOutcome>, Failure> {
+    pub async fn collect(self) -> Result<Vec<UploadOutcome>, Failure> {
         let mut copies = Vec::new();
         let mut failure = None;
         for (index, task) in self.tasks.into_iter().enumerate() {
@@ -158,7 +179,7 @@ impl Fanout {
 }
 
 /// Aborts open uploads, and reports those that could not be aborted.
-pub(super) async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
+pub async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
     let mut errors = Vec::new();
     for copy in copies {
         if let Ok(upload) = copy

@@ -7,6 +7,7 @@ mod help;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
@@ -17,10 +18,15 @@ use crate::command::{
     is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{self, NoKind};
+use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
 use actions::{Action, RetentionAction};
+
+/// How often `--follow` makes an increment, if `--every` does not say so, and the limits of that.
+const PACE: Duration = Duration::from_secs(60);
+const LEAST_PACE: Duration = Duration::from_secs(5);
+const MOST_PACE: Duration = Duration::from_hours(24);
 
 /// What to do for a command line.
 #[derive(Debug)]
@@ -199,6 +205,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         }
         Action::Backup {
             kind,
+            follow,
+            every,
             trigger,
             event_id,
             database,
@@ -206,7 +214,15 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             let database = named(database)?;
             // It counts as a flag, so it wins over the other settings.
             flags.extend(database.clone().map(|name| ("DB_NAME", vec![name])));
-            backup(&kind, &trigger, event_id, database)?
+            let kind = backup_kind(&kind)?;
+            let every = follow.then(|| pace(kind, every.as_deref())).transpose()?;
+            Command::Backup(BackupRequest {
+                kind,
+                every,
+                trigger: backup_trigger(&trigger)?,
+                event_id: checked_event(event_id, every)?,
+                database,
+            })
         }
         Action::List { database } => Command::List {
             database: named(database)?,
@@ -282,8 +298,8 @@ fn older_word(error: &clap::Error) -> Option<Error> {
 fn older_command(word: &str) -> Option<Error> {
     let hint = match word {
         "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
-        "incremental" | "incr" | "incremental-backup" => {
-            "incremental backups are not in this version: `pgstow backup` makes a full one"
+        "incremental" | "incr" | "incremental-backup" | "backup-incremental" => {
+            "an increment is made by `pgstow backup --kind incremental`, after `pgstow incremental start`"
         }
         "start-scheduler" | "scheduler" | "serve" | "start" => {
             "this version has no scheduler of its own: let cron, a systemd timer, a Kubernetes CronJob or EventBridge run \
@@ -318,37 +334,48 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
         .collect()
 }
 
-fn backup(kind: &str, trigger: &str, event_id: Option<String>, database: Option<String>) -> Result<Command> {
-    match kind.parse() {
-        Ok(backup_id::BackupKind::Full) => {}
-        Ok(backup_id::BackupKind::Incremental) => {
-            return Err(
-                Error::config("--kind incremental: incremental backups are not in this version")
-                    .hint("make a full backup: --kind full"),
-            );
-        }
-        Err(NoKind) => return Err(Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full")),
+fn backup_kind(kind: &str) -> Result<BackupKind> {
+    kind.parse().map_err(|NoKind| {
+        Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full or incremental")
+    })
+}
+
+/// How often `--follow` makes an increment.
+fn pace(kind: BackupKind, every: Option<&str>) -> Result<Duration> {
+    if kind != BackupKind::Incremental {
+        return Err(Error::config("--follow is for increments, but --kind incremental is not given")
+            .hint("give `--kind incremental --follow`, or leave --follow out"));
     }
-    let trigger = match trigger.parse() {
-        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => known,
-        Ok(Trigger::Api) | Err(NoTrigger) => {
-            return Err(Error::config(format!(
-                "--trigger: {trigger:?} is not schedule, manual or cli"
-            )));
-        }
-    };
-    if let Some(id) = &event_id
-        && !is_event_id(id)
-    {
+    let Some(text) = every else { return Ok(PACE) };
+    let span = parse_span(text).and_then(|span| Duration::try_from(span).ok());
+    match span {
+        Some(span) if (LEAST_PACE..=MOST_PACE).contains(&span) => Ok(span),
+        Some(_) => Err(Error::config(format!("--every: {text:?} is not between 5s and 1d"))
+            .hint("60s is usual: as much as that can be lost with the server")),
+        None => Err(Error::config(format!("--every: {text:?} is no span of time")).hint("give one such as 60s or 5m")),
+    }
+}
+
+fn backup_trigger(trigger: &str) -> Result<Trigger> {
+    match trigger.parse() {
+        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => Ok(known),
+        Ok(Trigger::Api) | Err(NoTrigger) => Err(Error::config(format!(
+            "--trigger: {trigger:?} is not schedule, manual or cli"
+        ))),
+    }
+}
+
+fn checked_event(id: Option<String>, every: Option<Duration>) -> Result<Option<String>> {
+    let Some(id) = id else { return Ok(None) };
+    if !is_event_id(&id) {
         return Err(Error::config(
             "--event-id: expected 1 to 256 printable ASCII characters",
         ));
     }
-    Ok(Command::Backup(BackupRequest {
-        trigger,
-        event_id,
-        database,
-    }))
+    if every.is_some() {
+        return Err(Error::config("--event-id names one backup, but --follow makes many").hint("leave one of them out"));
+    }
+    Ok(Some(id))
 }
 
 fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {

@@ -70,7 +70,7 @@ fn scheduled(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
     Ok(Command::Backup(BackupRequest {
         trigger: Trigger::Schedule,
         event_id: Some(checked_id(id.unwrap_or(request_id))?),
-        database: None,
+        ..BackupRequest::default()
     }))
 }
 
@@ -146,11 +146,10 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
 
 fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>) -> Result<BackupRequest> {
     let kind = text(event, "kind")?.unwrap_or(BackupKind::Full.name());
-    match kind.parse() {
-        Ok(BackupKind::Full) => {}
-        Ok(BackupKind::Incremental) => return Err(refused("incremental backups are not in this version")),
+    let kind = match kind.parse() {
+        Ok(kind) => kind,
         Err(NoKind) => return Err(refused(&format!("the kind of backup {kind:?} is not known"))),
-    }
+    };
     let trigger = text(event, "trigger")?.unwrap_or(Trigger::Manual.name());
     let trigger = match trigger.parse() {
         Ok(known @ (Trigger::Manual | Trigger::Schedule)) => known,
@@ -159,6 +158,9 @@ fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>
         }
     };
     Ok(BackupRequest {
+        kind,
+        // A function ends after minutes: its schedule is what repeats it.
+        every: None,
         trigger,
         event_id: Some(checked_id(text(event, "event_id")?.unwrap_or(request_id))?),
         database,

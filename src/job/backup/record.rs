@@ -11,5 +11,8 @@ mod stored;
 mod viewed;
 
 pub(super) use begun::Begun;
+pub(in crate::job) use blocks::Blocks;
 pub(super) use committed::Committed;
+pub(in crate::job) use sidecar::{Sidecar, file_record, md5_of};
 pub(super) use stored::Stored;
+pub(in crate::job) use stored::read_settings;

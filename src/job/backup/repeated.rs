@@ -17,7 +17,7 @@ use crate::store::Store;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The report on a backup that was made before. It is `degraded` as long as a copy lacks the backup.
-pub(super) async fn of(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) -> Result<BackupReport> {
+pub(in crate::job) async fn of(stores: &[Arc<dyn Store>], id: &BackupId, trust: &Trust) -> Result<BackupReport> {
     let (store, copies) = stores.split_first().ok_or_else(|| Error::config("no store is set"))?;
     let store = &**store;
     let demand = Demand {

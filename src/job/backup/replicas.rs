@@ -13,7 +13,7 @@ use super::report::StoreReport;
 use crate::dataflow::pipeline::{COPYS_PATIENCE, UploadOutcome, within};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::postgres::ServerInfo;
-use crate::repository::backup_id::{BackupId, MANIFEST_DIGEST};
+use crate::repository::backup_id::{BackupId, BackupKind, MANIFEST_DIGEST};
 use crate::repository::catalog::{self, Listed, NotPublished};
 use crate::repository::lease::{Announced, Lease};
 use crate::repository::leftovers::{self, Cleared};
@@ -21,7 +21,7 @@ use crate::repository::manifest::{Figures, Manifest, Predecessor};
 use crate::repository::retention::{applying, other_times};
 use crate::repository::signature::{KeyId, Signer, Subject};
 use crate::run::stop::Stop;
-use crate::settings::{Policy, Retention, StoreCreate};
+use crate::settings::{Retention, StoreCreate};
 use crate::store::conditions::put_where;
 use crate::store::limits;
 use crate::store::{Condition, Expected, Lifecycle, Mark, ObjectInfo, Put, Store, Stored, Upload, taken};
@@ -30,7 +30,7 @@ use crate::units::count;
 /// How long a copy may take to complete its upload.
 const COMPLETING: Duration = Duration::from_secs(120);
 
-pub(super) struct Replicas {
+pub(in crate::job) struct Replicas {
     /// This is never empty; the first is the primary.
     all: Vec<Replica>,
     /// The key that signed the manifests.
@@ -74,16 +74,18 @@ impl Written {
 }
 
 /// Facts that a run compares with earlier backups.
-pub(super) struct Looking<'a> {
+pub(in crate::job) struct Looking<'a> {
     pub database: &'a str,
     pub server: &'a ServerInfo,
     /// Treat it as the same database, even if the server's identifiers differ.
     pub adopt: bool,
     pub create: StoreCreate,
+    /// What the run makes.
+    pub kind: BackupKind,
 }
 
 #[derive(Default)]
-pub(super) struct Back {
+pub(in crate::job) struct Back {
     pub newest: Option<BackupId>,
     pub warnings: Vec<Error>,
 }
@@ -177,7 +179,7 @@ fn lost(url: &str, database: &str) -> Error {
 }
 
 /// A store's manifest, ready to be put.
-pub(super) struct Sealed {
+pub(in crate::job) struct Sealed {
     manifest: Manifest,
     signature: Option<Bytes>,
 }
@@ -205,7 +207,7 @@ impl Replica {
 
 impl Replicas {
     /// Checks that the stores can be reached, before anything begins.
-    pub(super) async fn reach(stores: &[Arc<dyn Store>], stop: &Stop) -> Result<Self> {
+    pub(in crate::job) async fn reach(stores: &[Arc<dyn Store>], stop: &Stop) -> Result<Self> {
         let mut all = Vec::new();
         for store in stores {
             let failed = match within(patience(all.len()), store.reach()).await {
@@ -234,7 +236,7 @@ impl Replicas {
         })
     }
 
-    pub(super) fn primary(&self) -> Arc<dyn Store> {
+    pub(in crate::job) fn primary(&self) -> Arc<dyn Store> {
         Arc::clone(&self.all[0].store)
     }
 
@@ -242,7 +244,7 @@ impl Replicas {
     ///
     /// If a store holds backups of another server's database with this name, that store fails: the run if it is the
     /// primary, else only the copy. The same holds for a folder store that should have backups and has none.
-    pub(super) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
+    pub(in crate::job) async fn look_back(&mut self, listed: &[Listed], now: Timestamp, ours: &Looking<'_>) -> Result<Back> {
         let mut back = Back::default();
         let mut told: Vec<String> = Vec::new();
         let mut empty = Vec::new();
@@ -262,7 +264,7 @@ impl Replicas {
                     }
                 }
             };
-            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), now);
+            let looking = catalog::before(&*replica.store, copied.as_deref().unwrap_or(listed), ours.kind, now);
             let before = match within(patience(index), looking).await {
                 Ok(before) => before,
                 Err(error) if index == 0 => return Err(error),
@@ -316,7 +318,7 @@ impl Replicas {
 
     /// A warning if the server's log is behind the position at the last backup. Then it is another server: a copy of
     /// the disk keeps the identifier of its original.
-    pub(super) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
+    pub(in crate::job) fn gone_back(&self, server: &ServerInfo, lsn: Option<&str>) -> Option<String> {
         let (last, of, before) = self.last.as_ref()?;
         let now = position(lsn?)?;
         (server.system_identifier.is_some() && *of == server.system_identifier && now < *before).then(|| {
@@ -330,7 +332,7 @@ impl Replicas {
 
     /// Takes the id in every store, because the stores of this run's copies may also get the copies of other runs, or
     /// be their primary.
-    pub(super) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
+    pub(in crate::job) async fn take_id(&mut self, lease: &Lease, id: &BackupId) -> Result<Announced> {
         let announced = lease.announce(id).await?;
         if announced != Announced::Done {
             return Ok(announced);
@@ -347,7 +349,7 @@ impl Replicas {
 
     /// Clears the left-overs of dead runs in every store. `listed` is the primary's list; `dead` is the backup that the
     /// previous holder of the lease never finished.
-    pub(super) async fn clear(
+    pub(in crate::job) async fn clear(
         &self,
         own: &BackupId,
         listed: &[Listed],
@@ -364,7 +366,7 @@ impl Replicas {
     }
 
     /// One upload per store that takes part, the primary's first.
-    pub(super) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
+    pub(in crate::job) async fn open(&mut self, key: &str, info: &ObjectInfo) -> Result<Vec<Box<dyn Upload>>> {
         let mut uploads = Vec::new();
         for (index, replica) in self
             .all
@@ -385,7 +387,7 @@ impl Replicas {
     }
 
     /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the order of the stores.
-    pub(super) async fn complete(
+    pub(in crate::job) async fn complete(
         &mut self,
         key: &str,
         copies: Vec<UploadOutcome>,
@@ -433,13 +435,13 @@ impl Replicas {
     }
 
     /// Completing was interrupted: the store may have completed the upload.
-    pub(super) fn may_hold(&mut self, key: &str) {
+    pub(in crate::job) fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
             replica.may_hold(key);
         }
     }
 
-    pub(super) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
+    pub(in crate::job) async fn put(&mut self, key: &str, bytes: Bytes, info: &ObjectInfo) -> Result<()> {
         // A backup must not hold a file that is too large for its readers.
         limits::fits(key, bytes.len() as u64)?;
         for (index, replica) in self
@@ -469,7 +471,7 @@ impl Replicas {
         Ok(())
     }
 
-    pub(super) async fn tag(&mut self, id: &BackupId, files: &[(String, String)]) -> Result<()> {
+    pub(in crate::job) async fn tag(&mut self, id: &BackupId, files: &[(String, String)]) -> Result<()> {
         for (index, replica) in self
             .all
             .iter_mut()
@@ -487,10 +489,12 @@ impl Replicas {
 
     /// Makes the manifest of each store that takes part, with the store's own receipt, and its signature. Puts nothing
     /// yet.
-    pub(super) async fn seal(
+    ///
+    /// `receipts` are in the order of the stores; a store without one gets no manifest.
+    pub(in crate::job) async fn seal<R>(
         &mut self,
-        manifest: impl Fn(&Stored) -> Manifest,
-        receipts: &[Option<Stored>],
+        manifest: impl Fn(&R) -> Manifest,
+        receipts: &[Option<R>],
         signer: Option<&Signer>,
         now: Timestamp,
     ) -> Result<Vec<Option<Sealed>>> {
@@ -526,7 +530,7 @@ impl Replicas {
     }
 
     /// Puts the manifests, the primary's first, and returns that one.
-    pub(super) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<Manifest> {
+    pub(in crate::job) async fn publish(&mut self, sealed: Vec<Option<Sealed>>) -> Result<Manifest> {
         let mut primary = None;
         for (index, (replica, sealed)) in self.all.iter_mut().zip(sealed).enumerate() {
             let (true, Some(Sealed { manifest, signature })) = (replica.takes_part(), sealed) else {
@@ -580,8 +584,8 @@ impl Replicas {
 
     /// After the commit: the newest backups get the tag `latest`, and the ones before them their tier. If this fails,
     /// the next run corrects it. A failure here never lets a backup expire that should stay.
-    pub(super) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
-        let Retention { policy, keep_last } = retention;
+    pub(in crate::job) async fn retag(&self, id: &BackupId, retention: &Retention) -> Vec<String> {
+        let keep_last = &retention.keep_last;
         let mut warnings = Vec::new();
         let committed = self.all.iter().enumerate().filter(|(_, replica)| replica.committed);
         for (index, replica) in committed {
@@ -598,7 +602,7 @@ impl Replicas {
                 ));
             }
             if let Some(lifecycle) = replica.store.lifecycle() {
-                let asking = within(patience(index), other_rules(&*replica.store, lifecycle, policy));
+                let asking = within(patience(index), other_rules(&*replica.store, lifecycle, retention));
                 let told = self.stop.or_give_up("reading the lifecycle rules", asking).await;
                 warnings.extend(told.ok().flatten());
             }
@@ -609,7 +613,7 @@ impl Replicas {
     }
 
     /// After a failed run: discards the objects that the run made visible, in every store.
-    pub(super) async fn give_up(self, error: Error) -> Error {
+    pub(in crate::job) async fn give_up(self, error: Error) -> Error {
         let mut error = error;
         for replica in self.all.into_iter().filter(|replica| !replica.committed) {
             let failed = discard(&*replica.store, replica.written, &self.stop).await;
@@ -619,15 +623,15 @@ impl Replicas {
     }
 
     /// The SHA-256 of the primary's manifest.
-    pub(super) fn manifest_sha256(&self) -> Option<String> {
+    pub(in crate::job) fn manifest_sha256(&self) -> Option<String> {
         self.all.first()?.manifest_sha256.map(hex::encode)
     }
 
-    pub(super) fn signed_by(&self) -> Option<KeyId> {
+    pub(in crate::job) fn signed_by(&self) -> Option<KeyId> {
         self.signed_by
     }
 
-    pub(super) fn report(&self) -> Vec<StoreReport> {
+    pub(in crate::job) fn report(&self) -> Vec<StoreReport> {
         let report = |(index, replica): (usize, &Replica)| StoreReport {
             url: replica.store.url().to_owned(),
             primary: index == 0,
@@ -650,24 +654,25 @@ fn completions_patience(index: usize) -> Option<Duration> {
 }
 
 /// A warning if the bucket's rules differ from this run's retention. A run may lack the right to read the rules.
-async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Option<String>> {
+async fn other_rules(store: &dyn Store, lifecycle: &dyn Lifecycle, retention: &Retention) -> Result<Option<String>> {
     if lifecycle.keeping().is_lost() {
         return Ok(None);
     }
     let url = store.url();
-    let found = catalog::expiry(store, lifecycle, policy).await?;
-    let other = other_times(policy, &found.installed);
+    let found = catalog::expiry(store, lifecycle, retention).await?;
+    let other = other_times(retention, &found.installed);
     let told: Vec<String> = other
         .iter()
         .map(|(tier, is, wanted)| format!("{tier} backups after {}, not {wanted}", count(*is, "day")))
         .collect();
     if told.is_empty() || found.harms() {
-        return Ok(found.warning(url, policy));
+        return Ok(found.warning(url, retention));
     }
     Ok(Some(format!(
-        "this run's retention is {policy}, but the rules of {url} expire {}: `{}` makes them the same",
+        "this run's retention is {}, but the rules of {url} expire {}: `{}` makes them the same",
+        retention.policy,
         told.join(", "),
-        applying(url, policy)
+        applying(url, retention)
     )))
 }
 

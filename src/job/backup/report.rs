@@ -7,12 +7,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorReport;
-use crate::postgres::LeftOut;
+use crate::format::Lsn;
+use crate::postgres::{LeftOut, Slot};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
 use crate::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, FileRecord, Manifest, PgDump, Server, SnapshotRecord,
+    CompressionAlgorithm, CompressionRecord, FileRecord, Increment, Manifest, PgDump, Server, SnapshotRecord, Stream,
+    TableChanges,
 };
 use crate::repository::retention::Tier;
 use crate::repository::signature::KeyId;
@@ -83,6 +85,97 @@ pub struct BackupReport {
     pub warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notification: Option<Notification>,
+    /// What an increment holds; `None` for a full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub increment: Option<IncrementReport>,
+    /// Why this full was made although an increment was asked for: it begins a new chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<String>,
+}
+
+/// The span of the stream that an increment holds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct IncrementReport {
+    pub from: Lsn,
+    pub to: Lsn,
+    /// Everything that was committed before this moment of the source's clock is stored.
+    pub seen_to: Timestamp,
+    pub transactions: u64,
+    /// The tables with the most changes.
+    pub changes: Vec<TableChanges>,
+    /// How many tables were changed.
+    pub changed_tables: u64,
+    /// How many tables were read whole.
+    pub baselines: u64,
+    /// There was nothing to store, so the report is that of the last increment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_idle: bool,
+    /// It ended before the end of the server's log, for lack of time or because it is large: the next one goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_behind: bool,
+    /// The slot after the run, as the server describes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+}
+
+/// The most tables that a report names.
+const NAMED: usize = 10;
+
+impl IncrementReport {
+    fn of(increment: &Increment) -> Self {
+        let Stream { from, to, seen_to, transactions, .. } = increment.stream;
+        let count = |table: &TableChanges| table.inserts + table.updates + table.deletes + table.truncates;
+        let mut changes = increment.changes.clone();
+        changes.sort_by_key(|table| std::cmp::Reverse(count(table)));
+        changes.truncate(NAMED);
+        Self {
+            from,
+            to,
+            seen_to,
+            transactions,
+            changes,
+            changed_tables: increment.changes.len() as u64,
+            baselines: increment.baselines.len() as u64,
+            is_idle: false,
+            is_behind: false,
+            slot: None,
+        }
+    }
+}
+
+impl fmt::Display for IncrementReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_idle {
+            writeln!(f, "  nothing has changed since: no increment was made")?;
+        }
+        writeln!(
+            f,
+            "  {} in {}, from {} to {}; restorable up to {:.0}",
+            count(self.transactions, "transaction"),
+            count(self.changed_tables, "table"),
+            self.from,
+            self.to,
+            self.seen_to,
+        )?;
+        for table in &self.changes {
+            let TableChanges { schema, name, inserts, updates, deletes, truncates, .. } = table;
+            write!(f, "    {schema}.{name}: {inserts} inserted, {updates} updated, {deletes} deleted")?;
+            match truncates {
+                0 => writeln!(f)?,
+                times => writeln!(f, ", emptied {}", count(*times, "time"))?,
+            }
+        }
+        if let Some(more @ 1..) = self.changed_tables.checked_sub(self.changes.len() as u64) {
+            writeln!(f, "    and {}", count(more, "more table"))?;
+        }
+        if self.baselines > 0 {
+            writeln!(f, "  {} read whole", count(self.baselines, "table"))?;
+        }
+        if self.is_behind {
+            writeln!(f, "  there is more to read: the next increment goes on here")?;
+        }
+        Ok(())
+    }
 }
 
 /// One store in a run: it holds the backup, or the error says why not.
@@ -147,6 +240,12 @@ impl fmt::Display for BackupReport {
             self.duration_seconds,
             self.tier.name(),
         )?;
+        if let Some(why) = &self.renewed {
+            writeln!(f, "  a full backup instead of an increment, because the chain could not go on: {why}")?;
+        }
+        if let Some(increment) = &self.increment {
+            write!(f, "{increment}")?;
+        }
         if let (Some(pauses @ 1..), Some(seconds)) = (self.pauses, self.paused_seconds) {
             let pauses = count(pauses, "time");
             writeln!(f, "  paused {pauses}, {seconds:.1} s in all, to spare the server")?;
@@ -182,7 +281,7 @@ impl fmt::Display for BackupReport {
 }
 
 /// The report for a manifest.
-pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
+pub(in crate::job) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport {
     let degraded = stores.iter().any(|store| store.error.is_some());
     BackupReport {
         status: match degraded {
@@ -219,5 +318,7 @@ pub(super) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> BackupReport 
         leftovers: Vec::new(),
         warnings: manifest.warnings.clone(),
         notification: None,
+        increment: manifest.increment.as_ref().map(IncrementReport::of),
+        renewed: None,
     }
 }

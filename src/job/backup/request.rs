@@ -1,10 +1,16 @@
 //! The request for a backup.
 
+use std::time::Duration;
+
+use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
 
-/// A full backup of the database that the settings name.
+/// A backup of the database that the settings name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupRequest {
+    pub kind: BackupKind,
+    /// Goes on making increments, one after each of these spans, until the run is stopped.
+    pub every: Option<Duration>,
     /// Who asked for it: it is written into the manifest.
     pub trigger: Trigger,
     /// The event that asked for this backup. An event that is delivered twice makes one backup.

@@ -34,17 +34,17 @@ enum Reader {
 /// Runs the database's rows through the pipeline. If it returns an error, the reader has ended and no upload is open.
 /// If it returns the open uploads, the rows are whole: pg_dump has exited with 0, or every session has confirmed all
 /// its tables.
-pub(super) async fn run(
+pub(in crate::job) async fn run(
     job: &Job<'_>,
     reader: Opened,
-    codec: Codec,
+    (format, codec): (Format, Codec),
     uploads: Vec<Box<dyn Upload>>,
     lease: &Lease,
     throttle: &Throttle,
 ) -> Result<(Passed, Vec<String>)> {
     let settings = job.settings;
     let clock = StallClock::default();
-    let (input, mut reader) = begin(reader, settings.format, &clock, throttle);
+    let (input, mut reader) = begin(reader, format, &clock, throttle);
     let flow = Flow {
         input,
         codec,

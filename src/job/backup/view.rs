@@ -10,12 +10,12 @@ use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{Job, SourceDatabase, answered, answered_within};
+use super::{Job, SourceDatabase, answered, answered_within, streamed};
 use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
 use crate::postgres::{Collation, Extension, LeftOut};
 use crate::postgres::{
-    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableName, Taken, Unbegun, WatchedPipe,
+    Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableColumn, TableName, Taken, Unbegun, WatchedPipe,
 };
 use crate::repository::lease::Lease;
 use crate::settings::{Format, OnChangedTables};
@@ -33,6 +33,10 @@ pub(super) struct View {
     pub snapshot: Snapshot,
     /// Names of tables that are not UTF-8 in the archive, by OID.
     pub names: HashMap<u32, TableName>,
+    /// The columns of each table, by OID.
+    pub columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, for the increments that follow.
+    pub catalog: Option<Vec<u8>>,
     /// For a plain script: every table, with its name in the script.
     pub tables_of_script: Vec<RawTable>,
     pub reader: Opened,
@@ -49,13 +53,13 @@ pub(super) struct View {
 }
 
 /// The reader, ready to read.
-pub(super) enum Opened {
+pub(in crate::job) enum Opened {
     Dump(Begun),
     Streams(Box<Streams>),
 }
 
 /// A pg_dump that has begun to write: it has all its locks, and knows everything that it will read.
-pub(super) struct Begun {
+pub(in crate::job) struct Begun {
     pub dump: Dump,
     pub first: Vec<u8>,
     pub output: File,
@@ -81,6 +85,9 @@ async fn look(job: &Job<'_>, source: &SourceDatabase) -> Result<View> {
 struct Survey {
     table_bytes: u64,
     names: HashMap<u32, TableName>,
+    columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, or why it cannot be made.
+    catalog: Result<Option<Vec<u8>>>,
     tables_of_script: Vec<RawTable>,
     left_out: Vec<LeftOut>,
     extensions: Option<Vec<Extension>>,
@@ -96,6 +103,8 @@ async fn survey(job: &Job<'_>, session: &Session) -> Result<Survey> {
         },
         table_bytes: answered(job, session.table_bytes()).await?,
         names: answered(job, async { Ok(session.names_in_other_encoding().await) }).await?,
+        columns: answered(job, async { Ok(session.columns().await) }).await?,
+        catalog: answered(job, async { Ok(streamed::catalog(job, session).await) }).await?,
         left_out: answered(job, session.left_out(job.settings.format)).await?,
         extensions: answered(job, async { Ok(session.extensions().await) }).await?,
         collations: answered(job, async { Ok(session.collations().await) }).await?,
@@ -109,7 +118,8 @@ async fn begin_and_survey(
     snapshot: &Snapshot,
     lock_wait: Duration,
 ) -> Result<(Begun, Survey), Unbegun> {
-    let begun = begin(job, source, snapshot, lock_wait);
+    let contents = Contents::Whole(job.settings.format);
+    let begun = begin(job, source, snapshot, contents, lock_wait);
     let (begun, survey) = futures::join!(begun, survey(job, &source.session));
     // If the session was cut, pg_dump's error is the better one.
     Ok((begun?, survey?))
@@ -235,15 +245,25 @@ async fn unheld(job: &Job<'_>, source: &SourceDatabase, notes: Vec<String>) -> R
 }
 
 impl View {
-    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, notes: Vec<String>) -> Self {
+    fn whole(snapshot: Snapshot, reader: Opened, survey: Survey, mut notes: Vec<String>) -> Self {
         let Survey {
             table_bytes,
             names,
+            columns,
+            catalog,
             tables_of_script,
             left_out,
             extensions,
             collations,
         } = survey;
+        let catalog = catalog.unwrap_or_else(|error| {
+            notes.push(format!(
+                "the tables for the increments after this backup were not recorded, so that these have to read all tables \
+                 whole: {}",
+                error.message()
+            ));
+            None
+        });
         Self {
             table_bytes: match &reader {
                 Opened::Streams(streams) => streams.bytes(),
@@ -251,6 +271,8 @@ impl View {
             },
             snapshot,
             names,
+            columns,
+            catalog,
             tables_of_script,
             reader,
             notes,
@@ -275,10 +297,11 @@ fn emptied(tables: &[String]) -> Error {
 }
 
 /// Starts pg_dump, and waits for its first bytes. It writes none before it has all its locks.
-async fn begin(
+pub(in crate::job) async fn begin(
     job: &Job<'_>,
     source: &SourceDatabase,
     snapshot: &Snapshot,
+    contents: Contents<'_>,
     lock_wait: Duration,
 ) -> Result<Begun, Unbegun> {
     let postgres = &job.settings.postgres;
@@ -287,7 +310,7 @@ async fn begin(
         info: source.session.info(),
         passfile: source.passfile.as_deref(),
         snapshot: &snapshot.id,
-        contents: Contents::Whole(job.settings.format),
+        contents,
         lock_wait,
         settings: postgres,
     })

@@ -304,12 +304,12 @@ async fn rules(store: &dyn Store, lifecycle: &dyn Lifecycle, settings: &Settings
             "run `pgstow prune --allow-delete` after the backups, with a key that may delete",
         );
     }
-    let policy = &settings.retention.policy;
-    let expiry = match expiry(store, lifecycle, policy).await {
+    let retention = &settings.retention;
+    let expiry = match expiry(store, lifecycle, retention).await {
         Ok(expiry) => expiry,
         Err(error) => return Check::lacking(NAME, &error),
     };
-    if let Some(finding) = expiry.finding(store.url(), policy) {
+    if let Some(finding) = expiry.finding(store.url(), retention) {
         let remedy = finding.remedy(str::to_owned);
         return Check::warning(NAME, finding.told, remedy);
     }

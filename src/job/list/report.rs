@@ -1,18 +1,21 @@
 //! The list, as JSON for programs and as an aligned table for people.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
+use crate::printable;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::{CompressionRecord, format_name};
 use crate::repository::retention::Tier;
 use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Extent, VerificationStatus};
-use crate::units::{human_bytes, human_span};
+use crate::repository::window::Window;
+use crate::units::{count, human_bytes, human_span};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,6 +30,9 @@ pub struct ListReport {
     pub store: String,
     /// The backups with a usable manifest, newest first.
     pub backups: Vec<ListEntry>,
+    /// The increments among them, joined; oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<ChainEntry>,
     /// Unusable manifests, backups that lack a file, stores that cannot be reached.
     pub problems: Vec<Problem>,
 }
@@ -62,6 +68,30 @@ pub struct ListEntry {
     pub drilled: Option<Proof>,
 }
 
+/// Increments without a hole between them.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct ChainEntry {
+    pub database: String,
+    pub first: BackupId,
+    pub last: BackupId,
+    pub increments: u64,
+    pub bytes: u64,
+    /// Since the last moment that it holds, on the source's clock.
+    pub age_seconds: i64,
+    /// From the first increment's first moment to the last one's.
+    pub span_seconds: i64,
+    /// The moments that can be restored. `null`: it has no base.
+    pub window: Option<Window>,
+    /// What separates it from the chain before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<String>,
+    /// Why no full backup can be its base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_base: Option<String>,
+    /// All increments of it, oldest first.
+    pub ids: Vec<BackupId>,
+}
+
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Proof {
     pub status: VerificationStatus,
@@ -85,8 +115,45 @@ impl ListReport {
             status: ListStatus::Ok,
             store: store.to_owned(),
             backups: Vec::new(),
+            chains: Vec::new(),
             problems: Vec::new(),
         }
+    }
+}
+
+impl ChainEntry {
+    fn cells(&self) -> [String; COLUMNS] {
+        let first = self.first.to_string();
+        let last = self.last.to_string();
+        let name = match (self.increments, last.split_once('/')) {
+            (2.., Some((_, last))) => format!("{first} to {last}"),
+            _ => first,
+        };
+        let mut cells = [const { String::new() }; COLUMNS];
+        cells[0] = name;
+        cells[1] = human_span(self.age_seconds);
+        cells[2] = human_bytes(self.bytes);
+        cells[4] = human_span(self.span_seconds);
+        cells[5] = count(self.increments, "increment");
+        cells
+    }
+
+    /// What it is good for.
+    fn notes(&self) -> Vec<String> {
+        let window = match (&self.window, &self.no_base) {
+            (Some(Window { earliest, latest }), _) => {
+                format!(
+                    "     any moment from {:.0} to {:.0} can be restored",
+                    earliest.time, latest.time
+                )
+            }
+            (None, why) => {
+                let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+                format!("  !  no full backup can be its base, so no moment of it can be restored{why}")
+            }
+        };
+        let gap = self.gap.as_ref().map(|gap| format!("  !  after a gap {gap}"));
+        gap.into_iter().chain([window]).collect()
     }
 }
 
@@ -143,8 +210,13 @@ impl fmt::Display for ListReport {
         if self.backups.is_empty() && of_backups.is_empty() {
             return writeln!(f, "no backups in {}", self.store);
         }
-        let rows: Vec<(&BackupId, [String; COLUMNS])> =
-            self.backups.iter().map(|entry| (&entry.id, entry.cells())).collect();
+        // A chain may have thousands of increments.
+        let joined: BTreeSet<&BackupId> = self.chains.iter().flat_map(|chain| &chain.ids).collect();
+        let alone = self.backups.iter().filter(|entry| !joined.contains(&entry.id));
+        let rows: Vec<(&BackupId, [String; COLUMNS])> = alone
+            .map(|entry| (&entry.id, entry.cells()))
+            .chain(self.chains.iter().map(|chain| (&chain.last, chain.cells())))
+            .collect();
         let mut head = HEAD.map(str::to_owned);
         if self.backups.iter().all(|entry| entry.signature.is_none()) {
             head[COLUMNS - 1].clear();
@@ -156,6 +228,14 @@ impl fmt::Display for ListReport {
         });
         // A problem comes below its backup, or in its place.
         let mut lines: Vec<(&BackupId, String)> = rows.iter().map(|(id, cells)| (*id, line(cells, &widths))).collect();
+        for chain in &self.chains {
+            lines.extend(
+                chain
+                    .notes()
+                    .into_iter()
+                    .map(|note| (&chain.last, printable::line(&note))),
+            );
+        }
         for Problem { backup, problem } in of_backups {
             let Some(id) = backup else { continue };
             let listed = rows.iter().any(|(listed, _)| *listed == id);
@@ -254,6 +334,44 @@ shop/20250131T040500Z-full  26 h  1.5 GB     120  12 s  daily  5 min ago        
 shop/20250130T040500Z-full  manifest.json is not JSON: EOF
 ü/20250129T040500Z-full     26 h    12 B     120  12 s  daily  FAILED 5 min ago  -
   !  lacks ü.toc
+";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn a_chain_is_one_line_with_what_can_be_restored_from_it() {
+        let mut report = ListReport::of("/srv/backups");
+        report.backups = vec![
+            entry("shop/20250131T060500Z-incr", 10, None),
+            entry("shop/20250131T050500Z-incr", 10, None),
+            entry("shop/20250131T040500Z-full", 1_000, None),
+        ];
+        let id = |text: &str| -> BackupId { text.parse().unwrap() };
+        let moment = |time: &str| crate::repository::chain::Moment {
+            lsn: crate::format::Lsn(1),
+            time: time.parse().unwrap(),
+        };
+        report.chains = vec![ChainEntry {
+            database: "shop".into(),
+            first: id("shop/20250131T050500Z-incr"),
+            last: id("shop/20250131T060500Z-incr"),
+            increments: 2,
+            bytes: 20,
+            age_seconds: 90_000,
+            span_seconds: 7_200,
+            window: Some(Window {
+                earliest: moment("2025-01-31T04:05:01Z"),
+                latest: moment("2025-01-31T06:05:00Z"),
+            }),
+            gap: None,
+            no_base: None,
+            ids: vec![id("shop/20250131T050500Z-incr"), id("shop/20250131T060500Z-incr")],
+        }];
+        let expected = "\
+BACKUP                                                AGE    SIZE  TABLES  TIME  TIER          VERIFIED  DRILLED
+shop/20250131T050500Z-incr to 20250131T060500Z-incr  25 h    20 B           2 h  2 increments
+     any moment from 2025-01-31T04:05:01Z to 2025-01-31T06:05:00Z can be restored
+shop/20250131T040500Z-full                           26 h  1.0 kB     120  12 s  daily         -         -
 ";
         assert_eq!(report.to_string(), expected);
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::error::{Code, Signal};
 use crate::repository::backup_id::VERIFICATION;
 use crate::repository::catalog::tests::{id, plant};
+use crate::repository::chain::tests::{full, link, manifest_of, manifest_of_link, minute};
 use crate::repository::manifest::tests::sample;
 use crate::repository::retention::Policy;
 use crate::repository::retention::Tier;
@@ -26,10 +27,7 @@ fn fill(store: &MemoryStore, days: u32) {
 
 async fn prune(store: &MemoryStore, request: PruneRequest) -> PruneReport {
     let stores: [Arc<dyn Store>; 1] = [Arc::new(store.clone())];
-    let retention = Retention {
-        policy: Policy::Days(7),
-        keep_last: 1,
-    };
+    let retention = Retention::of(Policy::Days(7));
     let job = Job {
         stores: &stores,
         retention: &retention,
@@ -198,10 +196,7 @@ async fn a_stop_between_two_backups_ends_it_and_says_how_far_it_came() {
     let store = MemoryStore::without_lifecycle();
     fill(&store, 3);
     let stores: [Arc<dyn Store>; 1] = [Arc::new(store.clone())];
-    let retention = Retention {
-        policy: Policy::Days(7),
-        keep_last: 1,
-    };
+    let retention = Retention::of(Policy::Days(7));
     let stop = Stop::new();
     stop.request(Reason::Signal(Signal::Terminate));
     let request = PruneRequest::default();
@@ -216,4 +211,108 @@ async fn a_stop_between_two_backups_ends_it_and_says_how_far_it_came() {
     assert_eq!(error.code(), Code::Interrupted(Signal::Terminate));
     assert!(error.message().contains("0 backups were removed"), "{error}");
     assert_eq!(store.keys().len(), 12);
+}
+
+/// A day of the chain's clock, in minutes.
+const DAY: i64 = 24 * 60;
+
+/// Daily full backups, and increments of six hours each, for so many days.
+fn fill_with_increments(store: &MemoryStore, days: i64) {
+    for at in 0..days * 4 {
+        plant(store, &manifest_of_link(&link(at * 360, at * 360 + 360)), "latest");
+    }
+    for at in 0..days {
+        plant(store, &manifest_of(&full(at * DAY + 30)), "daily");
+    }
+}
+
+async fn pruned(store: &MemoryStore, days: u32, now: Timestamp) -> PruneReport {
+    let stores: [Arc<dyn Store>; 1] = [Arc::new(store.clone())];
+    let retention = Retention::of(Policy::Days(days));
+    let job = Job {
+        stores: &stores,
+        retention: &retention,
+        trust: &NOBODY,
+        now,
+        stop: &Stop::new(),
+    };
+    run(&job, &PruneRequest::default()).await.unwrap()
+}
+
+async fn history_of(store: &MemoryStore, now: Timestamp) -> History {
+    let listed = reachable_folders(store, None).await.unwrap();
+    let seen = overviews(store, listed, &NOBODY).await.unwrap();
+    histories(&seen, Counting::Good, now).remove("shop").unwrap()
+}
+
+#[tokio::test]
+async fn a_chain_is_shortened_at_its_old_end_and_the_window_stays_whole() {
+    let store = MemoryStore::without_lifecycle();
+    fill_with_increments(&store, 20);
+    let now = minute(20 * DAY);
+    let before = history_of(&store, now).await;
+    let report = pruned(&store, 9, now).await;
+    assert!(report.removed > 40, "{report}");
+    let after = history_of(&store, now).await;
+    assert_eq!((after.runs().len(), after.gaps().len()), (1, 0));
+    let (window, whole) = (window::current(&after).unwrap(), window::current(&before).unwrap());
+    assert_eq!(window.latest, whole.latest);
+    assert!(
+        window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24),
+        "{window:?}"
+    );
+    // About nine days of increments stay.
+    let left = after.newest().unwrap().links().len();
+    assert!((30..=38).contains(&left), "{left}");
+    assert_eq!(pruned(&store, 9, now).await.removed, 0);
+}
+
+#[tokio::test]
+async fn the_base_of_the_window_stays_although_its_tier_is_over_and_says_why() {
+    let store = MemoryStore::without_lifecycle();
+    fill_with_increments(&store, 20);
+    let now = minute(20 * DAY);
+    let report = pruned(&store, 3, now).await;
+    let base = report.stores[0]
+        .backups
+        .iter()
+        .rev()
+        .find(|one| one.action == Action::Keep)
+        .unwrap();
+    assert!(base.reason.contains("needed to restore moments"), "{report}");
+    let after = history_of(&store, now).await;
+    let window = window::current(&after).unwrap();
+    assert!(
+        window.earliest.time <= now - jiff::SignedDuration::from_hours(7 * 24),
+        "{window:?}"
+    );
+}
+
+#[tokio::test]
+async fn when_backups_stop_the_last_full_one_stays_with_all_increments_after_it() {
+    let store = MemoryStore::without_lifecycle();
+    fill_with_increments(&store, 20);
+    let now = minute(100 * DAY);
+    let report = pruned(&store, 9, now).await;
+    let after = history_of(&store, now).await;
+    assert_eq!(after.newest().unwrap().bases().len(), 1, "{report}");
+    let window = window::current(&after).unwrap();
+    assert_eq!(
+        window.earliest.time,
+        minute(19 * DAY + 30) + jiff::SignedDuration::from_secs(30)
+    );
+    assert_eq!(
+        window.latest.time,
+        minute(20 * DAY) - jiff::SignedDuration::from_micros(1)
+    );
+}
+
+#[tokio::test]
+async fn increments_without_a_base_go_when_they_are_old() {
+    let store = MemoryStore::without_lifecycle();
+    for at in 0..8 {
+        plant(&store, &manifest_of_link(&link(at * 360, at * 360 + 360)), "latest");
+    }
+    assert_eq!(pruned(&store, 30, minute(3 * DAY)).await.removed, 0);
+    assert_eq!(pruned(&store, 30, minute(12 * DAY)).await.removed, 8);
 }

@@ -7,11 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::databases::{DatabaseStatus, sum_up};
 use super::stores::{Drift, Looked};
 use super::{Inquiry, seconds};
-use crate::repository::backup_id::{BackupId, is_ahead};
+use crate::repository::backup_id::{BackupId, is_ahead, lease_key_of};
 use crate::repository::catalog::Overview;
 use crate::repository::lease::LeaseState;
-use crate::repository::retention::Policy;
-use crate::repository::retention::{PENDING_DAYS, days_kept};
+use crate::repository::retention::{PENDING_DAYS, Retention, days_kept};
 use crate::repository::signature::SignatureState;
 use crate::repository::verification::{Verdict, VerificationOutcome};
 use crate::units::{count, human_bytes, human_span, some_of};
@@ -43,7 +42,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
         of_copy(copy, databases, inquiry.now, &mut problems);
     }
     for store in reachable {
-        of_backups(store, &inquiry.settings.retention.policy, inquiry.now, &mut problems);
+        of_backups(store, &inquiry.settings.retention, inquiry.now, &mut problems);
         of_signatures(store, &mut problems);
         of_store(store, databases, inquiry.now, &mut problems);
     }
@@ -137,7 +136,45 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStat
             )),
             Some(_) => {}
         }
+        of_increments(inquiry, database, problems);
     }
+}
+
+/// Whether the moments of the span can be restored, up to a short while ago.
+fn of_increments(inquiry: &Inquiry<'_>, database: &DatabaseStatus, problems: &mut Vec<String>) {
+    let Some(increments) = &database.increments else { return };
+    let name = &database.database;
+    let limit = seconds(inquiry.settings.incremental_max_age);
+    if increments.rpo_seconds > limit {
+        problems.push(format!(
+            "the increments of database {name:?} end {} ago, more than {}: later changes are in no backup, and the \
+             server keeps its log for them; find out why none was made since {}, and run `pgstow backup --kind \
+             incremental`; if no more are wanted, run `pgstow incremental stop`",
+            human_span(increments.rpo_seconds),
+            human_span(limit),
+            increments.newest
+        ));
+    }
+    if increments.window.is_none() {
+        let why = increments
+            .no_base
+            .as_ref()
+            .map_or(String::new(), |why| format!(" ({why})"));
+        problems.push(format!(
+            "no moment of the newest increments of database {name:?} can be restored, because no full backup can be \
+             their base{why}: make one with `pgstow backup`"
+        ));
+    }
+    let since = inquiry.settings.retention.begins(inquiry.now);
+    let gaps = increments.gaps.iter().filter(|gap| gap.since >= since).rev();
+    let gaps = gaps.map(|gap| {
+        format!(
+            "no moment can be restored between the increments {} and {} of database {name:?}: {}: find out what \
+             happened; moments before and after can be restored as far as the window goes",
+            gap.after, gap.before, gap.why
+        )
+    });
+    few(gaps.collect(), "the store", problems);
 }
 
 /// A copy should hold the last good backup of the reference store.
@@ -159,7 +196,7 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
     }
 }
 
-fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Vec<String>) {
+fn of_backups(store: &Looked, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let archived = |id: &BackupId| store.backups.iter().any(|one| one.id() == id && one.is_archived());
     let broken = store.status.broken.iter().map(|one| match archived(&one.id) {
@@ -175,7 +212,7 @@ fn of_backups(store: &Looked, policy: &Policy, now: Timestamp, problems: &mut Ve
     let expiring = |one: &Overview| {
         let days = one
             .figures()
-            .map_or(u32::MAX, |figures| days_kept(policy, figures.tier));
+            .map_or(u32::MAX, |figures| days_kept(retention, figures.tier));
         now.duration_since(one.id().timestamp()) > SignedDuration::from_hours(24 * i64::from(days))
     };
     let incomplete = store
@@ -335,8 +372,10 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
         {
             problems.push(format!(
                 "the lease of database {:?} in {url} lasts until {:.0}, so a clock was wrong when it was written: remove \
-                 .lease from its folder when no backup is running",
-                lease.database, hold.until
+                 {} when no backup is running",
+                lease.database,
+                hold.until,
+                lease_key_of(&lease.database, lease.kind)
             ));
         }
     }
@@ -346,7 +385,8 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             let at_work = status
                 .leases
                 .iter()
-                .any(|lease| lease.database == one.id.database() && matches!(lease.seen, LeaseState::Held(_)));
+                .filter(|lease| lease.database == one.id.database() && lease.kind == one.id.kind())
+                .any(|lease| matches!(lease.seen, LeaseState::Held(_)));
             let age = now.duration_since(one.id.timestamp());
             !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
         });

@@ -4,13 +4,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::databases::{DatabaseProof, DatabaseStatus, LastGood};
+use super::databases::{DatabaseProof, DatabaseStatus, IncrementsStatus, LastGood};
 use super::stores::{Drift, StoreStatus};
 use crate::printable;
+use crate::repository::backup_id::BackupKind;
 use crate::repository::lease::LeaseState;
+use crate::repository::manifest::CoverageTally;
 use crate::repository::verification::VerificationStatus;
+use crate::repository::window::Window;
 use crate::settings::Schedule;
-use crate::units::{human_bytes, human_span};
+use crate::units::{count, human_bytes, human_span};
 
 /// The most items of one kind that are listed for people.
 const SHOWN: usize = 5;
@@ -46,6 +49,9 @@ pub struct SettingsReport {
     pub stores: Vec<String>,
     pub retention: String,
     pub keep_last: usize,
+    /// How far back every moment can be restored, if increments are made.
+    #[serde(default)]
+    pub pitr: String,
     pub max_age_seconds: u64,
     pub compression: String,
     /// Whether a topic is set.
@@ -125,7 +131,60 @@ impl fmt::Display for DatabaseStatus {
         }
         writeln!(f, "  backups      {}, {}", self.backups, human_bytes(self.bytes))?;
         writeln!(f, "  verified     {}", Shown(self.last_verified.as_ref()))?;
-        writeln!(f, "  drilled      {}", Shown(self.last_drilled.as_ref()))
+        writeln!(f, "  drilled      {}", Shown(self.last_drilled.as_ref()))?;
+        match &self.increments {
+            Some(increments) => write!(f, "{increments}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for IncrementsStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.window {
+            Some(Window { earliest, latest }) => writeln!(
+                f,
+                "  any moment   from {:.0} to {:.0}, {} ago",
+                earliest.time,
+                latest.time,
+                human_span(self.rpo_seconds)
+            )?,
+            None => writeln!(
+                f,
+                "  any moment   none: no full backup can be the base of the increments"
+            )?,
+        }
+        writeln!(
+            f,
+            "  increments   {}, {}, the newest {}",
+            self.count,
+            human_bytes(self.bytes),
+            self.newest
+        )?;
+        let told = self
+            .gaps
+            .iter()
+            .rev()
+            .map(|gap| printable::line(&format!("between {} and {}: {}", gap.after, gap.before, gap.why)));
+        some(f, "gap", &told.collect::<Vec<_>>())?;
+        let CoverageTally {
+            inserts,
+            baseline,
+            full_only,
+            in_part,
+            ..
+        } = self.coverage;
+        let partly = [
+            (inserts, "exact only while rows are inserted"),
+            (baseline, "exact at the ends of increments"),
+            (full_only, "as in the full backups only"),
+            (in_part, "not for the whole of the newest increment"),
+        ];
+        let partly = partly.into_iter().filter(|(count, _)| *count > 0);
+        let partly: Vec<String> = partly
+            .map(|(tables, how)| format!("{}: {how}", count(tables, "table")))
+            .collect();
+        some(f, "not exact", &partly)
     }
 }
 
@@ -207,8 +266,12 @@ impl fmt::Display for StoreStatus {
             };
             writeln!(
                 f,
-                "  lease        {}: {state} by process {} on {}, until {:.0}",
+                "  lease        {}{}: {state} by process {} on {}, until {:.0}",
                 printable::line(&lease.database),
+                match lease.kind {
+                    BackupKind::Full => "",
+                    BackupKind::Incremental => " (increments)",
+                },
                 hold.holder.pid,
                 printable::line(&hold.holder.host),
                 hold.until
@@ -273,6 +336,7 @@ impl fmt::Display for SettingsReport {
             many => format!("the newest {many} never expire"),
         };
         writeln!(f, "  retention    {}, {stay}", self.retention)?;
+        writeln!(f, "  increments   any moment of {}", self.pitr)?;
         let max_age = i64::try_from(self.max_age_seconds).unwrap_or(i64::MAX);
         writeln!(f, "  max age      {}", human_span(max_age))?;
         writeln!(f, "  compression  {}", self.compression)?;

@@ -4,14 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorReport};
-use crate::repository::backup_id::{BackupId, database_folder};
+use crate::repository::backup_id::{BackupId, BackupKind, database_folder};
 use crate::repository::catalog::{
     self, Expiry, ExpiryFinding, Listed, Newest, Overview, databases, expiry, keeps_no_tags, overviews,
     reachable_folders,
 };
 use crate::repository::lease::{self, LeaseState};
-use crate::repository::retention::Policy;
-use crate::repository::retention::Rule;
+use crate::repository::retention::{Retention, Rule};
 use crate::repository::signature::{SignatureState, Trust};
 use crate::store::{Lifecycle, Space, Store};
 
@@ -72,6 +71,9 @@ pub enum Drift {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LeaseStatus {
     pub database: String,
+    /// What is made under it.
+    #[serde(default, rename = "type")]
+    pub kind: BackupKind,
     #[serde(flatten)]
     pub seen: LeaseState,
 }
@@ -124,7 +126,7 @@ pub(super) struct Looked {
 pub(super) async fn look(
     store: &dyn Store,
     database: Option<&str>,
-    policy: &Policy,
+    retention: &Retention,
     trust: &Trust,
     now: Timestamp,
 ) -> Looked {
@@ -154,15 +156,17 @@ pub(super) async fn look(
         Err(error) => looked.cannot_see("the disk", &error),
     }
     if let Some(lifecycle) = store.lifecycle() {
-        looked.look_at_rules(store, lifecycle, policy).await;
+        looked.look_at_rules(store, lifecycle, retention).await;
     }
     looked.look_at_leases(store, database, now).await;
     let prefix = database.map_or(String::new(), database_folder);
     match store.unfinished(&prefix).await {
         Ok(unfinished) => {
-            let ours = unfinished
-                .into_iter()
-                .filter(|one| BackupId::of_key(&one.key).is_some() || one.key.ends_with("/.lease"));
+            let ours = unfinished.into_iter().filter(|one| {
+                BackupId::of_key(&one.key).is_some()
+                    || one.key.ends_with("/.lease")
+                    || one.key.ends_with("/.lease-incremental")
+            });
             let uploads = ours.map(|one| UploadStatus {
                 key: one.key,
                 started: one.started,
@@ -278,16 +282,16 @@ impl Looked {
         self.backups = backups;
     }
 
-    async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) {
+    async fn look_at_rules(&mut self, store: &dyn Store, lifecycle: &dyn Lifecycle, retention: &Retention) {
         let newest = self.backups.first().map(|backup| Newest::of(backup, store.url()));
         if keeps_no_tags(lifecycle, newest.as_ref()).await {
             self.has_lifecycle = false;
             self.status.lifecycle = Some(Drift::NoTags);
             return;
         }
-        match expiry(store, lifecycle, policy).await {
+        match expiry(store, lifecycle, retention).await {
             Ok(found) => {
-                self.expiry = found.finding(store.url(), policy);
+                self.expiry = found.finding(store.url(), retention);
                 self.status.lifecycle = Some(drift(&found, self.expiry.is_some()));
                 self.status.unknown.extend(found.unsure);
             }
@@ -305,10 +309,15 @@ impl Looked {
             Ok(names) => names,
             Err(error) => return self.cannot_see("leases", &error),
         };
-        for database in names {
-            match lease::look(store, &database, now).await {
+        let kinds = [BackupKind::Full, BackupKind::Incremental];
+        for (database, kind) in names.iter().flat_map(|name| kinds.map(|kind| (name, kind))) {
+            match lease::look_for(store, database, kind, now).await {
                 Ok(LeaseState::Free) => {}
-                Ok(seen) => self.status.leases.push(LeaseStatus { database, seen }),
+                Ok(seen) => self.status.leases.push(LeaseStatus {
+                    database: database.clone(),
+                    kind,
+                    seen,
+                }),
                 Err(error) if error.code() == crate::error::Code::Busy => self.not_leases.push(error),
                 Err(error) => self.cannot_see("a lease", &error),
             }
@@ -319,12 +328,12 @@ impl Looked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::retention::{Tier, rules};
+    use crate::repository::retention::{Policy, Tier, rules};
 
     #[test]
     fn drift_names_the_rules_that_are_missing_or_different() {
         let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Weekly, 4)]);
-        let wanted = rules(&policy, "pg/");
+        let wanted = rules(&Retention::of(policy), "pg/");
         assert_eq!(compare(&[], &wanted), Drift::NotInstalled);
         assert_eq!(compare(&wanted, &wanted), Drift::None);
         let mut installed = wanted.clone();

@@ -9,12 +9,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::script::{self, Looked};
-use super::{Data, Finding};
+use super::{Data, Finding, increment};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
+use crate::format::changes::{self, ChangesError};
 use crate::repository::backup_id::{BackupId, MD5SUMS};
 use crate::repository::manifest::{FileRange, FileRecord, Manifest, role};
 use crate::repository::stored_archive::{StoredArchive, file_of};
+use crate::repository::stored_changes::StoredChanges;
 use crate::run::progress::Observer;
 use crate::run::threads::apart;
 use crate::store::Store;
@@ -109,6 +111,28 @@ pub(super) async fn script(
             )
         }),
     })
+}
+
+/// Compares the changes of an increment, and the digest of their file, with the manifest.
+pub(super) async fn changes(
+    store: &Arc<dyn Store>,
+    stored: StoredChanges,
+    manifest: &Manifest,
+    md5: Option<[u8; 16]>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(u64, Vec<Finding>)> {
+    let (key, file) = (stored.key.clone(), stored.file.clone());
+    let (name, promised) = (file.name.clone(), manifest.clone());
+    let look = move |source: Slices| match changes::check(source, &stored.head, (*stored.index).clone()) {
+        Ok(found) => {
+            let increment = promised.increment.as_ref();
+            Ok(increment.map_or_else(Vec::new, |increment| increment::differences(&promised, increment, &found)))
+        }
+        Err(ChangesError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
+        Err(error) => Ok(vec![Finding::of_file(&name, error.to_string())]),
+    };
+    let seen = read(store, key, Promise::of(&file, md5), observer, look).await?;
+    Ok((seen.bytes, seen.findings))
 }
 
 /// Checks only the digest of a data file.

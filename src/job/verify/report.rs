@@ -12,7 +12,7 @@ use super::seal::AHEAD;
 use crate::error::{Code, Error, ErrorReport};
 use crate::job::drill::DrillReport;
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{Manifest, Tally};
+use crate::repository::manifest::{Increment, Manifest, Tally};
 use crate::repository::signature::KeyId;
 use crate::repository::verification::{Finding, VerificationOutcome, VerificationStatus};
 use crate::units::{count, human_bytes};
@@ -30,6 +30,11 @@ pub struct Verified {
     pub tables: usize,
     pub rows: u64,
     pub large_objects: u64,
+    /// The transactions of an increment, and the changes of rows in them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transactions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<u64>,
     /// The number of stored bytes that were read.
     pub bytes: u64,
     pub duration_seconds: f64,
@@ -71,6 +76,7 @@ impl Verified {
                 ),
             ));
         }
+        let increment = manifest.increment.as_ref();
         Self {
             status: if problems.is_empty() {
                 VerificationStatus::Ok
@@ -83,6 +89,8 @@ impl Verified {
             tables: manifest.tables.len(),
             rows: manifest.tables.iter().map(|table| table.rows).sum(),
             large_objects: manifest.large_objects.iter().map(|objects| objects.count).sum(),
+            transactions: increment.map(|increment| increment.stream.transactions),
+            changes: increment.map(Increment::count),
             bytes: read,
             duration_seconds: took.as_secs_f64(),
             manifest_sha256: None,
@@ -145,6 +153,8 @@ impl Verified {
             tables: 0,
             rows: 0,
             large_objects: 0,
+            transactions: None,
+            changes: None,
             bytes: 0,
             duration_seconds: 0.0,
             manifest_sha256: None,
@@ -421,8 +431,14 @@ impl fmt::Display for VerifyReport {
                 } else {
                     one.status.name()
                 },
-                count(one.tables, "table"),
-                count(one.rows, "row"),
+                match one.transactions {
+                    Some(transactions) => count(transactions, "transaction"),
+                    None => count(one.tables, "table"),
+                },
+                match one.changes {
+                    Some(changes) => count(changes, "change"),
+                    None => count(one.rows, "row"),
+                },
                 human_bytes(one.bytes),
                 one.duration_seconds
             )?;

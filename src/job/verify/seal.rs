@@ -94,7 +94,9 @@ async fn successor(located: &Located, around: &[Listed], sha256: &str, now: Time
     let id = &located.manifest.id;
     let next = around
         .iter()
-        .filter(|one| one.has_manifest && one.id.database() == id.database() && one.id > *id)
+        .filter(|one| one.has_manifest && one.id.database() == id.database())
+        // Each kind has its own row of predecessors.
+        .filter(|one| one.id.kind() == id.kind() && one.id > *id)
         .map(|one| &one.id)
         .min();
     let Some(next) = next else { return Ok(None) };

@@ -4,7 +4,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::{Backup, End, LastGood, Observation, Run, VerificationMetrics};
+use super::{Backup, End, Increment, IncrementEnd, LastGood, Observation, Run, VerificationMetrics};
 use crate::printable;
 
 /// A dimension's value is ASCII, not blank, and does not start with a colon. Other characters of a database's name
@@ -21,6 +21,7 @@ struct Metric {
 pub(super) fn line(observation: &Observation, namespace: &str, service: &str) -> String {
     let mut metrics = match &observation.run {
         Run::Backup(backup) => of_backup(backup, observation),
+        Run::Increment(increment) => of_increment(increment, observation),
         Run::Verification(verification) => of_verification(verification),
     };
     metrics.push(count("NotificationsFailed", observation.notifications_failed));
@@ -106,6 +107,43 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<Metric> {
     metrics
 }
 
+fn bytes(name: &'static str, value: u64) -> Metric {
+    Metric {
+        name,
+        unit: "Bytes",
+        value: json!(value),
+    }
+}
+
+fn of_increment(increment: &Increment, observation: &Observation) -> Vec<Metric> {
+    let end = &increment.end;
+    let made = matches!(end, IncrementEnd::Made(_) | IncrementEnd::Idle { .. });
+    let failed = matches!(end, IncrementEnd::Failed { .. });
+    let mut metrics = vec![
+        count("IncrementSucceeded", u64::from(made)),
+        count("IncrementFailed", u64::from(failed)),
+        count("ChainBroken", u64::from(end.breaks_the_chain())),
+    ];
+    match end {
+        IncrementEnd::Made(made) => metrics.extend([
+            seconds("IncrementDuration", made.seconds),
+            bytes("IncrementBytes", made.bytes),
+            count("IncrementTransactions", made.transactions),
+            count("IncrementBaselines", made.baselines),
+        ]),
+        IncrementEnd::Failed { seconds: took, .. } => metrics.push(seconds("IncrementDuration", *took)),
+        IncrementEnd::Idle { .. } | IncrementEnd::Renewed => {}
+    }
+    if let Some(seen_to) = end.seen_to() {
+        metrics.push(seconds("RecoveryPointAge", super::seconds(seen_to, observation.at)));
+    }
+    if let Some(slot) = increment.slot {
+        metrics.extend(slot.retained.map(|retained| bytes("SlotWalRetained", retained)));
+        metrics.extend(slot.safe.map(|safe| bytes("SlotWalSafe", safe)));
+    }
+    metrics
+}
+
 fn of_verification(verification: &VerificationMetrics) -> Vec<Metric> {
     let verify = verification.verify;
     let mut metrics = vec![
@@ -116,6 +154,12 @@ fn of_verification(verification: &VerificationMetrics) -> Vec<Metric> {
         metrics.extend([
             count("DrillSucceeded", drill.passed),
             count("DrillFailed", drill.failed),
+        ]);
+    }
+    if let Some(chain) = verification.chain {
+        metrics.extend([
+            count("ChainProofSucceeded", chain.passed),
+            count("ChainProofFailed", chain.failed),
         ]);
     }
     metrics.push(seconds("VerifyDuration", verification.seconds));
@@ -129,6 +173,11 @@ fn about(run: &Run) -> Vec<(String, Value)> {
             End::Made(made) => ("backup", Some(&made.id), None),
             End::Repeated => ("backup", None, None),
             End::Failed { code, .. } => ("backup", None, Some(*code)),
+        },
+        Run::Increment(increment) => match &increment.end {
+            IncrementEnd::Made(made) => ("increment", Some(&made.id), None),
+            IncrementEnd::Idle { .. } | IncrementEnd::Renewed => ("increment", None, None),
+            IncrementEnd::Failed { code, .. } => ("increment", None, Some(*code)),
         },
         Run::Verification(verification) => match verification.drill {
             Some(_) => ("drill", None, verification.code),

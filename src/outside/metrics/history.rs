@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::catalog::{self, Overview};
+use crate::repository::catalog::{self, Listed, Overview};
 use crate::repository::manifest::Figures;
 use crate::repository::signature::Trust;
 use crate::store::Store;
@@ -44,7 +44,7 @@ impl History {
     }
 
     /// Asks the stores in order until one answers, with some listings and one or two requests for each of the newest
-    /// backups. It ignores `but`, the run's own backup.
+    /// full backups. It ignores `but`, the run's own backup.
     pub async fn look(stores: &[Arc<dyn Store>], database: &str, but: Option<&BackupId>, trust: &Trust) -> Self {
         for store in stores {
             match seen_in(store.as_ref(), database, but, trust).await {
@@ -78,7 +78,9 @@ async fn seen_in(store: &dyn Store, database: &str, but: Option<&BackupId>, trus
     let mut listed = catalog::reachable_folders(store, Some(database)).await?;
     let now = Timestamp::now();
     // A backup dated in the future would hide how old the real ones are.
-    listed.retain(|one| one.has_manifest && Some(&one.id) != but && !one.id.is_ahead(now));
+    // Increments need a full backup, and their sizes follow the load: neither says whether backups are as usual.
+    let counts = |one: &Listed| one.id.kind() == BackupKind::Full && Some(&one.id) != but;
+    listed.retain(|one| one.has_manifest && counts(one) && !one.id.is_ahead(now));
     let more = listed.len() > LOOKED_AT;
     listed.truncate(LOOKED_AT);
     let overviews = catalog::overviews(store, listed, trust).await?;

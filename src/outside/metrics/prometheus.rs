@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::{Backup, CheckTally, End, LastGood, Observation, Run, VerificationMetrics};
+use super::{Backup, CheckTally, End, Increment, IncrementEnd, LastGood, Observation, Run, VerificationMetrics};
 use crate::error::DEGRADED;
 use crate::printable;
 
@@ -83,6 +83,46 @@ const FAMILIES: &[(&str, &str)] = &[
         "pgstow_drill_last_success_timestamp_seconds",
         "When a drill last proved a backup.",
     ),
+    (
+        "pgstow_increment_last_run_timestamp_seconds",
+        "When the last run for an increment ended, with or without an error.",
+    ),
+    (
+        "pgstow_increment_last_run_success",
+        "1 if all changes up to then were stored, 0 if it failed.",
+    ),
+    (
+        "pgstow_increment_last_run_exit_code",
+        "The exit code of the last run for an increment.",
+    ),
+    (
+        "pgstow_increment_chain_broken",
+        "1 if the last run found that the increments have a hole, else 0.",
+    ),
+    (
+        "pgstow_increment_duration_seconds",
+        "How long the last increment that was made took.",
+    ),
+    ("pgstow_increment_bytes", "Its size as stored, all files together."),
+    ("pgstow_increment_transactions", "The transactions in it."),
+    ("pgstow_increment_baselines", "The tables that it read whole."),
+    (
+        "pgstow_recovery_point_timestamp_seconds",
+        "What was committed before this moment of the source's clock is stored.",
+    ),
+    (
+        "pgstow_slot_wal_retained_bytes",
+        "How much of its log the server keeps for the slot.",
+    ),
+    (
+        "pgstow_slot_wal_safe_bytes",
+        "How much more log the server can write before the slot is lost.",
+    ),
+    (
+        "pgstow_chain_last_run_timestamp_seconds",
+        "When it was last checked whether increments lead from one full backup to another.",
+    ),
+    ("pgstow_chain_last_run_success", "1 if they did, else 0."),
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +146,7 @@ impl Samples {
         };
         let said = match &observation.run {
             Run::Backup(backup) => of_backup(backup, observation),
+            Run::Increment(increment) => of_increment(increment, observation.at),
             Run::Verification(verification) => of_verification(verification, observation.at),
         };
         for (name, value) in said {
@@ -210,6 +251,41 @@ fn of_backup(backup: &Backup, observation: &Observation) -> Vec<(&'static str, f
     said
 }
 
+fn of_increment(increment: &Increment, at: Timestamp) -> Vec<(&'static str, f64)> {
+    let end = &increment.end;
+    let exit_code = match end {
+        IncrementEnd::Made(made) if made.degraded => DEGRADED,
+        IncrementEnd::Failed { code, .. } => code.exit_code(),
+        IncrementEnd::Made(_) | IncrementEnd::Idle { .. } | IncrementEnd::Renewed => 0,
+    };
+    let is_failed = matches!(end, IncrementEnd::Failed { .. });
+    let mut said = vec![
+        ("pgstow_increment_last_run_timestamp_seconds", moment(at)),
+        ("pgstow_increment_last_run_success", f64::from(u8::from(!is_failed))),
+        ("pgstow_increment_last_run_exit_code", f64::from(exit_code)),
+        (
+            "pgstow_increment_chain_broken",
+            f64::from(u8::from(end.breaks_the_chain())),
+        ),
+    ];
+    if let IncrementEnd::Made(made) = end {
+        said.extend([
+            ("pgstow_increment_duration_seconds", made.seconds),
+            ("pgstow_increment_bytes", made.bytes as f64),
+            ("pgstow_increment_transactions", made.transactions as f64),
+            ("pgstow_increment_baselines", made.baselines as f64),
+        ]);
+    }
+    said.extend(
+        end.seen_to()
+            .map(|seen_to| ("pgstow_recovery_point_timestamp_seconds", moment(seen_to))),
+    );
+    let (retained, safe) = increment.slot.map_or((None, None), |slot| (slot.retained, slot.safe));
+    said.extend(retained.map(|bytes| ("pgstow_slot_wal_retained_bytes", bytes as f64)));
+    said.extend(safe.map(|bytes| ("pgstow_slot_wal_safe_bytes", bytes as f64)));
+    said
+}
+
 fn of_verification(verification: &VerificationMetrics, at: Timestamp) -> Vec<(&'static str, f64)> {
     let at = moment(at);
     let mut said = Vec::new();
@@ -229,6 +305,12 @@ fn of_verification(verification: &VerificationMetrics, at: Timestamp) -> Vec<(&'
             ("pgstow_drill_last_run_success", f64::from(u8::from(good))),
         ]);
         said.extend(good.then_some(("pgstow_drill_last_success_timestamp_seconds", at)));
+    }
+    if let Some(chain) = verification.chain {
+        said.extend([
+            ("pgstow_chain_last_run_timestamp_seconds", at),
+            ("pgstow_chain_last_run_success", f64::from(u8::from(chain.failed == 0))),
+        ]);
     }
     said
 }

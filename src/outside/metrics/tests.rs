@@ -1,3 +1,5 @@
+mod increments;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
@@ -50,6 +52,7 @@ fn verification(drill: Option<(u64, u64)>, passed: u64, failed: u64) -> Observat
         run: Run::Verification(VerificationMetrics {
             verify: CheckTally { passed, failed },
             drill: drill.map(|(passed, failed)| CheckTally { passed, failed }),
+            chain: None,
             seconds: 9.0,
             code: None,
         }),

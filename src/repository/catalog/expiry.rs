@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::repository::backup_id::BackupId;
-use crate::repository::retention::{Differences, Policy, Rule, applying, differences, rules_after};
+use crate::repository::retention::{Differences, Retention, Rule, applying, differences, rules_after};
 use crate::store::{Lifecycle, Rules, Store, is_ours};
 
 /// A bucket's rules, and those that the policy needs.
@@ -41,24 +41,24 @@ impl ExpiryFinding {
 }
 
 /// Reads the rules, and finds out which backups the rules of others affect.
-pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, policy: &Policy) -> Result<Expiry> {
+pub async fn expiry(store: &dyn Store, lifecycle: &dyn Lifecycle, retention: &Retention) -> Result<Expiry> {
     let Rules { ours, foreign } = lifecycle.rules().await?;
     let prefix = lifecycle.prefix();
     let (foreign, unsure) = reaching(store, prefix, foreign).await;
-    Ok(Expiry::of(ours, foreign, unsure, prefix, policy))
+    Ok(Expiry::of(ours, foreign, unsure, prefix, retention))
 }
 
 impl Expiry {
     /// Rules are judged by their effect: rules of others that expire this store's backups correctly count as
     /// pgstow's.
-    fn of(ours: Vec<Rule>, foreign: Vec<Rule>, unsure: Vec<String>, prefix: &str, policy: &Policy) -> Self {
+    fn of(ours: Vec<Rule>, foreign: Vec<Rule>, unsure: Vec<String>, prefix: &str, retention: &Retention) -> Self {
         let elsewhere = foreign.iter().filter(|rule| is_ours(&rule.id) && rule.prefix != prefix);
         let mut elsewhere: Vec<String> = elsewhere.map(|rule| rule.prefix.clone()).collect();
         elsewhere.dedup();
         let (acting, foreign): (Vec<Rule>, Vec<Rule>) = foreign.into_iter().partition(|rule| rule.acts_for(prefix));
         let mut installed = ours;
         installed.extend(acting.iter().cloned());
-        let wanted = rules_after(policy, prefix, &installed);
+        let wanted = rules_after(retention, prefix, &installed);
         for rule in &mut installed {
             if let Some(same) = wanted.iter().find(|want| rule.does_as(want)) {
                 rule.id.clone_from(&same.id);
@@ -88,28 +88,29 @@ impl Expiry {
 
     /// The warning of a run whose backup these rules will expire, in one sentence. `None` if there are no rules at
     /// all: a bucket's first backup comes before its rules, and `doctor` and `status` report that.
-    pub fn warning(&self, url: &str, policy: &Policy) -> Option<String> {
+    pub fn warning(&self, url: &str, retention: &Retention) -> Option<String> {
         let none = self.installed.is_empty() && self.differ.loses.is_empty();
         if none && !self.elsewhere.is_empty() {
             return Some(format!(
                 "pgstow's rules in the bucket apply only to {}, so nothing expires in {url}: run `{}`",
                 self.elsewhere.join(", "),
-                applying(url, policy)
+                applying(url, retention)
             ));
         }
         if none || self.differ.is_empty() {
             return None;
         }
-        let finding = self.finding(url, policy)?;
+        let finding = self.finding(url, retention)?;
         Some(format!(
-            "this run's retention is {policy}, but by the rules of {url}, {}: {}",
+            "this run's retention is {}, but by the rules of {url}, {}: {}",
+            retention.policy,
             finding.told,
             finding.remedy(|command| format!("run `{command}`"))
         ))
     }
 
     /// `None` if backups expire as the policy requires, and the rules are written as pgstow writes them.
-    pub fn finding(&self, url: &str, policy: &Policy) -> Option<ExpiryFinding> {
+    pub fn finding(&self, url: &str, retention: &Retention) -> Option<ExpiryFinding> {
         let missing = self.wanted.iter().filter(|rule| !self.installed.contains(rule)).count();
         let loses = self.differ.loses.clone();
         let told = if self.installed.is_empty() && loses.is_empty() {
@@ -132,7 +133,7 @@ impl Expiry {
         Some(ExpiryFinding {
             told,
             by_hand: self.sparing(url),
-            command: ours_differ.then(|| applying(url, policy)),
+            command: ours_differ.then(|| applying(url, retention)),
         })
     }
 
@@ -194,10 +195,10 @@ async fn holds_backups(store: &dyn Store, start: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::retention::rules;
+    use crate::repository::retention::{Policy, rules};
 
     fn found(installed: Vec<Rule>, foreign: &[Rule]) -> Option<(String, String)> {
-        let policy = Policy::Days(30);
+        let policy = Retention::of(Policy::Days(30));
         let expiry = Expiry::of(installed, foreign.to_vec(), Vec::new(), "pg/", &policy);
         let finding = expiry.finding("s3://acme/pg", &policy)?;
         let remedy = finding.remedy(str::to_owned);
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn what_applying_does_not_cure_is_said_first() {
         let command = "pgstow retention apply --store s3://acme/pg --retention 30d";
-        let wanted = rules(&Policy::Days(30), "pg/");
+        let wanted = rules(&Retention::of(Policy::Days(30)), "pg/");
         assert_eq!(found(wanted.clone(), &[]), None);
         let (told, remedy) = found(Vec::new(), &[]).unwrap();
         assert!(told.contains("never expire"), "{told}");
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn rules_that_do_the_same_under_other_ids_are_as_good() {
-        let mut theirs = rules(&Policy::Days(30), "pg/");
+        let mut theirs = rules(&Retention::of(Policy::Days(30)), "pg/");
         for (number, rule) in theirs.iter_mut().enumerate() {
             rule.id = format!("terraform-{number}");
         }
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_run_is_warned_of_rules_that_harm_and_of_rules_that_do_nothing() {
-        let policy = Policy::Days(30);
+        let policy = Retention::of(Policy::Days(30));
         let wanted = rules(&policy, "pg/");
         let warned = |ours: Vec<Rule>, foreign: Vec<Rule>| {
             Expiry::of(ours, foreign, Vec::new(), "pg/", &policy).warning("s3://acme/pg", &policy)

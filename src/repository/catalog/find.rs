@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::spelling::{COMPARED, others};
 use super::{
-    BackupId, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable, overviews,
-    read_genuine, read_manifest,
+    BackupId, BackupKind, Demand, Found, Genuine, Listed, Read, Seal, VERIFICATION, backups, gather, is_reachable,
+    overviews, read_genuine, read_manifest,
 };
 use crate::error::{Code, Error, Result};
 use crate::repository::manifest::Manifest;
@@ -53,7 +53,7 @@ impl Located {
     }
 }
 
-/// Finds `wanted`, an id or `latest`, in the first store that has it whole. `database`, if given, is the database
+/// Finds `wanted`, an id or `latest` (the newest full backup), in the first store that has it whole. `database`, if given, is the database
 /// whose latest backup is wanted. If no store has it, the error is that of the first store, the primary.
 ///
 /// A backup without the required signature ends the search: pgstow uses neither another backup nor its copy instead,
@@ -393,7 +393,8 @@ async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
 /// belong to several databases: that is a question to the user.
 fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<(Vec<&'a BackupId>, Option<Error>)> {
     let url = store.url();
-    let ids: Vec<&BackupId> = committed(listed).collect();
+    // An increment alone is no backup that anybody can restore.
+    let ids: Vec<&BackupId> = committed(listed).filter(|id| id.kind() == BackupKind::Full).collect();
     let databases: BTreeSet<&str> = ids.iter().map(|id| id.database()).collect();
     if databases.len() > 1 {
         let names: Vec<&str> = databases.into_iter().collect();
@@ -465,7 +466,10 @@ impl Asked {
 
 /// The hint of an error about a backup that does not exist.
 fn nearest(wanted: &str, id: Option<&BackupId>, listed: &[Listed]) -> String {
+    let wants_increment = id.is_some_and(|id| id.kind() == BackupKind::Incremental);
     let mut ids: Vec<&BackupId> = committed(listed).collect();
+    // There may be hundreds of increments around every full backup.
+    ids.retain(|id| wants_increment || id.kind() == BackupKind::Full);
     if ids.is_empty() {
         return "the store has no backup at all: check --store and its prefix".to_owned();
     }

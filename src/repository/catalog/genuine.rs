@@ -326,7 +326,9 @@ struct Memory {
 
 async fn remembered(store: &dyn Store, id: &BackupId) -> Result<Option<Memory>> {
     let later = backups(store, Some(id.database())).await?;
-    let later = later.iter().filter(|one| one.has_manifest && one.id > *id);
+    // Each kind has its own row of predecessors.
+    let is_later = |one: &&Listed| one.has_manifest && one.id.kind() == id.kind() && one.id > *id;
+    let later = later.iter().filter(is_later);
     let Some(by) = later.map(|one| one.id.clone()).min() else {
         return Ok(None);
     };

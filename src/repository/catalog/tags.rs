@@ -6,13 +6,15 @@
 //! it again. An interrupted demotion leaves some data tagged with its tier under a manifest that still says `latest`.
 //! The next run does the rest. That backup may expire anyway, since a newer good one is committed.
 
+mod increments;
+
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::genuine::{Said, doubt};
-use super::{Listed, Overview, backups, found_damaged, manifest_bytes, until};
+use super::{Listed, Overview, backups, found_damaged, fulls, manifest_bytes, until};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Summary, Tagged};
@@ -134,7 +136,8 @@ async fn walk(
     }
     let mut whole = Vec::new();
     let mut standings = Vec::new();
-    for listed in until(&backups(store, Some(database)).await?, now) {
+    let past = until(&backups(store, Some(database)).await?, now);
+    for listed in fulls(&past).cloned() {
         // A backup with an unreadable manifest keeps its tag: pgstow neither counts it nor discards it.
         let Some(backup) = read_backup(store, listed).await? else {
             continue;
@@ -163,6 +166,16 @@ async fn walk(
             to: change.to.name().to_owned(),
         });
     }
+    // A full backup that is good again needs the increments that follow it. They come before those that may go.
+    let plan = tag_plan(keep_last, &standings);
+    let oldest = (0..whole.len()).rev().find(|&at| {
+        let planned = plan.iter().find(|retag| retag.index == at).map(|retag| retag.to);
+        planned.or(standings[at].bears) == Some(Tag::Latest)
+    });
+    let oldest = oldest.map(|at| whole[at].listed.id.timestamp());
+    let promotes = plan.iter().any(|retag| retag.to == Tag::Latest);
+    let demotes = until_where == Until::Settled;
+    done.extend(increments::retag(store, lifecycle, &past, oldest, (promotes, demotes)).await?);
     Ok(done)
 }
 
@@ -257,16 +270,16 @@ mod tests {
     use crate::repository::retention::Tier;
     use crate::store::memory::{Fault, MemoryStore, Op};
 
-    fn now() -> Timestamp {
+    pub(super) fn now() -> Timestamp {
         "2025-01-31T12:00:00Z".parse().unwrap()
     }
 
-    fn day(day: u32) -> BackupId {
+    pub(super) fn day(day: u32) -> BackupId {
         id(&format!("shop/202501{day:02}T040500Z-full"))
     }
 
     /// Backups of the first days of a month, with these tags, oldest first.
-    fn store_with(tags: &[&str]) -> MemoryStore {
+    pub(super) fn store_with(tags: &[&str]) -> MemoryStore {
         let store = MemoryStore::with_lifecycle();
         for (number, tag) in (1..).zip(tags) {
             let tier = if number == 1 { Tier::Monthly } else { Tier::Daily };

@@ -127,7 +127,9 @@ async fn where_signatures_are_asked_for_what_has_none_is_not_good() {
     for (trust, good) in [(Trust::default(), 1), (keys, 0)] {
         let found = newest_good(&store, &listed, 3, &trust).await.unwrap();
         assert_eq!(found.len(), good);
-        let found = find_by_event(&store, &listed, "event", now, &trust).await.unwrap();
+        let found = find_by_event(&store, &listed, BackupKind::Full, "event", now, &trust)
+            .await
+            .unwrap();
         assert_eq!(found.is_some(), good == 1);
     }
 }
@@ -143,14 +145,16 @@ async fn an_event_delivered_again_finds_its_backup_and_old_manifests_are_not_rea
     }
     let now = "2025-01-31T05:00:00Z".parse().unwrap();
     let (listed, anybody) = (backups(&store, Some("shop")).await.unwrap(), Trust::default());
-    let found = find_by_event(&store, &listed, "event-30", now, &anybody)
+    let found = find_by_event(&store, &listed, BackupKind::Full, "event-30", now, &anybody)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(found.id, id("shop/20250130T040500Z-full"));
     assert_eq!(store.calls(Op::Get).len(), 2);
     assert_eq!(
-        find_by_event(&store, &listed, "event-10", now, &anybody).await.unwrap(),
+        find_by_event(&store, &listed, BackupKind::Full, "event-10", now, &anybody)
+            .await
+            .unwrap(),
         None
     );
     assert_eq!(store.calls(Op::Get).len(), 4);

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Listed, found_damaged, read_good};
+use super::{Listed, found_damaged, fulls, read_good};
 use crate::error::Result;
 use crate::repository::retention::Policy;
 use crate::repository::retention::{Step, Tier, TierChoice};
@@ -11,7 +11,7 @@ use crate::store::Store;
 
 /// The tier for a new backup whose id has the time `now`; `listed` are the database's folders.
 pub async fn choose_tier(store: &dyn Store, policy: &Policy, now: Timestamp, listed: &[Listed]) -> Result<Tier> {
-    let finished = listed.iter().filter(|one| one.has_manifest).map(|one| &one.id);
+    let finished = fulls(listed).filter(|one| one.has_manifest).map(|one| &one.id);
     let mut choice = TierChoice::new(policy, now, finished);
     loop {
         let id = match choice.step() {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{Body, in_its_place, not_a_lease, pause};
 use crate::error::{Code, Error, Result};
-use crate::repository::backup_id::{BackupId, lease_key};
+use crate::repository::backup_id::{BackupId, lease_key_of};
 use crate::store::conditions::put_where;
 use crate::store::{Condition, Put, Store};
 
@@ -70,7 +70,7 @@ impl Announced {
 /// Takes an id in a store without changing the lease there, which another run may hold. `ours` is this run's lease in
 /// its own primary.
 pub(super) async fn claim(store: &dyn Store, id: &BackupId, ours: Body, now: Timestamp) -> Result<Announced> {
-    let key = lease_key(id.database());
+    let key = lease_key_of(id.database(), id.kind());
     let wanted = Claim::new(id, &ours.run);
     for tries in 0..ATTEMPTS {
         if tries > 0 {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Body, Holder, in_its_place, not_a_lease};
 use crate::error::Result;
-use crate::repository::backup_id::lease_key;
+use crate::repository::backup_id::{BackupKind, lease_key_of};
 use crate::store::Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -28,9 +28,14 @@ pub struct LeaseHold {
     pub until: Timestamp,
 }
 
-/// The lease of a database at this moment. `BUSY` if the object is no lease: no run can take it then.
+/// The lease of a database's full backups at this moment. `BUSY` if the object is no lease: no run can take it then.
 pub async fn look(store: &dyn Store, database: &str, now: Timestamp) -> Result<LeaseState> {
-    let key = lease_key(database);
+    look_for(store, database, BackupKind::Full, now).await
+}
+
+/// The same for backups of this kind.
+pub async fn look_for(store: &dyn Store, database: &str, kind: BackupKind, now: Timestamp) -> Result<LeaseState> {
+    let key = lease_key_of(database, kind);
     let found = store
         .get(&key)
         .await

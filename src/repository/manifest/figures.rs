@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::error::parse;
 use super::files::check_names;
 use super::{
-    CompressionRecord, FileRecord, LeftOut, ManifestError, Predecessor, Server, Tagged, bounded, custom, format_name,
+    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, Server, SnapshotEnd, Stream,
+    TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
@@ -57,6 +58,16 @@ pub struct Figures {
     pub warnings: Count,
     #[serde(default)]
     pub tables: Tally,
+    /// The span of the stream that an increment holds; `None` for a full.
+    #[serde(default)]
+    pub stream: Option<Stream>,
+    #[serde(default, deserialize_with = "changes")]
+    pub changes: ChangeTally,
+    #[serde(default, deserialize_with = "coverage")]
+    pub coverage: CoverageTally,
+    /// How many tables an increment read whole.
+    #[serde(default)]
+    pub baselines: Count,
 }
 
 /// How many things of each kind are in the database but not in the backup.
@@ -74,6 +85,32 @@ pub struct Count(pub u64);
 pub struct Position {
     #[serde(default)]
     pub lsn: Option<String>,
+    #[serde(default)]
+    pub xmin: u64,
+    #[serde(default)]
+    pub end: Option<SnapshotEnd>,
+}
+
+/// How many tables were changed, and how often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeTally {
+    pub tables: u64,
+    pub inserts: u64,
+    pub updates: u64,
+    pub deletes: u64,
+    pub truncates: u64,
+}
+
+/// How many tables are covered how well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct CoverageTally {
+    pub exact: u64,
+    pub inserts: u64,
+    pub baseline: u64,
+    pub full_only: u64,
+    /// Those of any state that are not so from the beginning of the increment to its end.
+    pub in_part: u64,
 }
 
 /// How many tables there are, and how many rows in them.
@@ -89,6 +126,10 @@ impl Figures {
         let figures: Self = parse(bytes)?;
         ManifestError::unless_of(id, &figures.id)?;
         check_names(&figures.files)?;
+        if figures.stream.is_some() != (figures.kind == BackupKind::Incremental) {
+            let what = "it is an increment without a span of a stream, or a full with one";
+            return Err(ManifestError::Shape(what.to_owned()));
+        }
         if figures.text() > MOST_TEXT {
             return Err(ManifestError::Shape("its names and versions are too long".to_owned()));
         }
@@ -105,6 +146,8 @@ impl Figures {
         let missing = self.missing.iter().flat_map(|(role, why)| [role, why]);
         let own = [&self.version, &self.database].into_iter().chain(server);
         let predecessor = self.predecessor.as_ref().map(|one| &one.manifest_sha256);
+        let stream = self.stream.as_ref();
+        let stream = stream.map(|stream| [&stream.id, &stream.slot, &stream.system_identifier]);
         own.chain(self.server.system_identifier.as_ref())
             .chain(predecessor)
             .chain(self.digest_file.as_ref())
@@ -113,6 +156,7 @@ impl Figures {
             .chain(&self.stores)
             .chain(files)
             .chain(missing)
+            .chain(stream.into_iter().flatten())
             .map(String::len)
             .sum()
     }
@@ -122,31 +166,78 @@ impl Figures {
     }
 }
 
+/// Reads a list entry by entry, and keeps only what `add` makes of them.
+fn fold<'de, D, T, S>(deserializer: D, list: &'static str, add: fn(&mut S, T)) -> Result<S, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    S: Default,
+{
+    struct Folding<T, S> {
+        list: &'static str,
+        add: fn(&mut S, T),
+    }
+    impl<'de, T: Deserialize<'de>, S: Default> Visitor<'de> for Folding<T, S> {
+        type Value = S;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.list)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<S, A::Error> {
+            let mut sum = S::default();
+            while let Some(entry) = entries.next_element()? {
+                (self.add)(&mut sum, entry);
+            }
+            Ok(sum)
+        }
+    }
+    deserializer.deserialize_seq(Folding { list, add })
+}
+
 impl<'de> Deserialize<'de> for Tally {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Table {
             rows: u64,
         }
-        struct Counting;
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Tally;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of tables")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut tables: A) -> Result<Tally, A::Error> {
-                let mut tally = Tally::default();
-                while let Some(Table { rows }) = tables.next_element()? {
-                    tally.count += 1;
-                    tally.rows = tally.rows.saturating_add(rows);
-                }
-                Ok(tally)
-            }
-        }
-        deserializer.deserialize_seq(Counting)
+        fold(deserializer, "a list of tables", |tally: &mut Tally, table: Table| {
+            tally.count += 1;
+            tally.rows = tally.rows.saturating_add(table.rows);
+        })
     }
+}
+
+/// Reads the list of changed tables.
+fn changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChangeTally, D::Error> {
+    fold(
+        deserializer,
+        "a list of changed tables",
+        |tally: &mut ChangeTally, table: TableChanges| {
+            tally.tables += 1;
+            tally.inserts = tally.inserts.saturating_add(table.inserts);
+            tally.updates = tally.updates.saturating_add(table.updates);
+            tally.deletes = tally.deletes.saturating_add(table.deletes);
+            tally.truncates = tally.truncates.saturating_add(table.truncates);
+        },
+    )
+}
+
+/// Reads the list of tables with their coverage.
+fn coverage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CoverageTally, D::Error> {
+    fold(
+        deserializer,
+        "a list of covered tables",
+        |tally: &mut CoverageTally, table: TableCoverage| {
+            *match table.state {
+                CoverageState::Exact => &mut tally.exact,
+                CoverageState::Inserts => &mut tally.inserts,
+                CoverageState::Baseline => &mut tally.baseline,
+                CoverageState::FullOnly => &mut tally.full_only,
+            } += 1;
+            tally.in_part += u64::from(table.from.is_some() || table.to.is_some());
+        },
+    )
 }
 
 /// How many kinds are counted apart.
@@ -156,53 +247,26 @@ const KIND: usize = 64;
 
 impl<'de> Deserialize<'de> for Kinds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Kinds;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of what was left out")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Kinds, A::Error> {
-                let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
-                while let Some(LeftOut { kind, name, .. }) = things.next_element()? {
-                    // The last entry may stand for many.
-                    let count = name
-                        .strip_suffix(" more")
-                        .and_then(|count| count.parse().ok())
-                        .unwrap_or(1);
-                    let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
-                    let kind = if is_known { kind } else { "other".to_owned() };
-                    let sum = kinds.entry(kind).or_default();
-                    *sum = sum.saturating_add(count);
-                }
-                Ok(Kinds(kinds))
-            }
-        }
-        deserializer.deserialize_seq(Counting)
+        fold(
+            deserializer,
+            "a list of what was left out",
+            |kinds: &mut Kinds, thing: LeftOut| {
+                let Kinds(kinds) = kinds;
+                let LeftOut { kind, name, .. } = thing;
+                // The last entry may stand for many.
+                let count = name.strip_suffix(" more").and_then(|count| count.parse().ok());
+                let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
+                let kind = if is_known { kind } else { "other".to_owned() };
+                let sum = kinds.entry(kind).or_default();
+                *sum = sum.saturating_add(count.unwrap_or(1));
+            },
+        )
     }
 }
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-        impl<'de> Visitor<'de> for Counting {
-            type Value = Count;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut things: A) -> Result<Count, A::Error> {
-                let mut count = 0;
-                while things.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Count(count))
-            }
-        }
-        deserializer.deserialize_seq(Counting)
+        fold(deserializer, "a list", |count: &mut Count, _: IgnoredAny| count.0 += 1)
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SnapshotRecord;
 use crate::format::Lsn;
+use crate::format::changes::{IndexPlace, TableSummary};
 use crate::repository::backup_id::BackupId;
 
 /// The contents of an increment: the span of the stream that it holds, and what the span means for each table. In the
@@ -24,6 +25,15 @@ pub struct Increment {
     pub sequences: Vec<SequenceState>,
     /// Whether large objects are covered, and why not. `None`: there are none.
     pub large_objects: Option<ObjectsCoverage>,
+}
+
+impl Increment {
+    /// All changes of all tables.
+    pub fn count(&self) -> u64 {
+        let counts = |table: &TableChanges| [table.inserts, table.updates, table.deletes, table.truncates];
+        let counts = self.changes.iter().flat_map(counts);
+        counts.fold(0, u64::saturating_add)
+    }
 }
 
 /// A span of a slot's stream: after `from`, up to and including `to`.
@@ -48,6 +58,44 @@ pub struct Stream {
     /// A moment of the source's clock at which everything committed before it is in the stream up to `to`.
     pub seen_to: Timestamp,
     pub transactions: u64,
+    /// The largest id of a transaction in the stream up to `to`, in this increment or an earlier one, as 64 bits like
+    /// those of a snapshot. A full whose `xmin` is larger holds everything of the stream up to here. `None`: not known,
+    /// so no full is taken to hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_xid: Option<u64>,
+    /// The position at which all transactions had ended that ran when the slot was made: every increment of the stream
+    /// repeats it. A full whose snapshot is earlier may lack transactions that the stream lacks too. `None`: not known,
+    /// so no full from before the increment is taken to hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Lsn>,
+    pub index: IndexRecord,
+}
+
+/// Where the index of the file of changes is in it. Its digest, together with the digests of the frames in the index,
+/// lets a reader check any part of the file alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexRecord {
+    pub offset: u64,
+    pub length: u64,
+    /// Hex digits.
+    pub sha256: String,
+    /// The earliest and the latest commit time in the file, which need not be those of the first and the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Timestamp>,
+}
+
+impl From<&IndexPlace> for IndexRecord {
+    fn from(place: &IndexPlace) -> Self {
+        Self {
+            offset: place.offset,
+            length: place.length,
+            sha256: hex::encode(place.sha256),
+            earliest: place.times.map(|(earliest, _)| earliest),
+            latest: place.times.map(|(_, latest)| latest),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +109,21 @@ pub struct TableChanges {
     pub updates: u64,
     pub deletes: u64,
     pub truncates: u64,
+}
+
+impl From<&TableSummary> for TableChanges {
+    fn from(table: &TableSummary) -> Self {
+        Self {
+            oid: table.oid,
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            identity: table.identity.name().to_owned(),
+            inserts: table.inserts,
+            updates: table.updates,
+            deletes: table.deletes,
+            truncates: table.truncates,
+        }
+    }
 }
 
 /// How well the stream covers a table.
@@ -77,21 +140,41 @@ pub enum CoverageState {
     FullOnly,
 }
 
+/// Which moments of the increment's span can be restored exactly, for one table.
+///
+/// - Neither `from` nor `to`: all of them.
+/// - `from` alone: those at or behind it. The changes since then are in the stream.
+/// - `to` alone: those at or before it. What came later is lost, until a baseline in a later increment, or a full
+///   whose snapshot is behind this increment.
+/// - Both: the moments between `to` and `from` are a gap. If the increment has a baseline of the table, a restore to a
+///   later moment takes the rows from it; if not, it replays through the gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCoverage {
     pub schema: String,
     pub name: String,
     pub oid: u32,
     pub state: CoverageState,
-    /// The first exact position, if it is later than the increment's `from`.
+    /// The first exact position behind the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Lsn>,
-    /// The last exact position, if it is earlier than the increment's `to`.
+    /// The last exact position before the gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Lsn>,
     /// Why it is not exact throughout, with the statement that mends it if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl TableCoverage {
+    /// Whether a position in the increment's span is outside the gap. What that means depends on the state.
+    pub fn covers(&self, position: Lsn) -> bool {
+        match (self.to, self.from) {
+            (None, None) => true,
+            (Some(to), None) => position <= to,
+            (None, Some(from)) => position >= from,
+            (Some(to), Some(from)) => position <= to || position >= from,
+        }
+    }
 }
 
 /// A table that the increment read whole. Its rows are in the dump; `tables` has their place, by the same OID.
@@ -102,7 +185,23 @@ pub struct Baseline {
     pub name: String,
     /// The snapshot in which its rows were read. Changes of transactions that it sees are in the rows.
     pub snapshot: SnapshotRecord,
+    /// How the moments of the gap before it can be proved exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ReplayProof>,
     pub why: String,
+}
+
+/// What a restore may replay up to a baseline's snapshot. If the result equals the baseline's rows, all moments before
+/// it are exact: nothing happened to the table that the stream does not have. A restore, or the proof of a chain,
+/// decides it, because a replay costs more than a baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplayProof {
+    /// The rows that the table had before this increment: it was rewritten, and perhaps no row changed (VACUUM FULL,
+    /// CLUSTER).
+    FromBase,
+    /// An empty table: it is a new partition of a published table, and perhaps had no rows when it was attached.
+    FromNothing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,11 @@
 //! The database that was read: its server, the version of pg_dump, and the snapshot.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bounded;
+use crate::format::Lsn;
+use crate::postgres::Snapshot;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -28,10 +31,43 @@ pub struct PgDump {
 /// The exported snapshot that pg_dump read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// As PostgreSQL prints it: `0/1A2B3C4`.
+    /// As PostgreSQL prints it: `0/1A2B3C4`. Read before the snapshot was taken.
     pub lsn: Option<String>,
     pub xmin: u64,
     pub xmax: u64,
     #[serde(deserialize_with = "bounded::list")]
     pub xip: Vec<u64>,
+    /// `None`: an older version did not read it, or the service hides the position of its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<SnapshotEnd>,
+}
+
+/// Where the log was after the snapshot had been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotEnd {
+    /// The commits that the snapshot holds are all at or before this position.
+    pub lsn: Lsn,
+    /// The source's clock, read after the position: what was committed up to the position was committed before this
+    /// moment. `None`: a standby was read, whose clock is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// `None`: a standby was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
+}
+
+impl From<&Snapshot> for SnapshotRecord {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            lsn: snapshot.lsn.clone(),
+            xmin: snapshot.xmin,
+            xmax: snapshot.xmax,
+            xip: snapshot.xip.clone(),
+            end: snapshot.end.map(|end| SnapshotEnd {
+                lsn: end.lsn,
+                at: end.at,
+                timeline: end.timeline,
+            }),
+        }
+    }
 }

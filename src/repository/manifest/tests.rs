@@ -61,6 +61,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             xmin: 731,
             xmax: 733,
             xip: vec![731],
+            end: None,
         },
         tier,
         encryption: None,
@@ -97,6 +98,49 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             host: Some("vm-1".into()),
             ..Metadata::default()
         },
+    }
+}
+
+/// A whole manifest of an increment with this span.
+pub(crate) fn sample_increment(id: &BackupId, stream: Stream) -> Manifest {
+    let changes = FileRecord {
+        name: id.changes_name(),
+        bytes: 4,
+        sha256: "44".repeat(32),
+    };
+    let files = BTreeMap::from([(role::CHANGES.to_owned(), changes)]);
+    let covered = |oid: u32, state: CoverageState| TableCoverage {
+        schema: "public".into(),
+        name: format!("t{oid}"),
+        oid,
+        state,
+        from: None,
+        to: None,
+        why: None,
+    };
+    Manifest {
+        checksums: checksums(&files),
+        files,
+        data_files: vec![DataFile::of(role::CHANGES)],
+        tables: Vec::new(),
+        increment: Some(Increment {
+            changes: vec![TableChanges {
+                oid: 1,
+                schema: "public".into(),
+                name: "t1".into(),
+                identity: "default".into(),
+                inserts: 5,
+                updates: 2,
+                deletes: 1,
+                truncates: 0,
+            }],
+            coverage: vec![covered(1, CoverageState::Exact), covered(2, CoverageState::FullOnly)],
+            baselines: Vec::new(),
+            sequences: Vec::new(),
+            large_objects: None,
+            stream,
+        }),
+        ..sample(id, Tier::Increment)
     }
 }
 

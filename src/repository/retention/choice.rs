@@ -110,7 +110,7 @@ fn period(tier: Tier, time: Timestamp) -> (i16, i8) {
             (week.year(), week.week())
         }
         // Never needed: if a policy has daily, it is the shortest tier.
-        Tier::Daily => (date.year(), 0),
+        Tier::Daily | Tier::Increment => (date.year(), 0),
     }
 }
 

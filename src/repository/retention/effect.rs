@@ -1,7 +1,7 @@
 //! Describes what lifecycle rules do, and how that differs from the policy.
 
 use super::tags::LATEST;
-use super::{Policy, Tier, days_kept};
+use super::{Policy, Retention, Tier, days_kept};
 use crate::store::{PENDING, Rule, TIER_TAG};
 use crate::units;
 
@@ -146,6 +146,7 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
         };
         let whose = match value.as_str() {
             PENDING => "files without a manifest".to_owned(),
+            increment if increment == Tier::Increment.name() => "increments".to_owned(),
             tier => format!("{tier} backups"),
         };
         let wanted_days = want.expire_days.unwrap_or_default();
@@ -174,18 +175,19 @@ pub fn differences(wanted: &[Rule], installed: &[Rule], foreign: &[Rule]) -> Dif
     found
 }
 
-/// The tiers of this policy that the installed rules keep for another time, each with that time. Empty if none of
-/// pgstow's rules is installed.
-pub fn other_times(policy: &Policy, installed: &[Rule]) -> Vec<(Tier, u32, u32)> {
-    let tiers: Vec<Tier> = match policy {
+/// The tiers of this policy, and that of increments, that the installed rules keep for another time, each with that
+/// time. Empty if none of pgstow's rules is installed.
+pub fn other_times(retention: &Retention, installed: &[Rule]) -> Vec<(Tier, u32, u32)> {
+    let tiers: Vec<Tier> = match &retention.policy {
         Policy::Days(_) => vec![Tier::Daily],
         Policy::Tiers(tiers) => tiers.iter().map(|(tier, _)| *tier).collect(),
     };
     tiers
         .into_iter()
+        .chain([Tier::Increment])
         .filter_map(|tier| {
             let is = shortest(installed, Some(tier.name()), |rule| rule.expire_days)?;
-            let wanted = days_kept(policy, tier);
+            let wanted = days_kept(retention, tier);
             (is != wanted).then_some((tier, is, wanted))
         })
         .collect()
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn what_differing_rules_do_is_said() {
         let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Weekly, 4)]);
-        let wanted = rules(&policy, "pg/");
+        let wanted = rules(&Retention::of(policy), "pg/");
         assert!(differences(&wanted, &wanted, &[]).is_empty());
         let changed = |change: &dyn Fn(&mut Vec<Rule>)| {
             let mut rules = wanted.clone();
@@ -282,9 +284,15 @@ mod tests {
 
     #[test]
     fn a_retention_is_compared_with_the_rules_tier_by_tier() {
-        let installed = rules(&Policy::Days(7), "");
-        assert_eq!(other_times(&Policy::Days(7), &installed), []);
-        assert_eq!(other_times(&Policy::Days(30), &installed), [(Tier::Daily, 7, 30)]);
-        assert_eq!(other_times(&Policy::Days(30), &[]), []);
+        let kept = |days: u32| Retention::of(Policy::Days(days));
+        let installed = rules(&kept(7), "");
+        assert_eq!(other_times(&kept(7), &installed), []);
+        assert_eq!(other_times(&kept(30), &installed), [(Tier::Daily, 7, 30)]);
+        assert_eq!(other_times(&kept(30), &[]), []);
+        let longer = Retention {
+            pitr: std::time::Duration::from_hours(240),
+            ..kept(7)
+        };
+        assert_eq!(other_times(&longer, &installed), [(Tier::Increment, 9, 12)]);
     }
 }

@@ -7,8 +7,8 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 
 use super::rules::{PENDING_DAYS, days_kept};
-use super::{Policy, Tier};
-use crate::repository::backup_id::{BackupId, SKEW};
+use super::{Retention, Tier};
+use crate::repository::backup_id::{BackupId, BackupKind, SKEW};
 use crate::repository::verification::Verdict;
 use crate::units::count;
 
@@ -40,9 +40,8 @@ pub enum BackupState {
 /// What the plan depends on, besides the backups.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms<'a> {
-    pub policy: &'a Policy,
-    /// This many of the newest good backups stay, and at least one.
-    pub keep_last: usize,
+    /// Of the newest good backups `keep_last` stay, and at least one.
+    pub retention: &'a Retention,
     /// Whether as many of the newest verified ones stay as well.
     pub verified_only: bool,
     pub now: Timestamp,
@@ -52,6 +51,17 @@ pub struct Terms<'a> {
 pub enum Decision {
     Keep(Stays),
     Remove(Goes),
+}
+
+impl Decision {
+    /// Whether it is a backup that stays at any age.
+    pub fn never_expires(self) -> bool {
+        use Stays::{Doubted, Newest, NewestOfAll, NewestVerified, StandIn};
+        matches!(
+            self,
+            Decision::Keep(Newest | NewestVerified | NewestOfAll | Doubted | StandIn)
+        )
+    }
 }
 
 /// Why a folder stays.
@@ -67,6 +77,14 @@ pub enum Stays {
     Doubted,
     /// It is good, and the one before a backup that was found damaged and stays.
     StandIn,
+    /// An increment, or the full backup that increments follow: moments of the span can be restored only with it.
+    InWindow {
+        days: u32,
+    },
+    /// An increment that follows one of the newest full backups.
+    FollowsNewest,
+    /// An increment between others that stay.
+    Joins,
     /// Its tier's time is not over.
     Young {
         tier: Tier,
@@ -99,6 +117,8 @@ pub enum Goes {
 /// that one has the content that the damaged one should have.
 ///
 /// A backup dated in the future does not count, and stays.
+///
+/// Increments go by their age alone here: what a restore to a moment needs of them, `window::needed` knows.
 pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
     let floor = floor(candidates, terms);
     candidates
@@ -112,7 +132,9 @@ pub fn plan(candidates: &[Candidate], terms: &Terms<'_>) -> Vec<Decision> {
 
 /// The backups that stay at any age.
 fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a BackupId, Stays> {
-    let mut newest_first: Vec<&Candidate> = candidates.iter().filter(|one| !one.id.is_ahead(terms.now)).collect();
+    // An increment alone restores nothing: it takes no place of a full backup.
+    let counts = |one: &&Candidate| one.id.kind() == BackupKind::Full && !one.id.is_ahead(terms.now);
+    let mut newest_first: Vec<&Candidate> = candidates.iter().filter(counts).collect();
     newest_first.sort_by(|one, other| other.id.cmp(&one.id));
     let mut floor = HashMap::new();
     for database in newest_first.chunk_by(|one, other| one.id.database() == other.id.database()) {
@@ -124,7 +146,7 @@ fn floor<'a>(candidates: &'a [Candidate], terms: &Terms<'_>) -> HashMap<&'a Back
 /// One database's folders, newest first. Until a place for a good backup is filled, every backup on the way to it
 /// stays.
 fn walk<'a>(database: &[&'a Candidate], terms: &Terms<'_>, floor: &mut HashMap<&'a BackupId, Stays>) {
-    let keep_last = terms.keep_last.max(1);
+    let keep_last = terms.retention.keep_last.max(1);
     let (mut good, mut proved) = (0, 0);
     // A damaged one stays, and no good one has followed yet.
     let mut doubted = false;
@@ -171,7 +193,11 @@ fn by_age(one: &Candidate, terms: &Terms<'_>) -> Decision {
         BackupState::LeftOver { run_at_work: false } if older_than(PENDING_DAYS) => Decision::Remove(Goes::LeftOver),
         BackupState::LeftOver { run_at_work: false } => Decision::Keep(Stays::YoungLeftOver),
         BackupState::Backup { tier, .. } => {
-            let days = days_kept(terms.policy, tier);
+            let tier = match one.id.kind() {
+                BackupKind::Full => tier,
+                BackupKind::Incremental => Tier::Increment,
+            };
+            let days = days_kept(terms.retention, tier);
             if older_than(days) {
                 Decision::Remove(Goes::Expired { tier, days })
             } else {
@@ -191,6 +217,9 @@ impl fmt::Display for Stays {
                 f.write_str("found damaged, which removes nothing: it would be one of the newest, which never expire")
             }
             Stays::StandIn => f.write_str("the nearest good one before a backup that was found damaged"),
+            Stays::InWindow { days } => write!(f, "needed to restore moments of the last {}", count(*days, "day")),
+            Stays::FollowsNewest => f.write_str("follows one of the newest good full backups, which never expire"),
+            Stays::Joins => f.write_str("joins increments that stay: without it, their chain has a hole"),
             Stays::Young { tier, days } => write!(f, "{tier}, kept for {}", count(*days, "day")),
             Stays::Unreadable => f.write_str("its manifest cannot be used, so its tier and content are unknown"),
             Stays::Ahead => write!(

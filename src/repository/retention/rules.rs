@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Policy, Tier};
+use super::{Policy, Retention, Tier};
 use crate::store::{PENDING, Rule, TIER_TAG, UPLOADS, rule_id};
 
 /// How long files without a manifest are kept.
@@ -19,8 +19,8 @@ const OLD_VERSION_DAYS: u32 = 30;
 
 /// The rules that a store with this policy needs, for objects below `prefix` (`""`, or ending in `/`), if none of
 /// pgstow's rules is installed. None of them applies to `latest` or to the lease, which has no tag.
-pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
-    rules_after(policy, prefix, &[])
+pub fn rules(retention: &Retention, prefix: &str) -> Vec<Rule> {
+    rules_after(retention, prefix, &[])
 }
 
 /// The same, if pgstow's rules in `before` are installed.
@@ -30,7 +30,9 @@ pub fn rules(policy: &Policy, prefix: &str) -> Vec<Rule> {
 /// backup of a tier that it drops earlier than the policy under which the backup was made; to expire them sooner,
 /// give a count (`monthly=1`). If no rule was installed, nothing says how long the tier was to be kept: then it is
 /// kept as long as the longest tier in this policy, and not shorter than the tier's smallest count.
-pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> {
+///
+/// Increments have a rule of their own, also if none are made: its time follows from the span alone.
+pub fn rules_after(retention: &Retention, prefix: &str, before: &[Rule]) -> Vec<Rule> {
     let tagged = |name: &str, expire: u32| Rule {
         id: rule_id(prefix, name),
         enabled: true,
@@ -45,8 +47,9 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
     };
     let mut rules: Vec<Rule> = Tier::ALL
         .into_iter()
-        .map(|tier| tagged(tier.name(), days_after(policy, tier, before)))
+        .map(|tier| tagged(tier.name(), days_after(&retention.policy, tier, before)))
         .collect();
+    rules.push(tagged(Tier::Increment.name(), retention.increment_days()));
     rules.push(tagged(PENDING, PENDING_DAYS));
     rules.push(Rule {
         id: rule_id(prefix, UPLOADS),
@@ -65,8 +68,19 @@ pub fn rules_after(policy: &Policy, prefix: &str, before: &[Rule]) -> Vec<Rule> 
 }
 
 /// For how many days a backup of this tier is kept, if no installed rules say otherwise.
-pub fn days_kept(policy: &Policy, tier: Tier) -> u32 {
-    days_after(policy, tier, &[])
+pub fn days_kept(retention: &Retention, tier: Tier) -> u32 {
+    match tier {
+        Tier::Increment => retention.increment_days(),
+        tier => days_after(&retention.policy, tier, &[]),
+    }
+}
+
+/// For how many days the full backups of the tier that most of them have are kept.
+pub(super) fn shortest_tier_days(policy: &Policy) -> u32 {
+    let kept = keeps(policy);
+    kept.iter()
+        .min_by_key(|(tier, _)| *tier)
+        .map_or(u32::MAX, |&(_, days)| days)
 }
 
 fn days_after(policy: &Policy, tier: Tier, before: &[Rule]) -> u32 {
@@ -101,7 +115,7 @@ fn keeps(policy: &Policy) -> Vec<(Tier, u32)> {
 /// Counts the longest month and year: a policy's twelfth monthly must not expire a day early.
 fn days_of(tier: Tier, count: u32) -> u32 {
     let each = match tier {
-        Tier::Daily => 1,
+        Tier::Increment | Tier::Daily => 1,
         Tier::Weekly => 7,
         Tier::Monthly => 31,
         Tier::Yearly => 366,
@@ -145,13 +159,17 @@ mod tests {
     use crate::repository::retention::LATEST;
     use crate::store::is_ours;
 
-    fn tiers() -> Policy {
-        Policy::Tiers(vec![
+    fn tiers() -> Retention {
+        Retention::of(Policy::Tiers(vec![
             (Tier::Daily, 7),
             (Tier::Weekly, 4),
             (Tier::Monthly, 12),
             (Tier::Yearly, 3),
-        ])
+        ]))
+    }
+
+    fn days(days: u32) -> Retention {
+        Retention::of(Policy::Days(days))
     }
 
     fn expiry(rules: &[Rule]) -> Vec<(String, u32)> {
@@ -168,6 +186,7 @@ mod tests {
             ("weekly", 28),
             ("monthly", 372),
             ("yearly", 1098),
+            ("increment", 9),
             ("pending", 2),
         ];
         assert_eq!(
@@ -179,23 +198,20 @@ mod tests {
     #[test]
     fn a_tier_that_the_policy_lost_keeps_the_rule_under_which_its_backups_were_made() {
         let before = rules(&tiers(), "team/");
-        let after = expiry(&rules_after(&Policy::Days(30), "team/", &before));
+        let after = expiry(&rules_after(&days(30), "team/", &before));
         let expected = [
             ("daily", 30),
             ("weekly", 28),
             ("monthly", 372),
             ("yearly", 1098),
+            ("increment", 9),
             ("pending", 2),
         ];
         assert_eq!(after, expected.map(|(tier, days)| (tier.to_owned(), days)));
         // Applied again, the rules stay the same; and a count in a policy applies again, also a smaller one.
-        let again = rules_after(
-            &Policy::Days(30),
-            "team/",
-            &rules_after(&Policy::Days(30), "team/", &before),
-        );
+        let again = rules_after(&days(30), "team/", &rules_after(&days(30), "team/", &before));
         assert_eq!(expiry(&again), after);
-        let shorter = rules_after(&Policy::Tiers(vec![(Tier::Monthly, 2)]), "team/", &again);
+        let shorter = rules_after(&Retention::of(Policy::Tiers(vec![(Tier::Monthly, 2)])), "team/", &again);
         assert!(expiry(&shorter).contains(&("monthly".to_owned(), 62)));
     }
 
@@ -206,10 +222,11 @@ mod tests {
             ("weekly", 30),
             ("monthly", 31),
             ("yearly", 366),
+            ("increment", 9),
             ("pending", 2),
         ];
         assert_eq!(
-            expiry(&rules(&Policy::Days(30), "")),
+            expiry(&rules(&days(30), "")),
             expected.map(|(tier, days)| (tier.to_owned(), days))
         );
     }
@@ -237,7 +254,7 @@ mod tests {
         let rules: Vec<Rule> = prefixes.iter().flat_map(|prefix| rules(&tiers(), prefix)).collect();
         assert!(rules.iter().all(|rule| is_ours(&rule.id) && rule.id.len() < 255));
         let ids: std::collections::HashSet<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
-        assert_eq!(ids.len(), 3 * 6);
+        assert_eq!(ids.len(), 3 * 7);
     }
 
     #[test]
@@ -256,14 +273,14 @@ mod tests {
 
     #[test]
     fn absurd_counts_stay_within_what_s3_takes() {
-        let policy = Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]);
-        let rules = rules(&policy, "");
+        let retention = Retention::of(Policy::Tiers(vec![(Tier::Yearly, u32::MAX)]));
+        let rules = rules(&retention, "");
         assert!(expiry(&rules).contains(&("yearly".to_owned(), 2_147_483_647)));
     }
 
     #[test]
     fn rules_print_as_the_aws_tool_prints_them() {
-        let all = rules(&Policy::Days(30), "team/");
+        let all = rules(&days(30), "team/");
         let printed = rules_json(&all);
         assert_eq!(
             printed["Rules"][0],
@@ -275,8 +292,8 @@ mod tests {
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 7}
             })
         );
-        assert_eq!(printed["Rules"][5]["Filter"], json!({"Prefix": "team/"}));
-        let bare = rules_json(&rules(&Policy::Days(30), ""));
+        assert_eq!(printed["Rules"][6]["Filter"], json!({"Prefix": "team/"}));
+        let bare = rules_json(&rules(&days(30), ""));
         assert_eq!(
             bare["Rules"][0]["Filter"],
             json!({"Tag": {"Key": "pgstow-tier", "Value": "daily"}})

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::Tier;
 use crate::store::{PENDING, TIER_TAG};
 
@@ -36,6 +38,7 @@ impl Tag {
         [Tag::Pending, Tag::Latest]
             .into_iter()
             .chain(Tier::ALL.map(Tag::Tier))
+            .chain([Tag::Tier(Tier::Increment)])
             .find(|tag| tag.name() == value)
     }
 }
@@ -81,6 +84,19 @@ impl Places {
         self.doubted = standing.damaged;
         self.good += usize::from(!standing.damaged);
         if stays { Tag::Latest } else { Tag::Tier(standing.tier) }
+    }
+}
+
+/// How long before the oldest full backup with the tag `latest` an increment may have begun, and still be needed with
+/// it: it may hold changes of transactions that the snapshot does not see.
+const BEFORE_A_FULL: SignedDuration = SignedDuration::from_hours(24);
+
+/// The tag of an increment that began at `begun`: while backups are not made, the last full one and all increments
+/// that follow it stay. `oldest` is the time of the oldest full backup with the tag `latest`.
+pub fn tag_of_increment(begun: Timestamp, oldest: Option<Timestamp>) -> Tag {
+    match oldest {
+        Some(oldest) if oldest.duration_since(begun) > BEFORE_A_FULL => Tag::Tier(Tier::Increment),
+        _ => Tag::Latest,
     }
 }
 
@@ -197,7 +213,12 @@ mod tests {
 
     #[test]
     fn tags_are_read_back_as_they_are_written() {
-        for tag in [Tag::Pending, Tag::Latest, Tag::Tier(Tier::Yearly)] {
+        for tag in [
+            Tag::Pending,
+            Tag::Latest,
+            Tag::Tier(Tier::Yearly),
+            Tag::Tier(Tier::Increment),
+        ] {
             let tags = [
                 ("team".into(), "shop".into()),
                 (TIER_TAG.to_owned(), tag.name().to_owned()),

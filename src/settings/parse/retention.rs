@@ -9,6 +9,8 @@ use crate::settings::{Policy, Retention, Schedule};
 const RETENTION_DAYS: u32 = 30;
 /// One backup each night, and two hours to make it.
 const MAX_AGE: Duration = Duration::from_secs(26 * 3_600);
+/// An increment each hour, and an hour for one that failed.
+const INCREMENTAL_MAX_AGE: Duration = Duration::from_secs(2 * 3_600);
 
 impl Reader<'_> {
     /// The older systems' variables. pgstow does not run by them yet: it only reads and shows them.
@@ -49,13 +51,31 @@ impl Reader<'_> {
     }
 
     pub(super) fn retention(&mut self) -> Retention {
-        Retention {
-            policy: self.of("BACKUP_RETENTION", Self::policy),
+        let retention = Retention {
             keep_last: self.count("BACKUP_KEEP_LAST", 1..=10_000).unwrap_or(1),
+            ..Retention::of(self.of("BACKUP_RETENTION", Self::policy))
+        };
+        match self.read("BACKUP_PITR", specs::age) {
+            Some(pitr) => {
+                let retention = Retention { pitr, ..retention };
+                if let Some(why) = retention.conflict() {
+                    let hint = "give --pitr less, or keep full backups longer with --retention";
+                    self.problems
+                        .add_of("BACKUP_PITR", format!("BACKUP_PITR: {why}: {hint}"));
+                }
+                retention
+            }
+            // The default gives way to a retention that a user has chosen.
+            None => retention.with_fitting_pitr(),
         }
     }
 
     pub(super) fn max_age(&mut self) -> Duration {
         self.read("BACKUP_MAX_AGE", specs::age).unwrap_or(MAX_AGE)
+    }
+
+    pub(super) fn incremental_max_age(&mut self) -> Duration {
+        self.read("BACKUP_INCREMENTAL_MAX_AGE", specs::age)
+            .unwrap_or(INCREMENTAL_MAX_AGE)
     }
 }

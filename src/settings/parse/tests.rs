@@ -162,13 +162,7 @@ fn with_nothing_set_everything_has_a_default() {
     assert!(matches!(settings.source(), CredentialSource::None));
     assert_eq!(settings.stores, [StoreUrl::Folder(place.path("backups"))]);
     noted(&settings, "./backups");
-    assert_eq!(
-        settings.retention,
-        Retention {
-            policy: Policy::Days(30),
-            keep_last: 1
-        }
-    );
+    assert_eq!(settings.retention, Retention::of(Policy::Days(30)));
     assert_eq!(settings.compression, Compression::Auto);
     assert_eq!(settings.format, Format::Custom);
     assert_eq!((settings.jobs, settings.threads), (1, 3));
@@ -330,6 +324,21 @@ fn two_retentions_conflict_in_one_layer_only() {
     let place = env(&[("BACKUP_RETENTION", "daily=2")]).env_file("BACKUP_RETENTION_DAYS=7");
     assert_eq!(policy(place), Policy::Tiers(vec![(Tier::Daily, 2)]));
     env(&[("BACKUP_KEEP_LAST", "0")]).refused(&["BACKUP_KEEP_LAST"]);
+}
+
+#[test]
+fn full_backups_must_last_as_long_as_the_increments_that_follow_them() {
+    let pitr = |pairs: &[(&str, &str)]| env(pairs).load().retention.pitr;
+    let hours = Duration::from_hours;
+    assert_eq!(pitr(&[]), hours(7 * 24));
+    assert_eq!(pitr(&[("BACKUP_PITR", "36h")]), hours(36));
+    assert_eq!(pitr(&[("BACKUP_PITR", "28d")]), hours(28 * 24));
+    env(&[("BACKUP_PITR", "29d")]).refused(&["BACKUP_PITR", "30 days", "31", "--pitr less"]);
+    env(&[("BACKUP_PITR", "7d"), ("BACKUP_RETENTION", "daily=7,weekly=4")]).refused(&["7 days", "kept for 9"]);
+    // What the user did not ask for gives way.
+    assert_eq!(pitr(&[("BACKUP_RETENTION", "daily=7,weekly=4")]), hours(5 * 24));
+    assert_eq!(pitr(&[("BACKUP_RETENTION", "1d")]), hours(1));
+    assert_eq!(env(&[]).load().incremental_max_age, hours(2));
 }
 
 #[test]

@@ -24,12 +24,27 @@ pub const SETTINGS: &[Setting] = &[
         "The newest N good backups never expire, whatever the retention says [default: 1]",
     ),
     flag(
+        "BACKUP_PITR",
+        "pitr",
+        "pitr",
+        "TIME",
+        "How far back every moment can be restored, if increments are made: 7d, 36h. Increments are kept for two days \
+         longer, and full backups must be kept as long as that [default: 7d, or less if full backups go sooner]",
+    ),
+    flag(
         "BACKUP_MAX_AGE",
         "max-age",
         "max_age",
         "TIME",
         "How old the last good backup may be before `status` says that a person has to act: 90m, 26h, 2d [default: \
          26h]",
+    ),
+    plain(
+        "BACKUP_INCREMENTAL_MAX_AGE",
+        "incremental_max_age",
+        "TIME",
+        "How old the newest increment may be before `status` says that a person has to act: 15m, 2h [default: 2h, if \
+         increments are made]",
     ),
     flag(
         "BACKUP_COMPRESSION",

@@ -249,3 +249,71 @@ async fn a_bucket_is_listed_as_a_folder_is() {
     assert_eq!(report["backups"][0]["duration_seconds"], 42.0);
     assert_eq!(report["problems"][0]["backup"], old);
 }
+
+#[test]
+fn a_chain_of_a_thousand_increments_is_one_line_and_takes_seconds() {
+    let folder = Folder::new();
+    let chain = folder.plant_chain("shop", 5, 1_000);
+    let base = folder.plant_base("shop", 4_002, "daily");
+    let started = Instant::now();
+    let (report, code) = folder.json(&["list"]);
+    println!("listed in {:?}", started.elapsed());
+    assert_eq!((code, &report["problems"]), (0, &json!([])));
+    assert_eq!(ids(&report).len(), 1_001);
+    let [one] = &report["chains"].as_array().unwrap()[..] else {
+        panic!("{:#}", report["chains"])
+    };
+    assert_eq!((&one["increments"], &one["first"]), (&json!(1_000), &json!(chain[0])));
+    assert!(one["window"]["latest"]["time"].as_str() > one["window"]["earliest"]["time"].as_str());
+
+    let table = folder.run(&["list"]).text();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    assert!(
+        lines[1].starts_with(&format!("{} to ", chain[0])) && lines[1].contains("1000 increments"),
+        "{table}"
+    );
+    assert!(lines[2].contains("any moment from "), "{table}");
+    assert!(lines[3].starts_with(&base), "{table}");
+
+    let started = Instant::now();
+    let (report, code) = folder.json(&["status"]);
+    println!("status in {:?}", started.elapsed());
+    assert_eq!(code, 1, "{report:#}");
+    let increments = &report["databases"][0]["increments"];
+    assert_eq!(increments["count"], 1_000);
+    assert!(increments["rpo_seconds"].as_i64().unwrap() < 120, "{increments:#}");
+}
+
+#[test]
+fn a_missing_increment_makes_two_lines_of_a_chain_and_no_moment_behind_it_is_promised() {
+    let folder = Folder::new();
+    let chain = folder.plant_chain("shop", 10, 6);
+    let base = folder.plant_base("shop", 55, "daily");
+    std::fs::remove_dir_all(folder.path().join(&chain[2])).unwrap();
+    let (report, _) = folder.json(&["list"]);
+    let chains = report["chains"].as_array().unwrap();
+    assert_eq!(chains.len(), 2, "{report:#}");
+    assert_eq!(
+        (&chains[0]["last"], &chains[1]["first"]),
+        (&json!(chain[1]), &json!(chain[3]))
+    );
+    assert!(
+        chains[0]["window"].is_object() && chains[1]["window"].is_null(),
+        "{report:#}"
+    );
+    let table = folder.run(&["list"]).text();
+    assert!(
+        table.contains(&format!("after a gap between {} and {}", chain[1], chain[3])),
+        "{table}"
+    );
+    assert!(table.contains("no moment of it can be restored"), "{table}");
+    let (report, code) = folder.json(&["status"]);
+    let told = report["problems"].to_string();
+    assert_eq!(code, 1);
+    assert!(
+        told.contains("no moment of the newest increments") && told.contains(&base),
+        "{told}"
+    );
+    assert!(told.contains("no moment can be restored between"), "{told}");
+}

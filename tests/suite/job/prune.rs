@@ -319,10 +319,7 @@ fn a_prune_that_is_told_to_stop_leaves_no_half_backup() {
 }
 
 async fn prune(store: Arc<dyn Store>) -> Result<PruneReport> {
-    let retention = Retention {
-        policy: Policy::Days(7),
-        keep_last: 1,
-    };
+    let retention = Retention::of(Policy::Days(7));
     let request = PruneRequest::default();
     let job = prune::Job {
         stores: &[store],
@@ -404,4 +401,30 @@ async fn whatever_fails_in_a_prune_no_backup_is_left_half_and_the_next_finishes(
         }
         assert!(number > 10, "{number}");
     }
+}
+
+#[test]
+fn a_dry_run_says_why_each_increment_stays_or_goes() {
+    const DAY: i64 = 24 * 60;
+    let folder = Folder::new();
+    let chain = folder.plant_chain("shop", DAY / 2, 30);
+    let fulls: Vec<String> = (0..15)
+        .map(|day| folder.plant_base("shop", day * DAY + 30, "daily"))
+        .collect();
+    let (report, code) = folder.json(&["prune", "--dry-run", "--retention", "9d"]);
+    assert_eq!(code, 0);
+    let of = |id: &str| {
+        let backups = report["stores"][0]["backups"].as_array().unwrap();
+        let one = backups.iter().find(|one| one["id"] == id).unwrap();
+        (one["action"].as_str().unwrap(), one["reason"].as_str().unwrap())
+    };
+    assert_eq!(of(&chain[0]), ("remove", "increment, older than 9 days"));
+    assert_eq!(of(&chain[29]).0, "keep");
+    assert_eq!(of(&fulls[14]), ("remove", "daily, older than 9 days"));
+    // A shorter retention of full backups does not take the base of the span.
+    let (report, _) = folder.json(&["prune", "--retention", "daily=3,weekly=2"]);
+    assert_eq!(report["status"], "ok");
+    let (list, _) = folder.json(&["list"]);
+    assert_eq!(list["chains"].as_array().unwrap().len(), 1, "{list:#}");
+    assert!(list["chains"][0]["window"].is_object());
 }

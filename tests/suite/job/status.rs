@@ -339,3 +339,40 @@ fn the_last_verified_is_the_newest_backup_that_was_although_the_oldest_is_looked
     let (report, _) = folder.json(&["status"]);
     assert_eq!(report["databases"][0]["last_verified"]["id"], *new, "{report}");
 }
+
+#[test]
+fn the_moments_that_can_be_restored_are_shown_and_increments_that_stopped_are_a_problem() {
+    let folder = Folder::new();
+    folder.plant_chain("shop", 10, 12);
+    let base = folder.plant_base("shop", 100, "daily");
+    let (report, code) = folder.json(&["status"]);
+    assert_eq!((code, &report["problems"]), (0, &json!([])), "{report:#}");
+    let of = &report["databases"][0];
+    // The last good backup is a full one, however many increments are newer.
+    assert_eq!(of["last_good"]["id"], json!(base));
+    assert!(of["increments"]["window"].is_object(), "{of:#}");
+    let shown = folder.run(&["status"]).text();
+    assert!(
+        shown.contains("  any moment   from ") && shown.contains("any moment of 7d"),
+        "{shown}"
+    );
+
+    let folder = Folder::new();
+    folder.plant_increment("shop", (400, 300), true);
+    folder.plant_base("shop", 350, "daily");
+    let (report, code) = folder.json(&["status"]);
+    assert_eq!(code, 1);
+    let told = problems(&report);
+    assert!(told.contains("end 5 h ago, more than 2 h"), "{told}");
+    let patient = folder
+        .command(&["status", "--json"])
+        .env("BACKUP_INCREMENTAL_MAX_AGE", "6h")
+        .output()
+        .unwrap();
+    assert_eq!(
+        patient.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&patient.stdout)
+    );
+}

@@ -156,6 +156,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
             xmin: 1,
             xmax: 1,
             xip: Vec::new(),
+            end: None,
         },
         tier,
         encryption: None,
@@ -365,12 +366,12 @@ async fn our_rules_are_installed_and_read_back() {
             continue;
         };
         let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Yearly, 3)]);
-        let ours = retention::rules(&policy, lifecycle.prefix());
+        let ours = retention::rules(&retention::Retention::of(policy), lifecycle.prefix());
         lifecycle.install_rules(&ours).await.unwrap();
         let installed = lifecycle.rules().await.unwrap();
         println!("{:#}", retention::rules_json(&installed.ours));
         assert_eq!(installed.ours, ours);
-        let fewer = retention::rules(&Policy::Days(30), lifecycle.prefix());
+        let fewer = retention::rules(&retention::Retention::of(Policy::Days(30)), lifecycle.prefix());
         lifecycle.install_rules(&fewer).await.unwrap();
         assert_eq!(lifecycle.rules().await.unwrap().ours, fewer);
     }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use pgstow::repository::retention::{LATEST, PENDING, Rule, TIER_TAG, Tier, rules, rules_after};
-use pgstow::settings::Policy;
+use pgstow::settings::{Policy, Retention};
 use proptest::prelude::*;
 
 /// For so long a backup can be had back after anything that the writer may do.
@@ -108,7 +108,7 @@ fn lost_on(rules: &[Rule], age: i64, tag: &str, acts: &[(i64, Act)]) -> Option<i
     None
 }
 
-const TAGS: [Option<&str>; 8] = [
+const TAGS: [Option<&str>; 9] = [
     None,
     Some(PENDING),
     Some(LATEST),
@@ -116,16 +116,23 @@ const TAGS: [Option<&str>; 8] = [
     Some("weekly"),
     Some("monthly"),
     Some("yearly"),
+    Some("increment"),
     Some("of my own"),
 ];
 
-fn policies() -> [Policy; 4] {
-    [
+/// Of full backups, and of increments.
+fn tiers() -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().chain([Tier::Increment])
+}
+
+fn policies() -> [Retention; 4] {
+    let policies = [
         Policy::Days(1),
         Policy::Days(30),
         Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Weekly, 4), (Tier::Monthly, 12)]),
         Policy::Tiers(Tier::ALL.map(|tier| (tier, 1)).to_vec()),
-    ]
+    ];
+    policies.map(Retention::of)
 }
 
 #[test]
@@ -148,7 +155,7 @@ fn after_any_one_tag_a_backup_can_be_had_back_for_a_week() {
 /// The simulation itself sees the loss under the rules of before.
 #[test]
 fn with_one_day_for_pending_it_was_gone_the_next_day() {
-    let mut rules = rules(&Policy::Days(30), "pg/");
+    let mut rules = rules(&Retention::of(Policy::Days(30)), "pg/");
     for rule in &mut rules {
         if rule.tag.as_ref().is_some_and(|(_, value)| value == PENDING) {
             rule.noncurrent_days = Some(1);
@@ -200,7 +207,7 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         .skip(1)
         .map(|rest| rest.split('}').next().unwrap().parse().unwrap())
         .collect();
-    assert_eq!(days.len(), 6);
+    assert_eq!(days.len(), 7);
     assert!(days.iter().all(|days| *days >= PROMISED), "{days:?}");
     let module = fs::read_to_string("infra/terraform/bucket.tf").unwrap();
     let days: Vec<i64> = module
@@ -213,7 +220,7 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         let deny = Deny::read(text);
         for before in TAGS {
             for after in TAGS {
-                let tier = before.is_some_and(|before| Tier::ALL.iter().any(|tier| tier.name() == before));
+                let tier = before.is_some_and(|before| tiers().any(|tier| tier.name() == before));
                 assert_eq!(
                     deny.applies(before, after),
                     tier && after == Some(PENDING),
@@ -226,7 +233,7 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
     for (statement, other) in [
         ("Effect: Deny", "Effect: Allow"),
         ("StringEquals:", "StringNotEquals:"),
-        ("monthly, yearly]", "monthly]"),
+        ("yearly, increment]", "yearly]"),
         ("s3:PutObjectVersionTagging]", "s3:DeleteObject]"),
         ("Tag/pgstow-tier: pending", "Tag/pgstow-tier: latest"),
     ] {
@@ -234,11 +241,7 @@ fn the_template_and_the_module_keep_old_versions_as_long_and_deny_pending_from_a
         let altered = template[from..].replacen(statement, other, 1);
         let read = std::panic::catch_unwind(|| {
             let deny = Deny::read(&altered);
-            assert!(
-                Tier::ALL
-                    .iter()
-                    .all(|tier| deny.applies(Some(tier.name()), Some(PENDING)))
-            );
+            assert!(tiers().all(|tier| deny.applies(Some(tier.name()), Some(PENDING))));
         });
         assert!(read.is_err(), "{other} passes for a denial");
     }

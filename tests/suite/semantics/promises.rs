@@ -73,9 +73,16 @@ fn a_backup_exists_exactly_when_its_manifest_does() {
             block_on(async {
                 let store = world.places[0].store(&world.settings).await;
                 let listed = catalog::backups(&*store, Some(&world.database.name)).await.unwrap();
-                let found = catalog::find_by_event(&*store, &listed, "an event", clock(), &Trust::default())
-                    .await
-                    .unwrap();
+                let found = catalog::find_by_event(
+                    &*store,
+                    &listed,
+                    BackupKind::Full,
+                    "an event",
+                    clock(),
+                    &Trust::default(),
+                )
+                .await
+                .unwrap();
                 let there: Vec<BackupId> = listed
                     .into_iter()
                     .filter(|one| one.has_manifest)

@@ -1,7 +1,7 @@
 //! What expires, and what never does.
 
 use pgstow::repository::retention::{self, Tier};
-use pgstow::settings::Policy;
+use pgstow::settings::{Policy, Retention};
 
 use super::crashing::{Fate, Script};
 use super::place::Place;
@@ -73,7 +73,7 @@ fn when_backups_stop_no_rule_matches_the_last_good_one() {
         (Tier::Yearly, 1),
     ];
     for policy in [Policy::Days(1), Policy::Tiers(tiered)] {
-        for rule in retention::rules(&policy, "") {
+        for rule in retention::rules(&Retention::of(policy), "") {
             match rule.tag {
                 Some((_, tier)) => assert!(tier != "latest"),
                 None => assert_eq!(rule.expire_days, None),

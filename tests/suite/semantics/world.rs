@@ -165,7 +165,7 @@ impl World {
         let request = BackupRequest {
             trigger: Trigger::Manual,
             event_id: event.map(str::to_owned),
-            database: None,
+            ..BackupRequest::default()
         };
         let result = backup::run(&job, &request).await;
         scripts.iter().flatten().for_each(|script| script.ended());

@@ -24,5 +24,6 @@ pub mod server;
 pub mod services;
 pub mod silent_proxy;
 pub mod sql;
+pub mod stream;
 pub mod tls_front;
 pub mod wreck;

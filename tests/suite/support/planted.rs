@@ -61,6 +61,59 @@ impl Folder {
         id
     }
 
+    /// A full backup that increments can follow, whose snapshot was taken so many minutes ago. Its id.
+    pub fn plant_base(&self, database: &str, minutes: i64, tier: &str) -> String {
+        let id = stamped(database, minutes, "full");
+        for (key, body) in files(&id, tier) {
+            let body = match key.ends_with("manifest.json") {
+                true => as_base(&body, minutes),
+                false => body,
+            };
+            self.write(&key, body);
+        }
+        id
+    }
+
+    /// The increment with the changes since `from` minutes ago and up to `to` minutes ago. Its id.
+    pub fn plant_increment(&self, database: &str, (from, to): (i64, i64), is_first: bool) -> String {
+        let id = stamped(database, to, "incr");
+        let predecessor = (!is_first).then(|| stamped(database, from, "incr"));
+        let at = |minutes: i64| (Timestamp::now() - SignedDuration::from_mins(minutes)).to_string();
+        let (_, manifest) = files(&stamped(database, to, "full"), "increment").pop().unwrap();
+        let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let changes = format!("{database}.changes");
+        manifest["schema"] = json!(2);
+        manifest["id"] = json!(id);
+        manifest["type"] = json!("incremental");
+        manifest["tables"] = json!([]);
+        manifest["files"] = json!({"changes": {"name": changes, "bytes": 5, "sha256": "11".repeat(32)}});
+        manifest["stream"] = json!({
+            "id": "one",
+            "slot": "pgstow_1",
+            "system_identifier": "7",
+            "timeline": 1,
+            "database_oid": 5,
+            "from": position(from),
+            "to": position(to),
+            "predecessor": predecessor,
+            "seen_to": at(to),
+            "transactions": 3,
+            "newest_xid": xid(to) - 1,
+            "settled": "0/1",
+        });
+        self.write(&format!("{id}/{changes}"), "chang");
+        self.write(&format!("{id}/manifest.json"), manifest.to_string());
+        id
+    }
+
+    /// Increments of so many minutes each, the last of which ends now. Their ids, oldest first.
+    pub fn plant_chain(&self, database: &str, minutes: i64, count: i64) -> Vec<String> {
+        let spans = (0..count).rev().map(|at| ((at + 1) * minutes, at * minutes));
+        spans
+            .map(|span| self.plant_increment(database, span, span.0 == count * minutes))
+            .collect()
+    }
+
     /// What `verify` or a drill would have said of it.
     pub fn judge(&self, id: &str, verify: Option<&str>, drill: Option<&str>) {
         let outcome = |status: &str| json!({"status": status, "at": Timestamp::now(), "tables": 1});
@@ -103,6 +156,38 @@ fn walk(folder: &Path, start: &str, keys: &mut Vec<String>) {
 pub fn id(database: &str, hours: i64) -> String {
     let at = Timestamp::now() - SignedDuration::from_hours(hours);
     format!("{database}/{}-full", at.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The id of a backup of this kind that began so many minutes ago.
+pub fn stamped(database: &str, minutes: i64, kind: &str) -> String {
+    let at = Timestamp::now() - SignedDuration::from_mins(minutes);
+    format!("{database}/{}-{kind}", at.strftime("%Y%m%dT%H%M00Z"))
+}
+
+/// The end of the source's log so many minutes ago.
+fn position(minutes: i64) -> String {
+    format!("1/{:X}", 100 * (10_000_000 - minutes))
+}
+
+/// The next transaction's id so many minutes ago.
+fn xid(minutes: i64) -> i64 {
+    10 * (10_000_000 - minutes)
+}
+
+/// The manifest of a full backup, with what increments need of it.
+fn as_base(manifest: &[u8], minutes: i64) -> Vec<u8> {
+    let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
+    manifest["server"]["system_identifier"] = json!("7");
+    manifest["server"]["database_oid"] = json!(5);
+    let at = Timestamp::now() - SignedDuration::from_mins(minutes);
+    manifest["snapshot"] = json!({
+        "lsn": position(minutes),
+        "xmin": xid(minutes),
+        "xmax": xid(minutes),
+        "xip": [],
+        "end": {"lsn": position(minutes), "at": at.to_string(), "timeline": 1},
+    });
+    manifest.to_string().into_bytes()
 }
 
 /// All files of a whole backup, by key.

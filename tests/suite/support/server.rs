@@ -100,30 +100,19 @@ impl OwnServer {
         Self::launch(self.major, folder, settings)
     }
 
+    /// After [`OwnServer::stop`] or [`OwnServer::crash`]: at the same port, with the settings of the first start that
+    /// every server has.
+    pub fn start_again(&mut self) {
+        let mut postmaster = postmaster(self.major, self.folder.path(), self.port, &[]).spawn().unwrap();
+        assert!(answers(self.major, self.port, &mut postmaster), "it does not start again");
+        self.postmaster = postmaster;
+    }
+
     fn launch(major: u32, folder: TempDir, settings: &[&str]) -> Self {
-        let data = folder.path().join("data");
         // Somebody may take the port between our finding it free and the server's taking it.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut postmaster = as_postgres(major, "postgres");
-            postmaster.arg("-D").arg(&data).args(["-p", &port.to_string()]);
-            postmaster.args([
-                "-c",
-                "listen_addresses=127.0.0.1",
-                "-c",
-                "fsync=off",
-                "-c",
-                "wal_level=logical",
-            ]);
-            postmaster
-                .arg("-c")
-                .arg(format!("unix_socket_directories={}", folder.path().display()));
-            for setting in settings {
-                postmaster.args(["-c", setting]);
-            }
-            with_locales(&mut postmaster, folder.path());
-            let log = fs::File::create(folder.path().join("log")).unwrap();
-            postmaster.stdout(Stdio::null()).stderr(log);
+            let mut postmaster = postmaster(major, folder.path(), port, settings);
             let mut postmaster = postmaster.spawn().unwrap();
             if answers(major, port, &mut postmaster) {
                 return Self {
@@ -178,6 +167,21 @@ impl OwnServer {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn postmaster(major: u32, folder: &Path, port: u16, settings: &[&str]) -> Command {
+    let mut postmaster = as_postgres(major, "postgres");
+    postmaster.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical"].iter().chain(settings) {
+        postmaster.args(["-c", setting]);
+    }
+    postmaster
+        .arg("-c")
+        .arg(format!("unix_socket_directories={}", folder.display()));
+    with_locales(&mut postmaster, folder);
+    let log = fs::File::create(folder.join("log")).unwrap();
+    postmaster.stdout(Stdio::null()).stderr(log);
+    postmaster
 }
 
 /// Not in the target folder: the user `postgres` must be able to get there.

@@ -17,9 +17,15 @@ pub(super) enum Action {
             pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json"
     )]
     Backup {
-        /// The kind of backup: full
+        /// The kind of backup: full, or incremental: what was changed since the last one
         #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
         kind: String,
+        /// Go on making increments until the program is stopped (with --kind incremental)
+        #[arg(long)]
+        follow: bool,
+        /// How often --follow makes an increment: 60s by default, 5s at the least
+        #[arg(long, value_name = "SPAN", requires = "follow")]
+        every: Option<String>,
         /// What started it, for the manifest: schedule, manual or cli
         #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
         trigger: String,

@@ -43,8 +43,7 @@ fn a_backup_is_full_and_by_cli_unless_said_otherwise() {
     let (command, flags) = given(&["backup"]);
     let expected = BackupRequest {
         trigger: Trigger::Cli,
-        event_id: None,
-        database: None,
+        ..BackupRequest::default()
     };
     assert_eq!(command, Command::Backup(expected));
     assert!(flags.is_empty());
@@ -54,8 +53,41 @@ fn a_backup_is_full_and_by_cli_unless_said_otherwise() {
         trigger: Trigger::Schedule,
         event_id: Some("full-2026-01-31".into()),
         database: Some("shop".into()),
+        ..BackupRequest::default()
     };
     assert_eq!(command, Command::Backup(expected));
+}
+
+#[test]
+fn increments_are_made_once_or_at_a_pace() {
+    let increment = |every: Option<u64>| {
+        Command::Backup(BackupRequest {
+            kind: BackupKind::Incremental,
+            every: every.map(Duration::from_secs),
+            trigger: Trigger::Cli,
+            ..BackupRequest::default()
+        })
+    };
+    for (line, every) in [
+        (&["backup", "--kind", "incremental"][..], None),
+        (&["backup", "--kind", "incr"], None),
+        (&["backup", "--kind", "incremental", "--follow"], Some(60)),
+        (&["backup", "--kind", "incremental", "--follow", "--every", "5s"], Some(5)),
+        (&["backup", "--kind", "incremental", "--follow", "--every", "2m"], Some(120)),
+    ] {
+        assert_eq!(given(line).0, increment(every), "{line:?}");
+    }
+    for (line, told) in [
+        (&["backup", "--follow"][..], "--kind incremental"),
+        (&["backup", "--kind", "incremental", "--every", "60s"], "--follow"),
+        (&["backup", "--kind", "incremental", "--follow", "--every", "4s"], "5s"),
+        (&["backup", "--kind", "incremental", "--follow", "--every", "2d"], "1d"),
+        (&["backup", "--kind", "incremental", "--follow", "--every", "soon"], "span"),
+        (&["backup", "--kind", "incremental", "--follow", "--event-id", "e"], "--event-id"),
+    ] {
+        let error = refusal(line);
+        assert!(error.message().contains(told), "{line:?}: {error}");
+    }
 }
 
 #[test]
@@ -148,7 +180,6 @@ fn what_is_not_understood_is_a_config_error_with_a_hint() {
         &["backup", "--store"],
         &["backup", "--jobs", "1", "--jobs", "2"],
         &["backup", "extra"],
-        &["backup", "--kind", "incremental"],
         &["backup", "--kind", "half"],
         &["backup", "--trigger", "moon"],
         &["backup", "--event-id", ""],
@@ -217,7 +248,7 @@ fn commands_of_later_versions_are_absent() {
 fn commands_of_the_older_systems_are_answered_wherever_they_stand() {
     let scheduler = "no scheduler of its own";
     let full = "a full backup is made by `pgstow backup`";
-    let incremental = "incremental backups are not in this version";
+    let incremental = "an increment is made by `pgstow backup --kind incremental`";
     for (line, hint) in [
         (&["full"][..], full),
         (&["start-scheduler"], scheduler),

@@ -11,6 +11,7 @@ fn backup(trigger: Trigger, id: &str, database: Option<&str>) -> Command {
         trigger,
         event_id: Some(id.into()),
         database: database.map(str::to_owned),
+        ..BackupRequest::default()
     })
 }
 
@@ -88,11 +89,17 @@ fn a_request_names_kind_and_database() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_said() {
-    is_refused(
-        &json!({"action": "backup", "kind": "incremental"}),
-        "not in this version",
-    );
+fn an_increment_is_asked_for_by_its_kind() {
+    let event = json!({"action": "backup", "kind": "incremental", "trigger": "schedule", "event_id": "e1"});
+    let asked = BackupRequest {
+        kind: BackupKind::Incremental,
+        trigger: Trigger::Schedule,
+        event_id: Some("e1".into()),
+        ..BackupRequest::default()
+    };
+    asks_for(&event, &Command::Backup(asked));
+    is_refused(&json!({"action": "backup", "kind": "half"}), "half");
+    is_refused(&json!({"action": "backup", "kind": "incremental", "follow": true}), "follow");
 }
 
 #[test]

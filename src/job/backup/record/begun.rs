@@ -1,8 +1,10 @@
 //! The record of a run that has its id: the request, the server, and the left-overs of dead runs.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::notes::Notes;
+use super::sidecar::Sidecar;
 use crate::dataflow::compress::Codec;
 use crate::error::Error;
 use crate::format::Format;
@@ -95,6 +97,10 @@ impl<'a> Begun<'a> {
             Format::Custom => self.id.dump_name(),
             Format::Plain => self.id.sql_name(self.algorithm().extension()),
         }
+    }
+
+    pub(super) fn sidecar(&self, name: &str, bytes: impl Into<Bytes>, content_type: &'static str) -> Sidecar {
+        Sidecar::of(&self.id, |media| self.info(media), name, bytes, content_type)
     }
 
     pub(super) fn info(&self, content_type: &'static str) -> ObjectInfo {

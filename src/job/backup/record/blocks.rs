@@ -8,11 +8,11 @@ use crate::format::archive::{BlockContent, SealedRange, TocEntry};
 use crate::format::script::Contents;
 use crate::format::script::Refused;
 use crate::job::backup::script;
-use crate::postgres::{RawTable, TableName};
-use crate::repository::manifest::{FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
+use crate::postgres::{RawTable, TableColumn, TableName};
+use crate::repository::manifest::{ColumnRecord, FileIndex, FileRange, LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 
 #[derive(Default)]
-pub(super) struct Blocks {
+pub(in crate::job) struct Blocks {
     pub script: Option<ScriptRecord>,
     pub tables: Vec<TableRecord>,
     pub large_objects: Vec<LargeObjectsRecord>,
@@ -21,7 +21,7 @@ pub(super) struct Blocks {
 impl Blocks {
     pub(super) fn of(
         passed: &Passed,
-        names: &HashMap<u32, TableName>,
+        (names, columns): (&HashMap<u32, TableName>, &HashMap<u32, Vec<TableColumn>>),
         tables_of_script: &[RawTable],
         notes: &mut Notes,
     ) -> Self {
@@ -31,6 +31,10 @@ impl Blocks {
         }
         if let Some(archive) = &passed.archive {
             blocks.archive(archive, names);
+        }
+        for table in &mut blocks.tables {
+            let known = table.oid.and_then(|oid| columns.get(&oid));
+            table.columns = known.into_iter().flatten().map(column).collect();
         }
         blocks
     }
@@ -54,7 +58,7 @@ impl Blocks {
         self.large_objects = contents.large_objects.iter().map(script::objects_record).collect();
     }
 
-    fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
+    pub(in crate::job) fn archive(&mut self, archive: &Archive, names: &HashMap<u32, TableName>) {
         for (entry, block) in archive.head.data.iter().zip(&archive.blocks) {
             match block.digest.content {
                 BlockContent::Table { rows } => self.tables.push(table(entry, block, rows, names)),
@@ -67,6 +71,14 @@ impl Blocks {
                 }),
             }
         }
+    }
+}
+
+fn column(column: &TableColumn) -> ColumnRecord {
+    ColumnRecord {
+        name: column.name.clone(),
+        type_name: column.type_name.clone(),
+        is_generated: column.is_generated,
     }
 }
 

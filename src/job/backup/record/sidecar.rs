@@ -6,13 +6,12 @@ use bytes::Bytes;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::begun::Begun;
-use crate::repository::backup_id::{MD5SUMS, SHA256SUMS};
+use crate::repository::backup_id::{BackupId, MD5SUMS, SHA256SUMS};
 use crate::repository::manifest::FileRecord;
 use crate::store::ObjectInfo;
 
 /// A small file, ready to be put.
-pub(in crate::job::backup) struct Sidecar {
+pub(in crate::job) struct Sidecar {
     pub key: String,
     pub name: String,
     pub bytes: Bytes,
@@ -20,13 +19,20 @@ pub(in crate::job::backup) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn of(begun: &Begun<'_>, name: &str, bytes: impl Into<Bytes>, content_type: &'static str) -> Self {
+    /// `about` is how the store keeps the run's objects of this media type.
+    pub(in crate::job) fn of(
+        id: &BackupId,
+        about: impl Fn(&'static str) -> ObjectInfo,
+        name: &str,
+        bytes: impl Into<Bytes>,
+        content_type: &'static str,
+    ) -> Self {
         let bytes = bytes.into();
-        let mut info = begun.info(content_type);
+        let mut info = about(content_type);
         info.tags
             .push(("sha256".to_owned(), hex::encode(Sha256::digest(&bytes))));
         Self {
-            key: begun.id.key(name),
+            key: id.key(name),
             name: name.to_owned(),
             bytes,
             info,
@@ -34,20 +40,21 @@ impl Sidecar {
     }
 
     /// `SHA256SUMS` over these files, and `MD5SUMS` with these sums if it is asked for.
-    pub(super) fn sums(
-        begun: &Begun<'_>,
+    pub(in crate::job) fn sums(
+        id: &BackupId,
+        about: impl Fn(&'static str) -> ObjectInfo,
         files: &BTreeMap<String, FileRecord>,
         md5: Option<Vec<(String, String)>>,
     ) -> Vec<Self> {
         let sha256 = files.values().map(|file| (file.name.clone(), file.sha256.clone()));
         let mut sums = vec![(SHA256SUMS, sha256.collect())];
         sums.extend(md5.map(|md5| (MD5SUMS, md5)));
-        let sidecar = |(name, sums)| Self::of(begun, name, sums_file(sums), "text/plain");
+        let sidecar = |(name, sums)| Self::of(id, &about, name, sums_file(sums), "text/plain");
         sums.into_iter().map(sidecar).collect()
     }
 }
 
-pub(super) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
+pub(in crate::job) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
     FileRecord {
         name: name.to_owned(),
         bytes: bytes.len() as u64,
@@ -56,7 +63,7 @@ pub(super) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
 }
 
 /// By name. The data comes first; it was summed earlier, since it has passed.
-pub(super) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Vec<(String, String)> {
+pub(in crate::job) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Vec<(String, String)> {
     let beside = sidecars
         .iter()
         .map(|file| (file.name.clone(), hex::encode(Md5::digest(&file.bytes))));

@@ -11,9 +11,9 @@ use super::viewed::Viewed;
 use crate::dataflow::pipeline::{Archive, Passed};
 use crate::dataflow::throttle::Pauses;
 use crate::job::backup::sidecars::Sidecars;
-use crate::repository::backup_id::{BackupId, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
+use crate::repository::backup_id::{BackupId, CATALOG, GLOBALS, MANIFEST_DIGEST, SYSTEM_INFO};
 use crate::repository::manifest::{
-    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, Server, SnapshotRecord, checksums, role,
+    CompressionRecord, DataFile, FileRecord, Manifest, Metadata, PgDump, ReadSettings, Server, SnapshotRecord, checksums, role,
 };
 use crate::store;
 
@@ -54,7 +54,12 @@ impl<'a> Viewed<'a> {
             files: BTreeMap::from([(self.begun.data_role().to_owned(), data)]),
             missing: BTreeMap::new(),
             sums: Vec::new(),
-            blocks: Blocks::of(&passed, &self.names, &self.tables_of_script, &mut self.begun.notes),
+            blocks: Blocks::of(
+                &passed,
+                (&self.names, &self.columns),
+                &self.tables_of_script,
+                &mut self.begun.notes,
+            ),
             archive_version: passed.archive.as_ref().map(|archive| archive.head.version.to_string()),
             bytes_read: passed.bytes_read,
             levels: passed.levels,
@@ -64,6 +69,23 @@ impl<'a> Viewed<'a> {
         let sidecars = stored.sidecars(passed.archive, md5_of_data, gathered);
         (stored, sidecars)
     }
+}
+
+/// The settings of the sessions that read rows: pg_dump's own, those of the COPY streams, and those of the sessions
+/// that stream changes.
+pub(in crate::job) fn read_settings(encoding: &str) -> ReadSettings {
+    [
+        ("bytea_output", "hex"),
+        ("client_encoding", encoding),
+        ("datestyle", "ISO"),
+        ("extra_float_digits", "3"),
+        ("intervalstyle", "postgres"),
+        ("quote_all_identifiers", "off"),
+        ("search_path", ""),
+        ("timezone", "UTC"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
 }
 
 impl Stored<'_> {
@@ -78,6 +100,7 @@ impl Stored<'_> {
         md5_of_data: Option<(String, String)>,
         gathered: Sidecars,
     ) -> Vec<Sidecar> {
+        let catalog = self.viewed.catalog.take();
         let begun = &mut self.viewed.begun;
         let mut sidecars = Vec::new();
         let mut add = |role: &str, sidecar: Sidecar| {
@@ -89,7 +112,7 @@ impl Stored<'_> {
             let name = begun.id.toc_name();
             add(
                 role::TOC,
-                Sidecar::of(begun, &name, archive.toc, "application/octet-stream"),
+                begun.sidecar(&name, archive.toc, "application/octet-stream"),
             );
         }
         match gathered.globals {
@@ -97,7 +120,7 @@ impl Stored<'_> {
                 begun.notes.left_out(globals.left_out);
                 add(
                     role::GLOBALS,
-                    Sidecar::of(begun, GLOBALS, globals.sql, "application/sql"),
+                    begun.sidecar(GLOBALS, globals.sql, "application/sql"),
                 );
             }
             Err(why) => {
@@ -109,10 +132,13 @@ impl Stored<'_> {
         }
         add(
             role::SYSTEM_INFO,
-            Sidecar::of(begun, SYSTEM_INFO, gathered.system_info, "application/json"),
+            begun.sidecar(SYSTEM_INFO, gathered.system_info, "application/json"),
         );
+        if let Some(catalog) = catalog {
+            add(role::CATALOG, begun.sidecar(CATALOG, catalog, "application/json"));
+        }
         let md5 = begun.md5.then(|| md5_of(md5_of_data, &sidecars));
-        let sums = Sidecar::sums(begun, &self.files, md5);
+        let sums = Sidecar::sums(&begun.id, |media| begun.info(media), &self.files, md5);
         self.sums
             .extend(sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)));
         sidecars.extend(sums);
@@ -157,12 +183,7 @@ impl Stored<'_> {
                 algorithm: begun.algorithm(),
                 level: begun.codec.level(),
             },
-            snapshot: SnapshotRecord {
-                lsn: snapshot.lsn.clone(),
-                xmin: snapshot.xmin,
-                xmax: snapshot.xmax,
-                xip: snapshot.xip.clone(),
-            },
+            snapshot: SnapshotRecord::from(snapshot),
             tier: begun.tier,
             encryption: None,
             checksums: checksums(&self.files),
@@ -181,7 +202,7 @@ impl Stored<'_> {
             script: self.blocks.script,
             tables: self.blocks.tables.clone(),
             large_objects: self.blocks.large_objects.clone(),
-            settings: None,
+            settings: Some(read_settings(&begun.source.session.server().encoding)),
             increment: None,
             metadata: self.metadata(finished),
         }

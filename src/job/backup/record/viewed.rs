@@ -8,7 +8,7 @@ use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
 use crate::job::backup::nice::Watch;
 use crate::job::backup::view::{Opened, View};
-use crate::postgres::{RawTable, Snapshot, TableName};
+use crate::postgres::{RawTable, Snapshot, TableColumn, TableName};
 use crate::repository::manifest::{Collation, Extension, LeftOut};
 use crate::store::ObjectInfo;
 
@@ -20,6 +20,10 @@ pub(in crate::job::backup) struct Viewed<'a> {
     pub(super) snapshot: Snapshot,
     /// Names of tables whose names in the archive are not UTF-8, by OID.
     pub(super) names: HashMap<u32, TableName>,
+    /// The columns of each table, by OID.
+    pub(super) columns: HashMap<u32, Vec<TableColumn>>,
+    /// `catalog.json`, for the increments that follow.
+    pub(super) catalog: Option<Vec<u8>>,
     /// Tables that a plain script may hold, with their names in it.
     pub(super) tables_of_script: Vec<RawTable>,
     /// Streams that read the database at once.
@@ -52,6 +56,8 @@ impl<'a> Begun<'a> {
             begun: self,
             snapshot: view.snapshot,
             names: view.names,
+            columns: view.columns,
+            catalog: view.catalog,
             tables_of_script: view.tables_of_script,
             streams,
             extensions: view.extensions,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::repository::backup_id::BackupKind;
+use crate::repository::retention::Policy;
 
 const NOW: &str = "2025-06-30T12:00:00Z";
 const GOOD: BackupState = backup(Tier::Daily, true, Verdict::Unproved);
@@ -34,10 +35,12 @@ fn decide(keep_last: usize, verified_only: bool, ages: &[(i64, BackupState)]) ->
             state,
         })
         .collect();
-    let policy = Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Monthly, 2)]);
-    let terms = Terms {
-        policy: &policy,
+    let retention = Retention {
         keep_last,
+        ..Retention::of(Policy::Tiers(vec![(Tier::Daily, 7), (Tier::Monthly, 2)]))
+    };
+    let terms = Terms {
+        retention: &retention,
         verified_only,
         now: now(),
     };
@@ -195,9 +198,9 @@ fn databases_do_not_concern_each_other() {
             })
         })
         .collect();
+    let retention = Retention::of(policy);
     let terms = Terms {
-        policy: &policy,
-        keep_last: 1,
+        retention: &retention,
         verified_only: false,
         now: now(),
     };
@@ -216,10 +219,11 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
     if one.id.is_ahead(terms.now) {
         return true;
     }
-    let days = match (terms.policy, tier) {
+    let days = match (&terms.retention.policy, tier) {
         (Policy::Days(days), Tier::Daily | Tier::Weekly) => *days.max(&if tier == Tier::Daily { 1 } else { 7 }),
         (Policy::Days(days), Tier::Monthly) => *days.max(&31),
         (Policy::Days(days), Tier::Yearly) => *days.max(&366),
+        (Policy::Days(_), Tier::Increment) => unreachable!("the model knows full backups alone"),
         (Policy::Tiers(_), _) => unreachable!("the model knows days alone"),
     };
     if hours <= f64::from(days) * 24.0 {
@@ -234,7 +238,7 @@ fn reference(one: &Candidate, all: &[Candidate], terms: &Terms<'_>) -> bool {
         let good = |other: &&&Candidate| matches!(other.state, BackupState::Backup { whole: true, verdict, .. } if wanted(verdict));
         newer.iter().filter(good).count()
     };
-    let keep = terms.keep_last.max(1);
+    let keep = terms.retention.keep_last.max(1);
     let sound = |verdict| verdict != Verdict::Damaged;
     let proved = |verdict| verdict == Verdict::Proved;
     // A damaged one that stays, with no good one between.
@@ -294,8 +298,8 @@ proptest! {
             .collect();
         let middle = rotation % candidates.len().max(1);
         candidates.rotate_left(middle);
-        let policy = Policy::Days(days);
-        let terms = Terms { policy: &policy, keep_last, verified_only, now: now() };
+        let retention = Retention { keep_last, ..Retention::of(Policy::Days(days)) };
+        let terms = Terms { retention: &retention, verified_only, now: now() };
         let decisions = plan(&candidates, &terms);
         prop_assert_eq!(decisions.len(), candidates.len());
 
@@ -333,8 +337,8 @@ proptest! {
             .into_iter()
             .map(|(hours, state)| Candidate { id: id("shop", hours), state })
             .collect();
-        let policy = Policy::Days(30);
-        let terms = Terms { policy: &policy, keep_last, verified_only: false, now: now() };
+        let retention = Retention { keep_last, ..Retention::of(Policy::Days(30)) };
+        let terms = Terms { retention: &retention, verified_only: false, now: now() };
         let plain = removed(&plan(&candidates, &terms));
         let strict = removed(&plan(&candidates, &Terms { verified_only: true, ..terms }));
         prop_assert!(plain.iter().zip(strict).all(|(plain, strict)| *plain || !strict));
@@ -362,8 +366,8 @@ proptest! {
                 })
                 .collect()
         };
-        let policy = Policy::Days(days);
-        let terms = Terms { policy: &policy, keep_last, verified_only, now: now() };
+        let retention = Retention { keep_last, ..Retention::of(Policy::Days(days)) };
+        let terms = Terms { retention: &retention, verified_only, now: now() };
         let (before, after) = (removed(&plan(&with(false), &terms)), removed(&plan(&with(true), &terms)));
         for ((candidate, before), after) in with(true).iter().zip(before).zip(after) {
             prop_assert!(before || !after, "{:?} goes since checks have failed", candidate);

@@ -233,7 +233,7 @@ async fn events_that_are_not_a_backups_are_refused_and_touch_nothing() {
         json!({"action": "verify", "backup": "latest", "drill": "true"}),
         json!({"action": "restore", "backup": "latest"}),
         json!({"action": "drop"}),
-        json!({"action": "backup", "kind": "incremental"}),
+        json!({"action": "backup", "kind": "half"}),
         json!({"action": "backup", "knid": "full"}),
         json!({"action": ["backup"]}),
         json!({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}),

@@ -1,0 +1,217 @@
+//! Increments: each holds a span of the slot's stream, and what it means for each table.
+//!
+//! docs/SEMANTICS.md says what each step leaves if the run dies there. The server is told that a position is stored only
+//! when the manifest of the increment that ends there is in the store.
+
+mod baselines;
+pub(in crate::job) mod coverage;
+mod definitions;
+mod destination;
+mod difference;
+pub(in crate::job) mod facts;
+mod following;
+mod probe;
+mod reading;
+mod record;
+mod renewal;
+mod round;
+mod run;
+mod sequences;
+mod span;
+mod standing;
+
+use crate::error::{Error, Result};
+use crate::job::backup::replicas::Replicas;
+use crate::job::backup::{BackupReport, BackupRequest, Job, PUT_GRACE, SourceDatabase, answered, connect, repeated};
+use crate::postgres::{Slot, SlotName, StreamSource};
+use crate::repository::backup_id::BackupKind;
+use crate::repository::catalog;
+use crate::repository::lease::{Acquired, Holder, Lease};
+use crate::store::Store;
+
+use reading::Reading;
+use round::{RoundEnd, Start};
+use run::Run;
+use standing::{Now, Standing};
+
+pub use following::{Followed, follow};
+
+/// Makes one increment, or finds the one that this event has already made, or says that there is nothing to store. If
+/// the chain is broken, it makes a full backup that begins a new one.
+pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
+    job.observer.phase("connecting");
+    let source = job.stop.or_stop(open(job, request)).await?;
+    let Acquired { lease, took_over } = acquire(job, &source).await?;
+    lease.tell_progress(job.observer);
+    let slot = SlotName::of(primary(job)?.url(), &source.session.server().database);
+    let names = slot.publications();
+    let run = Run {
+        job,
+        request,
+        source: &source,
+        lease: &lease,
+        took_over,
+        slot: &slot,
+        publications: &names,
+    };
+    let outcome = once(&run).await;
+    let released = job.stop.or_give_up("releasing the lease", lease.release()).await;
+    match (outcome, released) {
+        (Ok(report), Ok(())) => Ok(report),
+        // The lease expires by itself, and the increment is still good.
+        (Ok(mut report), Err(error)) => {
+            report.warnings.push(error.message());
+            Ok(report)
+        }
+        (Err(error), released) => Err(error.with_clean_up(released)),
+    }
+}
+
+/// One increment under the lease.
+async fn once(run: &Run<'_>) -> Result<BackupReport> {
+    let Run { job, request, source, slot, .. } = run;
+    if let Some(made) = made_for_event(run).await? {
+        return Ok(made);
+    }
+    let mut reading = open_reading(run).await?;
+    let start = match look(run, &reading.source().clone()).await? {
+        Begin::At(start) => start,
+        Begin::Anew { why, needs_slot } => {
+            reading.finish(job).await?;
+            return renewal::renew(job, request, source, slot, (&why, needs_slot)).await;
+        }
+    };
+    reading.start(job, slot.slot(), start.from, run.publications).await?;
+    let ended = round::round(run, &mut reading, &start).await;
+    let closed = reading.finish(job).await;
+    match ended? {
+        RoundEnd::Made(mut report, next) => {
+            report.warnings.extend(closed.err().map(|error| error.message()));
+            let after = answered(job, source.session.slot(slot)).await.ok().flatten();
+            report.warnings.extend(after.as_ref().and_then(|slot| unconfirmed(slot, &next)));
+            if let Some(increment) = &mut report.increment {
+                increment.slot = after;
+            }
+            Ok(*report)
+        }
+        RoundEnd::Idle => idle(run, &start).await,
+        RoundEnd::NewFull(why) => renewal::renew(job, request, source, slot, (&why, false)).await,
+    }
+}
+
+/// Where the next round begins.
+enum Begin {
+    At(Box<Start>),
+    Anew { why: String, needs_slot: bool },
+}
+
+async fn open(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {
+    let source = connect(job, request).await?;
+    if source.session.server().in_recovery {
+        return Err(Error::config("the server is a standby: increments are read from its primary")
+            .hint("give the primary's address; full backups can be made of a standby"));
+    }
+    if let Some(signer) = job.signer {
+        signer.probe().await?;
+    }
+    Ok(source)
+}
+
+fn primary<'a>(job: &Job<'a>) -> Result<&'a dyn Store> {
+    let first = job.stores.first();
+    let missing = || Error::config("no store is set").hint("name one with --store or BACKUP_STORE");
+    first.map(|store| &**store).ok_or_else(missing)
+}
+
+/// The lease of increments: `BUSY` if another run makes them. A full backup has a lease of its own.
+async fn acquire(job: &Job<'_>, source: &SourceDatabase) -> Result<Acquired> {
+    let replicas = job.stop.or_stop(Replicas::reach(job.stores, job.stop)).await?;
+    let holder = Holder {
+        host: job.host.to_owned(),
+        pid: std::process::id(),
+    };
+    let database = &source.session.server().database;
+    let (store, kind) = (replicas.primary(), BackupKind::Incremental);
+    let acquiring = Lease::acquire_for(store, database, kind, holder, job.settings.lease, job.clock);
+    let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
+    job.stop.or_undo(PUT_GRACE, acquiring, give_back).await
+}
+
+async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
+    let Run { job, request, source, .. } = run;
+    let Some(event) = &request.event_id else { return Ok(None) };
+    let looking = async {
+        let store = primary(job)?;
+        let listed = catalog::backups(store, Some(&source.session.server().database)).await?;
+        let now = (job.clock)();
+        // A full, if the chain was broken.
+        for kind in [BackupKind::Incremental, BackupKind::Full] {
+            let made = catalog::find_by_event(store, &listed, kind, event, now, job.trust).await?;
+            if let Some(made) = made {
+                return repeated::of(job.stores, &made.id, job.trust).await.map(Some);
+            }
+        }
+        Ok(None)
+    };
+    job.stop.or_stop(looking).await
+}
+
+async fn open_reading(run: &Run<'_>) -> Result<Reading> {
+    let Run { job, source, .. } = run;
+    let horizon = answered(job, source.session.horizon()).await?;
+    Reading::open(job, source, horizon.sender_timeout).await
+}
+
+/// Compares the store with the server.
+async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
+    let Run { job, source, slot, .. } = run;
+    let server = source.session.server();
+    job.observer.phase("looking where the stream stands");
+    let looking = async {
+        let store = primary(job)?;
+        let listed = catalog::backups(store, Some(&server.database)).await?;
+        standing::held(store, &listed, job.trust, (job.clock)()).await
+    };
+    let held = job.stop.or_stop(looking).await?;
+    let found = answered(job, source.session.slot(slot)).await?;
+    let publications = answered(job, source.session.publications(slot)).await?;
+    let now = Now {
+        source: identified,
+        database_oid: server.database_oid,
+        slot: found.as_ref(),
+        publications_are_complete: publications.are_complete(),
+    };
+    Ok(match standing::standing(held, slot, &now)? {
+        Standing::GoesOn(last) => Begin::At(Box::new(Start::after(last))),
+        Standing::Begins { from, settled, full } => {
+            Begin::At(Box::new(Start::first(slot.slot(), from, settled, full)))
+        }
+        Standing::Broken { why, needs_slot } => Begin::Anew { why, needs_slot },
+    })
+}
+
+/// The report of a run that had nothing to store: that of the last increment.
+async fn idle(run: &Run<'_>, start: &Start) -> Result<BackupReport> {
+    let Some(last) = &start.predecessor else {
+        return Err(Error::internal("a stream without an increment is idle"));
+    };
+    let Run { job, .. } = run;
+    let mut report = job.stop.or_stop(repeated::of(job.stores, last, job.trust)).await?;
+    report.repeated = false;
+    if let Some(increment) = &mut report.increment {
+        increment.is_idle = true;
+    }
+    Ok(report)
+}
+
+/// A warning if the slot is not where the increment ends, although the server was told.
+fn unconfirmed(slot: &Slot, next: &Start) -> Option<String> {
+    let confirmed = slot.confirmed?;
+    (confirmed < next.from).then(|| {
+        format!(
+            "the increment ends at {}, but the slot is still at {confirmed}: the server keeps its log until the next \
+             increment",
+            next.from
+        )
+    })
+}

@@ -1,0 +1,370 @@
+//! What an increment covers, table by table, and the files that say so.
+//!
+//! A round calls three steps, and reads its stream between them:
+//!
+//! 1. [`look`] reads the catalog. Then the round brings the publications up to date with it, and reads the stream at
+//!    least to [`Looked::at`]; [`StreamFacts`] hears every message.
+//! 2. [`settle`] decides what the differences from the previous catalog mean for each table, and reads the baselines
+//!    into the stores. Then the round reads the stream on, at least to [`Settled::at`], so that the baselines lie within
+//!    the increment.
+//! 3. [`finish`] looks once more, and says what is covered.
+//!
+//! The round may end its stream earlier (deadline, size): [`settle`] then sees from the position that the catalog is
+//! ahead of the stream, reads no baselines, and leaves the differences to the next increment.
+
+mod covered;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::baselines::{self, Chosen, StoredBaselines};
+use super::definitions;
+use super::difference::{Action, Decision, Now, difference};
+use super::facts::StreamFacts;
+use super::probe::{Probe, Probed};
+use super::sequences;
+use crate::error::Result;
+use crate::format::Lsn;
+use crate::job::backup::replicas::Replicas;
+use crate::job::backup::{Job, SourceDatabase, answered};
+use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, SlotName, TableCatalog};
+use crate::repository::backup_id::{BackupId, CATALOG};
+use crate::repository::lease::Lease;
+use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
+use crate::repository::seen_catalog::SeenCatalog;
+use crate::units::human_bytes;
+
+/// How long the transactions that are older than a table's publication may go on, before its baseline is left to the
+/// next increment.
+const OLDER_TRANSACTIONS: Duration = Duration::from_secs(60);
+/// Baselines of fewer bytes never make a new full better.
+const CHEAP: u64 = 64 << 20;
+/// Neither do baselines of at most this part of the database.
+const PART: u64 = 5;
+/// The most baselines of one increment: each is an argument of pg_dump.
+const BASELINES: usize = 5_000;
+/// Large objects up to this size are read in each increment.
+const SMALL_OBJECTS: u64 = 64 << 20;
+
+/// What the steps work with.
+#[derive(Clone, Copy)]
+pub(in crate::job) struct Context<'a> {
+    pub job: &'a Job<'a>,
+    pub source: &'a SourceDatabase,
+    pub lease: &'a Lease,
+    /// The increment's id.
+    pub id: &'a BackupId,
+    /// Where the increment begins.
+    pub from: Lsn,
+    pub slot: &'a SlotName,
+}
+
+/// The catalog as it is before the stream is read.
+pub(in crate::job) struct Looked {
+    pub catalog: TableCatalog,
+    pub fingerprint: String,
+    /// Everything in the catalog was committed before this position: read the stream at least to here.
+    pub at: Lsn,
+}
+
+/// What the increment becomes.
+pub(in crate::job) enum Outcome {
+    /// Why a new full is better than this increment.
+    NewFull(String),
+    Settled(Box<Settled>),
+}
+
+/// All is decided, and the baselines are in the stores.
+pub(in crate::job) struct Settled {
+    /// Read the stream on, at least to here. `None`: there are no baselines.
+    pub at: Option<Lsn>,
+    looked: Looked,
+    previous: Option<SeenCatalog>,
+    publications: PublicationChanges,
+    counted: BTreeMap<u32, u64>,
+    decisions: Vec<Decision>,
+    probed: BTreeMap<u32, Probed>,
+    /// Tables whose baseline has to wait, and why.
+    postponed: BTreeMap<u32, String>,
+    baselines: Option<StoredBaselines>,
+    large_objects: Option<ObjectsCoverage>,
+    warnings: Vec<String>,
+}
+
+/// What goes into the manifest, and the files beside the changes.
+pub(in crate::job) struct Coverage {
+    pub tables: Vec<TableCoverage>,
+    pub baselines: Vec<Baseline>,
+    pub sequences: Vec<SequenceState>,
+    pub large_objects: Option<ObjectsCoverage>,
+    /// Its `.dump` is in the stores; its `.toc` is in `files`.
+    pub archive: Option<StoredBaselines>,
+    /// To be put and recorded.
+    pub files: Vec<CoverageFile>,
+    pub warnings: Vec<String>,
+}
+
+/// A small file of the increment.
+pub(in crate::job) struct CoverageFile {
+    pub role: &'static str,
+    pub name: String,
+    pub bytes: Bytes,
+    pub content_type: &'static str,
+}
+
+/// Reads the catalog, and the fingerprint of all definitions.
+pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
+    let session = &context.source.session;
+    let catalog = answered(context.job, session.table_catalog()).await?;
+    let fingerprint = definitions::fingerprint(context).await?;
+    let at = context.job.stop.or_stop(session.settled_position()).await?;
+    let at = match at {
+        Some(at) => at,
+        None => return Err(covered::unflushed()),
+    };
+    Ok(Looked {
+        catalog,
+        fingerprint,
+        at,
+    })
+}
+
+/// `publications` is what was done to bring them up to date with `looked`.
+///
+/// `previous` is the `catalog.json` of the increment before, or of the full with which the stream began. Without it no
+/// moment of this increment is exact. `facts` are those of the stream up to `read_to`.
+pub(in crate::job) async fn settle(
+    context: &Context<'_>,
+    replicas: &mut Replicas,
+    previous: Option<SeenCatalog>,
+    looked: Looked,
+    publications: PublicationChanges,
+    (facts, read_to): (&StreamFacts, Lsn),
+) -> Result<Outcome> {
+    let session = &context.source.session;
+    let counted = answered(context.job, session.rows_changed(&keyless(&publications))).await?;
+    let now = Now {
+        catalog: &looked.catalog,
+        publications: &publications,
+        publishing: &looked.catalog.publishing(),
+        counted: &counted,
+        from: context.from,
+    };
+    let decisions = difference(previous.as_ref(), &now, facts);
+    let mut settled = Settled {
+        at: None,
+        looked,
+        previous,
+        publications,
+        counted,
+        decisions,
+        probed: BTreeMap::new(),
+        postponed: BTreeMap::new(),
+        baselines: None,
+        large_objects: None,
+        warnings: Vec::new(),
+    };
+    if read_to < settled.looked.at {
+        let why = "the stream was not read to its end, so the table's baseline is left to the next increment";
+        settled.postpone(&settled.readings(), why);
+        settled.large_objects = objects(context, false).await?;
+        return Ok(Outcome::Settled(Box::new(settled)));
+    }
+    probe(context, &mut settled).await?;
+    if let Some(why) = too_much(context, &settled).await? {
+        return Ok(Outcome::NewFull(why));
+    }
+    wait(context, &mut settled).await?;
+    baselines_of(context, replicas, &mut settled).await?;
+    Ok(Outcome::Settled(Box::new(settled)))
+}
+
+fn keyless(publications: &PublicationChanges) -> Vec<u32> {
+    let published = publications.after.iter();
+    let keyless = published.filter(|(_, kind)| **kind == PublicationKind::Inserts);
+    keyless.map(|(oid, _)| *oid).collect()
+}
+
+impl Settled {
+    /// The tables that are to be read whole, and do not have to wait.
+    fn readings(&self) -> Vec<u32> {
+        let is_read = |decision: &&Decision| match decision.action {
+            Action::Read(_) => true,
+            Action::Probe => self.probed.get(&decision.oid).is_none_or(|probed| !probed.keeps_earlier),
+            _ => false,
+        };
+        let read = self.decisions.iter().filter(is_read).map(|decision| decision.oid);
+        read.filter(|oid| !self.postponed.contains_key(oid)).collect()
+    }
+
+    fn postpone(&mut self, tables: &[u32], why: &str) {
+        self.postponed.extend(tables.iter().map(|oid| (*oid, why.to_owned())));
+    }
+
+    fn bytes_of(&self, tables: &[u32]) -> u64 {
+        let chosen: BTreeSet<u32> = tables.iter().copied().collect();
+        let read = self.decisions.iter().filter(|decision| chosen.contains(&decision.oid));
+        read.map(|decision| decision.bytes).sum()
+    }
+}
+
+/// Reads the small tables whose updates do not arrive.
+async fn probe(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
+    let is_probed = |decision: &&Decision| decision.action == Action::Probe;
+    let tables: Vec<u32> = settled.decisions.iter().filter(is_probed).map(|one| one.oid).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let session = &context.source.session;
+    let statements = answered(context.job, session.copy_statements(&tables)).await?;
+    let mut probe = answered(context.job, Probe::open(session)).await?;
+    for (oid, copy) in statements {
+        let seen = settled.previous.as_ref().and_then(|previous| previous.table(oid));
+        let earlier = seen.and_then(|seen| seen.rows.as_ref());
+        match answered(context.job, probe.look(&copy, earlier)).await? {
+            Ok(probed) => drop(settled.probed.insert(oid, probed)),
+            Err(refused) => settled.postpone(&[oid], &format!("it could not be read: {refused}")),
+        }
+    }
+    probe.close().await;
+    Ok(())
+}
+
+/// Why a new full is better than these baselines.
+async fn too_much(context: &Context<'_>, settled: &Settled) -> Result<Option<String>> {
+    let tables = settled.readings();
+    let bytes = settled.bytes_of(&tables);
+    if tables.len() > BASELINES {
+        let count = tables.len();
+        return Ok(Some(format!("{count} tables are new or changed, and would have to be read whole")));
+    }
+    if bytes <= CHEAP {
+        return Ok(None);
+    }
+    let session = &context.source.session;
+    let all = answered(context.job, async { Ok(session.database_bytes().await) }).await?;
+    Ok(all.filter(|all| bytes > all / PART).map(|all| {
+        format!(
+            "tables that are new or changed have {}, more than a fifth of the database's {}, and would have to be read \
+             whole",
+            human_bytes(bytes),
+            human_bytes(all)
+        )
+    }))
+}
+
+/// Waits for the transactions that may change new tables unseen; tables that cannot wait as long are postponed.
+async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
+    let waits = |decision: &&Decision| matches!(&decision.action, Action::Read(reading) if reading.waits);
+    let waiting: BTreeSet<u32> = settled.decisions.iter().filter(waits).map(|one| one.oid).collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let session = &context.source.session;
+    let stop = context.job.stop;
+    if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER_TRANSACTIONS, stop).await? {
+        let why = format!(
+            "a transaction that is older than its publication goes on ({oldest}); its baseline is left to the next \
+             increment"
+        );
+        settled.postpone(&waiting.into_iter().collect::<Vec<_>>(), &why);
+    }
+    Ok(())
+}
+
+async fn baselines_of(context: &Context<'_>, replicas: &mut Replicas, settled: &mut Settled) -> Result<()> {
+    let tables = settled.readings();
+    let large_objects = objects(context, true).await?;
+    let with_large_objects = large_objects
+        .as_ref()
+        .is_some_and(|covered| covered.state == CoverageState::Baseline);
+    settled.large_objects = large_objects;
+    if tables.is_empty() && !with_large_objects {
+        return Ok(());
+    }
+    let chosen = Chosen {
+        tables: &tables,
+        bytes: settled.bytes_of(&tables),
+        with_large_objects,
+    };
+    match baselines::read(context, replicas, &chosen).await? {
+        Ok(stored) => {
+            settled.at = Some(stored.at);
+            settled.baselines = Some(stored);
+        }
+        Err(why) => {
+            let why = format!("its baseline is left to the next increment: {why}");
+            settled.postpone(&tables, &why);
+            if with_large_objects {
+                settled.large_objects = Some(covered::objects_left(&why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `None`: there are no large objects.
+async fn objects(context: &Context<'_>, may_read: bool) -> Result<Option<ObjectsCoverage>> {
+    let tally = answered(context.job, context.source.session.large_object_tally()).await?;
+    Ok(tally.any.then(|| match tally.bytes {
+        _ if !may_read => covered::objects_left("the stream was not read to its end"),
+        bytes if bytes > SMALL_OBJECTS => covered::objects_left(&format!(
+            "they have {}, more than the {} up to which increments read them",
+            human_bytes(bytes),
+            human_bytes(SMALL_OBJECTS)
+        )),
+        _ => covered::objects_read(),
+    }))
+}
+
+/// `facts` are those of the whole increment.
+pub(in crate::job) async fn finish(
+    context: &Context<'_>,
+    mut settled: Settled,
+    facts: &StreamFacts,
+) -> Result<Coverage> {
+    let again = answered(context.job, context.source.session.table_catalog()).await?;
+    let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
+    let looked = &settled.looked;
+    let taken = definitions::take(context, previous, &looked.fingerprint, looked.at).await?;
+    let (sequences, unreadable) = sequences::read(context).await?;
+    settled.warnings.extend(unreadable);
+    settled.warnings.extend(taken.warning);
+    let late = covered::late(&looked.catalog, &again, facts);
+    let tables = covered::tables(context.from, &settled, &late, &again);
+    let baselines = covered::baselines(&settled, &late);
+    let seen = covered::seen(&settled, taken.seen);
+    let mut files = vec![CoverageFile {
+        role: role::CATALOG,
+        name: CATALOG.to_owned(),
+        bytes: seen.to_bytes()?.into(),
+        content_type: "application/json",
+    }];
+    files.extend(taken.archive.map(|archive| CoverageFile {
+        role: role::SCHEMA,
+        name: context.id.schema_name(),
+        bytes: archive,
+        content_type: "application/octet-stream",
+    }));
+    if let Some(stored) = &mut settled.baselines {
+        settled.warnings.append(&mut stored.warnings);
+        covered::describe(stored, &settled.looked.catalog);
+        files.push(CoverageFile {
+            role: role::TOC,
+            name: context.id.toc_name(),
+            bytes: stored.toc.clone(),
+            content_type: "application/octet-stream",
+        });
+    }
+    Ok(Coverage {
+        tables,
+        baselines,
+        sequences,
+        large_objects: settled.large_objects,
+        archive: settled.baselines,
+        files,
+        warnings: settled.warnings,
+    })
+}

@@ -1,0 +1,253 @@
+//! What the decisions and the baselines of an increment make of each table: pure functions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Settled, StoredBaselines};
+use crate::error::{Code, Error};
+use crate::format::Lsn;
+use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed};
+use crate::job::increment::facts::StreamFacts;
+use crate::postgres::{PublicationKind, TableCatalog, TableKind};
+use crate::repository::manifest::{
+    Baseline, ColumnRecord, CoverageState, ObjectsCoverage, SnapshotRecord, TableCoverage,
+};
+use crate::repository::seen_catalog::{SeenCatalog, SeenDefinitions, SeenRows, SeenTable};
+
+pub(super) fn unflushed() -> Error {
+    Error::new(
+        Code::Stalled,
+        "the server has not flushed its log up to the position at which the catalog was read",
+    )
+    .hint("look whether its disk is full or slow")
+}
+
+pub(super) fn objects_read() -> ObjectsCoverage {
+    ObjectsCoverage {
+        state: CoverageState::Baseline,
+        why: "the stream does not have large objects; each increment reads them whole".into(),
+    }
+}
+
+pub(super) fn objects_left(why: &str) -> ObjectsCoverage {
+    ObjectsCoverage {
+        state: CoverageState::FullOnly,
+        why: format!("the stream does not have large objects: {why}"),
+    }
+}
+
+/// Tables that changed after the catalog was read: no position between then and the increment's end is known to be
+/// before the change.
+pub(super) fn late(looked: &TableCatalog, again: &TableCatalog, facts: &StreamFacts) -> BTreeSet<u32> {
+    let changed = looked.tables.iter().filter(|table| match again.table(table.oid) {
+        Some(now) => {
+            let truncated = facts.table(table.oid).is_some_and(|facts| facts.truncates > 0);
+            is_changed(table, now, truncated)
+        }
+        None => true,
+    });
+    changed.map(|table| table.oid).collect()
+}
+
+/// One entry for each table that has rows, or had, in the order of the OIDs.
+pub(super) fn tables(
+    from: Lsn,
+    settled: &Settled,
+    late: &BTreeSet<u32>,
+    again: &TableCatalog,
+) -> Vec<TableCoverage> {
+    let of_decision = |decision: &Decision| {
+        let mut covered = Covering { from, settled }.of(decision);
+        let is_lost = covered.state != CoverageState::FullOnly && late.contains(&covered.oid);
+        if is_lost {
+            covered.to = Some(covered.to.unwrap_or(settled.looked.at));
+            covered.from = None;
+            covered.why = Some("its definition changed while the increment was made; the next one reads it whole".into());
+        }
+        covered
+    };
+    let mut tables: Vec<TableCoverage> = settled.decisions.iter().map(of_decision).collect();
+    let known: BTreeSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let new = again
+        .saved()
+        .filter(|table| table.kind == TableKind::Ordinary && !known.contains(&table.oid));
+    tables.extend(new.map(|table| TableCoverage {
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        oid: table.oid,
+        state: CoverageState::Exact,
+        from: None,
+        to: Some(from),
+        why: Some("it was made while the increment was made; the next one reads it whole".into()),
+    }));
+    tables.sort_by_key(|table| table.oid);
+    tables
+}
+
+struct Covering<'a> {
+    /// Where the increment begins.
+    from: Lsn,
+    settled: &'a Settled,
+}
+
+impl Covering<'_> {
+    fn of(&self, decision: &Decision) -> TableCoverage {
+        let settled = self.settled;
+        let published = settled.publications.after.get(&decision.oid);
+        let by_publication = match published {
+            Some(PublicationKind::All) => CoverageState::Exact,
+            Some(PublicationKind::Inserts) => CoverageState::Inserts,
+            None => CoverageState::FullOnly,
+        };
+        let postponed = settled.postponed.get(&decision.oid);
+        let (state, to, from, why) = match &decision.action {
+            Action::Keep => (by_publication, None, None, None),
+            Action::CountInserts { why } => (CoverageState::Inserts, None, None, Some(why.clone())),
+            Action::Define { last_exact, why } => {
+                (by_publication, Some(*last_exact), Some(settled.looked.at), Some(why.clone()))
+            }
+            Action::Leave { last_exact, why } => (CoverageState::FullOnly, *last_exact, None, Some(why.clone())),
+            Action::Begin => {
+                let why = "nothing is recorded about it before this increment, the first of its stream";
+                (by_publication, Some(self.from), None, Some(why.into()))
+            }
+            Action::End { last_exact, why } => {
+                let was_covered = last_exact.is_some();
+                let state = if was_covered { CoverageState::Exact } else { CoverageState::FullOnly };
+                (state, *last_exact, None, Some(why.clone()))
+            }
+            Action::Probe => return self.probed(decision, postponed),
+            Action::Read(reading) => return self.read(decision, reading, postponed),
+        };
+        entry(decision, state, to, from, why)
+    }
+
+    /// A small table whose updates do not arrive.
+    fn probed(&self, decision: &Decision, postponed: Option<&String>) -> TableCoverage {
+        let keeps = self.settled.probed.get(&decision.oid).is_some_and(|probed| probed.keeps_earlier);
+        let updates = "its updates do not arrive";
+        match (keeps, postponed) {
+            (true, None) => {
+                let why = format!("{updates}; the rows that it had are unchanged");
+                entry(decision, CoverageState::Inserts, None, None, Some(why))
+            }
+            (_, Some(why)) => {
+                let why = format!("{updates}, and {why}");
+                entry(decision, CoverageState::Baseline, Some(self.from), None, Some(why))
+            }
+            (false, None) => {
+                let why = format!("{updates}; the increment has it whole");
+                let to = Some(self.from);
+                entry(decision, CoverageState::Baseline, to, self.settled.at, Some(why))
+            }
+        }
+    }
+
+    fn read(&self, decision: &Decision, reading: &Reading, postponed: Option<&String>) -> TableCoverage {
+        let is_keyless = self.settled.publications.after.get(&decision.oid) == Some(&PublicationKind::Inserts);
+        let state = match is_keyless {
+            true if decision.bytes <= SMALL => CoverageState::Baseline,
+            true => CoverageState::Inserts,
+            false => CoverageState::Exact,
+        };
+        if let Some(why) = postponed {
+            let to = reading.last_exact.unwrap_or(self.from);
+            let why = format!("{}, and {why}", reading.why);
+            return entry(decision, state, Some(to), None, Some(why));
+        }
+        match (reading.last_exact, self.settled.at) {
+            (Some(to), Some(from)) if to < from => {
+                entry(decision, state, Some(to), Some(from), Some(reading.why.clone()))
+            }
+            _ => entry(decision, state, None, None, Some(reading.why.clone()).filter(|_| is_keyless)),
+        }
+    }
+}
+
+fn entry(
+    decision: &Decision,
+    state: CoverageState,
+    to: Option<Lsn>,
+    from: Option<Lsn>,
+    why: Option<String>,
+) -> TableCoverage {
+    TableCoverage {
+        schema: decision.schema.clone(),
+        name: decision.name.clone(),
+        oid: decision.oid,
+        state,
+        from,
+        to,
+        why,
+    }
+}
+
+/// The baselines that a restore may use. The archive may have more: tables that changed after the catalog was read.
+pub(super) fn baselines(settled: &Settled, late: &BTreeSet<u32>) -> Vec<Baseline> {
+    let Some(stored) = &settled.baselines else {
+        return Vec::new();
+    };
+    let in_archive: BTreeSet<u32> = stored.tables.iter().filter_map(|table| table.oid).collect();
+    let usable = |decision: &&Decision| in_archive.contains(&decision.oid) && !late.contains(&decision.oid);
+    let baseline = |decision: &Decision| {
+        let (proof, why) = match &decision.action {
+            Action::Read(reading) => (reading.proof, reading.why.clone()),
+            _ => (None, "its updates do not arrive, and its rows changed".into()),
+        };
+        Baseline {
+            oid: decision.oid,
+            schema: decision.schema.clone(),
+            name: decision.name.clone(),
+            snapshot: SnapshotRecord::from(&stored.snapshot),
+            proof,
+            why,
+        }
+    };
+    settled.decisions.iter().filter(usable).map(baseline).collect()
+}
+
+/// Records the columns of the tables in the archive, and their names as the catalog has them.
+pub(super) fn describe(stored: &mut StoredBaselines, catalog: &TableCatalog) {
+    for record in &mut stored.tables {
+        let Some(table) = record.oid.and_then(|oid| catalog.table(oid)) else {
+            continue;
+        };
+        record.schema.clone_from(&table.schema);
+        record.name.clone_from(&table.name);
+        record.columns = table
+            .columns
+            .iter()
+            .map(|column| ColumnRecord {
+                name: column.name.clone(),
+                type_name: column.type_name.clone(),
+                is_generated: column.generated.is_some(),
+            })
+            .collect();
+    }
+}
+
+/// What the next increment compares with.
+pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions) -> SeenCatalog {
+    let read: BTreeMap<u32, SeenRows> = settled.baselines.iter().flat_map(rows).collect();
+    let looked = &settled.looked;
+    let tables = looked.catalog.saved().map(|table| {
+        let probed = settled.probed.get(&table.oid).map(|probed| &probed.rows);
+        SeenTable {
+            published: settled.publications.after.get(&table.oid).copied(),
+            lacking: settled.postponed.get(&table.oid).cloned(),
+            rows: read.get(&table.oid).or(probed).cloned(),
+            counted: settled.counted.get(&table.oid).copied(),
+            table: table.clone(),
+        }
+    });
+    SeenCatalog::new(looked.catalog.major, looked.at, definitions, tables.collect())
+}
+
+fn rows(stored: &StoredBaselines) -> impl Iterator<Item = (u32, SeenRows)> {
+    stored.tables.iter().filter_map(|table| {
+        let rows = SeenRows {
+            bytes: table.bytes,
+            sha256: table.sha256.clone(),
+        };
+        Some((table.oid?, rows))
+    })
+}

@@ -1,0 +1,195 @@
+//! Increments one after another, until the run is stopped. The session stays open between them.
+//!
+//! What fails for a while does not end the run: a server that restarts, a store that does not answer. It tries again
+//! with growing pauses, from the position that is stored. So nothing is lost, and nothing comes twice.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::renewal;
+use super::round::{RoundEnd, round};
+use super::run::Run;
+use super::{Begin, acquire, look, open, open_reading, primary};
+use crate::error::{Code, Error, Result};
+use crate::job::backup::{BackupReport, BackupRequest, Job};
+use crate::postgres::SlotName;
+use crate::repository::lease::Acquired;
+use crate::run::progress::Event;
+
+/// The pauses after failures.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a run that follows its source tells while it goes on.
+#[derive(Debug)]
+pub enum Followed {
+    /// It has made an increment, or a full backup that begins a new chain.
+    Made(Box<BackupReport>),
+    /// It has looked, and there was nothing to store.
+    Idle,
+    /// It cannot go on at the moment, and tries again.
+    Failing(Error),
+}
+
+struct Following<'a> {
+    told: &'a UnboundedSender<Followed>,
+    last: Option<BackupReport>,
+    /// Whether the current session has come to the end of a round.
+    is_sound: bool,
+    /// The same for any session before.
+    was_sound: bool,
+}
+
+impl Following<'_> {
+    fn sound(&mut self, made: Option<BackupReport>) {
+        (self.is_sound, self.was_sound) = (true, true);
+        // If nobody listens, the log has it.
+        let _ = self.told.send(match &made {
+            Some(report) => Followed::Made(Box::new(report.clone())),
+            None => Followed::Idle,
+        });
+        self.last = made.or(self.last.take());
+    }
+}
+
+/// Makes increments, one after each span of `every`, until the run is stopped. Returns the last report.
+///
+/// A signal ends it cleanly: what is being read is discarded, and the next run reads it again.
+pub async fn follow(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    every: Duration,
+    told: &UnboundedSender<Followed>,
+) -> Result<BackupReport> {
+    let mut following = Following {
+        told,
+        last: None,
+        is_sound: false,
+        was_sound: false,
+    };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        following.is_sound = false;
+        let ended = session(job, request, every, &mut following).await;
+        if let Some(reason) = job.stop.reason() {
+            if let Err(error) = ended {
+                tracing::info!("following ended: {error}");
+            }
+            return following.last.ok_or_else(|| reason.into());
+        }
+        let Err(error) = ended else { continue };
+        if !is_temporary(error.code(), following.was_sound) {
+            return Err(error);
+        }
+        if following.is_sound {
+            pause = FIRST_PAUSE;
+        }
+        tracing::warn!("{error}; trying again in {} s", pause.as_secs());
+        job.observer.event(&Event::Warned {
+            message: error.message(),
+        });
+        let _ = told.send(Followed::Failing(error));
+        tokio::select! {
+            _ = job.stop.requested() => {}
+            () = sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a failure may pass by itself.
+fn is_temporary(code: Code, was_sound: bool) -> bool {
+    match code {
+        Code::ConnErr | Code::Store | Code::Stalled | Code::Secret | Code::Enospc => true,
+        // Our own session, which the server or the store still counts; a password that is being changed.
+        Code::Busy | Code::Auth | Code::Enoent => was_sound,
+        _ => false,
+    }
+}
+
+/// From the login to the first failure, or to the stop.
+async fn session(
+    job: &Job<'_>,
+    request: &BackupRequest,
+    every: Duration,
+    following: &mut Following<'_>,
+) -> Result<()> {
+    job.observer.phase("connecting");
+    let source = job.stop.or_stop(open(job, request)).await?;
+    let Acquired { lease, took_over } = acquire(job, &source).await?;
+    let slot = SlotName::of(primary(job)?.url(), &source.session.server().database);
+    let names = slot.publications();
+    let run = Run {
+        job,
+        request,
+        source: &source,
+        lease: &lease,
+        took_over,
+        slot: &slot,
+        publications: &names,
+    };
+    let outcome = rounds(&run, every, following).await;
+    let released = job.stop.or_give_up("releasing the lease", lease.release()).await;
+    match (outcome, released) {
+        (Err(error), released) => Err(error.with_clean_up(released)),
+        (Ok(()), released) => released,
+    }
+}
+
+/// `Ok`: a new session is needed, or the run was stopped.
+async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -> Result<()> {
+    let Run { job, request, source, slot, .. } = run;
+    let mut reading = open_reading(run).await?;
+    let mut start = match look(run, &reading.source().clone()).await? {
+        Begin::At(start) => start,
+        Begin::Anew { why, needs_slot } => {
+            reading.finish(job).await?;
+            let renewed = renewal::renew(job, request, source, slot, (&why, needs_slot)).await?;
+            following.sound(Some(renewed));
+            return Ok(());
+        }
+    };
+    reading.start(job, slot.slot(), start.from, run.publications).await?;
+    loop {
+        let next = Instant::now() + every;
+        let is_behind = match round(run, &mut reading, &start).await? {
+            RoundEnd::Made(report, after) => {
+                let is_behind = report.increment.as_ref().is_some_and(|increment| increment.is_behind);
+                following.sound(Some(*report));
+                start = after;
+                is_behind
+            }
+            RoundEnd::Idle => {
+                following.sound(None);
+                false
+            }
+            RoundEnd::NewFull(why) => {
+                reading.finish(job).await?;
+                let renewed = renewal::renew(job, request, source, slot, (&why, false)).await?;
+                following.sound(Some(renewed));
+                return Ok(());
+            }
+        };
+        if is_behind {
+            continue;
+        }
+        job.observer.phase("waiting");
+        let lost = reading
+            .through(async {
+                tokio::select! {
+                    _ = job.stop.requested() => None,
+                    error = run.lease.lost() => Some(error),
+                    () = sleep_until(next) => None,
+                }
+            })
+            .await;
+        if let Some(error) = lost {
+            return Err(error);
+        }
+        if job.stop.reason().is_some() {
+            return reading.finish(job).await;
+        }
+    }
+}

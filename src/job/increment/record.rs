@@ -1,0 +1,266 @@
+//! The record of an increment whose changes are in the stores: its manifest, and the files beside it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::coverage::{Coverage, CoverageFile};
+use super::destination::{StoredChanges, Taken};
+use super::run::Run;
+use super::span::LEVEL;
+use crate::error::{Error, Result};
+use crate::format::changes::Summary;
+use crate::format::{Format, Lsn};
+use crate::job::backup::record::{Sidecar, file_record, md5_of, read_settings};
+use crate::job::backup::replicas::Replicas;
+use crate::job::backup::{BackupReport, report};
+use crate::postgres::Horizon;
+use crate::repository::backup_id::{BackupId, CATALOG, MANIFEST_DIGEST};
+use crate::repository::catalog::object_info;
+use crate::repository::manifest::{
+    CompressionAlgorithm, CompressionRecord, DataFile, FileRecord, Increment, LargeObjectsRecord, Manifest, Metadata,
+    PgDump, Server, SnapshotRecord, Stream, TableRecord, checksums, role,
+};
+use crate::repository::retention::Tier;
+use crate::repository::seen_catalog::SeenCatalog;
+use crate::store::{ObjectInfo, Stored};
+
+/// What was known before the stream was read.
+pub(super) struct Begun {
+    pub started: Timestamp,
+    pub taken: Option<Taken>,
+    /// It ended before the end of the log.
+    pub is_behind: bool,
+    pub goal: Lsn,
+}
+
+pub(super) struct Record<'a> {
+    run: &'a Run<'a>,
+    begun: Begun,
+    id: BackupId,
+    increment: Increment,
+    files: BTreeMap<String, FileRecord>,
+    sums: Vec<FileRecord>,
+    /// Of the baselines.
+    tables: Vec<TableRecord>,
+    large_objects: Vec<LargeObjectsRecord>,
+    archive_version: Option<String>,
+    catalog: Vec<u8>,
+    snapshot: SnapshotRecord,
+    raw_bytes: u64,
+    warnings: Vec<String>,
+}
+
+/// A store's receipts for the large files of an increment.
+pub(super) struct Receipts {
+    /// Of the baselines, if there are any.
+    dump: Option<Stored>,
+    changes: Stored,
+}
+
+impl<'a> Record<'a> {
+    /// Also returns the receipts, in the order of the stores, and the files that are still to be put, the sums last.
+    pub fn new(
+        run: &'a Run<'a>,
+        begun: Begun,
+        stream: Stream,
+        horizon: &Horizon,
+        summary: &Summary,
+        coverage: Coverage,
+        stored: StoredChanges,
+    ) -> Result<(Self, Vec<Option<Receipts>>, Vec<Sidecar>)> {
+        let taken = begun.taken.as_ref();
+        let id = taken.ok_or_else(|| Error::internal("an increment has no id"))?.id.clone();
+        let changes = FileRecord {
+            name: id.changes_name(),
+            bytes: stored.bytes,
+            sha256: hex::encode(stored.sha256),
+        };
+        let mut files = BTreeMap::from([(role::CHANGES.to_owned(), changes)]);
+        let has_dump = coverage.archive.is_some();
+        let mut warnings = run.job.settings.notes.clone();
+        warnings.extend(taken.into_iter().flat_map(|taken| taken.warnings.iter().cloned()));
+        warnings.extend(coverage.warnings);
+        let (mut tables, mut large_objects, mut archive_version) = (Vec::new(), Vec::new(), None);
+        let mut of_dump: Vec<Option<Stored>> = Vec::new();
+        if let Some(archive) = coverage.archive {
+            files.insert(role::DUMP.to_owned(), archive.file);
+            (tables, large_objects) = (archive.tables, archive.large_objects);
+            archive_version = Some(archive.archive_version);
+            of_dump = archive.receipts;
+        }
+        let mut of_dump = of_dump.into_iter();
+        let receipts = stored.receipts.into_iter().map(|changes| {
+            let (changes, dump) = (changes, of_dump.next().flatten());
+            // A store that lacks one of them takes no further part.
+            changes
+                .filter(|_| dump.is_some() == has_dump)
+                .map(|changes| Receipts { dump, changes })
+        });
+        let receipts = receipts.collect();
+        let mut record = Self {
+            increment: Increment {
+                changes: summary.tables.iter().map(Into::into).collect(),
+                coverage: coverage.tables,
+                baselines: coverage.baselines,
+                sequences: coverage.sequences,
+                large_objects: coverage.large_objects,
+                stream,
+            },
+            snapshot: SnapshotRecord {
+                lsn: Some(begun.goal.to_string()),
+                xmin: horizon.xmin,
+                xmax: horizon.xmax,
+                xip: horizon.xip.clone(),
+                end: None,
+            },
+            run,
+            begun,
+            id,
+            files,
+            sums: Vec::new(),
+            tables,
+            large_objects,
+            archive_version,
+            catalog: Vec::new(),
+            raw_bytes: summary.raw_bytes,
+            warnings,
+        };
+        let sidecars = record.sidecars(coverage.files);
+        Ok((record, receipts, sidecars))
+    }
+
+    fn sidecars(&mut self, files: Vec<CoverageFile>) -> Vec<Sidecar> {
+        let server = &self.run.source.session.server().version;
+        let about = |media: &'static str| -> ObjectInfo { object_info(&self.id, server, media) };
+        let mut sidecars = Vec::new();
+        for file in files {
+            if file.name == CATALOG {
+                self.catalog = file.bytes.to_vec();
+            }
+            self.files
+                .insert(file.role.to_owned(), file_record(&file.name, &file.bytes));
+            sidecars.push(Sidecar::of(&self.id, about, &file.name, file.bytes, file.content_type));
+        }
+        // The large files have passed, so their MD5 is not known.
+        let md5 = self.run.job.settings.md5.then(|| md5_of(None, &sidecars));
+        let sums = Sidecar::sums(&self.id, about, &self.files, md5);
+        self.sums = sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)).collect();
+        sidecars.extend(sums);
+        sidecars
+    }
+
+    pub fn id(&self) -> &BackupId {
+        &self.id
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.increment.stream
+    }
+
+    /// The catalog that the next increment compares the source with.
+    pub fn catalog(&self) -> Result<Option<SeenCatalog>> {
+        SeenCatalog::parse(&self.catalog, &self.id).map(Some)
+    }
+
+    /// Name and digest of every file that must be tagged before the manifest is put.
+    pub fn tagged_files(&self) -> Vec<(String, String)> {
+        self.files
+            .values()
+            .chain(&self.sums)
+            .map(|file| (file.name.clone(), file.sha256.clone()))
+            .collect()
+    }
+
+    /// The manifest for the store that gave these receipts.
+    pub fn manifest(&self, receipts: &Receipts, finished: Timestamp) -> Manifest {
+        let Run { job, request, source, .. } = self.run;
+        let server = source.session.server();
+        // Places of the baselines refer to the first one.
+        let data_files = receipts.dump.iter().map(|dump| (role::DUMP, dump));
+        let data_files = data_files.chain([(role::CHANGES, &receipts.changes)]);
+        Manifest {
+            id: self.id.clone(),
+            kind: self.id.kind(),
+            timestamp: self.begun.started,
+            finished_at: finished,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            database: self.id.database().to_owned(),
+            trigger: request.trigger,
+            digest_file: Some(MANIFEST_DIGEST.to_owned()),
+            // These fields differ from store to store.
+            predecessor: None,
+            store: None,
+            stores: Vec::new(),
+            tags: None,
+            event_id: request.event_id.clone(),
+            server: Server {
+                version: server.version.clone(),
+                version_num: server.version_num,
+                encoding: server.encoding.clone(),
+                system_identifier: Some(self.increment.stream.system_identifier.clone()),
+                database_oid: Some(server.database_oid),
+            },
+            pg_dump: PgDump {
+                version: source.programs.version.clone(),
+                archive_version: self.archive_version.clone(),
+            },
+            format: Format::Custom,
+            compression: CompressionRecord {
+                algorithm: CompressionAlgorithm::Zstd,
+                level: LEVEL,
+            },
+            snapshot: self.snapshot.clone(),
+            tier: Tier::Increment,
+            encryption: None,
+            checksums: checksums(&self.files),
+            files: self.files.clone(),
+            data_files: data_files
+                .map(|(role, stored)| DataFile {
+                    role: role.to_owned(),
+                    parts: stored.parts.clone(),
+                    store_checksum: stored.checksum.clone(),
+                    encryption: None,
+                })
+                .collect(),
+            missing: BTreeMap::new(),
+            left_out: Vec::new(),
+            extensions: None,
+            collations: None,
+            warnings: self.warnings.clone(),
+            script: None,
+            tables: self.tables.clone(),
+            large_objects: self.large_objects.clone(),
+            settings: Some(read_settings(&server.encoding)),
+            increment: Some(self.increment.clone()),
+            metadata: self.metadata(job.host, finished),
+        }
+    }
+
+    fn metadata(&self, host: &str, finished: Timestamp) -> Metadata {
+        let seconds = finished.duration_since(self.begun.started).as_secs_f64();
+        Metadata {
+            bytes_read: Some(self.raw_bytes),
+            bytes_stored: Some(self.files.values().map(|file| file.bytes).sum()),
+            duration_seconds: Some(seconds),
+            host: Some(host.to_owned()),
+            rows: Some(self.tables.iter().map(|table| table.rows).sum()),
+            ..Metadata::default()
+        }
+    }
+
+    pub fn report(self, manifest: &Manifest, replicas: &Replicas, warnings: Vec<String>) -> BackupReport {
+        let mut report = BackupReport {
+            manifest_sha256: replicas.manifest_sha256(),
+            signed_by: replicas.signed_by(),
+            took_over: self.run.took_over.clone(),
+            leftovers: self.begun.taken.map(|taken| taken.leftovers).unwrap_or_default(),
+            ..report::of(manifest, replicas.report())
+        };
+        if let Some(increment) = &mut report.increment {
+            increment.is_behind = self.begun.is_behind;
+        }
+        report.warnings.extend(warnings);
+        report
+    }
+}

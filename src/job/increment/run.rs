@@ -1,0 +1,16 @@
+//! What all rounds of a run share.
+
+use crate::job::backup::{BackupRequest, Job, SourceDatabase};
+use crate::postgres::SlotName;
+use crate::repository::lease::{Lease, Previous};
+
+pub(super) struct Run<'a> {
+    pub job: &'a Job<'a>,
+    pub request: &'a BackupRequest,
+    pub source: &'a SourceDatabase,
+    pub lease: &'a Lease,
+    pub took_over: Option<Previous>,
+    pub slot: &'a SlotName,
+    /// The names of the stream's publications.
+    pub publications: &'a [String],
+}

@@ -1,0 +1,276 @@
+//! The two publications of a stream: which tables they list, and the statements that make them list what they should.
+
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use self::plan::{Step, steps};
+use super::quoting::{identifier, literal, qualified};
+use super::{CatalogTable, PublicationKind, Session, SlotName, TableCatalog};
+use crate::error::{Code, Error, Result};
+
+pub use self::plan::Listing;
+
+/// How long one statement waits for a table's lock. It is longer than the time (`deadlock_timeout`, 1 s) after which
+/// autovacuum makes room.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const KINDS: [PublicationKind; 2] = [PublicationKind::All, PublicationKind::Inserts];
+
+/// How the changes of each table arrive, by OID. Tables whose changes do not arrive are not in it.
+pub type Published = BTreeMap<u32, PublicationKind>;
+
+/// What was done to make the publications list what they should.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublicationChanges {
+    pub before: Published,
+    pub after: Published,
+    /// Tables in both whose changes were not published for a moment in between.
+    pub interrupted: BTreeSet<u32>,
+    pub postponed: Vec<Postponed>,
+}
+
+/// A statement that could not be carried out now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postponed {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    /// Whether updates of the application fail until it is done.
+    pub breaks_updates: bool,
+    pub why: String,
+}
+
+impl PublicationChanges {
+    /// The tables whose changes arrive only from now on. Before their rows are read for a baseline, wait for older
+    /// transactions.
+    pub fn joined(&self) -> BTreeSet<u32> {
+        let better = self.after.iter().filter(|(oid, kind)| self.before.get(oid).is_none_or(|before| before > kind));
+        better.map(|(oid, _)| *oid).chain(self.interrupted.iter().copied()).collect()
+    }
+
+    /// The tables of which fewer changes arrive than before, or none.
+    pub fn left(&self) -> BTreeSet<u32> {
+        let worse = self.before.iter().filter(|(oid, kind)| self.after.get(oid).is_none_or(|after| after > kind));
+        worse.map(|(oid, _)| *oid).collect()
+    }
+}
+
+/// What exists of a stream's publications.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Publications {
+    /// Those that exist, and whether this role may change them.
+    pub existing: BTreeMap<PublicationKind, bool>,
+    pub listing: Listing,
+}
+
+impl Publications {
+    pub fn are_complete(&self) -> bool {
+        KINDS.iter().all(|kind| self.existing.contains_key(kind))
+    }
+}
+
+impl Session {
+    /// Looks at both publications.
+    ///
+    /// `SLOT` if a publication with one of these names publishes something else: then it is another program's.
+    pub async fn publications(&self, names: &SlotName) -> Result<Publications> {
+        let failed = |error| self.error("cannot look at the publications", &error);
+        let mut found = Publications::default();
+        for kind in KINDS {
+            let name = names.publication(kind);
+            let question = format!(
+                "SELECT p.puballtables, p.pubinsert, p.pubtruncate, p.pubupdate, p.pubdelete, p.pubviaroot,
+                        pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
+                        ARRAY(SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
+                 FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
+                literal(&name)
+            );
+            let Some(row) = self.attempt(&question).await.map_err(failed)? else {
+                continue;
+            };
+            let mut flags = [false; 7];
+            for (column, flag) in flags.iter_mut().enumerate() {
+                *flag = row.try_get(column).map_err(failed)?;
+            }
+            let [everything, insert, truncate, update, delete, by_root, is_ours] = flags;
+            let changes = kind == PublicationKind::All;
+            if everything || by_root || !insert || !truncate || update != changes || delete != changes {
+                let text = format!("the publication {name} does not publish what pgstow's does");
+                return Err(Error::new(Code::Slot, text).hint(format!(
+                    "drop it if no program needs it (DROP PUBLICATION {name}), and run `pgstow incremental start` again"
+                )));
+            }
+            let oids: Vec<u32> = row.try_get(7).map_err(failed)?;
+            found.existing.insert(kind, is_ours);
+            found.listing.set(kind, oids.into_iter().collect());
+        }
+        Ok(found)
+    }
+
+    /// Creates those publications that are missing, without tables; returns which. A publication of another role stays
+    /// as it is.
+    pub async fn create_publications(&self, names: &SlotName) -> Result<Vec<PublicationKind>> {
+        let found = self.publications(names).await?;
+        let mut created = Vec::new();
+        for kind in KINDS {
+            if found.existing.contains_key(&kind) {
+                continue;
+            }
+            let statement = create_publication(names, kind);
+            let done = self.client.batch_execute(&statement).await;
+            if let Err(error) = done {
+                let error = self.error("cannot create a publication", &error);
+                let error = if error.code() == Code::Permission {
+                    error.hint(self.info().naming_the_role(
+                        "the role needs CREATE on the database (GRANT CREATE ON DATABASE … TO …); or let the owner of the \
+                         tables run what `pgstow incremental start --print-sql` prints",
+                    ))
+                } else {
+                    error
+                };
+                let mut clean_up = Ok(());
+                for kind in created {
+                    clean_up = clean_up.and(self.drop_publication(names, kind).await.map(drop));
+                }
+                return Err(error.with_clean_up(clean_up));
+            }
+            created.push(kind);
+        }
+        Ok(created)
+    }
+
+    /// Drops one of the publications; returns whether it was there.
+    pub async fn drop_publication(&self, names: &SlotName, kind: PublicationKind) -> Result<bool> {
+        if !self.publications(names).await?.existing.contains_key(&kind) {
+            return Ok(false);
+        }
+        let name = names.publication(kind);
+        let statement = format!("DROP PUBLICATION IF EXISTS {}", identifier(&name));
+        let done = self.client.batch_execute(&statement).await;
+        done.map(|()| true).map_err(|error| {
+            let error = self.error(&format!("cannot drop the publication {name}"), &error);
+            if error.code() == Code::Permission {
+                error.hint(format!("let its owner or a superuser run: {statement}"))
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Makes both publications list what the catalog allows: takes out first what would make updates of the application
+    /// fail. Each statement waits at most 2 s for a table's lock, and never makes writers wait. A statement that cannot
+    /// be carried out is postponed: call this again later.
+    ///
+    /// `SLOT` if a publication is missing.
+    pub async fn reconcile(&self, names: &SlotName, catalog: &TableCatalog) -> Result<PublicationChanges> {
+        let found = self.publications(names).await?;
+        if !found.are_complete() {
+            return Err(Error::new(Code::Slot, format!("a publication of the stream {names} is missing")));
+        }
+        let before = found.listing.published(catalog);
+        let mut changes = PublicationChanges {
+            before,
+            ..PublicationChanges::default()
+        };
+        let steps = steps(&found.listing, catalog);
+        if steps.is_empty() {
+            changes.after = changes.before.clone();
+            return Ok(changes);
+        }
+        let limit = format!("SET lock_timeout = {}", LOCK_WAIT.as_millis());
+        let failed = |error| self.error("cannot limit the wait for a lock", &error);
+        self.client.batch_execute(&limit).await.map_err(failed)?;
+        let done = self.take_steps(names, catalog, steps, &mut changes).await;
+        if let Err(error) = done {
+            return Err(error.with_clean_up(self.client.batch_execute("SET lock_timeout = 0").await.map_err(failed)));
+        }
+        self.client.batch_execute("SET lock_timeout = 0").await.map_err(failed)?;
+        changes.after = self.publications(names).await?.listing.published(catalog);
+        Ok(changes)
+    }
+
+    async fn take_steps(
+        &self,
+        names: &SlotName,
+        catalog: &TableCatalog,
+        steps: Vec<Step>,
+        changes: &mut PublicationChanges,
+    ) -> Result<()> {
+        for step in steps {
+            if let Some(together) = step.in_one_transaction(names, catalog)
+                && self.try_statement(&together).await?.is_none()
+            {
+                continue;
+            }
+            // At once, even if its changes are then not published for a moment.
+            let changing = &step.changing;
+            if !step.together.is_empty() {
+                changes.interrupted.extend(step.together.iter().map(|one| one.oid));
+                changes.interrupted.insert(changing.oid);
+            }
+            for one in std::iter::once(changing).chain(&step.together) {
+                let Some(table) = catalog.table(one.oid) else { continue };
+                if let Some(why) = self.try_statement(&one.statement(names, table)).await? {
+                    let breaks_updates = step.is_urgent && one == changing;
+                    changes.postponed.push(postponed(table, breaks_updates, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `Some`: why the server refuses it now.
+    async fn try_statement(&self, statement: &str) -> Result<Option<String>> {
+        match self.client.batch_execute(statement).await {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_closed() || error.as_db_error().is_none() => {
+                Err(self.error("cannot change a publication", &error))
+            }
+            Err(error) => {
+                let _ = self.client.batch_execute("ROLLBACK").await;
+                Ok(Some(if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                    "another session holds the table's lock (VACUUM, CREATE INDEX CONCURRENTLY, ALTER TABLE, …)".into()
+                } else {
+                    self.error("the server refuses it", &error).message()
+                }))
+            }
+        }
+    }
+}
+
+fn postponed(table: &CatalogTable, breaks_updates: bool, why: String) -> Postponed {
+    Postponed {
+        oid: table.oid,
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        breaks_updates,
+        why,
+    }
+}
+
+pub(crate) fn create_publication(names: &SlotName, kind: PublicationKind) -> String {
+    let operations = match kind {
+        PublicationKind::All => "insert, update, delete, truncate",
+        PublicationKind::Inserts => "insert, truncate",
+    };
+    format!(
+        "CREATE PUBLICATION {} WITH (publish = '{operations}', publish_via_partition_root = false)",
+        identifier(&names.publication(kind))
+    )
+}
+
+/// Without ONLY, the tables that inherit from it would be added too.
+pub(crate) fn add_table(names: &SlotName, kind: PublicationKind, table: &CatalogTable) -> String {
+    let publication = identifier(&names.publication(kind));
+    let table = qualified(&table.schema, &table.name);
+    format!("ALTER PUBLICATION {publication} ADD TABLE ONLY {table}")
+}
+
+fn drop_table(names: &SlotName, kind: PublicationKind, table: &CatalogTable) -> String {
+    let publication = identifier(&names.publication(kind));
+    let table = qualified(&table.schema, &table.name);
+    format!("ALTER PUBLICATION {publication} DROP TABLE ONLY {table}")
+}

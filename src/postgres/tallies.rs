@@ -1,0 +1,45 @@
+//! What the server has counted about tables.
+
+use std::collections::BTreeMap;
+
+use super::Session;
+use crate::error::Result;
+
+/// About the large objects of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LargeObjectTally {
+    pub any: bool,
+    /// On the server's disk.
+    pub bytes: u64,
+}
+
+impl Session {
+    /// How many rows of these tables were updated or deleted, by OID, as far as the server has counted. A count may be
+    /// late, and a crash resets it. So it can show that rows were changed, but not that none were.
+    pub async fn rows_changed(&self, oids: &[u32]) -> Result<BTreeMap<u32, u64>> {
+        let failed = |error| self.error("cannot read the counts of changed rows", &error);
+        let question = "SELECT one.oid, pg_catalog.pg_stat_get_tuples_updated(one.oid)
+                               + pg_catalog.pg_stat_get_tuples_deleted(one.oid)
+                        FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS one (oid)";
+        let rows = self.client.query(question, &[&oids]).await.map_err(failed)?;
+        let mut counts = BTreeMap::new();
+        for row in rows {
+            let (oid, count): (u32, Option<i64>) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            counts.insert(oid, count.and_then(|count| count.try_into().ok()).unwrap_or_default());
+        }
+        Ok(counts)
+    }
+
+    pub async fn large_object_tally(&self) -> Result<LargeObjectTally> {
+        let failed = |error| self.error("cannot read the size of the large objects", &error);
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata),
+                               pg_catalog.pg_table_size('pg_catalog.pg_largeobject'::pg_catalog.regclass)";
+        let row = self.client.query_one(question, &[]).await.map_err(failed)?;
+        let bytes: i64 = row.try_get(1).map_err(failed)?;
+        Ok(LargeObjectTally {
+            any: row.try_get(0).map_err(failed)?,
+            bytes: bytes.try_into().unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,6 @@
+//! `pgstow backup --kind incremental`: what is stored, what is confirmed, and what a broken chain becomes.
+
+mod broken;
+mod following;
+mod reading;
+pub mod scene;
