@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::increment;
+use crate::job::incremental;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
@@ -180,6 +181,7 @@ impl App {
                 };
                 prune::run(&job, &request).await.map(Report::Prune)
             }
+            Command::Incremental(request) => self.incremental(&request, stop, observer).await,
             Command::Keygen { file } => {
                 let made = keygen::run(&self.settings.signing, &file);
                 made.await.map(Report::Keygen)
@@ -265,6 +267,42 @@ impl App {
             }
             Err(error) => self.hand_over(request, error, stop).await,
         }
+    }
+
+    async fn incremental(
+        &self,
+        request: &IncrementalRequest,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(no_database());
+        };
+        // A stop needs neither keys nor stores.
+        let trust = match request {
+            IncrementalRequest::Stop { .. } => None,
+            _ => Some(self.trust(stop).await?),
+        };
+        let signer = match request {
+            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
+            _ => None,
+        };
+        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
+        let backup = trust_of_backup
+            .as_ref()
+            .map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
+        let job = incremental::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            trust,
+            backup: backup.as_ref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        let done = incremental::run(&job, request).await;
+        done.map(|report| Report::Incremental(Box::new(report)))
     }
 
     /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the

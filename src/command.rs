@@ -9,6 +9,7 @@ use crate::settings::Uses;
 
 pub use crate::job::backup::BackupRequest;
 pub use crate::job::download::DownloadRequest;
+pub use crate::job::incremental::IncrementalRequest;
 pub use crate::job::prune::PruneRequest;
 pub use crate::job::restore::RestoreRequest;
 pub use crate::job::verify::{Selection, VerifyRequest};
@@ -35,6 +36,8 @@ pub enum Command {
         file: PathBuf,
     },
     Restore(RestoreRequest),
+    /// What increments need on the server.
+    Incremental(IncrementalRequest),
 }
 
 impl Command {
@@ -53,6 +56,8 @@ impl Command {
             Self::Status { .. } => Uses::Status,
             Self::Download(_) | Self::List { .. } => Uses::Store,
             Self::Keygen { .. } => Uses::Keys,
+            Self::Incremental(IncrementalRequest::Stop { .. }) => Uses::Slot,
+            Self::Incremental(IncrementalRequest::Start { .. } | IncrementalRequest::Status) => Uses::Backup,
         }
     }
 }

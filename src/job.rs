@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod download;
 pub mod drill;
 pub mod increment;
+pub mod incremental;
 pub mod list;
 pub mod prune;
 pub mod restore;

@@ -12,6 +12,7 @@ mod condition;
 mod connection;
 mod conninfo;
 mod copying;
+mod decoding;
 mod dump;
 mod explaining;
 mod extensions;
@@ -78,6 +79,8 @@ pub use connection::Session;
 pub use conninfo::{
     ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret,
 };
+pub use conninfo::{ConnectionInfo, Files, Keys, Login, Provider, Whose, text_of_secret};
+pub use decoding::{Decoding, IdleTimeout, Service};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};

@@ -12,6 +12,7 @@ use crate::error::{DEGRADED, Error, ErrorReport, PARTIAL, Result};
 use crate::job::backup::BackupReport;
 use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
+use crate::job::incremental::IncrementalReport;
 use crate::job::list::ListReport;
 use crate::job::prune::PruneReport;
 use crate::job::restore::RestoreReport;
@@ -37,6 +38,7 @@ pub enum Report {
     Verify(VerifyReport),
     Restore(Box<RestoreReport>),
     Keygen(KeygenReport),
+    Incremental(Box<IncrementalReport>),
 }
 
 /// The kind of a report. It is needed to read a document back, because the documents themselves have no tag.
@@ -54,6 +56,7 @@ pub enum ReportKind {
     Verify,
     Restore,
     Keygen,
+    Incremental,
 }
 
 impl Report {
@@ -71,6 +74,7 @@ impl Report {
             Report::Verify(_) => ReportKind::Verify,
             Report::Restore(_) => ReportKind::Restore,
             Report::Keygen(_) => ReportKind::Keygen,
+            Report::Incremental(_) => ReportKind::Incremental,
         }
     }
 
@@ -89,6 +93,7 @@ impl Report {
             ReportKind::Verify => parse(document).map(Report::Verify),
             ReportKind::Restore => parse(document).map(Report::Restore),
             ReportKind::Keygen => parse(document).map(Report::Keygen),
+            ReportKind::Incremental => parse(document).map(Report::Incremental),
         }
     }
 
@@ -101,6 +106,7 @@ impl Report {
             Report::Prune(report) => report.exit_code(),
             Report::Verify(report) => report.exit_code(),
             Report::Restore(report) if report.is_partial() => PARTIAL,
+            Report::Incremental(report) => report.exit_code(),
             _ => 0,
         }
     }
@@ -171,6 +177,7 @@ impl fmt::Display for Report {
             Report::Verify(report) => report.fmt(f),
             Report::Restore(report) => report.fmt(f),
             Report::Keygen(report) => report.fmt(f),
+            Report::Incremental(report) => report.fmt(f),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that do not depend on it.
 
 mod database;
+mod increments;
 mod programs;
 mod report;
 mod signing;

@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use self::plan::{Step, steps};
 use super::quoting::{identifier, literal, qualified};
+use super::server::EMPTY_SEARCH_PATH;
 use super::{CatalogTable, PublicationKind, Session, SlotName, TableCatalog};
 use crate::error::{Code, Error, Result};
 
@@ -73,6 +74,20 @@ impl Publications {
 }
 
 impl Session {
+    /// The streams of this database that have a publication or a slot here, of any store.
+    pub async fn streams(&self) -> Result<BTreeSet<SlotName>> {
+        let failed = |error| self.error("cannot look at the publications", &error);
+        let question = "SELECT p.pubname::pg_catalog.text FROM pg_catalog.pg_publication p
+            WHERE pg_catalog.starts_with(p.pubname::pg_catalog.text, 'pgstow_')";
+        let rows = self.client.query(question, &[]).await.map_err(failed)?;
+        let mut found: BTreeSet<SlotName> = self.slots_of_streams().await?.into_iter().map(|(name, _)| name).collect();
+        for row in rows {
+            let name: String = row.try_get(0).map_err(failed)?;
+            found.extend(SlotName::of_publication(&name).map(|(name, _)| name));
+        }
+        Ok(found)
+    }
+
     /// Looks at both publications.
     ///
     /// `SLOT` if a publication with one of these names publishes something else: then it is another program's.
@@ -120,12 +135,12 @@ impl Session {
                 continue;
             }
             let statement = create_publication(names, kind);
-            let done = self.client.batch_execute(&statement).await;
+            let done = self.define(&statement).await;
             if let Err(error) = done {
                 let error = self.error("cannot create a publication", &error);
                 let error = if error.code() == Code::Permission {
                     error.hint(self.info().naming_the_role(
-                        "the role needs CREATE on the database (GRANT CREATE ON DATABASE … TO …); or let the owner of the \
+                        "the role needs CREATE on the database (GRANT CREATE ON DATABASE … TO <role>); or let the owner of the \
                          tables run what `pgstow incremental start --print-sql` prints",
                     ))
                 } else {
@@ -149,7 +164,7 @@ impl Session {
         }
         let name = names.publication(kind);
         let statement = format!("DROP PUBLICATION IF EXISTS {}", identifier(&name));
-        let done = self.client.batch_execute(&statement).await;
+        let done = self.define(&statement).await;
         done.map(|()| true).map_err(|error| {
             let error = self.error(&format!("cannot drop the publication {name}"), &error);
             if error.code() == Code::Permission {
@@ -222,15 +237,27 @@ impl Session {
         Ok(())
     }
 
+    /// Runs a statement that may fire event triggers of the database: their functions can set another search path.
+    async fn define(&self, statement: &str) -> std::result::Result<(), tokio_postgres::Error> {
+        let done = self.client.batch_execute(statement).await;
+        // In a failed transaction it is refused, and the path stays.
+        let emptied = self.client.batch_execute(EMPTY_SEARCH_PATH).await;
+        done?;
+        emptied
+    }
+
     /// `Some`: why the server refuses it now.
     async fn try_statement(&self, statement: &str) -> Result<Option<String>> {
-        match self.client.batch_execute(statement).await {
+        match self.define(statement).await {
             Ok(()) => Ok(None),
             Err(error) if error.is_closed() || error.as_db_error().is_none() => {
                 Err(self.error("cannot change a publication", &error))
             }
             Err(error) => {
-                let _ = self.client.batch_execute("ROLLBACK").await;
+                let undone = self.client.batch_execute("ROLLBACK").await;
+                undone.map_err(|error| self.error("cannot undo a change of a publication", &error))?;
+                let emptied = self.client.batch_execute(EMPTY_SEARCH_PATH).await;
+                emptied.map_err(|error| self.error("cannot empty the search path", &error))?;
                 Ok(Some(if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
                     "another session holds the table's lock (VACUUM, CREATE INDEX CONCURRENTLY, ALTER TABLE, …)".into()
                 } else {

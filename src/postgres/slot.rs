@@ -11,9 +11,12 @@ use super::quoting::literal;
 use super::{Session, SlotName};
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
+use crate::run::stop::Stop;
 
 /// The output plugin of pgstow's slots.
 const PLUGIN: &str = "pgoutput";
+/// How long the server may take to cancel a statement.
+const CANCELLING: Duration = Duration::from_secs(2);
 /// The first server that copies a slot to its standbys if the slot asks for it.
 const FAILOVER_SINCE: u32 = 17;
 
@@ -108,14 +111,56 @@ impl Session {
     }
 
     /// Creates the slot, in a session of its own. The server waits for the transactions that run now, at most this
-    /// long. The slot's stream begins at the returned position.
+    /// long. The slot's stream begins at the returned position. If the run is stopped, the slot may be there or not.
     ///
-    /// `SLOT` if the slot exists already, or the server has no free one; `PERMISSION` if the role may not replicate.
-    pub async fn create_slot(&self, name: &SlotName, limit: Duration) -> Result<Lsn> {
-        let other = self.connect_again().await?;
-        let created = other.create_slot_here(name, limit).await;
+    /// `SLOT` if the slot exists already, or the server has no free one; `PERMISSION` if the role may not replicate;
+    /// `STALLED` if the limit passes.
+    pub async fn create_slot(&self, name: &SlotName, limit: Duration, stop: &Stop) -> Result<Lsn> {
+        let other = stop.or_stop(self.connect_again()).await?;
+        let process = other.client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).await;
+        let process: i32 = self.slot_field(&process.map_err(|error| self.slots_hidden(&error))?, 0)?;
+        let created = {
+            let creating = other.create_slot_here(name, limit);
+            tokio::pin!(creating);
+            tokio::select! {
+                created = &mut creating => created,
+                reason = stop.requested() => {
+                    // Otherwise the server would go on, and make a slot that no program knows of.
+                    self.cancel(process).await;
+                    let _ = tokio::time::timeout(CANCELLING, creating).await;
+                    Err(reason.into())
+                }
+            }
+        };
         other.close().await;
         created
+    }
+
+    /// Tries to create a slot that ends with its session. It waits at most this long for transactions that run now.
+    pub async fn try_slot(&self, limit: Duration) -> Result<()> {
+        let other = self.connect_again().await?;
+        let tried = other.try_slot_here(limit).await;
+        other.close().await;
+        tried
+    }
+
+    async fn try_slot_here(&self, limit: Duration) -> Result<()> {
+        let wait = format!("SET statement_timeout = {}", limit.as_millis().max(1));
+        let limited = self.client.batch_execute(&wait).await;
+        limited.map_err(|error| self.error("cannot limit the wait for a slot", &error))?;
+        let question = format!(
+            "SELECT c.lsn::pg_catalog.text FROM pg_catalog.pg_create_logical_replication_slot(
+               pg_catalog.concat('pgstow_doctor_', pg_catalog.pg_backend_pid()), {}, true) AS c",
+            literal(PLUGIN)
+        );
+        let tried = self.client.query_one(&question, &[]).await;
+        tried.map(drop).map_err(|error| self.slot_refused("of the trial", limit, &error))
+    }
+
+    /// Cancels the statement of another session.
+    async fn cancel(&self, process: i32) {
+        let question = format!("SELECT pg_catalog.pg_cancel_backend({process})");
+        let _ = tokio::time::timeout(CANCELLING, self.client.batch_execute(&question)).await;
     }
 
     async fn create_slot_here(&self, name: &SlotName, limit: Duration) -> Result<Lsn> {
@@ -132,7 +177,7 @@ impl Session {
         );
         let row = match self.client.query_one(&question, &[]).await {
             Ok(row) => row,
-            Err(error) => return Err(self.slot_refused(name, limit, &error)),
+            Err(error) => return Err(self.slot_refused(name.slot(), limit, &error)),
         };
         let position: String = self.slot_field(&row, 0)?;
         position
@@ -173,7 +218,7 @@ impl Session {
         )
     }
 
-    fn slot_refused(&self, name: &SlotName, limit: Duration, error: &tokio_postgres::Error) -> Error {
+    fn slot_refused(&self, name: &str, limit: Duration, error: &tokio_postgres::Error) -> Error {
         let failed = self.error(&format!("cannot create the replication slot {name}"), error);
         let is = |state: &SqlState| error.code() == Some(state);
         if is(&SqlState::DUPLICATE_OBJECT) {
@@ -191,8 +236,8 @@ impl Session {
             )
         } else if is(&SqlState::INSUFFICIENT_PRIVILEGE) {
             failed.hint(self.info().naming_the_role(
-                "the role needs the attribute REPLICATION (ALTER ROLE … REPLICATION), or the role that the service has for \
-                 it (RDS and Aurora: GRANT rds_replication TO …)",
+                "the role needs the attribute REPLICATION (ALTER ROLE <role> REPLICATION), or the role that the service has \
+                 for it (RDS and Aurora: GRANT rds_replication TO <role>)",
             ))
         } else {
             failed

@@ -33,6 +33,25 @@ const ID: &str = "shop/20250131T040500Z-full";
 const AT: &str = "2025-01-31T04:05:00Z";
 const KEY: &str = "0123456789ABCDEF";
 
+fn incremental() -> [Value; 4] {
+    let table = json!({"schema": "public", "name": "log", "oid": 7, "why": "it has no primary key", "remedy": "ALTER"});
+    let tables = json!({"exact": 1, "inserts": [table], "full_only": [], "waiting": [], "breaking": []});
+    let (slot, names) = ("pgstow_0123456789abcdef", ["pgstow_0123456789abcdef_all"]);
+    [
+        json!({"database": "shop", "action": "start", "slot": slot, "publications": names, "position": "0/1A2B3C4",
+            "done": ["created the slot"], "tables": tables, "warnings": []}),
+        json!({"database": "shop", "action": "print-sql", "sql": "CREATE PUBLICATION x;"}),
+        json!({"database": "shop", "action": "stop", "slot": null, "publications": names}),
+        json!({"database": "shop", "action": "status", "status": "attention", "problems": ["the slot is lost"],
+            "warnings": [], "started": true, "name": slot, "publications": names,
+            "slot": {"name": slot, "reader": 7, "confirmed": "0/1", "restart": null, "wal_status": "lost",
+                "retained_bytes": null, "safe_bytes": null, "catalog_age": 3, "inactive_since": AT,
+                "invalidation": "wal_removed", "fails_over": true},
+            "last": {"id": "shop/20250131T040500Z-incr", "to": "0/2", "seen_to": AT, "age_seconds": 60},
+            "oldest_transaction": null, "tables": tables, "others": []}),
+    ]
+}
+
 fn failure(code: &str) -> Value {
     json!({"code": code, "message": "it failed: so it was", "hint": "do this"})
 }
@@ -342,6 +361,9 @@ fn the_other_reports_are_read_back() {
         &json!({"status": "succeeded", "secret_key": "k", "public_key": "k.pub", "key_id": KEY, "public": "RW",
             "encrypted": false}),
     );
+    for incremental in incremental() {
+        is_read_back(ReportKind::Incremental, &incremental);
+    }
     let error = Report::read(ReportKind::Restore, "{}").unwrap_err();
     assert!(error.message().contains("missing field"), "{error}");
 }

@@ -26,8 +26,20 @@ pub enum Uses {
     Store,
     /// Makes keys, in the files that its arguments name.
     Keys,
+    /// Drops a replication slot, whatever became of the store.
+    Slot,
 }
 
+/// How to log in to the source.
+const OF_LOGINS: &[&str] = &[
+    "AWS_",
+    "BACKUP_CONNECT_TIMEOUT_SECONDS",
+    "BACKUP_DB_AUTH",
+    "BACKUP_SECRET_ID",
+    "DATABASE_URL",
+    "DB_",
+    "PGPASSWORD",
+];
 /// Which database a backup reads, and how.
 const OF_BACKUPS: &[&str] = &[
     "DATABASE_URL",
@@ -98,6 +110,7 @@ impl Uses {
             Self::Doctor => false,
             // `keygen` takes only the new key's password from settings.
             Self::Keys => variable.starts_with("BACKUP_SIGN_KEY_PASSWORD"),
+            Self::Slot => is_of(OF_LOGINS),
             _ => !self.unused().iter().any(|group| is_of(group)),
         }
     }
@@ -130,7 +143,7 @@ impl Uses {
 
     /// Whether the command sends requests to a store.
     pub fn asks_stores(self) -> bool {
-        !matches!(self, Self::Keys | Self::RulesShown)
+        !matches!(self, Self::Keys | Self::RulesShown | Self::Slot)
     }
 
     /// Whether the command removes backups, or installs rules that do.
@@ -154,6 +167,7 @@ mod tests {
         assert!(Uses::Restore.go_by("PGPASSWORD") && !Uses::Verify.go_by("PGPASSWORD"));
         assert!(!Uses::Restore.go_by("BACKUP_S3_TAGGING") && Uses::Verify.go_by("BACKUP_S3_TAGGING"));
         assert!(!Uses::Keys.go_by("BACKUP_STORE") && Uses::Keys.go_by("BACKUP_SIGN_KEY_PASSWORD"));
+        assert!(Uses::Slot.go_by("DATABASE_URL") && !Uses::Slot.go_by("BACKUP_STORE"));
         assert!(!Uses::All.go_by("RUST_LOG") && !Uses::All.go_by("LOG_FORMAT"));
         assert!(!Uses::Store.go_by("BACKUP_SIGN_KEY") && Uses::Verify.go_by("BACKUP_SIGN_KEY"));
         for other in [

@@ -5,6 +5,7 @@ mod doctor;
 mod download;
 mod drill;
 pub mod increment;
+mod incremental;
 mod list;
 mod prune;
 pub mod restore;

@@ -14,14 +14,14 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
+    BackupRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
     is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
 use crate::repository::trigger::{NoTrigger, Trigger};
 use crate::settings::{SETTINGS, parse_span};
-use actions::{Action, RetentionAction};
+use actions::{Action, IncrementalAction, RetentionAction};
 
 /// How often `--follow` makes an increment, if `--every` does not say so, and the limits of that.
 const PACE: Duration = Duration::from_secs(60);
@@ -265,6 +265,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         Action::Retention {
             action: RetentionAction::Apply,
         } => Command::RetentionApply,
+        Action::Incremental { action } => Command::Incremental(incremental(action)?),
         Action::Keygen { file } => Command::Keygen { file },
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
     };
@@ -376,6 +377,20 @@ fn checked_event(id: Option<String>, every: Option<Duration>) -> Result<Option<S
         return Err(Error::config("--event-id names one backup, but --follow makes many").hint("leave one of them out"));
     }
     Ok(Some(id))
+}
+
+fn incremental(action: IncrementalAction) -> Result<IncrementalRequest> {
+    Ok(match action {
+        IncrementalAction::Start {
+            accept_unbounded_wal,
+            print_sql,
+        } => IncrementalRequest::Start {
+            accept_unbounded_wal,
+            print_sql,
+        },
+        IncrementalAction::Stop { slot } => IncrementalRequest::stop(slot.as_deref())?,
+        IncrementalAction::Status => IncrementalRequest::Status,
+    })
 }
 
 fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {

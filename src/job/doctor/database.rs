@@ -1,6 +1,6 @@
 //! Checks of the server, and of what this role may read in it.
 
-use super::{Check, Checkup};
+use super::{Check, Checkup, increments};
 use crate::format::Format;
 use crate::postgres::LeftOut;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
@@ -21,6 +21,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>, checks: &mut
     let privileges = privileges(session).await;
     let left_out = left_out(session, checkup.settings.format, &privileges.objects).await;
     checks.extend([privileges, left_out]);
+    checks.extend(increments::check(session, checkup).await);
     let bytes = match session.size().await {
         Ok(size) => {
             let whole = size.database.map_or(String::new(), |bytes| {

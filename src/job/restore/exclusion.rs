@@ -2,6 +2,7 @@
 
 mod keeping;
 mod members;
+mod ours;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -194,7 +195,16 @@ const NEEDS: &str = "it needs an object that is left out";
 
 /// Compares the options with the archive. An entry that needs one that is left out is left out too, unless the target
 /// has that object already. With `--clean` the target keeps what is left out, with everything that belongs to it.
+///
+/// The publications of pgstow's streams are always left out: a database with them, and without their slot, would only
+/// make updates fail when a key is dropped.
 pub async fn exclusion(request: &RestoreRequest, items: &[Item], session: &Session) -> Result<Exclusion> {
+    let mut exclusion = requested(request, items, session).await?;
+    ours::leave_out(request, items, &mut exclusion);
+    Ok(exclusion)
+}
+
+async fn requested(request: &RestoreRequest, items: &[Item], session: &Session) -> Result<Exclusion> {
     let asked = named(request, items)?;
     if asked.is_empty() {
         return Ok(Exclusion::default());
@@ -394,7 +404,7 @@ mod tests {
     use super::*;
     use crate::format::archive::{Details, Section, TocEntry};
 
-    fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
+    pub(super) fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
         Item {
             entry: TocEntry {
                 dump_id: id,

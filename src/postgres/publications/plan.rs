@@ -18,6 +18,12 @@ impl Listing {
         self.0.get(&kind).is_some_and(|oids| oids.contains(&oid))
     }
 
+    /// The tables that a publication should list and does not.
+    pub fn missing<'a>(&self, catalog: &'a TableCatalog) -> Vec<&'a CatalogTable> {
+        let adds = steps(self, catalog).into_iter().flat_map(|step| step.together.into_iter().chain([step.changing]));
+        adds.filter(|change| change.adds).filter_map(|change| catalog.table(change.oid)).collect()
+    }
+
     /// How the changes of each table arrive.
     pub fn published(&self, catalog: &TableCatalog) -> Published {
         let one = |table: &CatalogTable| {

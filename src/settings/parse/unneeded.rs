@@ -11,7 +11,7 @@ impl Reader<'_> {
     pub(super) fn unneeded(&self, settings: &Settings) -> Vec<&'static str> {
         let login = match self.input.uses {
             Uses::All | Uses::Doctor => return Vec::new(),
-            Uses::Backup => Some(first_of(&settings.sources)),
+            Uses::Backup | Uses::Slot => Some(first_of(&settings.sources)),
             Uses::Restore => Some(first_of(&settings.targets)),
             _ => None,
         };

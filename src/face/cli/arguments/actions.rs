@@ -36,6 +36,24 @@ pub(super) enum Action {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
+    /// Start or stop increments, or show how they stand
+    #[command(
+        long_about = "Start or stop increments, or show how they stand.\n\n\
+            Increments are what was changed since the last backup, read from the server's log. For that the database \
+            needs two publications and a replication slot. `start` makes them, and the first full backup; `stop` drops \
+            them, and leaves nothing on the server. As long as the slot is there, the server keeps the log that no \
+            increment has stored yet: stop increments before you stop making them.\n\n\
+            Exit code of status: 0 if nobody has to act, 1 if a person has to.",
+        after_long_help = "Examples:\n  \
+            pgstow incremental start --store s3://acme-backups/pg\n  \
+            pgstow incremental start --print-sql > for-the-owner.sql\n  \
+            pgstow incremental status --json | jq -r '.problems[]'\n  \
+            pgstow incremental stop"
+    )]
+    Incremental {
+        #[command(subcommand)]
+        action: IncrementalAction,
+    },
     /// List the backups in the store, newest first
     #[command(
         long_about = "List the backups in the store, newest first.\n\n\
@@ -320,6 +338,27 @@ pub(super) enum Action {
             pgstow completions zsh > ~/.zfunc/_pgstow\n  \
             pgstow completions fish > ~/.config/fish/completions/pgstow.fish")]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IncrementalAction {
+    /// Make the publications, the slot and the first full backup; mend what is missing
+    Start {
+        /// Allow a slot for which the server may keep any amount of log (max_slot_wal_keep_size = -1)
+        #[arg(long)]
+        accept_unbounded_wal: bool,
+        /// Only print the statements that the owner of the tables has to run
+        #[arg(long)]
+        print_sql: bool,
+    },
+    /// Drop the slot and the publications; the store is not needed
+    Stop {
+        /// The stream to end, if the database has several
+        #[arg(long, value_name = "NAME")]
+        slot: Option<String>,
+    },
+    /// Show the slot, the tables that are not exact, and what a person has to do
+    Status,
 }
 
 #[derive(Debug, Subcommand)]

@@ -77,6 +77,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
 /// The commands with the settings that each of them uses, in the order of the help text.
 const COMMANDS: &[(&str, Option<Uses>)] = &[
     ("backup", Some(Uses::Backup)),
+    ("incremental", Some(Uses::Backup)),
     ("list", Some(Uses::Store)),
     ("status", Some(Uses::Status)),
     ("prune", Some(Uses::Prune)),
