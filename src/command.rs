@@ -10,6 +10,7 @@ use crate::settings::Uses;
 pub use crate::job::backup::BackupRequest;
 pub use crate::job::download::DownloadRequest;
 pub use crate::job::incremental::IncrementalRequest;
+pub use crate::job::moment::AskedMoment;
 pub use crate::job::prune::PruneRequest;
 pub use crate::job::restore::RestoreRequest;
 pub use crate::job::verify::{Selection, VerifyRequest};

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod changes;
+pub mod fold;
 mod lsn;
 pub mod pgoutput;
 pub mod script;

@@ -7,6 +7,7 @@ pub mod drill;
 pub mod increment;
 pub mod incremental;
 pub mod list;
+pub(crate) mod moment;
 pub mod prune;
 pub mod restore;
 pub mod retention;

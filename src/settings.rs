@@ -97,6 +97,8 @@ pub struct Settings {
     pub threads: usize,
     /// How much memory a backup may use, divided by purpose.
     pub memory: Shares,
+    /// The memory of this task, if that is known.
+    pub task_memory: Option<u64>,
     /// How many bytes per second a backup may read from the database.
     pub max_rate: Option<u64>,
     pub nice: Option<Nice>,

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
+//! moment:   Blocks (each at its place) → reader → Unpack → Check → Changing → Writer
 //! restore:  Blocks (each at its place) → reader → Unpack → Check → Writer, or Discard
 //! in parts: Sealed (some of a table's chunks) → reader → Unpack → PartCheck → Writer
 //! ```
@@ -12,6 +13,7 @@
 //! gives a typed error that names the position.
 
 mod blocks;
+mod changing;
 mod check;
 mod contents;
 mod digest;
@@ -27,10 +29,11 @@ mod unpack;
 mod writer;
 
 pub use blocks::Blocks;
+pub use changing::{Changing, Renumbered, empty_block};
 pub use check::{Check, Discard, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
-pub use head::{ArchiveVersion, BlockCompression, Details, Head, TocEntry};
+pub use head::{Addition, ArchiveVersion, BlockCompression, Details, Head, TocEntry};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
 pub use loading::{Loading, leading_names};

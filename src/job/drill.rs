@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
+use crate::job::moment::{self, MomentReport, Way};
 use crate::job::restore::{LeftOut, Plan};
 use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::repository::catalog::Located;
@@ -68,11 +69,20 @@ pub struct Job<'a> {
 /// it says nothing about the backup, and no result may be recorded. `INTEGRITY`: bytes from the store differed from the
 /// manifest; they may have changed on the way.
 pub async fn run(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
-    let drilled = run_once(job, located).await;
+    let drilled = run_once(job, located, None).await.map(|(report, _)| report);
     drilled.map_err(|error| evidence::not_carried_out(&error))
 }
 
-async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
+/// Drills a moment: the backup, with the changes since.
+pub(crate) async fn run_at(job: &Job<'_>, located: &Located, way: Way) -> Result<(DrillReport, MomentReport)> {
+    let (report, moment) = run_once(job, located, Some(way)).await?;
+    let moment = moment.ok_or_else(|| Error::internal("a drill of a moment forgot the moment"))?;
+    Ok((report, moment))
+}
+
+type Drilled = (DrillReport, Option<MomentReport>);
+
+async fn run_once(job: &Job<'_>, located: &Located, way: Option<Way>) -> Result<Drilled> {
     let mut settings = job.settings.clone();
     // `--unconfined` allows missing walls, but removes no wall that the machine has.
     settings.postgres.client_walls = Some(Walls::here());
@@ -102,7 +112,7 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
         other_major: (source_major != programs.major).then_some((source_major, programs.major)),
     };
     let drilled = match room(&server, &located.manifest) {
-        Ok(()) => match job.stop.or_stop(drill(job, located, &witness, programs.major)).await {
+        Ok(()) => match job.stop.or_stop(drill(job, (located, way), &witness, programs.major)).await {
             Ok(report) => Ok(report),
             Err(error) => Err(witness.not_carried_out(error).await),
         },
@@ -110,14 +120,14 @@ async fn run_once(job: &Job<'_>, located: &Located) -> Result<DrillReport> {
     };
     // Stop the server in every case, before anything is reported.
     let stopped = server.stop().await;
-    let mut report = match (drilled, stopped) {
+    let (mut report, moment) = match (drilled, stopped) {
         (Ok(report), Ok(())) => report,
         (Ok(_), Err(error)) => return Err(error),
         (Err(error), stopped) => return Err(error.with_clean_up(stopped)),
     };
     report.duration_seconds = begun.elapsed().as_secs_f64();
     report.settle()?;
-    Ok(report)
+    Ok((report, moment))
 }
 
 /// The disk must have room for the whole database and for the server's log.
@@ -136,7 +146,12 @@ fn room(server: &ScratchServer, manifest: &Manifest) -> Result<()> {
     Err(Error::new(Code::Enospc, text).hint(ROOM))
 }
 
-async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u32) -> Result<DrillReport> {
+async fn drill(
+    job: &Job<'_>,
+    (located, way): (&Located, Option<Way>),
+    witness: &Witness<'_>,
+    major: u32,
+) -> Result<Drilled> {
     let server = witness.server;
     let manifest = &located.manifest;
     let mut report = DrillReport::new(server.version(), major, &manifest.server);
@@ -144,9 +159,14 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
         let cluster = Cluster::prepare(job, witness, located, &Plan::default()).await?;
         report.roles(&cluster.roles);
         plain::run(job, located, major, &cluster, &mut report).await?;
-        return Ok(report);
+        return Ok((report, None));
     }
-    let stored = Arc::new(StoredArchive::open(&*located.store, manifest).await?);
+    let stored = StoredArchive::open(&*located.store, manifest).await?;
+    let (stored, moment) = match way {
+        Some(way) => brought_forward(job, located, way, stored).await?,
+        None => (stored, None),
+    };
+    let stored = Arc::new(stored);
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let (extensions, reasons) = reasons(job, located, witness).await?;
     report.notes.extend(reasons.sorting.clone());
@@ -201,7 +221,23 @@ async fn drill(job: &Job<'_>, located: &Located, witness: &Witness<'_>, major: u
             table: Some(name),
             what: what.to_owned(),
         }));
-    Ok(report)
+    Ok((report, moment))
+}
+
+/// The archive with the rows of the moment. A table that cannot be had exactly is restored as it is, and reported.
+async fn brought_forward(
+    job: &Job<'_>,
+    located: &Located,
+    way: Way,
+    stored: StoredArchive,
+) -> Result<(StoredArchive, Option<MomentReport>)> {
+    job.observer.phase("reading the changes");
+    let (prepared, mut archive) = moment::prepare(located, way, stored).await?;
+    let blocks: Vec<usize> = (0..archive.head.data.len()).collect();
+    let mut report = prepared.report(prepared.not_exact(&archive, &blocks, true));
+    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+    prepared.bring_forward(&mut archive, &blocks, &memory, &mut report).await?;
+    Ok((archive, Some(report)))
 }
 
 /// The entries about the database itself, each kind once.

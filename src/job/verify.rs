@@ -1,6 +1,7 @@
 //! `verify`: reads every stored byte of a backup, as a restore would, and reports exactly what differs from the
 //! manifest.
 
+mod chain;
 mod data;
 mod increment;
 mod record;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::job::drill;
+use crate::job::moment::{self, AskedMoment};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Listed, Located};
 use crate::repository::manifest::{FileRecord, Manifest, Tally, role};
@@ -30,6 +32,8 @@ use crate::store::{Store, unsteady};
 
 pub use crate::repository::verification::Finding;
 pub use report::{Verified, VerifyReport};
+pub use chain::{ChainFinding, ChainProof, Proving, prove};
+use request::Proofs;
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;
 
@@ -50,14 +54,17 @@ pub struct Job<'a> {
 /// Verifies the selected backups. A backup that differs is a result in the report. An error means that pgstow could not
 /// look.
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
+    if let (Some(asked), Selection::One(wanted)) = (&request.moment, &request.selection) {
+        return drill_at(job, wanted, asked, request).await;
+    }
     match &request.selection {
         Selection::One(wanted) => stores::one(job, wanted, request).await,
-        Selection::All { since } => stores::all(job, *since, request.drill).await,
+        Selection::All { since } => stores::all(job, *since, request.proofs()).await,
     }
 }
 
 /// `around` are the backup folders of the same database in its store, its own included.
-async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill: bool) -> Result<Verified> {
+async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proofs: Proofs) -> Result<Verified> {
     let Located {
         store,
         manifest,
@@ -98,12 +105,16 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], drill
         return Ok(verified);
     }
     // To restore bytes that differ from the backup would prove nothing; and an increment alone restores nothing.
-    let drill = drill && manifest.kind == BackupKind::Full && verified.status == VerificationStatus::Ok;
+    let drill = proofs.drill && manifest.kind == BackupKind::Full && verified.status == VerificationStatus::Ok;
     let mut recorded = None;
     if drill {
         // The result of the verification is known, however the drill ends.
         recorded = Some(recorded_result(job, located, &verified).await);
         drilled(job, located, &mut verified).await?;
+    }
+    if proofs.chain && manifest.kind == BackupKind::Full && verified.status == VerificationStatus::Ok {
+        chained(job, located, &mut verified).await?;
+        recorded = None;
     }
     if verified.drill.is_some() || verified.is_wrong() || recorded.is_none() {
         recorded = Some(recorded_result(job, located, &verified).await);
@@ -156,13 +167,67 @@ async fn recorded_result(job: &Job<'_>, located: &Located, verified: &Verified) 
     let verify = verified.outcome(now).of_manifest(manifest_sha256);
     let drill = verified.drill.as_ref();
     let drill = drill.map(|drill| drill.outcome(now).of_manifest(manifest_sha256));
+    let chain = verified.chain.as_ref();
+    let chain = chain.map(|proof| proof.outcome(now).of_manifest(manifest_sha256));
     record::record(job, store.as_ref(), &manifest.id, manifest_sha256, |verification| {
         verification.verify = Some(verify.clone());
         if let Some(drill) = &drill {
             verification.drilled(drill.clone());
         }
+        if let Some(chain) = &chain {
+            verification.chain = Some(chain.clone());
+        }
     })
     .await
+}
+
+/// Drills the database as it was at a moment. Every byte that it takes is compared with the manifests on the way; the
+/// result is not kept beside a backup, since it is about several.
+async fn drill_at(job: &Job<'_>, wanted: &str, asked: &AskedMoment, request: &VerifyRequest) -> Result<VerifyReport> {
+    let demand = catalog::Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+        altered: false,
+    };
+    let begun = Instant::now();
+    let way = moment::find(job.stores, wanted, job.database, asked.target, &demand);
+    let (base, way) = job.stop.or_stop(way).await?;
+    let drill_job = drill::Job {
+        settings: job.settings,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    let (drill, mut at) = drill::run_at(&drill_job, &base, way).await?;
+    at.target.clone_from(&asked.read_as);
+    let read = base.manifest.files.get(role::DUMP).map_or(0, |file| file.bytes);
+    let mut verified = Verified::new(&base.manifest, base.store.url(), Vec::new(), read, begun.elapsed());
+    verified.drilled(drill);
+    verified.moment = Some(at);
+    verified.warnings.extend(base.warnings.iter().cloned());
+    Ok(VerifyReport::one(vec![verified]))
+}
+
+/// Proves the increments that lead to the backup, and notes the result. An error is returned only if the whole run must
+/// end.
+async fn chained(job: &Job<'_>, located: &Located, verified: &mut Verified) -> Result<()> {
+    let proving = Proving {
+        settings: job.settings,
+        trust: job.trust,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    match chain::prove(&proving, located).await {
+        Ok(Some(proof)) => verified.chained(proof),
+        Ok(None) => verified.warnings.push(
+            "no chain of increments joins an earlier full backup to it, so there was no chain to prove".to_owned(),
+        ),
+        Err(error) if matches!(error.code(), Code::Interrupted(_) | Code::Deadline) => return Err(error),
+        Err(error) => verified.could_not_be_chained(&error),
+    }
+    Ok(())
 }
 
 /// If the backup was removed meanwhile, missing files are no damage.

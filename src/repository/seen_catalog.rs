@@ -102,6 +102,12 @@ impl SeenCatalog {
         self.tables.get(at)
     }
 
+    /// Whether the stream leads to the rows of all published tables. If not, an increment has something to do although
+    /// nothing was changed.
+    pub fn is_settled(&self) -> bool {
+        self.tables.iter().all(|seen| seen.lacking.is_none())
+    }
+
     /// The file's bytes. The same catalog always gives the same bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(self)

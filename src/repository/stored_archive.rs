@@ -1,6 +1,8 @@
 //! A backup's archive as it is stored: what the manifest says of each block, joined with the table of contents that
 //! is stored beside it. Verify, restore and drill all read through this module.
 
+use std::collections::HashMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,8 +11,10 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::StoredFile;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    BlockCompression, BlockContent, BlockDigest, BlockKind, Head, Input, Layout, SealedRange, TocEntry,
+    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockKind, BlockSink, Blocks, Changing, Check, Head,
+    Input, Layout, Renumbered, SealedRange, TocEntry, Unpack, empty_block,
 };
+use crate::format::fold::Net;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{self, FileRange, FileRecord, Manifest, RangeRecord, role};
 use crate::store::{Store, limits, unsteady};
@@ -31,6 +35,19 @@ pub struct StoredArchive {
     pub ranges: Vec<Vec<SealedRange>>,
     /// Schema and name of each block's table; `None` for large objects.
     pub tables: Vec<Option<(String, String)>>,
+    /// Where the rows of each block are. Empty: all are in the archive's own file.
+    pub origins: Vec<Origin>,
+    /// What was changed in each block's table between the backup and the moment that is restored, by the block's index.
+    pub changes: HashMap<usize, Arc<Net>>,
+}
+
+/// Where the rows of a block are stored. Only an archive that was composed for a moment has blocks from elsewhere.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// In the block of this index of another archive.
+    Block(Arc<StoredArchive>, usize),
+    /// The table was made after the backup, so it has no rows but those of its changes.
+    Nothing,
 }
 
 impl StoredArchive {
@@ -82,6 +99,8 @@ impl StoredArchive {
             promises: Vec::with_capacity(records.len()),
             ranges: Vec::with_capacity(records.len()),
             tables: Vec::with_capacity(records.len()),
+            origins: Vec::new(),
+            changes: HashMap::new(),
             file,
             head,
         };
@@ -128,12 +147,85 @@ impl StoredArchive {
         self.places.last().map_or(self.head.length(), |place| place.end())
     }
 
+    /// How many rows the table of this block gets. `None`: it is no table, or more of its rows are gone than it has.
+    pub fn rows(&self, index: usize) -> Option<u64> {
+        match (&self.promises[index].content, self.changes.get(&index)) {
+            (BlockContent::Table { rows }, None) => Some(*rows),
+            (BlockContent::Table { rows }, Some(net)) => net.rows_after(*rows),
+            (BlockContent::LargeObjects { .. }, _) => None,
+        }
+    }
+
+    /// The digest of the content that the table or the large objects get, if it is known before: not if rows have
+    /// changed since the backup.
+    pub fn promise(&self, index: usize) -> Option<&BlockDigest> {
+        (!self.changes.contains_key(&index)).then(|| &self.promises[index])
+    }
+
+    /// Whether the block is in the archive's own file.
+    pub fn is_own(&self, index: usize) -> bool {
+        self.origins.get(index).is_none()
+    }
+
+    /// Reads one block into a sink that gets its content as it is at the moment. The stored rows are compared with the
+    /// manifest before the sink gets the block's end. `read` hears how many bytes were read.
+    pub fn read_block<S: BlockSink>(
+        &self,
+        store: &Arc<dyn Store>,
+        index: usize,
+        sink: &mut S,
+        read: &dyn Fn(u64),
+    ) -> Result<(), ArchiveError> {
+        let mut sink = Changing::new(&self.changes, sink);
+        match self.origins.get(index) {
+            None => self.read_stored(store, index, &mut sink, read),
+            Some(Origin::Block(other, of_other)) => {
+                let mut sink = Renumbered {
+                    index,
+                    inner: &mut sink,
+                };
+                other.read_stored(store, *of_other, &mut sink, read)
+            }
+            Some(Origin::Nothing) => empty_block(index, &mut sink),
+        }
+    }
+
+    fn read_stored<S: BlockSink>(
+        &self,
+        store: &Arc<dyn Store>,
+        index: usize,
+        sink: &mut S,
+        read: &dyn Fn(u64),
+    ) -> Result<(), ArchiveError> {
+        let place = self.places[index].range();
+        let reading = Counted {
+            inner: self.stored(store).read(place.clone()),
+            read,
+        };
+        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, sink));
+        Blocks::new(reading, place.start).read(&self.head, index, &place, &mut sink)
+    }
+
     /// The block's name for people: `public.orders`, `large objects`.
     pub fn name(&self, index: usize) -> String {
         match &self.tables[index] {
             Some((schema, name)) => format!("{schema}.{name}"),
             None => "large objects".to_owned(),
         }
+    }
+}
+
+/// Tells how many bytes are read.
+struct Counted<'a, R> {
+    inner: R,
+    read: &'a dyn Fn(u64),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        (self.read)(count as u64);
+        Ok(count)
     }
 }
 

@@ -27,6 +27,10 @@ pub struct Verification {
     /// The result of a drill: it restored into a throwaway server and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<VerificationOutcome>,
+    /// The result of the proof that the increments since the full backup before lead exactly to this one. It is about
+    /// the increments, so a failure does not condemn this backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<VerificationOutcome>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -169,6 +173,7 @@ impl Verification {
             id,
             verify: None,
             drill: None,
+            chain: None,
         }
     }
 
@@ -246,6 +251,7 @@ impl Verification {
                 id: outline.id,
                 verify: outline.verify.map(outcome),
                 drill: outline.drill.map(outcome),
+                chain: None,
             })
         })
     }

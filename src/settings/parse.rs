@@ -150,6 +150,7 @@ impl Reader<'_> {
             jobs,
             threads,
             memory,
+            task_memory: self.input.memory,
             max_rate,
             nice,
             postgres,

@@ -6,6 +6,7 @@ mod download;
 mod drill;
 pub mod increment;
 mod incremental;
+mod increment_ddl;
 mod list;
 mod prune;
 pub mod restore;

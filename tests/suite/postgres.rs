@@ -2,7 +2,7 @@
 //!
 //! `make test` starts the services and names them in the environment.
 
-mod place;
+pub mod place;
 
 mod comparing;
 mod connecting;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::job::backup::{BackupReport, IncrementReport};
 use crate::job::verify::{Verified, VerifyReport};
 use crate::outside::metrics::{
-    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, SlotSpace, VerificationMetrics,
+    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, SlotSpace,
+    VerificationMetrics,
 };
 use crate::repository::backup_id::BackupKind;
 use crate::repository::verification::VerificationStatus;

@@ -14,8 +14,8 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    BackupRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest, check_whose,
-    is_event_id, manifest_digest,
+    AskedMoment, BackupRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection,
+    VerifyRequest, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
@@ -122,6 +122,9 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             all: _,
             since,
             drill,
+            chain,
+            to_time,
+            to_lsn,
             database,
             expect_manifest,
         } => Command::Verify(VerifyRequest {
@@ -137,6 +140,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             },
             database,
             drill,
+            moment: asked_moment(to_time, to_lsn)?,
+            chain,
             expect_manifest: digest(expect_manifest)?,
         }),
         Action::Doctor => Command::Doctor,
@@ -164,16 +169,13 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             no_subscriptions,
             exclude,
             to_time,
+            to_lsn,
+            allow_partial,
             dry_run,
             expect_manifest,
             database,
         } => {
-            if to_time.is_some() {
-                return Err(Error::config(
-                    "--to-time: recovery to a point in time needs incremental backups, which are not in this version",
-                )
-                .hint("restore the newest full backup before that time"));
-            }
+            let moment = asked_moment(to_time, to_lsn)?;
             check_whose(&backup, database.as_deref())?;
             flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
             Command::Restore(RestoreRequest {
@@ -199,6 +201,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                 no_publications,
                 no_subscriptions,
                 exclude,
+                moment,
+                allow_partial,
                 dry_run,
                 expect_manifest: digest(expect_manifest)?,
             })
@@ -407,6 +411,14 @@ fn named(database: Option<String>) -> Result<Option<String>> {
         return Err(Error::config("--database: the name is empty"));
     }
     Ok(database)
+}
+
+fn asked_moment(to_time: Option<String>, to_lsn: Option<String>) -> Result<Option<AskedMoment>> {
+    match (to_time, to_lsn) {
+        (Some(time), _) => AskedMoment::at(&time, Timestamp::now()).map(Some),
+        (None, Some(lsn)) => AskedMoment::after(&lsn).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// clap accepts this, because the `--all` that `--since` needs conflicts with the backup.

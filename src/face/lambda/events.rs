@@ -1,10 +1,12 @@
 //! The events that start the function. The function reads them strictly: a misspelt field must not silently back up
 //! another database. It accepts no secret in an event.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::command::{
-    BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
+    AskedMoment, BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id,
+    manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
@@ -80,7 +82,7 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ("list", &["database"]),
     ("status", &["database"]),
     ("doctor", &[]),
-    ("verify", &["backup", "database", "drill", "expect_manifest"]),
+    ("verify", &["backup", "database", "drill", "chain", "to_time", "to_lsn", "expect_manifest"]),
     (
         "restore",
         &[
@@ -105,6 +107,9 @@ const ACTIONS: &[(&str, &[&str])] = &[
             "no_publications",
             "no_subscriptions",
             "exclude",
+            "to_time",
+            "to_lsn",
+            "allow_partial",
             "dry_run",
             "expect_manifest",
         ],
@@ -137,6 +142,8 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
             selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
             database,
             drill: switch(event, "drill")?,
+            moment: moment(event)?,
+            chain: switch(event, "chain")?,
             expect_manifest: digest(event)?,
         }),
         "restore" => Command::Restore(restore(event, database)?),
@@ -199,9 +206,21 @@ fn restore(event: &Map<String, Value>, database: Option<String>) -> Result<Resto
         no_publications: switch(event, "no_publications")?,
         no_subscriptions: switch(event, "no_subscriptions")?,
         exclude: names(event, "exclude")?,
+        moment: moment(event)?,
+        allow_partial: switch(event, "allow_partial")?,
         dry_run: switch(event, "dry_run")?,
         expect_manifest: digest(event)?,
     })
+}
+
+/// The moment to restore. In Lambda the local time is UTC.
+fn moment(event: &Map<String, Value>) -> Result<Option<AskedMoment>> {
+    match (text(event, "to_time")?, text(event, "to_lsn")?) {
+        (Some(_), Some(_)) => Err(refused("the event has \"to_time\" and \"to_lsn\": give one of the two")),
+        (Some(time), None) => AskedMoment::at(time, Timestamp::now()).map(Some),
+        (None, Some(lsn)) => AskedMoment::after(lsn).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 fn names(event: &Map<String, Value>, field: &str) -> Result<Vec<String>> {

@@ -8,9 +8,10 @@ mod strings;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 
-pub use entry::{Details, TocEntry};
+pub use entry::{Addition, Details, TocEntry};
 pub use header::{ArchiveVersion, BlockCompression};
 
 use super::input::{Input, encode_int};
@@ -19,6 +20,10 @@ use super::{ArchiveError, Loading};
 use entry::{OFFSET_NOT_SET, OFFSET_SET};
 use header::{Form, Header};
 use strings::HEAD_LIMIT;
+
+/// The number of the section of the rows, and of the one after it.
+const DATA: i64 = 3;
+const POST_DATA: i64 = 4;
 
 /// Header and table of contents, with the bytes from which they were read.
 #[derive(Debug, Clone)]
@@ -154,16 +159,47 @@ impl Head {
     /// The same head with other COPY statements for some entries, by dump id. Everything after them moves, so this is
     /// only for a pg_restore that reads from a pipe.
     pub fn with_copy_statements(&self, statements: &HashMap<i64, Vec<u8>>) -> Result<Head, ArchiveError> {
+        self.edited(&HashMap::new(), statements, &[])
+    }
+
+    /// With other definitions and COPY statements of the entries with these dump ids, and with more entries. Those of
+    /// the section of the rows come behind all definitions that are before them, the others come last. The offsets are
+    /// no longer right.
+    pub fn edited(
+        &self,
+        definitions: &HashMap<i64, Vec<u8>>,
+        statements: &HashMap<i64, Vec<u8>>,
+        additions: &[Addition],
+    ) -> Result<Head, ArchiveError> {
+        let entries = self.read_entries()?;
+        let is_after = |(_, details): &&(TocEntry, Details)| details.section == POST_DATA;
+        let middle = entries.iter().find(is_after).map_or(self.bytes.len(), |(_, details)| details.begins_at);
+        let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
+        for (entry, details) in &entries {
+            let texts = [(&details.definition_at, definitions), (&details.copy_at, statements)];
+            for (place, text) in texts.into_iter().filter_map(|(place, all)| Some((place, all.get(&entry.dump_id)?))) {
+                let mut written = Vec::with_capacity(text.len() + 5);
+                encode_int(text.len() as i64, self.int_size, &mut written);
+                written.extend_from_slice(text);
+                edits.push((place.clone(), written));
+            }
+        }
+        for (at, is_of_rows) in [(middle, true), (self.bytes.len(), false)] {
+            let mut written = Vec::new();
+            let added = additions.iter().filter(|addition| (addition.section == DATA) == is_of_rows);
+            added.for_each(|addition| addition.write(self.form(), &mut written));
+            edits.push((at..at, written));
+        }
+        let mut count = Vec::new();
+        encode_int((self.entries + additions.len()) as i64, self.int_size, &mut count);
+        edits.push((self.entries_at - count.len()..self.entries_at, count));
+        edits.sort_by_key(|(place, _)| (place.start, place.end));
         let mut bytes = Vec::with_capacity(self.bytes.len());
         let mut taken = 0;
-        for (entry, details) in self.read_entries()? {
-            let Some(statement) = statements.get(&entry.dump_id) else {
-                continue;
-            };
-            bytes.extend_from_slice(&self.bytes[taken..details.copy_at.start]);
-            encode_int(statement.len() as i64, self.int_size, &mut bytes);
-            bytes.extend_from_slice(statement);
-            taken = details.copy_at.end;
+        for (place, written) in edits {
+            bytes.extend_from_slice(&self.bytes[taken..place.start]);
+            bytes.extend_from_slice(&written);
+            taken = place.end;
         }
         bytes.extend_from_slice(&self.bytes[taken..]);
         Head::read(&mut Input::new(&bytes[..]))?.with_texts(Arc::clone(&self.texts))

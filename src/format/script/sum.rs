@@ -31,6 +31,8 @@ pub(crate) struct RowSum {
     /// The start of a row that continues in the next piece.
     begun: Vec<u8>,
     row: Vec<u8>,
+    /// The end of the rows has come. pg_dump puts empty lines behind it, which are no rows.
+    ended: bool,
     sum: Sum,
 }
 
@@ -42,6 +44,7 @@ impl RowSum {
             order: Some(order).filter(|order| !order.is_sorted()),
             begun: Vec::new(),
             row: Vec::new(),
+            ended: false,
             sum: Sum::default(),
         }
     }
@@ -64,7 +67,8 @@ impl RowSum {
 
     fn line(&mut self, line: &[u8]) {
         // The end of the rows. A row whose only text is `\.` has one more backslash.
-        if line == b"\\." {
+        self.ended |= line == b"\\.";
+        if self.ended {
             return;
         }
         let Some(order) = &self.order else {

@@ -8,7 +8,7 @@ use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, ProofOutcome, RESTORED, TableProof};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, BlockContent, Blocks, Unpack};
+use crate::format::archive::{ArchiveError, BlockContent};
 use crate::job::restore::LeftOut;
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
@@ -112,7 +112,7 @@ pub(super) async fn compare(
     report.not_proved.extend(not_proved);
     for (index, result) in results {
         let (schema, name) = stored.tables[index].clone().unwrap_or_default();
-        let BlockContent::Table { rows } = stored.promises[index].content else {
+        let Some(rows) = stored.rows(index) else {
             continue;
         };
         report.tables.push(TableProof {
@@ -232,11 +232,10 @@ impl<'a> Comparison<'a, '_> {
         let Some(found) = self.counterpart(index) else {
             return Ok(());
         };
-        let promise = &self.stored.promises[index];
-        if found.digest == *promise {
+        let (there, ours) = (rows(&found.digest.content), self.stored.rows(index).unwrap_or_default());
+        if self.stored.promise(index) == Some(&found.digest) {
             self.results.insert(index, ProofOutcome::Equal);
-        } else if found.digest.content != promise.content {
-            let (there, ours) = (rows(&found.digest.content), rows(&promise.content));
+        } else if there != ours {
             self.found_otherwise(index, format!("has {}, the backup {ours}", count(there, "row")));
         } else if found.unordered == unordered(self.located, self.stored, self.ours, &[index]).await? {
             self.results.insert(index, ProofOutcome::EqualInOtherOrder);
@@ -263,14 +262,14 @@ impl<'a> Comparison<'a, '_> {
             self.results.extend(pairs.into_iter().map(differ));
             return Ok(());
         }
-        let promise = |index: usize| &self.stored.promises[index];
-        if pairs.iter().all(|(index, found)| found.digest == *promise(*index)) {
+        let promise = |index: usize| self.stored.promise(index);
+        if pairs.iter().all(|(index, found)| promise(*index) == Some(&found.digest)) {
             let equal = |index: &usize| (*index, ProofOutcome::Equal);
             self.results.extend(blocks.iter().map(equal));
             return Ok(());
         }
         let there: u64 = pairs.iter().map(|(_, found)| rows(&found.digest.content)).sum();
-        let ours: u64 = blocks.iter().map(|index| rows(&promise(*index).content)).sum();
+        let ours: u64 = blocks.iter().filter_map(|index| self.stored.rows(*index)).sum();
         let what = if there == ours {
             let mut sum = Unordered::default();
             for (_, found) in &pairs {
@@ -342,14 +341,13 @@ async fn compare_objects(
 async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, blocks: &[usize]) -> Result<Unordered> {
     let mut sum = Unordered::default();
     for &index in blocks {
-        let place = stored.places[index].range();
-        let reading = stored.stored(&located.store).read(place.clone());
+        let store = Arc::clone(&located.store);
         let archive = Arc::clone(stored);
         let orders = Arc::clone(&ours.orders);
         let gathered = apart("gather", move || {
-            let mut sink = Unpack::new(archive.head.compression, Gather::new(&archive.head, &orders));
-            Blocks::new(reading, place.start).read(&archive.head, index, &place, &mut sink)?;
-            let found = sink.inner().found.pop();
+            let mut sink = Gather::new(&archive.head, &orders);
+            archive.read_block(&store, index, &mut sink, &|_| {})?;
+            let found = sink.found.pop();
             Ok(found.map(|gathered| gathered.unordered).unwrap_or_default())
         });
         let gathered = gathered.await?;

@@ -104,7 +104,10 @@ async fn open(context: &Context<'_>, chosen: &Chosen<'_>) -> Result<Result<(Snap
             (Err(Unbegun::Crossed(error) | Unbegun::Unclear(error) | Unbegun::NoRoom(error)), _) => {
                 why = error.message();
             }
-            (Err(Unbegun::Failed(error)), _) => return Err(error),
+            (Err(Unbegun::Failed(error)), _) => {
+                let released = answered(job, session.release_snapshot()).await;
+                return Err(error.with_clean_up(released));
+            }
         }
         answered(job, session.release_snapshot()).await?;
     }

@@ -36,8 +36,8 @@ use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, Sequ
 use crate::repository::seen_catalog::SeenCatalog;
 use crate::units::human_bytes;
 
-/// How long the transactions that are older than a table's publication may go on, before its baseline is left to the
-/// next increment.
+/// How long the transactions that are older than a table's publication may go on at most, before its baseline is left
+/// to the next increment.
 const OLDER_TRANSACTIONS: Duration = Duration::from_secs(60);
 /// Baselines of fewer bytes never make a new full better.
 const CHEAP: u64 = 64 << 20;
@@ -264,7 +264,11 @@ async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
     }
     let session = &context.source.session;
     let stop = context.job.stop;
-    if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER_TRANSACTIONS, stop).await? {
+    let limit = match context.job.settings.postgres.lock_wait {
+        Duration::ZERO => OLDER_TRANSACTIONS,
+        wait => wait.min(OLDER_TRANSACTIONS),
+    };
+    if let OlderTransactions::Running(oldest) = session.wait_for_older(limit, stop).await? {
         let why = format!(
             "a transaction that is older than its publication goes on ({oldest}); its baseline is left to the next \
              increment"
@@ -319,22 +323,24 @@ async fn objects(context: &Context<'_>, may_read: bool) -> Result<Option<Objects
     }))
 }
 
-/// `facts` are those of the whole increment.
+/// `facts` and `to` are those of the whole increment.
 pub(in crate::job) async fn finish(
     context: &Context<'_>,
     mut settled: Settled,
-    facts: &StreamFacts,
+    (facts, to): (&StreamFacts, Lsn),
 ) -> Result<Coverage> {
     let again = answered(context.job, context.source.session.table_catalog()).await?;
+    let late = covered::late(&settled.looked, &again, facts);
+    let unusable: Vec<u32> = settled.readings().into_iter().filter(|oid| late.contains(oid)).collect();
+    settled.postpone(&unusable, "it changed while it was read; its baseline is left to the next increment");
     let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
     let looked = &settled.looked;
     let taken = definitions::take(context, previous, &looked.fingerprint, looked.at).await?;
     let (sequences, unreadable) = sequences::read(context).await?;
     settled.warnings.extend(unreadable);
     settled.warnings.extend(taken.warning);
-    let late = covered::late(&looked.catalog, &again, facts);
-    let tables = covered::tables(context.from, &settled, &late, &again);
-    let baselines = covered::baselines(&settled, &late);
+    let tables = covered::tables((context.from, to), &settled, &late, &again);
+    let baselines = covered::baselines(&settled);
     let seen = covered::seen(&settled, taken.seen);
     let mut files = vec![CoverageFile {
         role: role::CATALOG,

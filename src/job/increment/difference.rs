@@ -292,7 +292,7 @@ impl Judging<'_> {
         if labels_changed(before, table) {
             return read(lost, None, "a label of an enum was renamed or removed");
         }
-        if is_rewritten && !facts.is_some_and(|facts| facts.truncates > 0) {
+        if is_rewritten && !facts.is_some_and(|facts| facts.last_truncate.is_some()) {
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
             return read(lost, Some(ReplayProof::FromBase), why);
         }

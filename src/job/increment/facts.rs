@@ -12,6 +12,8 @@ pub(in crate::job) struct StreamFacts {
     /// What the previous increment saw. `Relation` messages that describe something else show that a table was changed.
     before: HashMap<u32, Shape>,
     tables: HashMap<u32, TableFacts>,
+    /// A TRUNCATE that was committed before this position is in the previous catalog already.
+    known_to: Lsn,
     /// The end of the last transaction that was heard whole.
     end: Lsn,
     /// The commit of the transaction that is being heard.
@@ -21,7 +23,8 @@ pub(in crate::job) struct StreamFacts {
 /// What was heard about one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TableFacts {
-    pub truncates: u64,
+    /// The commit of the last TRUNCATE since the previous catalog.
+    pub last_truncate: Option<Lsn>,
     /// The commit of the last transaction that changed it.
     pub last_change: Lsn,
     /// The end of the transaction before the first one that described it otherwise than the previous catalog.
@@ -55,6 +58,7 @@ impl StreamFacts {
                 .map(|seen| (seen.table.oid, Shape::of_table(&seen.table)))
                 .collect(),
             tables: HashMap::new(),
+            known_to: previous.map_or(from, |previous| previous.at),
             end: from,
             commit: from,
         }
@@ -71,7 +75,8 @@ impl StreamFacts {
             }
             Message::Truncate { relids, .. } => {
                 for relid in relids.iter() {
-                    self.change(relid).truncates += 1;
+                    let commit = self.commit;
+                    self.change(relid).last_truncate = Some(commit).filter(|commit| *commit >= self.known_to);
                 }
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}

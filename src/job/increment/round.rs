@@ -160,7 +160,7 @@ async fn make(
             read.position(&span, goal)
         }
     };
-    let coverage = reading.through(coverage::finish(&context, *settled, &span.facts)).await?;
+    let coverage = reading.through(coverage::finish(&context, *settled, (&span.facts, to))).await?;
 
     job.observer.phase("storing the changes");
     let seen_to = match read {
@@ -304,7 +304,8 @@ async fn is_idle(
         return Ok(false);
     }
     let files = |oid: u32| looked.catalog.table(oid).map(|table| table.filenode);
-    let same = before.definitions.fingerprint == looked.fingerprint
+    let same = before.is_settled()
+        && before.definitions.fingerprint == looked.fingerprint
         && before.tables.iter().all(|seen| files(seen.table.oid) == Some(seen.table.filenode))
         && publications.before == publications.after
         && publications.interrupted.is_empty();

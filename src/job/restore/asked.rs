@@ -27,6 +27,10 @@ pub(super) fn check(request: &RestoreRequest, jobs: usize) -> Result<()> {
                 .hint("give --globals too, or leave --globals-privileged out"),
         );
     }
+    if request.allow_partial && request.moment.is_none() {
+        let what = "--allow-partial is about a moment that cannot be had exactly, but no moment is asked for";
+        return Err(Error::config(what).hint("give --to-time or --to-lsn too, or leave --allow-partial out"));
+    }
     if request.create && (!request.tables.is_empty() || request.data_only) {
         return Err(
             Error::config("--create makes a whole database, but --table restores single tables")

@@ -179,17 +179,14 @@ impl Comparing<'_> {
             Err(refusal) if refusal.is(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(self.locked(first, copies).await),
             Err(refusal) => return unread(refusal),
         };
-        if copies.len() == 1 && seen.digest == stored.promises[first.index] {
+        if copies.len() == 1 && stored.promise(first.index) == Some(&seen.digest) {
             return Ok(Verdict::Equal);
         }
         let rows = |content: &BlockContent| match content {
             BlockContent::Table { rows } => *rows,
             BlockContent::LargeObjects { .. } => 0,
         };
-        let ours: u64 = copies
-            .iter()
-            .map(|copy| rows(&stored.promises[copy.index].content))
-            .sum();
+        let ours: u64 = copies.iter().filter_map(|copy| stored.rows(copy.index)).sum();
         let there = rows(&seen.digest.content);
         if there == ours && self.is_sum(copies, &seen).await? {
             return Ok(Verdict::Equal);

@@ -24,13 +24,13 @@ pub struct Part {
 }
 
 impl Load {
-    /// The ranges of the stored archive that contain the blocks. Neighbours are read as one range.
+    /// The ranges of the stored archive that contain the blocks. Neighbours in its own file are read as one range.
     pub fn stretches(&self, archive: &StoredArchive) -> Vec<(Range<u64>, Vec<usize>)> {
         let mut stretches: Vec<(Range<u64>, Vec<usize>)> = Vec::new();
         for &index in &self.blocks {
             let place = archive.places[index].range();
             match stretches.last_mut() {
-                Some((range, blocks)) if range.end == place.start => {
+                Some((range, blocks)) if range.end == place.start && archive.is_own(index) => {
                     range.end = place.end;
                     blocks.push(index);
                 }

@@ -19,7 +19,7 @@ use super::rows::changed_on_the_way;
 use super::waiting::{self, Watch};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    ArchiveError, BlockCompression, Blocks, Check, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
+    ArchiveError, BlockCompression, Blocks, Changing, Check, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
 };
 use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
 use crate::repository::stored_archive::StoredArchive;
@@ -445,9 +445,20 @@ fn feed(
     if let (Some(part), [block]) = (&load.part, &load.blocks[..]) {
         return feed_part(store, archive, *block, part, writer, observer);
     }
-    let check = Check::new(&archive.promises, writer);
-    let mut sink = Unpack::new(archive.head.compression, check);
+    let changing = Changing::new(&archive.changes, writer);
+    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, changing));
     for (range, blocks) in load.stretches(archive) {
+        if let [index] = blocks[..]
+            && !archive.is_own(index)
+        {
+            let name = archive.name(index);
+            observer.table(&name);
+            let writer = sink.inner().inner().inner();
+            archive
+                .read_block(store, index, writer, &|count| observer.bytes_read(count))
+                .map_err(|error| of_block(&archive.key, &name, error))?;
+            continue;
+        }
         let start = range.start;
         let counted = Counted {
             inner: archive.stored(store).read(range),
@@ -462,7 +473,7 @@ fn feed(
                 .map_err(|error| of_block(&archive.key, &name, error))?;
         }
     }
-    sink.inner().inner().flush()
+    sink.inner().inner().inner().flush()
 }
 
 /// The same for some of one table's rows. Their bytes are checked as they are stored, range by range: the last bytes

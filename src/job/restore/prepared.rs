@@ -14,6 +14,7 @@ use super::report::{RestoreReport, RestoreStatus};
 use super::rows::Backup;
 use super::{Job, database, globals, script};
 use crate::format::archive::{BlockContent, Item, TocEntry};
+use crate::job::moment::MomentReport;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Psql, RestoreProgram};
 use crate::repository::catalog::Located;
@@ -66,6 +67,8 @@ pub(super) struct Archive {
     pub open_members: Option<HashSet<i64>>,
     /// Settings that the new database cannot have.
     pub denied: Vec<DeniedSetting>,
+    /// The moment to which its rows are brought.
+    pub moment: Option<MomentReport>,
     pub warnings: Vec<String>,
 }
 
@@ -157,6 +160,7 @@ impl Prepared {
             left_out: Vec::new(),
             already_there: Vec::new(),
             copies: Vec::new(),
+            moment: None,
             steps: Vec::new(),
             warnings: self.warnings.clone(),
             said: self.said.clone(),
@@ -170,6 +174,7 @@ impl Prepared {
         }
         if let BackupData::Archive(archive) = &self.source {
             report.pg_restore.clone_from(&archive.pg_restore.version);
+            report.moment.clone_from(&archive.moment);
             let names: HashSet<(&str, &str)> = self
                 .failed
                 .iter()
@@ -180,9 +185,9 @@ impl Prepared {
             for index in archive.plan.blocks() {
                 match archive.stored.promises[index].content {
                     _ if lost(&archive.stored.head.data[index]) => {}
-                    BlockContent::Table { rows: of_table } => {
+                    BlockContent::Table { .. } => {
                         tables += 1;
-                        rows += of_table;
+                        rows += archive.stored.rows(index).unwrap_or_default();
                     }
                     BlockContent::LargeObjects { count } => large_objects += count,
                 }

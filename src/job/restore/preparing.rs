@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
-use super::plan::{self, Plan};
+use super::plan::{self, LeftOut, Plan};
 use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::{self, Target};
 use super::{
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, Item, Texts};
+use crate::job::moment::{self, MomentReport, Way};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{Powers, RestoreProgram};
 use crate::repository::catalog::{self, Demand, Located};
@@ -43,10 +44,17 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         now: (job.clock)(),
         altered: false,
     };
-    let located = job
-        .stop
-        .or_stop(catalog::find(job.stores, &request.backup, job.database, &demand))
-        .await?;
+    let (located, way) = match &request.moment {
+        Some(asked) => {
+            let way = moment::find(job.stores, &request.backup, job.database, asked.target, &demand);
+            let (located, way) = job.stop.or_stop(way).await?;
+            (located, Some(way))
+        }
+        None => {
+            let located = catalog::find(job.stores, &request.backup, job.database, &demand);
+            (job.stop.or_stop(located).await?, None)
+        }
+    };
     let manifest = &located.manifest;
     job.observer.phase("looking at the target");
     let mut target = job.stop.or_stop(ready::reach(job, request)).await?;
@@ -59,7 +67,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         let (checked, ()) = job.stop.or_stop(checked).await?;
         BackupData::Script(psql, Arc::new(checked))
     } else {
-        BackupData::Archive(Box::new(archive(job, request, &located, &target).await?))
+        BackupData::Archive(Box::new(archive(job, request, (&located, way), &target).await?))
     };
     denied::add_to(&mut target.info, source.denied());
     let globals = if request.globals {
@@ -127,10 +135,21 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
 }
 
 /// The archive, checked against its manifest, and its plan, checked against the target.
-async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, target: &Target) -> Result<Archive> {
+async fn archive(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    (located, way): (&Located, Option<Way>),
+    target: &Target,
+) -> Result<Archive> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
     let mut stored = job.stop.or_stop(stored).await?;
     job.stop.or_stop(check_object(&*located.store, &stored)).await?;
+    let mut at = None;
+    if let Some(way) = way {
+        let composed = moment::prepare(located, way, stored);
+        let (prepared, archive) = job.stop.or_stop(composed).await?;
+        (at, stored) = (Some(prepared), archive);
+    }
     let known = job.stop.or_stop(texts(target, &stored)).await?;
     stored.head = stored.head.with_texts(Arc::new(known))?;
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
@@ -138,11 +157,13 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let left = exclusion::exclusion(request, &items, &target.session);
-    let left = job.stop.or_stop(left).await?;
+    let mut left = job.stop.or_stop(left).await?;
+    leave_publications(&items, &mut left);
     if request.into.is_some() {
         let backup = located.manifest.id.to_string();
         let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
         let (copies, plan, warnings) = job.stop.or_stop(copies).await?;
+        let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
         return Ok(Archive {
             stored: Arc::new(stored),
             items,
@@ -154,6 +175,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
             together: false,
             open_members: None,
             denied: Vec::new(),
+            moment,
             warnings,
         });
     }
@@ -214,6 +236,7 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
     } else {
         None
     };
+    let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
     let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
     Ok(Archive {
         stored: Arc::new(stored),
@@ -226,8 +249,56 @@ async fn archive(job: &Job<'_>, request: &RestoreRequest, located: &Located, tar
         together,
         open_members,
         denied,
+        moment,
         warnings,
     })
+}
+
+/// Reads the changes of the tables that are restored, and joins them with the archive. Refuses what cannot be had
+/// exactly, unless the user allows it.
+async fn bring_forward(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    at: Option<moment::Prepared>,
+    stored: &mut StoredArchive,
+    plan: &Plan,
+) -> Result<Option<MomentReport>> {
+    let Some(at) = at else { return Ok(None) };
+    let whole = request.tables.is_empty();
+    let mut blocks: Vec<usize> = plan.blocks().collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let mut report = at.report(at.not_exact(stored, &blocks, whole));
+    if let Some(asked) = &request.moment {
+        report.target.clone_from(&asked.read_as);
+    }
+    let refuse = |report: &MomentReport| {
+        let refused = !report.not_exact.is_empty() && !request.allow_partial && !request.dry_run;
+        if refused { Err(moment::not_covered(report, whole)) } else { Ok(()) }
+    };
+    refuse(&report)?;
+    if request.dry_run {
+        return Ok(Some(report));
+    }
+    job.observer.phase("reading the changes");
+    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+    let reading = at.bring_forward(stored, &blocks, &memory, &mut report);
+    job.stop.or_stop(reading).await?;
+    refuse(&report)?;
+    Ok(Some(report))
+}
+
+/// The publications of increments belong to the source's slot.
+fn leave_publications(items: &[Item], left: &mut exclusion::Exclusion) {
+    let ours = items.iter().filter(|item| moment::is_of_increments(item));
+    let ours: Vec<i64> = ours.map(|item| item.entry.dump_id).collect();
+    if !ours.is_empty() && !ours.iter().all(|id| left.entries.contains(id)) {
+        left.left_out.push(LeftOut {
+            what: "the publications of pgstow's increments".into(),
+            why: "they belong to the source: `pgstow incremental start` makes those of another database".into(),
+        });
+    }
+    left.entries.extend(ours);
 }
 
 /// Names and definitions in an encoding other than UTF-8, converted by the target's server, which knows all

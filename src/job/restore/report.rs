@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failed::Failed;
 use super::plan::LeftOut;
+use crate::job::moment::MomentReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::signature::KeyId;
 use crate::units::{count, human_bytes, were};
@@ -80,6 +81,9 @@ pub struct RestoreReport {
     /// Objects that single tables need and that the target already had. They stayed unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub already_there: Vec<String>,
+    /// The moment, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moment: Option<MomentReport>,
     /// In a dry run: the steps, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -144,6 +148,9 @@ impl fmt::Display for RestoreReport {
             count(self.jobs, "job"),
             self.duration_seconds
         )?;
+        if let Some(moment) = &self.moment {
+            write!(f, "{moment}")?;
+        }
         if let Some(rows) = self.rows_replaced {
             writeln!(f, "  in place of {} that {} there", count(rows, "row"), were(rows))?;
         }

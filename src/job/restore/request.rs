@@ -1,6 +1,7 @@
 //! What a user can ask of a restore.
 
 use super::plan::Without;
+use crate::job::moment::AskedMoment;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreRequest {
@@ -48,6 +49,10 @@ pub struct RestoreRequest {
     pub no_subscriptions: bool,
     /// `KIND` or `KIND:NAME`, as the user wrote them.
     pub exclude: Vec<String>,
+    /// Restore the database as it was at this moment: a full backup, and the changes since.
+    pub moment: Option<AskedMoment>,
+    /// Restore the moment also where it cannot be had exactly.
+    pub allow_partial: bool,
     /// Only report what would be done.
     pub dry_run: bool,
     /// The SHA-256 that the manifest must have.

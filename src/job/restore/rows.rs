@@ -12,9 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::Job;
 use super::plan::Plan;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{
-    ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Item, Loading, Unpack,
-};
+use crate::format::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Item, Loading};
 use crate::format::script::{RowSum, Sum};
 use crate::postgres::quoting::literal;
 use crate::postgres::{Piece, Refusal, Rows, StallClock, Wire};
@@ -392,13 +390,11 @@ where
 {
     let stored = Arc::clone(backup.stored);
     let observer = Arc::clone(job.observer);
-    let place = stored.places[index].range();
-    let reading = stored.stored(backup.store).read(place.clone());
+    let store = Arc::clone(backup.store);
     let read = apart("read", move || {
-        observer.bytes_read(place.end - place.start);
-        let mut sink = Unpack::new(stored.head.compression, Check::new(&stored.promises, sink));
-        Blocks::new(reading, place.start).read(&stored.head, index, &place, &mut sink)?;
-        finish(sink.inner().inner())
+        let mut sink = sink;
+        stored.read_block(&store, index, &mut sink, &|count| observer.bytes_read(count))?;
+        finish(&mut sink)
     });
     read.await
 }
@@ -408,7 +404,6 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy, pieces: Optio
         pieces,
         batch: Vec::with_capacity(PIECE),
         sum: Some(RowSum::of(&copy.names)),
-        left: backup.stored.promises[copy.index].bytes,
     };
     read_into(job, backup, copy.index, sink, Passing::finish).await
 }
@@ -451,7 +446,7 @@ pub(super) async fn load(
     let (fed, copied) = tokio::join!(read(job, backup, copy, Some(pieces)), copying);
     let what = format!("cannot load {name}");
     match (fed?, copied) {
-        (Ok(sum), Ok(rows)) if BlockContent::Table { rows } == backup.stored.promises[copy.index].content => Ok(sum),
+        (Ok(sum), Ok(rows)) if backup.stored.rows(copy.index) == Some(rows) => Ok(sum),
         (Ok(_), Ok(rows)) => Err(Error::new(
             Code::RestoreErr,
             format!("the server loaded {rows} rows of {name}, but the backup has another number"),
@@ -502,8 +497,6 @@ struct Passing {
     batch: Vec<u8>,
     /// `None` after its end.
     sum: Option<RowSum>,
-    /// Bytes of rows that have not come yet. What follows them is the end of the COPY.
-    left: u64,
 }
 
 impl Passing {
@@ -513,9 +506,7 @@ impl Passing {
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(PIECE));
         if let Some(sum) = &mut self.sum {
-            let rows = batch.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            sum.update(&batch[..rows]);
-            self.left -= rows as u64;
+            sum.update(&batch);
         }
         self.hand_on(Piece::Rows(Bytes::from(batch)))
     }

@@ -11,7 +11,6 @@ use super::load::Load;
 use super::plan::Plan;
 use super::ready::some_of;
 use crate::error::{Code, Error};
-use crate::format::archive::BlockContent;
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Session, TransactionEnd};
 use crate::repository::stored_archive::StoredArchive;
@@ -145,7 +144,7 @@ pub(super) async fn survey(
     let asking = async {
         let session = Session::connect(info, settings).await?;
         let mut lacking = Vec::new();
-        let promised = |index: &&usize| archive.promises[**index].content != BlockContent::Table { rows: 0 };
+        let promised = |index: &&usize| archive.rows(**index) != Some(0);
         let asked = open
             .iter()
             .filter(promised)
@@ -154,8 +153,8 @@ pub(super) async fn survey(
         let held = session.holding_rows(&asked).await?;
         let held: HashMap<&(String, String), bool> = asked.iter().zip(held).collect();
         for &index in &open {
-            let any = match (&archive.tables[index], &archive.promises[index].content) {
-                (Some(_), BlockContent::Table { rows: 0 }) => true,
+            let any = match (&archive.tables[index], archive.rows(index)) {
+                (Some(_), Some(0)) => true,
                 (Some(table), _) => held.get(table).copied().unwrap_or_default(),
                 (None, _) => false,
             };

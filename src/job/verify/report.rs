@@ -8,9 +8,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::chain::ChainProof;
 use super::seal::AHEAD;
 use crate::error::{Code, Error, ErrorReport};
 use crate::job::drill::DrillReport;
+use crate::job::moment::MomentReport;
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Increment, Manifest, Tally};
 use crate::repository::signature::KeyId;
@@ -56,6 +58,15 @@ pub struct Verified {
     pub not_verified: Option<ErrorReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillReport>,
+    /// The moment that was drilled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moment: Option<MomentReport>,
+    /// Whether the increments since the full backup before lead exactly to this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainProof>,
+    /// Why the chain could not be proved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_chained: Option<ErrorReport>,
     /// Why a drill that was asked for could not be carried out. That does not mean that the backup is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_drilled: Option<ErrorReport>,
@@ -101,6 +112,9 @@ impl Verified {
             not_verified: None,
             drill: None,
             not_drilled: None,
+            moment: None,
+            chain: None,
+            not_chained: None,
             warnings: Vec::new(),
         }
     }
@@ -130,7 +144,7 @@ impl Verified {
 
     /// Restores the fields that a report does not print, as far as the others show them.
     fn read(mut self) -> Self {
-        if let Some(why) = &self.not_verified {
+        if let Some(why) = self.not_verified.as_ref().or(self.not_chained.as_ref()) {
             self.code = why.code;
         }
         self
@@ -138,7 +152,9 @@ impl Verified {
 
     fn own_status(&self) -> VerificationStatus {
         match &self.drill {
-            _ if !self.problems.is_empty() || self.not_verified.is_some() => VerificationStatus::Failed,
+            _ if !self.problems.is_empty() || self.not_verified.is_some() || self.not_chained.is_some() => {
+                VerificationStatus::Failed
+            }
             Some(drill) => drill.status,
             None => VerificationStatus::Ok,
         }
@@ -165,6 +181,9 @@ impl Verified {
             not_verified: None,
             drill: None,
             not_drilled: None,
+            moment: None,
+            chain: None,
+            not_chained: None,
             warnings: Vec::new(),
         }
     }
@@ -193,6 +212,23 @@ impl Verified {
         self.status = VerificationStatus::Failed;
         self.code = error.code();
         self.not_drilled = Some(ErrorReport::from(error));
+    }
+
+    /// Notes the proof of the chain. The backup's own bytes are right.
+    pub(super) fn chained(&mut self, proof: ChainProof) {
+        if let Some(error) = proof.error() {
+            self.status = VerificationStatus::Failed;
+            self.not_chained = Some(ErrorReport::from(&error));
+            self.code = error.code();
+        }
+        self.chain = Some(proof);
+    }
+
+    /// Notes that the chain could not be proved.
+    pub(super) fn could_not_be_chained(&mut self, error: &Error) {
+        self.status = VerificationStatus::Failed;
+        self.code = error.code();
+        self.not_chained = Some(ErrorReport::from(error));
     }
 
     /// Notes damage that only the drill found and a further reading confirmed.
@@ -385,7 +421,8 @@ impl VerifyReport {
                 None if untried.len() > 1 => (untried.first()?, also),
                 None => (untried.first()?, String::new()),
             };
-            let why = first.not_verified.as_ref().or(first.not_drilled.as_ref())?;
+            let chained = first.not_chained.as_ref();
+            let why = first.not_verified.as_ref().or(first.not_drilled.as_ref()).or(chained)?;
             let text = format!("backup {}: {}{rest}", first.name(), why.message);
             return Some(Error::new(first.code, text).hint(why.hint.clone()));
         };
@@ -428,6 +465,8 @@ impl fmt::Display for VerifyReport {
                     "not verified"
                 } else if one.not_drilled.is_some() {
                     "ok, not drilled"
+                } else if one.not_chained.is_some() && !one.is_wrong() {
+                    "ok, its chain is not proved"
                 } else {
                     one.status.name()
                 },
@@ -448,11 +487,19 @@ impl fmt::Display for VerifyReport {
             if let Some(why) = &one.not_verified {
                 writeln!(f, "  not verified: {}: {}", why.code, why.message)?;
             }
+            if let Some(moment) = &one.moment {
+                moment.fmt(f)?;
+            }
             if let Some(drill) = &one.drill {
                 drill.fmt(f)?;
             }
             if let Some(why) = &one.not_drilled {
                 writeln!(f, "  not drilled: {}: {}", why.code, why.message)?;
+            }
+            if let Some(proof) = &one.chain {
+                proof.fmt(f)?;
+            } else if let Some(why) = &one.not_chained {
+                writeln!(f, "  chain not proved: {}: {}", why.code, why.message)?;
             }
             for warning in &one.warnings {
                 writeln!(f, "  warning: {warning}")?;

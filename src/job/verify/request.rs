@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::job::moment::AskedMoment;
+
 /// The backups that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
@@ -20,17 +22,37 @@ pub struct VerifyRequest {
     pub database: Option<String>,
     /// Restore it into a throwaway server as well, and compare.
     pub drill: bool,
+    /// With a drill: restore the database as it was at this moment.
+    pub moment: Option<AskedMoment>,
+    /// Prove that the increments since the full backup before lead exactly to it.
+    pub chain: bool,
     /// The SHA-256 that the manifest must have; only for one backup.
     pub expect_manifest: Option<[u8; 32]>,
 }
 
+/// What is done besides reading every byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Proofs {
+    pub drill: bool,
+    pub chain: bool,
+}
+
 impl VerifyRequest {
+    pub(super) fn proofs(&self) -> Proofs {
+        Proofs {
+            drill: self.drill,
+            chain: self.chain,
+        }
+    }
+
     /// Of these backups, whatever their database, without a drill.
     pub fn of(selection: Selection) -> Self {
         Self {
             selection,
             database: None,
             drill: false,
+            moment: None,
+            chain: false,
             expect_manifest: None,
         }
     }

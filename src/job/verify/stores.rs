@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::request::Proofs;
 use super::{Job, Verified, VerifyReport, in_one_store, is_of_the_place, keep_the_one_before};
 use crate::error::{Code, Error, Result};
 use crate::job::verify::VerifyRequest;
@@ -24,7 +25,7 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
         let failed = meant.failed.iter().position(|(failed, _)| *failed == at);
         let seen = match failed.map(|failed| meant.failed.swap_remove(failed).1) {
             Some(error) => Err(error),
-            None => in_store(job, store, id, request.expect_manifest, request.drill && at == 0).await,
+            None => in_store(job, store, id, request.expect_manifest, if at == 0 { request.proofs() } else { Proofs::default() }).await,
         };
         match seen {
             Ok(InStore::Verified(one)) => verified.push(one.marked_as_copy(at > 0)),
@@ -94,7 +95,7 @@ async fn in_store(
     store: &Arc<dyn Store>,
     id: &BackupId,
     manifest: Option<[u8; 32]>,
-    drill: bool,
+    proofs: Proofs,
 ) -> Result<InStore> {
     let demand = Demand {
         trust: job.trust,
@@ -121,20 +122,20 @@ async fn in_store(
     let around = catalog::backups(store.as_ref(), Some(id.database()));
     let around = job.stop.or_stop(around).await?;
     let located = Located::new(store, genuine, Vec::new());
-    let verified = in_one_store(job, &located, &around, drill).await?;
+    let verified = in_one_store(job, &located, &around, proofs).await?;
     Ok(InStore::Verified(Box::new(verified)))
 }
 
 /// Verifies every backup of every store, newest first. A backup has failed if its manifest cannot be read or lacks a
 /// signature that it must have. If a store does not return a backup, that one is not verified, and the others are. If
 /// the first store has no backup, the error is `NOT_FOUND`, because nothing was proved.
-pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) -> Result<VerifyReport> {
+pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, proofs: Proofs) -> Result<VerifyReport> {
     let Some((store, copies)) = job.stores.split_first() else {
         return Err(Error::config("no store is set"));
     };
     let listed = catalog::reachable_folders(store.as_ref(), job.database);
     let listed = job.stop.or_stop(listed).await?;
-    let mut verified = all_in(job, store, &listed, since, drill).await?;
+    let mut verified = all_in(job, store, &listed, since, proofs).await?;
     if verified.is_empty() {
         return Err(catalog::nothing_found(store.as_ref(), job.database, since).await);
     }
@@ -153,7 +154,7 @@ pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, drill: bool) ->
             Err(error) => return Err(error),
         };
         without_copy(&mut verified, copy.as_ref(), &listed);
-        let there = all_in(job, copy, &listed, since, false).await?;
+        let there = all_in(job, copy, &listed, since, Proofs::default()).await?;
         verified.extend(there.into_iter().map(|one| one.marked_as_copy(true)));
     }
     Ok(VerifyReport::many(verified))
@@ -183,13 +184,13 @@ async fn all_in(
     store: &Arc<dyn Store>,
     listed: &[Listed],
     since: Option<Timestamp>,
-    drill: bool,
+    proofs: Proofs,
 ) -> Result<Vec<Verified>> {
     let wanted = |one: &&Listed| one.has_manifest && since.is_none_or(|since| one.id.timestamp() >= since);
     let mut verified = Vec::new();
     let mut waiting = listed.iter().filter(wanted).map(|one| &one.id);
     while let Some(id) = waiting.next() {
-        match listed_one(job, store, id, listed, drill).await {
+        match listed_one(job, store, id, listed, proofs).await {
             Ok(Some(one)) => verified.push(one),
             // It has expired after it was listed.
             Ok(None) => {}
@@ -219,7 +220,7 @@ async fn listed_one(
     store: &Arc<dyn Store>,
     id: &BackupId,
     listed: &[Listed],
-    drill: bool,
+    proofs: Proofs,
 ) -> Result<Option<Verified>> {
     let demand = Demand {
         trust: job.trust,
@@ -237,7 +238,7 @@ async fn listed_one(
         Err(error) => return Err(error),
     };
     let located = Located::new(store, genuine, Vec::new());
-    match in_one_store(job, &located, listed, drill).await {
+    match in_one_store(job, &located, listed, proofs).await {
         Err(error) if error.code() == Code::NotFound => {
             job.stop.or_stop(expired(store.as_ref(), id)).await?;
             Ok(None)

@@ -344,6 +344,7 @@ fn what_was_asked_for_fails_when_something_keeps_us_from_looking() {
     let expected = VerificationMetrics {
         verify: one,
         drill: None,
+        chain: None,
         seconds: 3.0,
         code: Some(Code::Store),
     };

@@ -6,7 +6,7 @@ use super::*;
 use crate::format::{Format, Lsn};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::manifest::tests::{sample, sample_increment};
-use crate::repository::manifest::{Manifest, Position, Server, SnapshotEnd, Stream};
+use crate::repository::manifest::{IndexRecord, Manifest, Position, Server, SnapshotEnd, Stream};
 use crate::repository::retention::Tier;
 
 /// A minute of the tests' clock. At each minute `m` the log is at the position `m * 100`, and the next transaction has
@@ -41,6 +41,11 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         transactions: 3,
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),
+        index: IndexRecord {
+            offset: 0,
+            length: 0,
+            sha256: String::new(),
+        },
     };
     Link::new(id(BackupKind::Incremental, to), stream, 10)
 }

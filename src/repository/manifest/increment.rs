@@ -147,7 +147,7 @@ pub enum CoverageState {
 /// - `to` alone: those at or before it. What came later is lost, until a baseline in a later increment, or a full
 ///   whose snapshot is behind this increment.
 /// - Both: the moments between `to` and `from` are a gap. If the increment has a baseline of the table, a restore to a
-///   later moment takes the rows from it; if not, it replays through the gap.
+///   later moment takes the rows from it; if not, it replays through the gap. `from` may lie behind the increment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableCoverage {
     pub schema: String,
@@ -233,3 +233,30 @@ pub struct ColumnRecord {
 
 /// The settings of the session that read the rows, where they decide how values are written: by name.
 pub type ReadSettings = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_between_the_last_exact_position_and_the_next_one() {
+        let covers = |to: Option<u64>, from: Option<u64>| {
+            let coverage = TableCoverage {
+                schema: "public".into(),
+                name: "orders".into(),
+                oid: 1,
+                state: CoverageState::Exact,
+                from: from.map(Lsn),
+                to: to.map(Lsn),
+                why: None,
+            };
+            let covered = (1..=5).filter(|position| coverage.covers(Lsn(*position)));
+            covered.collect::<Vec<u64>>()
+        };
+        assert_eq!(covers(None, None), [1, 2, 3, 4, 5]);
+        assert_eq!(covers(Some(2), None), [1, 2]);
+        assert_eq!(covers(None, Some(4)), [4, 5]);
+        assert_eq!(covers(Some(2), Some(4)), [1, 2, 4, 5]);
+        assert_eq!(covers(Some(3), Some(6)), [1, 2, 3]);
+    }
+}

@@ -209,6 +209,15 @@ pub(super) enum Action {
         /// Restore it into a throwaway server, dump it again and compare
         #[arg(long)]
         drill: bool,
+        /// Prove that the increments since the full backup before it lead exactly to it
+        #[arg(long)]
+        chain: bool,
+        /// With --drill: restore the database as it was at this time, from the full backup before it and the increments
+        #[arg(long, value_name = "TIME", requires = "drill", conflicts_with_all = ["to_lsn", "all", "chain"])]
+        to_time: Option<String>,
+        /// The same for a position in the server's log
+        #[arg(long, value_name = "LSN", requires = "drill", conflicts_with_all = ["all", "chain"])]
+        to_lsn: Option<String>,
         /// The database, if the store holds backups of several
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
@@ -300,9 +309,16 @@ pub(super) enum Action {
         /// repeatable
         #[arg(long, value_name = "KIND[:NAME]")]
         exclude: Vec<String>,
-        /// The time to recover to: needs incremental backups
-        #[arg(long, value_name = "RFC3339")]
+        /// Restore the database as it was at this time: the newest full backup before it, and the changes that
+        /// increments hold since
+        #[arg(long, value_name = "TIME", conflicts_with = "to_lsn")]
         to_time: Option<String>,
+        /// The same for a position in the server's log, as `pgstow changes` prints it
+        #[arg(long, value_name = "LSN")]
+        to_lsn: Option<String>,
+        /// Restore the moment also if some tables cannot be had exactly as they were; the report names them
+        #[arg(long)]
+        allow_partial: bool,
         /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,

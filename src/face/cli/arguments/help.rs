@@ -37,7 +37,16 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Stores", &["BACKUP_STORE", "BACKUP_STATE_DIR"]),
     ("S3", &["BACKUP_S3_", "AWS_REQUEST_CHECKSUM_CALCULATION"]),
     ("AWS", &["AWS_"]),
-    ("Retention", &["BACKUP_RETENTION", "BACKUP_KEEP_LAST", "BACKUP_MAX_AGE"]),
+    (
+        "Retention",
+        &[
+            "BACKUP_RETENTION",
+            "BACKUP_KEEP_LAST",
+            "BACKUP_PITR",
+            "BACKUP_MAX_AGE",
+            "BACKUP_INCREMENTAL_MAX_AGE",
+        ],
+    ),
     (
         "How a backup is made",
         &[

@@ -109,6 +109,8 @@ fn a_verification_is_of_the_latest_unless_said_otherwise_and_drills_when_asked()
             selection: Selection::One(backup.to_owned()),
             database: database.map(str::to_owned),
             drill,
+            moment: None,
+            chain: false,
             expect_manifest: None,
         })
     };

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::ops::Range;
 
-use super::super::input::Input;
+use super::super::input::{Input, encode_int};
 use super::super::texts::Meeting;
 use super::super::{ArchiveError, BlockKind};
 use super::header::Form;
@@ -69,11 +69,15 @@ impl std::fmt::Display for TocEntry {
 /// What a restore needs of an entry, in addition to [`TocEntry`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
+    /// Where the entry begins in the head.
+    pub(crate) begins_at: usize,
     /// The number in the archive: none 1, pre-data 2, data 3, post-data 4.
     pub section: i64,
     pub definition: String,
     /// As in the archive, if that is not UTF-8.
     pub definition_bytes: Option<Vec<u8>>,
+    /// Its place in the head, with the length before it.
+    pub(crate) definition_at: Range<usize>,
     pub drop_statement: String,
     /// As in the archive, in the database's encoding.
     pub copy_statement: Vec<u8>,
@@ -86,6 +90,64 @@ pub struct Details {
     pub dependencies: Vec<i64>,
 }
 
+/// An entry that pgstow adds to a table of contents. Texts are in the archive's encoding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addition {
+    pub dump_id: i64,
+    /// The OID of the object in `pg_class`, 0 if there is none.
+    pub oid: u32,
+    pub tag: Vec<u8>,
+    pub desc: &'static str,
+    /// As in [`Details::section`].
+    pub section: i64,
+    pub definition: Vec<u8>,
+    pub copy_statement: Vec<u8>,
+    pub namespace: Vec<u8>,
+    pub owner: Vec<u8>,
+    pub dependencies: Vec<i64>,
+    /// Whether a block follows for this entry.
+    pub has_data: bool,
+}
+
+/// The OID of `pg_class`.
+const CLASS: &[u8] = b"1259";
+
+impl Addition {
+    pub(super) fn write(&self, form: Form, out: &mut Vec<u8>) {
+        let int = |value: i64, out: &mut Vec<u8>| encode_int(value, form.int_size, out);
+        let text = |text: &[u8], out: &mut Vec<u8>| {
+            int(text.len() as i64, out);
+            out.extend_from_slice(text);
+        };
+        int(self.dump_id, out);
+        int(i64::from(self.has_data), out);
+        let catalog = if self.oid == 0 { &b"0"[..] } else { CLASS };
+        text(catalog, out);
+        text(self.oid.to_string().as_bytes(), out);
+        text(&self.tag, out);
+        text(self.desc.as_bytes(), out);
+        int(self.section, out);
+        text(&self.definition, out);
+        text(b"", out);
+        text(&self.copy_statement, out);
+        text(&self.namespace, out);
+        // No tablespace and no access method.
+        int(-1, out);
+        int(-1, out);
+        if form.version.minor >= 16 {
+            int(0, out);
+        }
+        text(&self.owner, out);
+        text(b"false", out);
+        for dependency in &self.dependencies {
+            text(dependency.to_string().as_bytes(), out);
+        }
+        int(-1, out);
+        out.push(if self.has_data { OFFSET_NOT_SET } else { OFFSET_NO_DATA });
+        out.resize(out.len() + form.offset_size, 0);
+    }
+}
+
 /// Reads the entry of this number, from 1.
 pub(super) fn read<R: Read>(
     input: &mut Input<R>,
@@ -94,6 +156,7 @@ pub(super) fn read<R: Read>(
     number: usize,
 ) -> Result<(TocEntry, Details), ArchiveError> {
     let int_size = form.int_size;
+    let begins_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
     let dump_id = input.int(int_size, "an entry's dump id")?;
     let has_data = match input.int(int_size, "an entry's data flag")? {
         0 => false,
@@ -106,6 +169,7 @@ pub(super) fn read<R: Read>(
     let tag_bytes = strings.bytes("an entry's tag")?.unwrap_or_default();
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let (mut details, namespace_bytes) = read_details(&mut strings, form)?;
+    details.begins_at = begins_at;
     details.dependencies = read_dependencies(&mut strings, number)?;
     let entry = TocEntry {
         dump_id,
@@ -132,14 +196,15 @@ pub(super) fn read<R: Read>(
 fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
     let (int_size, texts) = (form.int_size, strings.texts);
     let section = strings.input.int(int_size, "an entry's section")?;
-    let definition = strings.bytes("an entry's definition")?.unwrap_or_default();
-    let bytes = definition;
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let definition_starts = strings.input.position();
+    let bytes = strings.bytes("an entry's definition")?.unwrap_or_default();
+    let definition_at = place(definition_starts)..place(strings.input.position());
     let definition = texts.read(bytes.clone());
     let definition_bytes = (definition.as_bytes() != bytes).then_some(bytes);
     let drop_statement = strings.text("an entry's drop statement")?.unwrap_or_default();
     let copy_starts = strings.input.position();
     let copy_statement = strings.bytes("an entry's copy statement")?.unwrap_or_default();
-    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     let copy_at = place(copy_starts)..place(strings.input.position());
     let namespace = strings.bytes("an entry's schema")?;
     let tablespace = strings.text("an entry's tablespace")?;
@@ -150,9 +215,11 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
     let owner = strings.text("an entry's owner")?.unwrap_or_default();
     strings.skip("an entry's OID flag")?;
     let details = Details {
+        begins_at: 0,
         section,
         definition,
         definition_bytes,
+        definition_at,
         drop_statement,
         copy_statement,
         copy_at,

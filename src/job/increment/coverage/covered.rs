@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Settled, StoredBaselines};
+use super::{Looked, Settled, StoredBaselines};
 use crate::error::{Code, Error};
 use crate::format::Lsn;
 use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed};
@@ -35,33 +35,36 @@ pub(super) fn objects_left(why: &str) -> ObjectsCoverage {
     }
 }
 
-/// Tables that changed after the catalog was read: no position between then and the increment's end is known to be
-/// before the change.
-pub(super) fn late(looked: &TableCatalog, again: &TableCatalog, facts: &StreamFacts) -> BTreeSet<u32> {
-    let changed = looked.tables.iter().filter(|table| match again.table(table.oid) {
+/// Tables that changed after the catalog was read. A TRUNCATE that the stream has not shown yet looks like a rewrite.
+pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -> BTreeSet<u32> {
+    let changed = looked.catalog.tables.iter().filter(|table| match again.table(table.oid) {
         Some(now) => {
-            let truncated = facts.table(table.oid).is_some_and(|facts| facts.truncates > 0);
-            is_changed(table, now, truncated)
+            let truncate = facts.table(table.oid).and_then(|facts| facts.last_truncate);
+            is_changed(table, now, truncate.is_some_and(|commit| commit >= looked.at))
         }
         None => true,
     });
     changed.map(|table| table.oid).collect()
 }
 
-/// One entry for each table that has rows, or had, in the order of the OIDs.
+/// One entry for each table that has rows, or had, in the order of the OIDs. The increment is `from` … `to`.
 pub(super) fn tables(
-    from: Lsn,
+    (from, to): (Lsn, Lsn),
     settled: &Settled,
     late: &BTreeSet<u32>,
     again: &TableCatalog,
 ) -> Vec<TableCoverage> {
+    let at = settled.looked.at;
     let of_decision = |decision: &Decision| {
         let mut covered = Covering { from, settled }.of(decision);
-        let is_lost = covered.state != CoverageState::FullOnly && late.contains(&covered.oid);
-        if is_lost {
-            covered.to = Some(covered.to.unwrap_or(settled.looked.at));
-            covered.from = None;
-            covered.why = Some("its definition changed while the increment was made; the next one reads it whole".into());
+        let is_open = covered.state != CoverageState::FullOnly
+            && late.contains(&covered.oid)
+            && !settled.postponed.contains_key(&covered.oid);
+        if is_open && at < to {
+            // Nothing is lost yet: the next increment finds out what happened, and reads the table if it has to.
+            covered.to = Some(covered.to.map_or(at, |before| before.min(at)));
+            covered.from = Some(Lsn(to.0 + 1));
+            covered.why = Some("its definition changed before the increment's end; the next one finds out how".into());
         }
         covered
     };
@@ -181,13 +184,15 @@ fn entry(
     }
 }
 
-/// The baselines that a restore may use. The archive may have more: tables that changed after the catalog was read.
-pub(super) fn baselines(settled: &Settled, late: &BTreeSet<u32>) -> Vec<Baseline> {
+/// The baselines that a restore may use. The archive may have more: tables that changed while they were read.
+pub(super) fn baselines(settled: &Settled) -> Vec<Baseline> {
     let Some(stored) = &settled.baselines else {
         return Vec::new();
     };
     let in_archive: BTreeSet<u32> = stored.tables.iter().filter_map(|table| table.oid).collect();
-    let usable = |decision: &&Decision| in_archive.contains(&decision.oid) && !late.contains(&decision.oid);
+    let usable = |decision: &&Decision| {
+        in_archive.contains(&decision.oid) && !settled.postponed.contains_key(&decision.oid)
+    };
     let baseline = |decision: &Decision| {
         let (proof, why) = match &decision.action {
             Action::Read(reading) => (reading.proof, reading.why.clone()),
@@ -251,3 +256,6 @@ fn rows(stored: &StoredBaselines) -> impl Iterator<Item = (u32, SeenRows)> {
         Some((table.oid?, rows))
     })
 }
+
+#[cfg(test)]
+mod tests;

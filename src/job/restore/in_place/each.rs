@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::{Filled, Refill};
 use crate::error::{Code, Result};
-use crate::format::archive::BlockContent;
 use crate::format::script::Sum;
 use crate::job::restore::failed::{Loss, Losses};
 use crate::job::restore::rows::{self, BlockCopy, Unloaded};
@@ -57,10 +56,7 @@ pub(super) async fn fill(refill: Refill<'_>, wire: &mut Wire, copies: Vec<BlockC
                     code: error.code(),
                     state: state.as_ref().map(|state| state.code().to_owned()),
                     message: format!("{}; its rows are as they were", error.message()),
-                    rows: match stored.promises[copy.index].content {
-                        BlockContent::Table { rows } => Some(rows),
-                        BlockContent::LargeObjects { .. } => None,
-                    },
+                    rows: stored.rows(copy.index),
                 },
             );
         }

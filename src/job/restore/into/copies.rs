@@ -7,7 +7,7 @@ use super::definition::{Index, Odd, Table, constraint};
 use super::destination::LONGEST;
 use super::{BlockCopy, Finishing, TableCopy};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{BlockContent, Item, Loading};
+use crate::format::archive::{Item, Loading};
 use crate::job::restore::choice;
 use crate::job::restore::plan::LeftOut;
 use crate::postgres::ExistingObject;
@@ -189,10 +189,7 @@ impl<'a> CopySource<'a> {
     }
 
     fn count(&self, index: usize) -> u64 {
-        match self.stored.promises[index].content {
-            BlockContent::Table { rows } => rows,
-            BlockContent::LargeObjects { .. } => 0,
-        }
+        self.stored.rows(index).unwrap_or_default()
     }
 
     /// The blocks with its rows. For a partitioned table: those of all its partitions.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Past, alive};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{BlockContent, Item, Loading};
+use crate::format::archive::{Item, Loading};
 use crate::job::restore::failed::Loss;
 use crate::job::restore::load::Load;
 use crate::job::restore::queue::Queue;
@@ -141,10 +141,7 @@ impl Past<'_> {
     fn lose(&mut self, id: i64, loss: Loss) {
         let stored = self.backup.stored;
         let block = stored.head.data.iter().position(|entry| entry.dump_id == id);
-        let rows = block.and_then(|index| match stored.promises[index].content {
-            BlockContent::Table { rows } => Some(rows),
-            BlockContent::LargeObjects { .. } => None,
-        });
+        let rows = block.and_then(|index| stored.rows(index));
         self.losses.note(id, Loss { rows, ..loss });
     }
 
@@ -212,8 +209,7 @@ impl Past<'_> {
         }
         for one in singles(load, self.backup) {
             let index = one.blocks[0];
-            let rows = &self.backup.stored.promises[index].content;
-            if *rows == (BlockContent::Table { rows: 0 }) {
+            if self.backup.stored.rows(index) == Some(0) {
                 continue;
             }
             if let Some((schema, name)) = &self.backup.stored.tables[index]

@@ -41,7 +41,7 @@ impl Scene {
     }
 
     pub fn store(&self) -> String {
-        format!("file://{}", self.folder.path().display())
+        self.folder.path().display().to_string()
     }
 
     pub fn slot(&self) -> SlotName {

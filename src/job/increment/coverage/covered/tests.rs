@@ -1,0 +1,151 @@
+//! What the decisions make of the tables' coverage.
+
+use super::*;
+use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity};
+
+const FROM: Lsn = Lsn(100);
+const AT: Lsn = Lsn(200);
+const BASELINE: Lsn = Lsn(250);
+const TO: Lsn = Lsn(300);
+const ORDERS: u32 = 20_000;
+
+fn table(oid: u32) -> CatalogTable {
+    CatalogTable {
+        oid,
+        schema: "public".into(),
+        name: "orders".into(),
+        kind: TableKind::Ordinary,
+        is_unlogged: false,
+        parent: None,
+        identity: ReplicaIdentity::Full,
+        identity_index: None,
+        key: Vec::new(),
+        primary_key: None,
+        columns: Vec::new(),
+        types: None,
+        labels: Vec::new(),
+        filenode: oid,
+        bytes: 8192,
+        owner: "shop".into(),
+        is_ours: true,
+        extension: None,
+    }
+}
+
+fn catalog(tables: Vec<CatalogTable>) -> TableCatalog {
+    TableCatalog { major: 18, tables }
+}
+
+fn settled(action: Action, at: Option<Lsn>) -> Settled {
+    Settled {
+        at,
+        looked: Looked {
+            catalog: catalog(vec![table(ORDERS)]),
+            fingerprint: String::new(),
+            at: AT,
+        },
+        previous: None,
+        publications: PublicationChanges {
+            after: BTreeMap::from([(ORDERS, PublicationKind::All)]),
+            ..PublicationChanges::default()
+        },
+        counted: BTreeMap::new(),
+        decisions: vec![Decision {
+            oid: ORDERS,
+            schema: "public".into(),
+            name: "orders".into(),
+            bytes: 8192,
+            action,
+        }],
+        probed: BTreeMap::new(),
+        postponed: BTreeMap::new(),
+        baselines: None,
+        large_objects: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn reading(last_exact: Option<Lsn>) -> Action {
+    Action::Read(Reading {
+        last_exact,
+        proof: None,
+        waits: false,
+        why: "its columns changed".into(),
+    })
+}
+
+/// State, `to` and `from` of the only table.
+fn covered(settled: &Settled, again: &TableCatalog) -> (CoverageState, Option<Lsn>, Option<Lsn>) {
+    let facts = StreamFacts::new(None, FROM);
+    let late = late(&settled.looked, again, &facts);
+    let tables = tables((FROM, TO), settled, &late, again);
+    assert_eq!(tables.len(), 1);
+    (tables[0].state, tables[0].to, tables[0].from)
+}
+
+fn same() -> TableCatalog {
+    catalog(vec![table(ORDERS)])
+}
+
+fn rewritten() -> TableCatalog {
+    catalog(vec![CatalogTable {
+        filenode: 7,
+        ..table(ORDERS)
+    }])
+}
+
+#[test]
+fn a_table_that_is_kept_is_exact_throughout() {
+    let settled = settled(Action::Keep, None);
+    assert_eq!(covered(&settled, &same()), (CoverageState::Exact, None, None));
+}
+
+#[test]
+fn a_baseline_ends_the_gap() {
+    let gap = settled(reading(Some(FROM)), Some(BASELINE));
+    assert_eq!(covered(&gap, &same()), (CoverageState::Exact, Some(FROM), Some(BASELINE)));
+    let none = settled(reading(None), Some(BASELINE));
+    assert_eq!(covered(&none, &same()), (CoverageState::Exact, None, None));
+}
+
+#[test]
+fn a_baseline_that_has_to_wait_leaves_the_table_lost_and_the_next_increment_knows() {
+    let mut settled = settled(reading(Some(FROM)), None);
+    settled.postpone(&[ORDERS], "a transaction goes on");
+    assert_eq!(covered(&settled, &same()), (CoverageState::Exact, Some(FROM), None));
+    let definitions = SeenDefinitions {
+        fingerprint: String::new(),
+        from: AT,
+    };
+    assert!(!seen(&settled, definitions).is_settled());
+}
+
+#[test]
+fn a_change_after_the_look_leaves_the_rest_of_the_increment_open_and_loses_nothing() {
+    let settled = settled(Action::Keep, None);
+    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
+    assert_eq!(covered(&settled, &rewritten()), open);
+    let dropped = catalog(vec![]);
+    assert_eq!(covered(&settled, &dropped), open);
+}
+
+#[test]
+fn a_table_that_is_made_after_the_look_is_not_exact_yet() {
+    let settled = settled(Action::Keep, None);
+    let again = catalog(vec![table(ORDERS), table(ORDERS + 9)]);
+    let tables = tables((FROM, TO), &settled, &BTreeSet::new(), &again);
+    assert_eq!(tables.len(), 2);
+    assert_eq!((tables[1].to, tables[1].from), (Some(FROM), None));
+}
+
+#[test]
+fn rows_that_only_new_definitions_can_hold_make_a_gap_up_to_these() {
+    let action = Action::Define {
+        last_exact: Lsn(150),
+        why: String::new(),
+    };
+    assert_eq!(
+        covered(&settled(action, None), &same()),
+        (CoverageState::Exact, Some(Lsn(150)), Some(AT))
+    );
+}

@@ -1,0 +1,36 @@
+//! A database as it was at a moment between two backups: a full backup, with the changes that increments hold since.
+//!
+//! ```text
+//! asked    the moment, as the user wrote it
+//! way      the full that it begins with, the increments, and where they stop
+//! stopped  the exact transaction after which it stops
+//! bases    per table: the rows that its changes are applied to, and whether the result is exact
+//! composed one archive of these rows, with the definitions of the moment
+//! folding  the changes, read once → what was changed in each table
+//! ```
+//!
+//! Restore, drill and the proof of a chain work with the composed archive as with any other.
+
+mod asked;
+mod bases;
+mod composed;
+mod folding;
+mod prepared;
+mod replayed;
+mod report;
+mod sequences;
+mod spelling;
+mod stopped;
+mod way;
+
+pub use asked::AskedMoment;
+pub use report::MomentReport;
+
+
+pub(crate) use bases::{Choice, TableBase};
+pub(crate) use replayed::{Known, Replayed, replay, stored_sum};
+pub(crate) use composed::is_of_increments;
+pub(crate) use folding::memory;
+pub(crate) use prepared::{Prepared, not_covered, prepare};
+pub(crate) use stopped::Stopped;
+pub(crate) use way::{Way, find, history, manifests, unbroken};

@@ -1,0 +1,173 @@
+//! A moment that is ready to be restored, verified or drilled.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::bases::{Choice, choose};
+use super::composed::{Parts, compose};
+use super::folding::{self, Until, fold};
+use super::report::{MomentReport, NotExact};
+use super::spelling::statement;
+use super::{Stopped, Way};
+use crate::error::{Code, Error, Result};
+use crate::format::archive::BlockContent;
+use crate::format::fold::Memory;
+use crate::repository::backup_id::BackupId;
+use crate::repository::catalog::Located;
+use crate::repository::stored_archive::{Origin, StoredArchive};
+use crate::repository::stored_changes::StoredChanges;
+use crate::store::Store;
+
+pub(crate) struct Prepared {
+    base: BackupId,
+    way: Way,
+    changes: Vec<StoredChanges>,
+    stopped: Stopped,
+    choice: Choice,
+    definitions_of: BackupId,
+    lacking: Vec<NotExact>,
+}
+
+/// Finds where the way stops, and composes the archive of the moment from the full's. The changes are not read yet.
+pub(crate) async fn prepare(base: &Located, way: Way, full: StoredArchive) -> Result<(Prepared, StoredArchive)> {
+    let store = Arc::clone(&base.store);
+    let changes = open(&store, &way).await?;
+    let stopped = Stopped::find(&changes, way.stop).await?;
+    if stopped.position < way.base_end.lsn {
+        let what = format!(
+            "{}: {} is not after the full backup {}, whose first moment is {}",
+            base.manifest.database, way.target, base.manifest.id, way.base_end
+        );
+        return Err(Error::new(Code::NotCovered, what).hint("name a moment after it, or a full backup before the moment"));
+    }
+    let choice = choose(&base.manifest, &way.increments, stopped.position);
+    let parts = Parts {
+        store: &store,
+        full: &base.manifest,
+        increments: &way.increments,
+        changes: &changes,
+        position: stopped.position,
+    };
+    let composed = compose(&parts, full, &choice).await?;
+    let mut archive = composed.archive;
+    let changed: HashSet<u32> = changes.iter().flat_map(|changes| changes.index.frames.iter()).fold(
+        HashSet::new(),
+        |mut all, frame| {
+            all.extend(&frame.relids);
+            all
+        },
+    );
+    for (entry, ranges) in archive.head.data.iter().zip(&mut archive.ranges) {
+        // The rows of a part cannot be rewritten alone: whether every changed row was met is known at the end.
+        if changed.contains(&entry.oid) {
+            ranges.clear();
+        }
+    }
+    let prepared = Prepared {
+        base: base.manifest.id.clone(),
+        definitions_of: composed.definitions_of,
+        lacking: composed.lacking,
+        way,
+        changes,
+        stopped,
+        choice,
+    };
+    Ok((prepared, archive))
+}
+
+async fn open(store: &Arc<dyn Store>, way: &Way) -> Result<Vec<StoredChanges>> {
+    let mut opened = Vec::with_capacity(way.increments.len());
+    for manifest in &way.increments {
+        opened.push(StoredChanges::open(store, manifest).await?);
+    }
+    Ok(opened)
+}
+
+impl Prepared {
+    /// What of these blocks, or of the whole database, is not as it was at the moment.
+    pub fn not_exact(&self, archive: &StoredArchive, blocks: &[usize], whole: bool) -> Vec<NotExact> {
+        let mut found: Vec<NotExact> = if whole { self.lacking.clone() } else { Vec::new() };
+        for &index in blocks {
+            let oid = archive.head.data[index].oid;
+            match (&archive.promises[index].content, self.choice.tables.get(&oid)) {
+                (BlockContent::Table { .. }, Some(table)) => found.extend(table.not_exact.clone()),
+                (BlockContent::Table { .. }, None) => found.push(NotExact {
+                    what: archive.name(index),
+                    why: "the increments do not say anything of it: its rows are those of the full backup".into(),
+                    before: None,
+                    after: None,
+                }),
+                (BlockContent::LargeObjects { .. }, _) => found.extend(self.choice.large_objects.clone()),
+            }
+        }
+        found.dedup();
+        found
+    }
+
+    /// Reads the changes of the tables of these blocks, and joins them with the archive.
+    pub async fn bring_forward(
+        &self,
+        archive: &mut StoredArchive,
+        blocks: &[usize],
+        memory: &Arc<Memory>,
+        report: &mut MomentReport,
+    ) -> Result<()> {
+        let bases = folding::bases(archive, &self.choice, blocks)?;
+        let folded = fold(&self.changes, bases, &Until::Stopped(&self.stopped), memory).await?;
+        for (index, broken) in folding::apply(archive, &folded, blocks)? {
+            report.not_exact.push(NotExact {
+                what: archive.name(index),
+                why: broken.why,
+                before: Some(broken.until),
+                after: None,
+            });
+        }
+        // The rows of a table that was made since have the columns of its last changes.
+        let mut statements = HashMap::new();
+        for &index in blocks {
+            let entry = &archive.head.data[index];
+            if let (Some(Origin::Nothing), Some(changed)) = (archive.origins.get(index), folded.tables.get(&entry.oid)) {
+                statements.insert(entry.dump_id, statement(&entry.path(), &changed.columns));
+            }
+        }
+        if !statements.is_empty() {
+            archive.head = archive.head.with_copy_statements(&statements)?;
+        }
+        report.changes = Some(folded.changes);
+        report.tables_changed = Some(archive.changes.len());
+        Ok(())
+    }
+
+    pub fn report(&self, not_exact: Vec<NotExact>) -> MomentReport {
+        MomentReport {
+            target: self.way.target.to_string(),
+            base: self.base.clone(),
+            increments: self.way.increments.len(),
+            last_increment: self.way.increments.last().map(|manifest| manifest.id.clone()),
+            position: self.stopped.position,
+            stops_after: self.stopped.last.as_ref().map(Into::into),
+            stops_before: self.stopped.next.as_ref().map(Into::into),
+            definitions_of: self.definitions_of.clone(),
+            changes: None,
+            tables_changed: None,
+            not_exact,
+        }
+    }
+}
+
+/// The error for a moment that cannot be had exactly.
+pub(crate) fn not_covered(report: &MomentReport, whole: bool) -> Error {
+    const NAMED: usize = 5;
+    let named: Vec<String> = report.not_exact.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = report.not_exact.len().saturating_sub(NAMED);
+    let mut what = format!("{} cannot be had exactly: {}", report.target, named.join("; "));
+    if more > 0 {
+        what = format!("{what}; and {more} more");
+    }
+    let hint = match whole {
+        true => "give --allow-partial to restore it nevertheless: these then have other rows than at the moment; or take a \
+                 moment at which they are exact",
+        false => "take a moment at which it is exact, with --to-lsn; or give --allow-partial for the rows that there are",
+    };
+    Error::new(Code::NotCovered, what).hint(hint)
+}
