@@ -269,42 +269,6 @@ impl App {
         }
     }
 
-    async fn incremental(
-        &self,
-        request: &IncrementalRequest,
-        stop: &Stop,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Report> {
-        let Some(credentials) = &self.credentials else {
-            return Err(no_database());
-        };
-        // A stop needs neither keys nor stores.
-        let trust = match request {
-            IncrementalRequest::Stop { .. } => None,
-            _ => Some(self.trust(stop).await?),
-        };
-        let signer = match request {
-            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
-            _ => None,
-        };
-        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
-        let backup = trust_of_backup
-            .as_ref()
-            .map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
-        let job = incremental::Job {
-            settings: &self.settings,
-            credentials,
-            stores: &self.stores,
-            trust,
-            backup: backup.as_ref(),
-            clock: self.clock,
-            stop,
-            observer,
-        };
-        let done = incremental::run(&job, request).await;
-        done.map(|report| Report::Incremental(Box::new(report)))
-    }
-
     /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
     /// metrics; to people a chain that was renewed, and a failure that lasts, once, with its end.
     async fn follow(
@@ -353,6 +317,41 @@ impl App {
             stop,
             observer,
         }
+    }
+
+    async fn incremental(
+        &self,
+        request: &IncrementalRequest,
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) -> Result<Report> {
+        let Some(credentials) = &self.credentials else {
+            return Err(no_database());
+        };
+        // A stop needs neither keys nor stores.
+        let trust = match request {
+            IncrementalRequest::Stop { .. } => None,
+            _ => Some(self.trust(stop).await?),
+        };
+        let signer = match request {
+            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
+            _ => None,
+        };
+        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
+        let backup = trust_of_backup.as_ref();
+        let backup = backup.map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
+        let job = incremental::Job {
+            settings: &self.settings,
+            credentials,
+            stores: &self.stores,
+            trust,
+            backup: backup.as_ref(),
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        let done = incremental::run(&job, request).await;
+        done.map(|report| Report::Incremental(Box::new(report)))
     }
 
     /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how

@@ -29,7 +29,7 @@ pub(super) async fn renew(
         // First the tables, so that the slot's stream has all of their changes.
         answered(job, session.reconcile(slot, &catalog)).await?;
         let patience = OLDER + job.settings.postgres.stall;
-        answered_within(job, patience, session.create_slot(slot, OLDER)).await?;
+        answered_within(job, patience, session.create_slot(slot, OLDER, job.stop)).await?;
     }
     job.observer.phase("waiting for older transactions");
     if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER, job.stop).await? {
