@@ -26,7 +26,7 @@ scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 
 say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 2.0"
-for limit in backup=15 verify=20; do
+for limit in backup=15 follow=15 verify=20; do
     unit=$HERE/pgstow-${limit%=*}.service
     systemd-analyze security --offline=true --threshold="${limit#*=}" --no-pager "$unit" >/dev/null ||
         die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
@@ -131,7 +131,7 @@ say "$(inside systemctl --version | head -n 1) runs in namespaces of its own"
 
 say "systemd-analyze verify: services and timers, as installed"
 answer=$(inside systemd-analyze verify --man=no --recursive-errors=one pgstow-backup.service pgstow-backup.timer \
-    pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
+    pgstow-follow.service pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
 [ -z "$answer" ] || die "$answer"
 
 into() { inside tee "$1" >/dev/null; }
