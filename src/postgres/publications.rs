@@ -135,7 +135,7 @@ impl Session {
                 continue;
             }
             let statement = create_publication(names, kind);
-            let done = self.define(&statement).await;
+            let done = self.alter(&statement).await;
             if let Err(error) = done {
                 let error = self.error("cannot create a publication", &error);
                 let error = if error.code() == Code::Permission {
@@ -164,7 +164,7 @@ impl Session {
         }
         let name = names.publication(kind);
         let statement = format!("DROP PUBLICATION IF EXISTS {}", identifier(&name));
-        let done = self.define(&statement).await;
+        let done = self.alter(&statement).await;
         done.map(|()| true).map_err(|error| {
             let error = self.error(&format!("cannot drop the publication {name}"), &error);
             if error.code() == Code::Permission {
@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// Runs a statement that may fire event triggers of the database: their functions can set another search path.
-    async fn define(&self, statement: &str) -> std::result::Result<(), tokio_postgres::Error> {
+    async fn alter(&self, statement: &str) -> std::result::Result<(), tokio_postgres::Error> {
         let done = self.client.batch_execute(statement).await;
         // In a failed transaction it is refused, and the path stays.
         let emptied = self.client.batch_execute(EMPTY_SEARCH_PATH).await;
@@ -248,7 +248,7 @@ impl Session {
 
     /// `Some`: why the server refuses it now.
     async fn try_statement(&self, statement: &str) -> Result<Option<String>> {
-        match self.define(statement).await {
+        match self.alter(statement).await {
             Ok(()) => Ok(None),
             Err(error) if error.is_closed() || error.as_db_error().is_none() => {
                 Err(self.error("cannot change a publication", &error))
