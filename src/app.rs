@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup;
+use crate::job::changes;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::increment;
@@ -117,6 +118,19 @@ impl App {
                 let result = self.backup(&request, stop, observer).await;
                 let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
+            }
+            Command::Changes(request) => {
+                let source = self.source_database();
+                let job = changes::Job {
+                    stores: &self.stores,
+                    database: request.database.as_deref().or(source.as_deref()),
+                    trust: self.trust(stop).await?,
+                    now: (self.clock)(),
+                    stop,
+                    observer,
+                };
+                let report = changes::run(&job, &request).await?;
+                Ok(Report::Changes(Box::new(report)))
             }
             Command::Download(request) => {
                 let job = download::Job {

@@ -8,6 +8,7 @@ use crate::repository::backup_id::BackupId;
 use crate::settings::Uses;
 
 pub use crate::job::backup::BackupRequest;
+pub use crate::job::changes::ChangesRequest;
 pub use crate::job::download::DownloadRequest;
 pub use crate::job::incremental::IncrementalRequest;
 pub use crate::job::moment::AskedMoment;
@@ -18,6 +19,8 @@ pub use crate::job::verify::{Selection, VerifyRequest};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Backup(BackupRequest),
+    /// The transactions in the increments.
+    Changes(ChangesRequest),
     Download(DownloadRequest),
     /// Try everything that a backup needs.
     Doctor,
@@ -55,7 +58,7 @@ impl Command {
             Self::RetentionApply => Uses::Rules,
             Self::RetentionShow => Uses::RulesShown,
             Self::Status { .. } => Uses::Status,
-            Self::Download(_) | Self::List { .. } => Uses::Store,
+            Self::Changes(_) | Self::Download(_) | Self::List { .. } => Uses::Store,
             Self::Keygen { .. } => Uses::Keys,
             Self::Incremental(IncrementalRequest::Stop { .. }) => Uses::Slot,
             Self::Incremental(IncrementalRequest::Start { .. } | IncrementalRequest::Status) => Uses::Backup,

@@ -1,6 +1,7 @@
 //! The jobs, one for each command. The main function of each job lists its steps in order.
 
 pub mod backup;
+pub mod changes;
 pub mod doctor;
 pub mod download;
 pub mod drill;

@@ -79,7 +79,6 @@ pub use connection::Session;
 pub use conninfo::{
     ConnectionInfo, Files, Keys, Login, PasswordFile, Provider, Whose, is_connection_url, text_of_secret,
 };
-pub use conninfo::{ConnectionInfo, Files, Keys, Login, Provider, Whose, text_of_secret};
 pub use decoding::{Decoding, IdleTimeout, Service};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub(crate) use extensions::MemberGrant;

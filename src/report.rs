@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DEGRADED, Error, ErrorReport, PARTIAL, Result};
 use crate::job::backup::BackupReport;
+use crate::job::changes::ChangesReport;
 use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
 use crate::job::incremental::IncrementalReport;
@@ -29,6 +30,7 @@ pub enum Report {
     Backup(Box<BackupReport>),
     /// A container task makes the backup instead.
     HandedOver(HandoverReport),
+    Changes(Box<ChangesReport>),
     Doctor(DoctorReport),
     Download(DownloadReport),
     Rules(RulesReport),
@@ -47,6 +49,7 @@ pub enum Report {
 pub enum ReportKind {
     Backup,
     HandedOver,
+    Changes,
     Doctor,
     Download,
     Rules,
@@ -65,6 +68,7 @@ impl Report {
         match self {
             Report::Backup(_) => ReportKind::Backup,
             Report::HandedOver(_) => ReportKind::HandedOver,
+            Report::Changes(_) => ReportKind::Changes,
             Report::Doctor(_) => ReportKind::Doctor,
             Report::Download(_) => ReportKind::Download,
             Report::Rules(_) => ReportKind::Rules,
@@ -84,6 +88,7 @@ impl Report {
         match kind {
             ReportKind::Backup => parse(document).map(Report::Backup),
             ReportKind::HandedOver => parse(document).map(Report::HandedOver),
+            ReportKind::Changes => parse(document).map(Report::Changes),
             ReportKind::Doctor => parse(document).map(Report::Doctor),
             ReportKind::Download => parse(document).map(Report::Download),
             ReportKind::Rules => parse(document).map(Report::Rules),
@@ -168,6 +173,7 @@ impl fmt::Display for Report {
         match self {
             Report::Backup(report) => report.fmt(f),
             Report::HandedOver(report) => report.fmt(f),
+            Report::Changes(report) => report.fmt(f),
             Report::Doctor(report) => report.fmt(f),
             Report::Download(report) => report.fmt(f),
             Report::Rules(report) => report.fmt(f),

@@ -11,7 +11,7 @@ pub const FORMS: &str = "2025-01-31T14:02:59Z, 2025-01-31T14:02:59+01:00, or in 
                          2025-01-31, 14:02:59, 14:02";
 
 /// A moment, and how it was read. Printed, it names the zone that was assumed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
     pub time: Timestamp,
     /// The zone that the text was read in. `None`: the text itself says its offset.

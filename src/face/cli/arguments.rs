@@ -14,8 +14,8 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use jiff::Timestamp;
 
 use crate::command::{
-    AskedMoment, BackupRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest, Selection,
-    VerifyRequest, check_whose, is_event_id, manifest_digest,
+    AskedMoment, BackupRequest, ChangesRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest, RestoreRequest,
+    Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
@@ -245,6 +245,25 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
             allow_delete,
             database: named(database)?,
         }),
+        Action::Changes {
+            tables,
+            since,
+            until,
+            limit,
+            database,
+        } => {
+            let request = ChangesRequest::all(named(database)?).between(
+                since.as_deref(),
+                until.as_deref(),
+                Timestamp::now(),
+                &jiff::tz::TimeZone::system(),
+            )?;
+            let request = match limit {
+                Some(limit) => request.limited(limit)?,
+                None => request,
+            };
+            Command::Changes(ChangesRequest { tables, ..request })
+        }
         Action::Download {
             backup,
             output,

@@ -16,7 +16,7 @@ use crate::format::Lsn;
 use crate::format::pgoutput::{Message, Relation};
 
 /// One message with all that is known at it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Item<'a> {
     pub frame: usize,
     /// The transaction that it belongs to, also at its Begin and Commit. `None` for a logical message between two
@@ -27,6 +27,14 @@ pub struct Item<'a> {
     pub relation: Option<&'a Relation>,
     /// The message as the server sent it.
     pub bytes: &'a [u8],
+    track: &'a Track,
+}
+
+impl<'a> Item<'a> {
+    /// The description of any table that was described before, such as those of a TRUNCATE.
+    pub fn relation_of(&self, relid: u32) -> Option<&'a Relation> {
+        self.track.relation(relid)
+    }
 }
 
 /// The messages of a file, in order. If frames are left out, a transaction may lack its Begin or its Commit: the next
@@ -126,6 +134,7 @@ impl<R: Read> Reader<R> {
             relation: relid.and_then(|relid| self.track.relation(relid)),
             message,
             bytes,
+            track: &self.track,
         })
     }
 

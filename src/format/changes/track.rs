@@ -34,6 +34,7 @@ impl Transaction {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct Track {
     /// The end of the last transaction; first, the position after which the file begins.
     pub position: Lsn,
@@ -44,12 +45,13 @@ pub(super) struct Track {
     tables: HashMap<u32, Table>,
 }
 
+#[derive(Debug)]
 struct Table {
     relation: Relation,
     counts: Counts,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
     inserts: u64,
     updates: u64,

@@ -42,9 +42,11 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),
         index: IndexRecord {
-            offset: 0,
-            length: 0,
-            sha256: String::new(),
+            offset: 44,
+            length: 1,
+            sha256: "00".repeat(32),
+            earliest: None,
+            latest: None,
         },
     };
     Link::new(id(BackupKind::Incremental, to), stream, 10)

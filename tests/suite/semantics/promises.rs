@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use pgstow::error::{Code, Error};
-use pgstow::repository::backup_id::BackupId;
+use pgstow::repository::backup_id::{BackupId, BackupKind};
 use pgstow::repository::catalog;
 use pgstow::repository::signature::Trust;
 use pgstow::run::stop::Reason;

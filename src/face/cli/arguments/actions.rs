@@ -119,6 +119,36 @@ pub(super) enum Action {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
     },
+    /// Show the transactions in the increments, to find the moment to restore to
+    #[command(
+        long_about = "Show the transactions in the increments: commit time, positions, transaction id, and how many \
+            rows each inserted, updated and deleted in which tables.\n\n\
+            Times are those of the source's clock, and need not have the order of the commits. BEFORE and AFTER are \
+            positions for `restore --to-lsn`: with BEFORE everything is as it was before the transaction, with AFTER \
+            the transaction is the last one. pgstow reads only the parts of the increments that can hold what is asked \
+            for.",
+        after_long_help = "Examples:\n  \
+            pgstow changes --table public.orders --since 14:00\n  \
+            pgstow changes --table 'public.orders*' --since '2025-01-31 14:00' --until '2025-01-31 14:10'\n  \
+            pgstow changes --since 2h --json | jq -c '.transactions[] | select(.deletes > 1000)'"
+    )]
+    Changes {
+        /// Only transactions that changed this table; `*` stands for any text; repeat it for more
+        #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+        tables: Vec<String>,
+        /// Only commits from then on: 14:00, 2025-01-31 14:02:59 (local time), a timestamp with an offset, or 2h
+        #[arg(long, value_name = "WHEN")]
+        since: Option<String>,
+        /// Only commits up to then
+        #[arg(long, value_name = "WHEN")]
+        until: Option<String>,
+        /// At most so many transactions, the newest [default: 1000]
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<usize>,
+        /// The database, if the store holds increments of several
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
     /// Fetch a backup's archive as one file for stock pg_restore
     #[command(
         long_about = "Fetch a backup's archive as one file for stock pg_restore.\n\n\

@@ -90,6 +90,7 @@ const COMMANDS: &[(&str, Option<Uses>)] = &[
     ("list", Some(Uses::Store)),
     ("status", Some(Uses::Status)),
     ("prune", Some(Uses::Prune)),
+    ("changes", Some(Uses::Store)),
     ("download", Some(Uses::Store)),
     // It looks at every setting.
     ("doctor", None),
