@@ -26,7 +26,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The archive of the baselines. Its `.dump` is in the stores, with the tag `pending`; all else is still to be put.
 ///
 /// The places in `tables` have the index of the first data file: it is the only one of an increment.
-pub(super) struct StoredBaselines {
+pub(in crate::job) struct StoredBaselines {
     pub file: FileRecord,
     /// The bytes of the `.toc`.
     pub toc: Bytes,
