@@ -98,6 +98,27 @@ fn backup() -> Value {
 }
 
 #[test]
+fn the_reports_on_an_increment_and_on_a_renewed_chain_are_read_back() {
+    let mut increment = backup();
+    increment["kind"] = json!("incremental");
+    increment["increment"] = json!({
+        "from": "0/1A", "to": "0/2B", "seen_to": AT, "transactions": 7,
+        "changes": [{"oid": 5, "schema": "public", "name": "orders", "identity": "default",
+            "inserts": 1, "updates": 2, "deletes": 3, "truncates": 1}],
+        "changed_tables": 12, "baselines": 1, "is_idle": true, "is_behind": true,
+    });
+    is_read_back(ReportKind::Backup, &increment);
+    let told = Report::read(ReportKind::Backup, &increment.to_string()).unwrap().text();
+    for line in ["7 transactions in 12 tables, from 0/1A to 0/2B", "1 inserted, 2 updated, 3 deleted, emptied 1 time"] {
+        assert!(told.contains(line), "{told}");
+    }
+    let mut renewed = backup();
+    renewed["renewed"] = json!("the slot is missing");
+    is_read_back(ReportKind::Backup, &renewed);
+    assert!(Report::read(ReportKind::Backup, &renewed.to_string()).unwrap().text().contains("the slot is missing"));
+}
+
+#[test]
 fn the_report_on_a_backup_is_read_back() {
     is_read_back(ReportKind::Backup, &backup());
     let mut short = backup();

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::reading::Reading;
 use super::renewal;
-use super::round::{RoundEnd, round};
+use super::round::{RoundEnd, Start, round};
 use super::run::Run;
 use super::{Begin, acquire, look, open, open_reading, primary};
 use crate::error::{Code, Error, Result};
-use crate::job::backup::{BackupReport, BackupRequest, Job};
+use crate::job::backup::{BackupReport, BackupRequest, Job, answered};
 use crate::postgres::SlotName;
 use crate::repository::lease::Acquired;
 use crate::run::progress::Event;
@@ -21,6 +22,8 @@ use crate::run::progress::Event;
 /// The pauses after failures.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often the publications are compared with the tables, if increments are made less often.
+const PUBLICATIONS: Duration = Duration::from_secs(60);
 
 /// What a run that follows its source tells while it goes on.
 #[derive(Debug)]
@@ -176,20 +179,36 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
             continue;
         }
         job.observer.phase("waiting");
-        let lost = reading
-            .through(async {
-                tokio::select! {
-                    _ = job.stop.requested() => None,
-                    error = run.lease.lost() => Some(error),
-                    () = sleep_until(next) => None,
-                }
-            })
-            .await;
-        if let Some(error) = lost {
-            return Err(error);
-        }
+        wait(run, &mut reading, next, &mut start).await?;
         if job.stop.reason().is_some() {
             return reading.finish(job).await;
         }
+    }
+}
+
+/// Waits for the next round. Meanwhile a table that has lost its key is taken out of its publication: until then the
+/// server refuses the application's updates of it.
+async fn wait(run: &Run<'_>, reading: &mut Reading, next: Instant, start: &mut Start) -> Result<()> {
+    let Run { job, source, slot, .. } = run;
+    loop {
+        let until = next.min(Instant::now() + PUBLICATIONS);
+        let lost = reading.through(async {
+            tokio::select! {
+                _ = job.stop.requested() => None,
+                error = run.lease.lost() => Some(error),
+                () = sleep_until(until) => None,
+            }
+        });
+        if let Some(error) = lost.await {
+            return Err(error);
+        }
+        if job.stop.reason().is_some() || Instant::now() >= next {
+            return Ok(());
+        }
+        let checking = async {
+            let catalog = answered(job, source.session.table_catalog()).await?;
+            answered(job, source.session.reconcile(slot, &catalog)).await
+        };
+        start.interrupted.extend(reading.through(checking).await?.interrupted);
     }
 }

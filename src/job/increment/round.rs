@@ -1,5 +1,7 @@
 //! One increment: from where the stream stands to the end of the server's log now.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::coverage::{self, Looked, Outcome};
@@ -41,6 +43,8 @@ pub(super) struct Start {
     pub newest_xid: Option<u64>,
     pub seen_to: Option<Timestamp>,
     pub catalog: Option<SeenCatalog>,
+    /// Tables whose changes were not published for a moment since then.
+    pub interrupted: BTreeSet<u32>,
 }
 
 impl Start {
@@ -54,6 +58,7 @@ impl Start {
             newest_xid: stream.newest_xid,
             seen_to: Some(stream.seen_to),
             catalog,
+            interrupted: BTreeSet::new(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Start {
             newest_xid: None,
             seen_to: None,
             catalog: full.catalog,
+            interrupted: BTreeSet::new(),
         }
     }
 }
@@ -113,7 +119,8 @@ async fn make(
     let unnamed = BackupId::next(database, BackupKind::Incremental, destination.started, None);
     let looked = reading.through(coverage::look(&context(run, &unnamed, start))).await?;
     let reconciling = answered(job, source.session.reconcile(run.slot, &looked.catalog));
-    let publications = reading.through(reconciling).await?;
+    let mut publications = reading.through(reconciling).await?;
+    publications.interrupted.extend(&start.interrupted);
 
     job.observer.phase("reading the changes");
     let head = head(run, reading, start)?;

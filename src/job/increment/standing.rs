@@ -1,6 +1,7 @@
 //! Where a stream stands: what the store holds of it, what the server has of its slot, and what follows from both.
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
@@ -223,7 +224,6 @@ async fn genuine(store: &dyn Store, listed: &Listed, trust: &Trust, now: Timesta
 
 /// The catalog beside a manifest. Without it, or if it is damaged, the tables need baselines.
 async fn catalog_of(store: &dyn Store, manifest: &Manifest) -> Result<Option<SeenCatalog>> {
-    use sha2::{Digest, Sha256};
     let Some(file) = manifest.files.get(role::CATALOG) else {
         return Ok(None);
     };
@@ -246,3 +246,6 @@ async fn catalog_of(store: &dyn Store, manifest: &Manifest) -> Result<Option<See
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,13 +93,13 @@ fn question(major: u32, sizes: Sizes) -> String {
            WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
          ), labels AS (
            SELECT named.attrelid,
-             pg_catalog.json_agg(pg_catalog.json_build_object('oid', named.oid, 'label', named.enumlabel) ORDER BY named.oid) AS labels
+             pg_catalog.json_agg(pg_catalog.json_build_object('oid', named.oid::pg_catalog.int8, 'label', named.enumlabel) ORDER BY named.oid) AS labels
            FROM (SELECT DISTINCT a.attrelid, e.oid, e.enumlabel FROM pg_catalog.pg_enum e JOIN parts p ON p.oid = e.enumtypid
                  JOIN pg_catalog.pg_attribute a ON a.atttypid = p.root AND a.attnum > 0 AND NOT a.attisdropped) AS named
            GROUP BY named.attrelid
          ), columns AS (
            SELECT a.attrelid, pg_catalog.json_agg(pg_catalog.json_build_object('number', a.attnum, 'name', a.attname,
-               'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'type_oid', a.atttypid, 'modifier', a.atttypmod,
+               'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'type_oid', a.atttypid::pg_catalog.int8, 'modifier', a.atttypmod,
                'generated', CASE a.attgenerated WHEN 's' THEN 'stored' WHEN 'v' THEN 'virtual' END,
                'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END) ORDER BY a.attnum) AS columns
            FROM pg_catalog.pg_attribute a
@@ -110,12 +110,12 @@ fn question(major: u32, sizes: Sizes) -> String {
          SELECT coalesce(pg_catalog.array_agg(pg_catalog.convert_to(described.one, described.encoding) ORDER BY described.oid), '{{}}')
          FROM (SELECT c.oid,
            CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END AS encoding,
-           pg_catalog.json_build_object('oid', c.oid, 'schema', n.nspname, 'name', c.relname,
+           pg_catalog.json_build_object('oid', c.oid::pg_catalog.int8, 'schema', n.nspname, 'name', c.relname,
              'kind', CASE c.relkind WHEN 'p' THEN 'partitioned' ELSE 'ordinary' END,
              'is_unlogged', c.relpersistence = 'u',
-             'parent', above.inhparent,
+             'parent', above.inhparent::pg_catalog.int8,
              'identity', CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index' WHEN 'f' THEN 'full' ELSE 'nothing' END,
-             'identity_index', i.indexrelid,
+             'identity_index', i.indexrelid::pg_catalog.int8,
              'key', coalesce((SELECT pg_catalog.json_agg(a.attname ORDER BY k.place)
                FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (attnum, place)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -123,7 +123,7 @@ fn question(major: u32, sizes: Sizes) -> String {
              'primary_key', (SELECT CASE WHEN k.indimmediate THEN 'immediate' ELSE 'deferrable' END FROM pg_catalog.pg_index k
                WHERE k.indrelid = c.oid AND k.indisprimary AND k.indisvalid LIMIT 1),
              'columns', coalesce(columns.columns, '[]'), 'types', used.types, 'labels', coalesce(labels.labels, '[]'),
-             'filenode', c.relfilenode, 'bytes', CASE c.relkind WHEN 'p' THEN 0 ELSE {bytes} END,
+             'filenode', c.relfilenode::pg_catalog.int8, 'bytes', CASE c.relkind WHEN 'p' THEN 0 ELSE {bytes} END,
              'owner', pg_catalog.pg_get_userbyid(c.relowner), 'is_ours', pg_catalog.pg_has_role(c.relowner, 'USAGE'),
              'extension', (SELECT CASE WHEN c.oid = ANY (e.extconfig) THEN 'configuration' ELSE 'member' END
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid

@@ -42,9 +42,9 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),
         index: IndexRecord {
-            offset: 0,
-            length: 0,
-            sha256: String::new(),
+            offset: 44,
+            length: 1,
+            sha256: "00".repeat(32),
             earliest: None,
             latest: None,
         },
@@ -135,9 +135,23 @@ fn increments_are_joined_in_any_order_and_a_missing_one_makes_two_runs() {
     let broken = history(without, [full(3), full(55)]);
     assert_eq!(spans(&broken), [(0, 40, 1), (50, 100, 0)]);
     let gaps = broken.gaps();
-    assert!(gaps[0].to_string().contains("20250131T005000Z-incr, the increment before it, is not in the store"), "{}", gaps[0]);
+    assert!(
+        gaps[0]
+            .to_string()
+            .contains("20250131T005000Z-incr, the increment before it, is not in the store"),
+        "{}",
+        gaps[0]
+    );
     // Which transactions the missing one had is not known, but the link before the base proves it for a later one.
-    assert_eq!(broken.barren(), [(id(BackupKind::Full, 55), NotABase::Open)]);
+    let refused = broken.newest().unwrap().refused();
+    assert_eq!(
+        refused,
+        [
+            (id(BackupKind::Full, 3), NotABase::Before),
+            (id(BackupKind::Full, 55), NotABase::Open)
+        ]
+    );
+    assert_eq!(broken.newest().unwrap().no_base(), refused.last());
     let without = links().filter(|link| link.stream.from != position(40));
     assert_eq!(spans(&history(without, [full(65)])), [(0, 40, 0), (50, 100, 1)]);
 }
@@ -195,14 +209,24 @@ fn a_full_backup_that_the_changes_do_not_lead_on_from_is_no_base_and_says_why() 
     let why = |change: &dyn Fn(&mut Full)| {
         let mut one = full(33);
         change(&mut one);
-        history(links(), [one]).barren().first().map(|(_, why)| why.clone())
+        history(links(), [one])
+            .newest()
+            .unwrap()
+            .no_base()
+            .map(|(_, why)| why.clone())
     };
     assert_eq!(why(&|_| ()), None);
     assert_eq!(why(&|full| full.format = Format::Plain), Some(NotABase::Script));
     assert_eq!(why(&|full| full.snapshot.end = None), Some(NotABase::NoPosition));
     assert_eq!(why(&|full| full.snapshot.lsn = None), Some(NotABase::NoPosition));
-    assert_eq!(why(&|full| full.server.system_identifier = Some("8".into())), Some(NotABase::OtherSource));
-    assert_eq!(why(&|full| full.server.database_oid = Some(6)), Some(NotABase::OtherSource));
+    assert_eq!(
+        why(&|full| full.server.system_identifier = Some("8".into())),
+        Some(NotABase::OtherSource)
+    );
+    assert_eq!(
+        why(&|full| full.server.database_oid = Some(6)),
+        Some(NotABase::OtherSource)
+    );
     let later = |full: &mut Full| full.snapshot.end.as_mut().unwrap().lsn = Lsn(10_001);
     assert_eq!(why(&later), Some(NotABase::After));
     let timeline = |full: &mut Full, timeline| full.snapshot.end.as_mut().unwrap().timeline = timeline;
@@ -219,7 +243,10 @@ fn a_full_backup_that_the_changes_do_not_lead_on_from_is_no_base_and_says_why() 
         link.stream.settled = Some(position(34));
         link
     });
-    assert_eq!(history(settled, [full(33)]).barren()[0].1, NotABase::Before);
+    assert_eq!(
+        history(settled, [full(33)]).newest().unwrap().refused()[0].1,
+        NotABase::Before
+    );
 }
 
 #[test]
