@@ -184,7 +184,7 @@ fn spared(survey: &Survey, mut decisions: Vec<Decision>, terms: &Terms<'_>) -> V
     let place: BTreeMap<&BackupId, usize> = (survey.folders.iter().enumerate())
         .map(|(at, folder)| (&folder.listed.id, at))
         .collect();
-    let days = terms.retention.increment_days();
+    let days = terms.retention.span_days();
     for history in &survey.histories {
         let never_expires = |id: &BackupId| place.get(id).is_some_and(|at| decisions[*at].never_expires());
         for (id, need) in window::needed(history, since, never_expires) {

@@ -43,14 +43,17 @@ impl Retention {
         }
     }
 
+    /// The span in days; a part of a day counts as one.
+    pub fn span_days(&self) -> u32 {
+        let days = self.pitr.as_secs().div_ceil(86_400);
+        u32::try_from(days).unwrap_or(u32::MAX)
+    }
+
     /// For how many days each increment is kept, from its creation. The span begins in the middle of the time between
     /// two full backups, and a bucket's rules act once a day: hence two days more.
     pub fn increment_days(&self) -> u32 {
-        let days = self.pitr.as_secs().div_ceil(86_400);
-        u32::try_from(days)
-            .unwrap_or(u32::MAX)
-            .saturating_add(MARGIN_DAYS)
-            .min(i32::MAX.unsigned_abs())
+        let days = self.span_days().saturating_add(MARGIN_DAYS);
+        days.min(i32::MAX.unsigned_abs())
     }
 
     /// The first moment of the span that ends now.
