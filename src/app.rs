@@ -273,13 +273,43 @@ impl App {
             BackupKind::Incremental => increment::run(&job, request).await,
         };
         match made {
-            Ok(report) => {
+            Ok(mut report) => {
+                if self.settings.prove_chain && !report.repeated {
+                    self.prove_chain(&mut report, (signer, &trust), stop, observer).await;
+                }
                 for message in report.warnings.iter().cloned() {
                     observer.event(&Event::Warned { message });
                 }
                 Ok(Report::Backup(Box::new(report)))
             }
             Err(error) => self.hand_over(request, error, stop).await,
+        }
+    }
+
+    /// Proves the increments that have reached the newest full backup. Without a proof the backup is just as good.
+    async fn prove_chain(
+        &self,
+        report: &mut backup::BackupReport,
+        (signer, trust): (Option<&Signer>, &Trust),
+        stop: &Stop,
+        observer: &Arc<dyn Observer>,
+    ) {
+        let job = verify::Job {
+            settings: &self.settings,
+            stores: &self.stores,
+            database: None,
+            trust,
+            signer,
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        match verify::prove_newest(&job, &report.database).await {
+            Ok(Some(proof)) => report.proved(proof),
+            Ok(None) => {}
+            Err(error) => report.warnings.push(format!(
+                "whether the increments lead to the newest full backup could not be proved: {error}"
+            )),
         }
     }
 

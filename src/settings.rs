@@ -119,6 +119,8 @@ pub struct Settings {
     /// How long a lease is valid if the run does not renew it.
     pub lease: Duration,
     pub md5: bool,
+    /// Prove once for each full backup that the increments since the full before lead exactly to it.
+    pub prove_chain: bool,
     /// The user confirms that the database is that of the backups in the store, although its server is a different one.
     pub adopt: bool,
     pub store_create: StoreCreate,

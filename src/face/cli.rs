@@ -93,6 +93,11 @@ async fn answer(process: Process) -> Result<(String, u8)> {
                 write_err(&lines(error.code, &error.message, &error.hint));
             }
             if let Report::Backup(report) = &report {
+                if let Some(error) = report.broken_chain() {
+                    let message = printable::line(&format!("the backup {} is good, but {}", report.id, error.message()));
+                    let hint = printable::line(error.hint_text());
+                    write_err(&format!("warning[DEGRADED]: {message}\nhint: {hint}\n"));
+                }
                 for (store, error) in report.failed_copies() {
                     let message = printable::line(&format!(
                         "the backup {} is good, but has no copy in {store}: {}: {}",

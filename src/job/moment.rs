@@ -29,7 +29,6 @@ pub use report::MomentReport;
 
 pub(crate) use bases::{Choice, TableBase};
 pub(crate) use replayed::{Known, Replayed, replay, stored_sum};
-pub(crate) use composed::is_of_increments;
 pub(crate) use folding::memory;
 pub(crate) use prepared::{Prepared, not_covered, prepare};
 pub(crate) use stopped::Stopped;

@@ -32,7 +32,7 @@ use crate::store::{Store, unsteady};
 
 pub use crate::repository::verification::Finding;
 pub use report::{Verified, VerifyReport};
-pub use chain::{ChainFinding, ChainProof, Proving, prove};
+pub use chain::{ChainFinding, ChainProof, Proving, prove, prove_newest};
 use request::Proofs;
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;

@@ -131,6 +131,7 @@ impl Reader<'_> {
         let metrics = self.of("BACKUP_METRICS", Self::metrics);
         let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
         let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
+        let prove_chain = self.switch("BACKUP_PROVE_CHAIN").unwrap_or(true);
         let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
         let store_create = self.store_create();
         let state_dir = self.state_dir();
@@ -164,6 +165,7 @@ impl Reader<'_> {
             metrics,
             lease,
             md5,
+            prove_chain,
             adopt,
             store_create,
             state_dir,

@@ -2,4 +2,5 @@
 
 pub mod archive;
 pub mod changes;
+pub mod fold;
 pub mod pgoutput;

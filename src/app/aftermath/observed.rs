@@ -163,6 +163,9 @@ mod tests {
                 .collect(),
             not_verified: None,
             drill: None,
+            moment: None,
+            chain: None,
+            not_chained: None,
             not_drilled: None,
             warnings: Vec::new(),
         };

@@ -6,8 +6,9 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorReport;
+use crate::error::{Error, ErrorReport};
 use crate::format::Lsn;
+use crate::job::verify::ChainProof;
 use crate::postgres::{LeftOut, Slot};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
@@ -88,6 +89,10 @@ pub struct BackupReport {
     /// What an increment holds; `None` for a full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub increment: Option<IncrementReport>,
+    /// The proof that the increments between the two newest full backups lead exactly from one to the other. It is made
+    /// once for each full, as soon as the increments reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainProof>,
     /// Why this full was made although an increment was asked for: it begins a new chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<String>,
@@ -200,7 +205,20 @@ pub struct Notification {
 
 impl BackupReport {
     pub fn is_degraded(&self) -> bool {
-        self.failed_copies().next().is_some()
+        self.failed_copies().next().is_some() || self.broken_chain().is_some()
+    }
+
+    /// Set if the increments do not lead to the newest full backup.
+    pub fn broken_chain(&self) -> Option<Error> {
+        self.chain.as_ref().and_then(ChainProof::error)
+    }
+
+    /// Notes the proof. A chain that is not proved does not make this backup a bad one.
+    pub fn proved(&mut self, proof: ChainProof) {
+        self.chain = Some(proof);
+        if self.is_degraded() {
+            self.status = BackupStatus::Degraded;
+        }
     }
 
     /// The stores that do not hold the backup, with the error.
@@ -273,6 +291,9 @@ impl fmt::Display for BackupReport {
                 leftover.outcome.name()
             )?;
         }
+        if let Some(proof) = &self.chain {
+            write!(f, "{proof}")?;
+        }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;
         }
@@ -319,6 +340,7 @@ pub(in crate::job) fn of(manifest: &Manifest, stores: Vec<StoreReport>) -> Backu
         warnings: manifest.warnings.clone(),
         notification: None,
         increment: manifest.increment.as_ref().map(IncrementReport::of),
+        chain: None,
         renewed: None,
     }
 }

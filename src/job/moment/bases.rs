@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::report::NotExact;
 use crate::format::Lsn;
 use crate::format::fold::Horizon;
-use crate::repository::manifest::{CoverageState, Manifest, SnapshotRecord, TableCoverage};
+use crate::repository::manifest::{CoverageState, Increment, Manifest, SnapshotRecord, TableCoverage};
 
 /// Where the rows of a table come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,7 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
         for covered in &increment.coverage {
             let at = At {
                 number,
-                manifest,
-                span: (from, to),
+                increment,
                 position,
             };
             at.cover(covered, &mut tables);
@@ -95,27 +94,15 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
 /// One increment, as it concerns the moment.
 struct At<'a> {
     number: usize,
-    manifest: &'a Manifest,
-    span: (Lsn, Lsn),
+    increment: &'a Increment,
     position: Lsn,
 }
 
 impl At<'_> {
+    /// In an increment, a table is exact up to `to`, and again from `from` on: between the two is a gap.
     fn cover(&self, covered: &TableCoverage, tables: &mut BTreeMap<u32, TableBase>) {
-        let (begin, end) = self.span;
-        let from = covered.from.unwrap_or(begin);
-        let to = covered.to.unwrap_or(end);
-        let position = self.position;
-        let baseline = self.manifest.increment.as_ref().and_then(|increment| {
-            let of_table = |one: &&crate::repository::manifest::Baseline| one.oid == covered.oid;
-            increment.baselines.iter().find(of_table)
-        });
-        let is_new = !tables.contains_key(&covered.oid);
-        if is_new && covered.from.is_some_and(|from| from > position) {
-            // It is not said whether it was there before: its definition decides.
-            tables.insert(covered.oid, self.missing(covered, "its rows are known from then on", from));
-            return;
-        }
+        let (begin, end, position) = (self.increment.stream.from, self.increment.stream.to, self.position);
+        let baseline = self.increment.baselines.iter().find(|one| one.oid == covered.oid);
         let table = tables.entry(covered.oid).or_insert_with(|| TableBase {
             schema: String::new(),
             name: String::new(),
@@ -126,57 +113,172 @@ impl At<'_> {
         });
         table.schema.clone_from(&covered.schema);
         table.name.clone_from(&covered.name);
-        let inexact = |why: Option<&String>, before: Option<Lsn>, after: Option<Lsn>| NotExact {
+        let inexact = |before: Option<Lsn>, after: Option<Lsn>| NotExact {
             what: format!("{}.{}", covered.schema, covered.name),
-            why: why.cloned().unwrap_or_else(|| "its definition changed".to_owned()),
+            why: covered.why.clone().unwrap_or_else(|| "its definition changed".to_owned()),
             before,
             after,
         };
-        if let Some(baseline) = baseline
-            && from <= position
-        {
+        let last = match (covered.to, covered.from) {
+            (Some(to), _) => to,
+            // Nothing is known before.
+            (None, Some(_)) => begin,
+            (None, None) => end,
+        };
+        // A position behind the increment's end: the next increment says more.
+        let is_again = covered.from.is_some_and(|from| from <= position);
+        let is_read = baseline.is_some_and(|baseline| match covered.from {
+            Some(from) => from <= position,
+            None => baseline.snapshot.end.map_or(end, |end| end.lsn) <= position,
+        });
+        if let (true, Some(baseline)) = (is_read, baseline) {
             table.rows = Rows::Baseline(self.number);
             table.horizon = horizon(&baseline.snapshot);
-            table.not_exact = None;
+        }
+        table.follows = match covered.state {
+            CoverageState::Exact | CoverageState::Inserts => true,
+            CoverageState::Baseline => false,
+            CoverageState::FullOnly => covered.to.is_some_and(|to| position <= to),
+        };
+        match covered.state {
+            _ if is_again || is_read => table.not_exact = None,
+            _ if position <= last => {}
+            _ if covered.to.is_none() && covered.from.is_none() => {}
+            _ => table.not_exact = Some(inexact(Some(last).filter(|last| *last > begin || covered.to.is_some()), covered.from)),
         }
         match covered.state {
-            CoverageState::Exact | CoverageState::Inserts => {
-                table.follows = true;
-                if covered.from.is_some() && position < from && !(is_new && baseline.is_none()) {
-                    // Before the baseline, the table is exact as far as the increment before says.
-                    let since = (begin < position).then_some(begin);
-                    table.not_exact = Some(inexact(covered.why.as_ref(), since, Some(from)));
-                }
-                if to < position && covered.to.is_some() {
-                    table.not_exact = Some(inexact(covered.why.as_ref(), Some(to), None));
-                }
+            CoverageState::FullOnly if covered.to.is_none_or(|to| to < position) => {
+                table.not_exact = Some(inexact(covered.to, None));
             }
-            CoverageState::Baseline => {
-                table.follows = false;
-                if position != end && position > from {
-                    table.not_exact = Some(inexact(covered.why.as_ref(), Some(begin), Some(end)));
-                }
+            // What changes after the baseline is in the next one.
+            CoverageState::Baseline if is_read && position < end => {
+                table.not_exact = Some(inexact(Some(begin), Some(end)));
             }
-            CoverageState::FullOnly => {
-                table.follows = false;
-                table.not_exact = Some(inexact(covered.why.as_ref(), None, None));
-            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::manifest::{Baseline, IndexRecord, Stream};
+
+    const BEGIN: Lsn = Lsn(100);
+    const END: Lsn = Lsn(200);
+
+    fn covered(state: CoverageState, to: Option<u64>, from: Option<u64>) -> TableCoverage {
+        TableCoverage {
+            schema: "public".into(),
+            name: "t".into(),
+            oid: 7,
+            state,
+            from: from.map(Lsn),
+            to: to.map(Lsn),
+            why: None,
         }
     }
 
-    fn missing(&self, covered: &TableCoverage, why: &str, after: Lsn) -> TableBase {
-        TableBase {
-            schema: covered.schema.clone(),
-            name: covered.name.clone(),
-            rows: Rows::Nothing,
-            horizon: Horizon::default(),
-            follows: false,
-            not_exact: Some(NotExact {
-                what: format!("{}.{}", covered.schema, covered.name),
-                why: covered.why.clone().unwrap_or_else(|| why.to_owned()),
-                before: None,
-                after: Some(after),
-            }),
+    fn stream() -> Stream {
+        Stream {
+            id: "s".into(),
+            slot: "s".into(),
+            system_identifier: "1".into(),
+            timeline: 1,
+            database_oid: 1,
+            from: BEGIN,
+            to: END,
+            predecessor: None,
+            first_commit: None,
+            last_commit: None,
+            seen_to: jiff::Timestamp::UNIX_EPOCH,
+            transactions: 0,
+            newest_xid: None,
+            settled: None,
+            index: IndexRecord {
+                offset: 0,
+                length: 0,
+                sha256: String::new(),
+                earliest: None,
+                latest: None,
+            },
         }
+    }
+
+    fn at(position: u64, covered: &TableCoverage, baseline: bool) -> TableBase {
+        let snapshot = SnapshotRecord {
+            lsn: None,
+            xmin: 5,
+            xmax: 5,
+            xip: Vec::new(),
+            end: None,
+        };
+        let increment = Increment {
+            stream: stream(),
+            changes: Vec::new(),
+            coverage: Vec::new(),
+            baselines: match baseline {
+                true => vec![Baseline {
+                    oid: 7,
+                    schema: "public".into(),
+                    name: "t".into(),
+                    snapshot,
+                    proof: None,
+                    why: String::new(),
+                }],
+                false => Vec::new(),
+            },
+            sequences: Vec::new(),
+            large_objects: None,
+        };
+        let mut tables = BTreeMap::from([(
+            7,
+            TableBase {
+                schema: "public".into(),
+                name: "t".into(),
+                rows: Rows::Full,
+                horizon: Horizon::default(),
+                follows: true,
+                not_exact: None,
+            },
+        )]);
+        let at = At {
+            number: 3,
+            increment: &increment,
+            position: Lsn(position),
+        };
+        at.cover(covered, &mut tables);
+        tables.remove(&7).unwrap()
+    }
+
+    #[test]
+    fn a_table_in_its_gap_is_not_exact_and_has_the_rows_of_its_baseline_after_it() {
+        let gap = covered(CoverageState::Exact, Some(120), Some(150));
+        for (position, rows, gap_around) in [
+            (110, Rows::Full, None),
+            (120, Rows::Full, None),
+            (130, Rows::Full, Some((Some(Lsn(120)), Some(Lsn(150))))),
+            (150, Rows::Baseline(3), None),
+            (300, Rows::Baseline(3), None),
+        ] {
+            let table = at(position, &gap, true);
+            assert_eq!((table.rows, table.follows), (rows, true), "{position}");
+            assert_eq!(table.not_exact.map(|one| (one.before, one.after)), gap_around, "{position}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_the_increments_do_not_have_is_as_in_the_full() {
+        let table = at(150, &covered(CoverageState::FullOnly, None, None), false);
+        assert!(table.not_exact.is_some() && !table.follows);
+        let table = at(110, &covered(CoverageState::FullOnly, Some(120), None), false);
+        assert!(table.not_exact.is_none());
+    }
+
+    #[test]
+    fn a_table_that_changed_at_the_end_is_exact_again_if_the_next_increment_says_so() {
+        let open = covered(CoverageState::Exact, Some(180), Some(201));
+        assert!(at(190, &open, false).not_exact.is_some());
+        assert!(at(250, &open, false).not_exact.is_none());
     }
 }

@@ -349,22 +349,3 @@ fn without_definition<'a>(archive: &'a StoredArchive, choice: &'a Choice) -> imp
         after: table.not_exact.as_ref().and_then(|one| one.after),
     })
 }
-
-/// Whether an entry is a publication that pgstow made for increments, or belongs to one: a restore leaves them out.
-pub(crate) fn is_of_increments(item: &Item) -> bool {
-    let name = match item.entry.desc.as_str() {
-        "PUBLICATION" => item.entry.tag.as_str(),
-        // Its tag is the publication, a space, and the table.
-        "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" => item.entry.tag.split(' ').next().unwrap_or_default(),
-        "ACL" | "COMMENT" | "SECURITY LABEL" => match item.entry.tag.strip_prefix("PUBLICATION ") {
-            Some(name) => name.trim_matches('"'),
-            None => return false,
-        },
-        _ => return false,
-    };
-    let Some(rest) = name.strip_prefix("pgstow_") else {
-        return false;
-    };
-    let digits = rest.strip_suffix("_all").or_else(|| rest.strip_suffix("_inserts"));
-    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
-use super::plan::{self, LeftOut, Plan};
+use super::plan::{self, Plan};
 use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::{self, Target};
 use super::{
@@ -157,8 +157,7 @@ async fn archive(
     let major = target.session.server().major;
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let left = exclusion::exclusion(request, &items, &target.session);
-    let mut left = job.stop.or_stop(left).await?;
-    leave_publications(&items, &mut left);
+    let left = job.stop.or_stop(left).await?;
     if request.into.is_some() {
         let backup = located.manifest.id.to_string();
         let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
@@ -286,19 +285,6 @@ async fn bring_forward(
     job.stop.or_stop(reading).await?;
     refuse(&report)?;
     Ok(Some(report))
-}
-
-/// The publications of increments belong to the source's slot.
-fn leave_publications(items: &[Item], left: &mut exclusion::Exclusion) {
-    let ours = items.iter().filter(|item| moment::is_of_increments(item));
-    let ours: Vec<i64> = ours.map(|item| item.entry.dump_id).collect();
-    if !ours.is_empty() && !ours.iter().all(|id| left.entries.contains(id)) {
-        left.left_out.push(LeftOut {
-            what: "the publications of pgstow's increments".into(),
-            why: "they belong to the source: `pgstow incremental start` makes those of another database".into(),
-        });
-    }
-    left.entries.extend(ours);
 }
 
 /// Names and definitions in an encoding other than UTF-8, converted by the target's server, which knows all

@@ -13,16 +13,17 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{Job, record};
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::job::moment::{self, Known, Replayed};
-use crate::repository::backup_id::BackupId;
+use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::manifest::TableRecord;
 use crate::repository::route::{Target, route};
 use crate::repository::signature::Trust;
 use crate::repository::stored_archive::StoredArchive;
-use crate::repository::verification::{VerificationOutcome, VerificationStatus};
+use crate::repository::verification::{Verification, VerificationOutcome, VerificationStatus};
 use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
@@ -172,6 +173,51 @@ pub async fn prove(proving: &Proving<'_>, later: &Located) -> Result<Option<Chai
     }
     proof.duration_seconds = begun.elapsed().as_secs_f64();
     Ok(Some(proof))
+}
+
+/// Proves the newest full backup of the database that increments reach, if that was not done yet, and records the
+/// result beside it. `None`: there is nothing new to prove.
+pub async fn prove_newest(job: &Job<'_>, database: &str) -> Result<Option<ChainProof>> {
+    let Some(store) = job.stores.first() else {
+        return Ok(None);
+    };
+    let newest = async {
+        let history = moment::history(&**store, database, job.trust).await?;
+        let bases = history.newest().map(|run| run.bases().to_vec()).unwrap_or_default();
+        let Some(newest) = bases.last().filter(|_| bases.len() > 1) else {
+            return Ok(None);
+        };
+        let (id, demand) = (newest.id.to_string(), Demand {
+            trust: job.trust,
+            manifest: None,
+            now: (job.clock)(),
+            altered: false,
+        });
+        let located = catalog::find(std::slice::from_ref(store), &id, None, &demand).await?;
+        let known = store.get(&newest.id.key(VERIFICATION)).await?;
+        let known = known.and_then(|known| Verification::parse(&known.body, &newest.id).ok());
+        Ok(Some(located).filter(|_| known.is_none_or(|known| known.chain.is_none())))
+    };
+    let Some(located) = job.stop.or_stop(newest).await? else {
+        return Ok(None);
+    };
+    let proving = Proving {
+        settings: job.settings,
+        trust: job.trust,
+        clock: job.clock,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    let proof = prove(&proving, &located).await?;
+    if let Some(proof) = &proof {
+        let (store, sha256) = (located.store.as_ref(), &located.manifest_sha256);
+        let outcome = proof.outcome((job.clock)()).of_manifest(sha256);
+        record::record(job, store, &located.manifest.id, sha256, |verification| {
+            verification.chain = Some(outcome.clone());
+        })
+        .await?;
+    }
+    Ok(proof)
 }
 
 /// The full before, and the increments between.

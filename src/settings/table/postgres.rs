@@ -52,4 +52,11 @@ pub const SETTINGS: &[Setting] = &[
         "BOOL",
         "Write MD5SUMS in addition to SHA256SUMS [default: false]",
     ),
+    plain(
+        "BACKUP_PROVE_CHAIN",
+        "prove_chain",
+        "BOOL",
+        "Prove once for each full backup, without a server, that the increments since the full before lead exactly to \
+         it; this reads the changed tables of both [default: true]",
+    ),
 ];

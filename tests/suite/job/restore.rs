@@ -9,6 +9,7 @@ mod in_place;
 mod into;
 mod keeping;
 mod matrix;
+pub mod moment;
 mod names;
 mod needs;
 mod order;

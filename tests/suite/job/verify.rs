@@ -2,6 +2,7 @@
 
 mod asked;
 mod bucket;
+mod chain;
 mod damage;
 mod manifest;
 mod place;

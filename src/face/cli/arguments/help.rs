@@ -59,6 +59,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "BACKUP_NICE",
             "BACKUP_ON_CHANGED_TABLES",
             "BACKUP_MD5",
+            "BACKUP_PROVE_CHAIN",
         ],
     ),
     (

@@ -226,6 +226,8 @@ fn every_field_of_a_restore_is_taken() {
         no_publications: true,
         no_subscriptions: true,
         exclude: vec!["public.notes".into()],
+        moment: None,
+        allow_partial: true,
         dry_run: true,
         expect_manifest: Some([0xab; 32]),
     };

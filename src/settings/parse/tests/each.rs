@@ -100,6 +100,7 @@ const ROWS: &[Row] = &[
     ("BACKUP_CONNECT_TIMEOUT_SECONDS", "x", &[], RUNNING),
     ("BACKUP_LEASE_SECONDS", "x", &[], &[Backup]),
     ("BACKUP_MD5", "x", &[], &[Backup]),
+    ("BACKUP_PROVE_CHAIN", "x", &[], &[Backup]),
     ("BACKUP_HANDOVER", "x", &[], NONE),
     ("BACKUP_ECS_CLUSTER", CONTROL, &[], NONE),
     ("BACKUP_ECS_TASK_DEFINITION", CONTROL, &[], NONE),

@@ -1,0 +1,145 @@
+//! `verify --chain`: the increments between two full backups lead exactly from one to the other, or it is found.
+
+use std::fs;
+
+use pgstow::format::changes::{Head, Writer};
+use pgstow::format::pgoutput::Message;
+use pgstow::repository::backup_id::BackupId;
+use pgstow::repository::manifest::{IndexRecord, Manifest, checksums, role};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::job::increment::scene::Scene;
+use crate::job::restore::moment::{PHASES, TABLES};
+use crate::support::program::{Run, pgstow, run};
+
+/// Two fulls, and three increments between and after them.
+fn chained(major: u32) -> Scene {
+    let scene = Scene::fresh(major);
+    scene.sql(TABLES);
+    scene.start();
+    for phase in &PHASES[..2] {
+        scene.sql(phase);
+    }
+    scene.increment();
+    scene.sql(PHASES[2]);
+    scene.increment();
+    scene.sql(PHASES[3]);
+    scene.backup(&[]);
+    scene.sql(PHASES[4]);
+    scene.increment();
+    scene
+}
+
+fn verified(scene: &Scene) -> Run {
+    let mut verify = pgstow();
+    verify
+        .args(["verify", "latest", "--chain", "--json", "--store", &scene.store()])
+        .env("LOG_FORMAT", "text");
+    run(&mut verify)
+}
+
+fn increments_that_lead_to_the_next_full_are_proved(major: u32) {
+    let scene = chained(major);
+    let run = verified(&scene);
+    let document = run.json();
+    assert_eq!(run.status.code(), Some(0), "{document}\n{}", run.stderr);
+    let chain = &document["chain"];
+    assert_eq!((&chain["different"], &chain["not_compared"]), (&Value::Null, &Value::Null), "{document}");
+    let tables = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    assert_eq!(chain["equal"].to_string(), scene.sql(tables), "{document}");
+    assert!(chain["changes"].as_u64().unwrap() > 100, "{document}");
+    let id = document["id"].as_str().unwrap();
+    let recorded = fs::read(scene.folder.path().join(id).join("verification.json")).unwrap();
+    let recorded: Value = serde_json::from_slice(&recorded).unwrap();
+    assert_eq!(recorded["chain"]["status"], "ok", "{recorded}");
+}
+
+on_majors! { increments_that_lead_to_the_next_full_are_proved: 15 18 }
+
+#[test]
+fn one_transaction_that_is_missing_from_the_increments_is_found() {
+    let scene = chained(18);
+    let increments = scene.increments();
+    // A copy of the increment without its last transaction, in which every digest is right.
+    forge(&scene, &increments[0], |transactions| drop(transactions.pop()));
+    let run = verified(&scene);
+    let document = run.json();
+    assert_eq!((run.status.code(), &document["error"]["code"]), (Some(40), &json!("INTEGRITY")), "{document}");
+    assert!(!document["chain"]["different"].as_array().unwrap().is_empty(), "{document}");
+}
+
+#[test]
+fn a_full_before_which_there_is_none_has_no_chain_to_prove() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    let run = verified(&scene);
+    let document = run.json();
+    assert_eq!(run.status.code(), Some(0), "{document}");
+    assert!(document["warnings"].to_string().contains("no chain of increments"), "{document}");
+}
+
+/// Writes the changes of an increment anew, and everything that says something of them; the manifests of all backups
+/// lose their links by digests, which would tell.
+fn forge(scene: &Scene, id: &str, change: impl FnOnce(&mut Vec<Vec<Vec<u8>>>)) {
+    let report = json!({ "id": id });
+    let mut transactions: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut described = Vec::new();
+    for message in scene.messages(&report) {
+        match Message::parse(&message).unwrap() {
+            Message::Begin(_) => transactions.push(vec![message]),
+            // So that no later change lacks its description.
+            Message::Relation(_) => described.push(message),
+            _ => transactions.last_mut().unwrap().push(message),
+        }
+    }
+    change(&mut transactions);
+    transactions[0].splice(1..1, described);
+    let mut manifest = scene.manifest(&report);
+    let increment = manifest.increment.as_mut().unwrap();
+    let stream = &mut increment.stream;
+    let head = Head {
+        system_identifier: stream.system_identifier.parse().unwrap(),
+        timeline: stream.timeline,
+        database_oid: stream.database_oid,
+        from: stream.from,
+    };
+    let mut writer = Writer::new(&head, 3).unwrap();
+    let mut file = Vec::new();
+    for message in transactions.iter().flatten() {
+        file.extend(writer.push(message).unwrap().unwrap_or_default());
+    }
+    let (rest, summary) = writer.finish(stream.to).unwrap();
+    file.extend(rest);
+    stream.transactions = summary.transactions;
+    stream.index = IndexRecord::from(&summary.index);
+    increment.changes = summary.tables.iter().map(Into::into).collect();
+    let record = manifest.files.get_mut(role::CHANGES).unwrap();
+    record.bytes = file.len() as u64;
+    record.sha256 = hex::encode(Sha256::digest(&file));
+    fs::write(scene.path(&report["id"], &record.name), &file).unwrap();
+    manifest.checksums = checksums(&manifest.files);
+    fs::write(scene.path(&report["id"], "manifest.json"), manifest.to_bytes().unwrap()).unwrap();
+    for folder in fs::read_dir(scene.folder.path().join(&scene.database.name)).unwrap() {
+        unlinked(&folder.unwrap().path(), &scene.database.name);
+    }
+}
+
+fn unlinked(folder: &std::path::Path, database: &str) {
+    let path = folder.join("manifest.json");
+    let Ok(bytes) = fs::read(&path) else { return };
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let id: BackupId = format!("{database}/{name}").parse().unwrap();
+    let mut manifest = Manifest::parse(&bytes, &id).unwrap();
+    manifest.predecessor = None;
+    manifest.digest_file = None;
+    fs::write(&path, manifest.to_bytes().unwrap()).unwrap();
+    for file in fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+        if file.file_name().unwrap().to_str().unwrap().starts_with("manifest.json.") {
+            fs::remove_file(file).unwrap();
+        }
+    }
+}
