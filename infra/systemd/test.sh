@@ -182,6 +182,29 @@ inside sh -c 'ls -d /var/lib/pgstow/backups/*/*/20990101T000000Z-full' >/dev/nul
 inside find /var/lib/pgstow/backups -mindepth 3 -type d -exec rm -r {} +
 say "the user of the drill can read the backups, and change none"
 
+# Increments: refused until they are started; then one after another, until the unit is stopped.
+! inside systemctl start pgstow-follow.service 2>/dev/null || sleep 3
+[ "$(property pgstow-follow.service ExecMainStatus)" = 2 ] || die "increments that were not started: $(log pgstow-follow.service)"
+inside systemctl reset-failed
+for order in 'start --accept-unbounded-wal' stop; do
+    # shellcheck disable=SC2016 # systemd puts it in
+    inside sed -e "s|^ExecStart=.*|ExecStart=/usr/local/bin/pgstow incremental $order --env-file \${CREDENTIALS_DIRECTORY}/pgstow.env|" \
+        -e 's|^Type=.*|Type=oneshot|' -e 's|^Restart=.*|Restart=no|' /etc/systemd/system/pgstow-follow.service |
+        into "/etc/systemd/system/increments-${order%% *}.service"
+done
+start increments-start.service
+start pgstow-follow.service
+for _ in $(seq 100); do
+    followed=$(inside find /var/lib/pgstow/backups -path '*-incr/manifest.json' | wc -l)
+    [ "$followed" = 0 ] || break
+    sleep 0.2
+done
+[ "$followed" = 1 ] || die "no increment: $(log pgstow-follow.service)"
+inside systemctl stop pgstow-follow.service
+[ "$(property pgstow-follow.service Result)" = success ] || die "the follower does not end well: $(log pgstow-follow.service)"
+start increments-stop.service
+say "pgstow-follow.service: refused until increments are started, an increment, and a clean end"
+
 # What stands around the throwaway server, in the very surroundings of the drill; doctor wants to know the database.
 # shellcheck disable=SC2016 # systemd puts it in
 inside sed -e 's|^ExecStart=.*|ExecStart=-/usr/local/bin/pgstow doctor --env-file ${CREDENTIALS_DIRECTORY}/pgstow.env|' \
