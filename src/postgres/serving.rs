@@ -70,12 +70,12 @@ impl Session {
                 identifier(schema),
                 identifier(name)
             );
-            if !self.try_statement(&statement).await?.is_done() {
+            if !self.tried_step(&statement).await?.is_done() {
                 return Ok(None);
             }
         }
         for (step, statement) in steps(asked) {
-            match self.try_statement(&statement).await? {
+            match self.tried_step(&statement).await? {
                 Tried::Done => {}
                 Tried::Refused => return Ok(Some(step)),
                 // Every other error says nothing about the role.
@@ -85,7 +85,7 @@ impl Session {
         Ok(None)
     }
 
-    async fn try_statement(&self, statement: &str) -> std::result::Result<Tried, tokio_postgres::Error> {
+    async fn tried_step(&self, statement: &str) -> std::result::Result<Tried, tokio_postgres::Error> {
         match self.client.batch_execute(statement).await {
             Ok(()) => Ok(Tried::Done),
             Err(error) => match error.code() {
