@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One backup, from a throwaway PostgreSQL into a folder; listed, verified, drilled, one table of it
-# restored; rows put back in place; a table as it was before a mistake, out of increments; and all of it by stock pg_restore.
+# restored; rows put back in place; all of it by stock pg_restore; and a table as it was before a mistake, out of increments.
 set -euo pipefail
 # shellcheck source=scripts/place.sh
 . "$(dirname "$0")/place.sh"
@@ -74,6 +74,11 @@ shown "$BUILT" restore latest --data-only --clean --table public.orders --table 
 echo "$BEFORE" | awk '{ printf "%-16s %10d\n", $1, $2 }'
 unset BACKUP_TARGET_URL
 
+heading "Restore with stock pg_restore"
+printf '$ pg_restore --exit-on-error -d …/shop_restored %s\n' "$BACKUP/shop.dump"
+"$BIN/pg_restore" --exit-on-error -d "$(database_url "$SERVER" shop_restored)" "$BACKUP/shop.dump"
+compare_counts "$BIN" "$SERVER"
+
 heading "Increments: the changes from now on, out of the server's log"
 SHOP=$(database_url "$SERVER" shop)
 DATABASE_URL=$SHOP
@@ -112,10 +117,5 @@ shown "$BUILT" incremental stop --store "$STORE"
 [ "$(asked 'SELECT count(*) FROM pg_replication_slots') $(asked 'SELECT count(*) FROM pg_publication')" = '0 0' ] ||
     die "something of it is left"
 unset DATABASE_URL
-
-heading "Restore with stock pg_restore"
-printf '$ pg_restore --exit-on-error -d …/shop_restored %s\n' "$BACKUP/shop.dump"
-"$BIN/pg_restore" --exit-on-error -d "$(database_url "$SERVER" shop_restored)" "$BACKUP/shop.dump"
-compare_counts "$BIN" "$SERVER"
 
 heading "Done. The backup is still in $DEMO/backups; the server is gone."
