@@ -38,6 +38,9 @@ say "kustomize: $(basename -a -s .yaml "${made[@]}" | xargs), taken by the schem
 
 # What no schema can know: that the parts fit each other, the image, and pgstow.
 "$BINARY" backup --help=all >"$WORK/help"
+for option in --follow --every; do
+    grep -q -e "$option" "$WORK/help" || die "pgstow knows no $option, which pgstow-follow gives"
+done
 "$DEPLOY_VENV/bin/python" - "$WORK" <<'PY'
 import re, sys
 from pathlib import Path
@@ -56,11 +59,28 @@ def check(name, condition, what):
         sys.exit(f"{name}: {what}")
 
 
-def job(name, cron, settings):
+def selected(policies, labels):
+    """The names of the policies that select pods with these labels."""
+
+    def selects(selector):
+        plain = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
+        return plain and all(labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", []))
+
+    return {d["metadata"]["name"] for d in policies if selects(d["spec"]["podSelector"])}
+
+
+def job(name, cron, settings, policies):
     spec = cron["spec"]["jobTemplate"]["spec"]
-    pod = spec["template"]["spec"]
+    for rule in spec["podFailurePolicy"]["rules"]:
+        values = set(rule.get("onExitCodes", {}).get("values", []))
+        check(name, values <= codes, f"exit codes that pgstow does not have: {sorted(values - codes)}")
+    closed(name, spec["template"], settings, policies)
+
+
+def closed(name, template, settings, policies):
+    pod = template["spec"]
     (container,) = pod["containers"]
-    labels = spec["template"]["metadata"]["labels"]
+    labels = template["metadata"]["labels"]
     variables = {variable["name"] for variable in container["env"]}
 
     for variable in (variables | set(settings)) - not_settings:
@@ -68,9 +88,6 @@ def job(name, cron, settings):
     for argument in container["args"]:
         for variable in re.findall(r"\$\((\w+)\)", argument):
             check(name, variable in variables, f"{argument}: {variable} is not set")
-    for rule in spec["podFailurePolicy"]["rules"]:
-        values = set(rule.get("onExitCodes", {}).get("values", []))
-        check(name, values <= codes, f"exit codes that pgstow does not have: {sorted(values - codes)}")
 
     # The network policies' selectors, which must not miss a pod.
     check(name, labels.get("app.kubernetes.io/name") == "pgstow", "its pods lack the label that the policies select")
@@ -84,6 +101,8 @@ def job(name, cron, settings):
     limit = container["resources"]["limits"]
     check(name, {"cpu", "memory", "ephemeral-storage"} <= set(limit), "a resource has no limit")
     full = "--drill" in container["args"]
+    wanted = {"pgstow"} | (set() if full else {"pgstow-database"})
+    check(name, selected(policies, labels) == wanted, f"the policies {selected(policies, labels)} select it")
     check(name, (pod["serviceAccountName"] == "pgstow-drill") == full, "backups and drills have one identity")
     secrets = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
     check(name, all((secret == "pgstow-drill") == full for secret in secrets), f"it has the secrets {secrets}")
@@ -94,10 +113,20 @@ for made in sorted((work / "made").glob("*.yaml")):
     documents = list(yaml.safe_load_all(made.read_text()))
     settings = next(d["data"] for d in documents if d["kind"] == "ConfigMap")
     jobs = [d for d in documents if d["kind"] == "CronJob"]
+    policies = [d for d in documents if d["kind"] == "NetworkPolicy"]
     names = [d["metadata"]["name"] for d in jobs]
     check(made.stem, names == ["pgstow-backup", "pgstow-drill"], f"its jobs are {names}")
     for cron in jobs:
-        job(f"{made.stem}: {cron['metadata']['name']}", cron, settings)
+        job(f"{made.stem}: {cron['metadata']['name']}", cron, settings, policies)
+    (follow,) = [d for d in documents if d["kind"] == "Deployment"]
+    name = f"{made.stem}: {follow['metadata']['name']}"
+    # Until increments are started, every run would fail; and a second one finds the slot in use.
+    check(name, follow["spec"]["replicas"] == 0, "it runs before increments are started")
+    check(name, follow["spec"]["strategy"]["type"] == "Recreate", "an update starts a second one beside the first")
+    template = follow["spec"]["template"]
+    chosen = follow["spec"]["selector"]["matchLabels"].items()
+    check(name, chosen <= template["metadata"]["labels"].items(), "it does not select its pods")
+    closed(name, template, settings, policies)
     if made.stem != "base":
         check(made.stem, settings.get("BACKUP_STORE"), "it names no store")
         check(made.stem, all(d["metadata"].get("namespace") for d in documents), "something is in no namespace")

@@ -5,6 +5,8 @@
 #
 # Settings and credentials that are there already stay as they are. Nothing is started: fill in
 # /etc/pgstow, then  systemctl enable --now pgstow-backup.timer pgstow-verify.timer
+# Increments: first `pgstow incremental start`, then  systemctl enable --now pgstow-follow.service
+# Before you remove it all: `pgstow incremental stop`, or the server keeps its log until its disk is full.
 set -euo pipefail
 
 BINARY=${1:-}

@@ -26,7 +26,7 @@ scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 
 say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 2.0"
-for limit in backup=15 verify=20; do
+for limit in backup=15 follow=15 verify=20; do
     unit=$HERE/pgstow-${limit%=*}.service
     systemd-analyze security --offline=true --threshold="${limit#*=}" --no-pager "$unit" >/dev/null ||
         die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
@@ -131,7 +131,7 @@ say "$(inside systemctl --version | head -n 1) runs in namespaces of its own"
 
 say "systemd-analyze verify: services and timers, as installed"
 answer=$(inside systemd-analyze verify --man=no --recursive-errors=one pgstow-backup.service pgstow-backup.timer \
-    pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
+    pgstow-follow.service pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
 [ -z "$answer" ] || die "$answer"
 
 into() { inside tee "$1" >/dev/null; }
@@ -182,6 +182,33 @@ inside sh -c 'ls -d /var/lib/pgstow/backups/*/*/20990101T000000Z-full' >/dev/nul
 inside find /var/lib/pgstow/backups -mindepth 3 -type d -exec rm -r {} +
 say "the user of the drill can read the backups, and change none"
 
+# Increments: refused until they are started; then one after another, until the unit is stopped.
+inside systemctl start pgstow-follow.service 2>/dev/null || true
+for _ in $(seq 150); do
+    [ "$(property pgstow-follow.service ActiveState)" != failed ] || break
+    sleep 0.2
+done
+[ "$(property pgstow-follow.service ExecMainStatus)" = 2 ] || die "increments that were not started: $(log pgstow-follow.service)"
+inside systemctl reset-failed
+for order in 'start --accept-unbounded-wal' stop; do
+    # shellcheck disable=SC2016 # systemd puts it in
+    inside sed -e "s|^ExecStart=.*|ExecStart=/usr/local/bin/pgstow incremental $order --env-file \${CREDENTIALS_DIRECTORY}/pgstow.env|" \
+        -e 's|^Type=.*|Type=oneshot|' -e 's|^Restart=.*|Restart=no|' /etc/systemd/system/pgstow-follow.service |
+        into "/etc/systemd/system/increments-${order%% *}.service"
+done
+start increments-start.service
+start pgstow-follow.service
+for _ in $(seq 100); do
+    followed=$(inside find /var/lib/pgstow/backups -path '*-incr/manifest.json' | wc -l)
+    [ "$followed" = 0 ] || break
+    sleep 0.2
+done
+[ "$followed" = 1 ] || die "no increment: $(log pgstow-follow.service)"
+inside systemctl stop pgstow-follow.service
+[ "$(property pgstow-follow.service Result)" = success ] || die "the follower does not end well: $(log pgstow-follow.service)"
+start increments-stop.service
+say "pgstow-follow.service: refused until increments are started, an increment, and a clean end"
+
 # What stands around the throwaway server, in the very surroundings of the drill; doctor wants to know the database.
 # shellcheck disable=SC2016 # systemd puts it in
 inside sed -e 's|^ExecStart=.*|ExecStart=-/usr/local/bin/pgstow doctor --env-file ${CREDENTIALS_DIRECTORY}/pgstow.env|' \
@@ -224,6 +251,8 @@ fi
 printf 'BEGIN; LOCK TABLE pg_catalog.pg_ts_template; SELECT 1; SELECT pg_sleep(60);' |
     "$PGSTOW_TEST_PG_BIN_15/psql" -X -q -d "$(database_url "$PGSTOW_TEST_PG15_URL" shop)" >"$WORK/lock.txt" 2>&1 &
 LOCK=$!
+manifests() { inside find /var/lib/pgstow/backups -name manifest.json | wc -l; }
+had=$(manifests)
 inside systemctl start --no-block pgstow-backup.service
 # The pg_dump that reads; the one that is asked for its version has gone before.
 dumping() {
@@ -244,7 +273,7 @@ LOCK=
     log pgstow-backup.service >&2
     die "stopped, it ended with $(property pgstow-backup.service ExecMainStatus)"
 }
-[ "$(inside find /var/lib/pgstow/backups -name manifest.json | wc -l)" = 2 ] || die "a stopped backup has left one"
+[ "$(manifests)" = "$had" ] || die "a stopped backup has left one"
 say "systemctl stop: a clean abort, nothing visible left"
 
 # A password that has become wrong: no second try, and the hook.

@@ -425,7 +425,7 @@ variable "full_schedule" {
 }
 
 variable "incremental_schedule" {
-  description = "When to make an incremental backup; null for never. The deployed pgstow must know incremental backups: one that does not answers with CONFIG."
+  description = "When to make an increment, such as rate(15 minutes); null for never. First run `pgstow incremental start`: until then the run fails with CONFIG. Run `pgstow incremental stop` before you take it away."
   type        = string
   default     = null
 
