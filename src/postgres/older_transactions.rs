@@ -17,6 +17,12 @@ use crate::run::stop::Stop;
 const SHORTEST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// The number of a transaction that begins and ends with this question. A snapshot's `xmax` is not enough: it is the
+/// number of a transaction that still runs, if none with a greater number has ended.
+const NEWEST: &str = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text";
+/// The number of the oldest transaction that runs.
+const OLDEST: &str = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text";
+
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OlderTransactions {
@@ -52,10 +58,10 @@ impl Session {
     /// Waits at most this long. The session must not have changed anything in its own transaction.
     pub async fn wait_for_older(&self, limit: Duration, stop: &Stop) -> Result<OlderTransactions> {
         let end = Instant::now() + limit;
-        let newest = self.edge("xmax").await?;
+        let newest = self.transaction(NEWEST).await?;
         let mut pause = SHORTEST;
         loop {
-            if self.edge("xmin").await? >= newest {
+            if self.transaction(OLDEST).await? >= newest {
                 return Ok(OlderTransactions::Ended);
             }
             if Instant::now() >= end {
@@ -92,11 +98,8 @@ impl Session {
         }))
     }
 
-    /// The oldest transaction that runs (`xmin`), or the next one that begins (`xmax`).
-    async fn edge(&self, edge: &str) -> Result<u64> {
-        let question =
-            format!("SELECT pg_catalog.pg_snapshot_{edge}(pg_catalog.pg_current_snapshot())::pg_catalog.text");
-        let row = self.client.query_one(&question, &[]).await;
+    async fn transaction(&self, question: &str) -> Result<u64> {
+        let row = self.client.query_one(question, &[]).await;
         let text: String = row
             .and_then(|row| row.try_get(0))
             .map_err(|error| self.error("cannot look for older transactions", &error))?;

@@ -192,7 +192,7 @@ proptest! {
         base in prop::collection::vec(row(), 0..12), changes in prop::collection::vec(change(), 0..40),
     ) {
         // The keys of 16 rows fit; of the rows, a few.
-        agrees(&RowKey::Columns(vec![0]), &base, &changes, 3000)?;
+        agrees(&RowKey::Columns(vec![0]), &base, &changes, 6000)?;
         agrees(&RowKey::Whole, &base, &changes, 12_000)?;
     }
 }

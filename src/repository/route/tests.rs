@@ -162,7 +162,7 @@ fn any_store() -> impl Strategy<Value = (Vec<Link>, Vec<Full>)> {
         let links = links.map(|(at, _)| link(at * 10, at * 10 + 10)).collect();
         let fulls = fulls.into_iter().map(|(at, open)| {
             let mut one = full(at);
-            one.snapshot.xmin = one.snapshot.xmin.saturating_sub(open);
+            one.snapshot.xmin = one.snapshot.xmin.saturating_sub(open).max(1);
             one
         });
         (links, fulls.collect())

@@ -269,6 +269,7 @@ impl Deny {
             .filter_map(|line| line.split_once(": ").or_else(|| line.split_once(" = ")))
             .map(|(name, value)| {
                 let value = value.replace("local.tier_order", &Tier::ALL.map(Tier::name).join(","));
+                let value = value.replace("concat(", "").replace(')', "");
                 let words = value
                     .split(',')
                     .map(|word| word.trim_matches([' ', '[', ']', '"', '{', '}']).to_owned());
