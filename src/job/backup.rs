@@ -152,7 +152,7 @@ async fn under_lease(
     let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
     let prepared = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
         Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
-        Found::ToMake(prepared) => prepared,
+        Found::ToMake(prepared) => *prepared,
     };
     job.observer.event(&Event::Begun {
         id: prepared.id.to_string(),
@@ -168,7 +168,7 @@ async fn under_lease(
 enum Found {
     /// The backup that this event has made already.
     Made(BackupId),
-    ToMake(Prepared),
+    ToMake(Box<Prepared>),
 }
 
 struct Prepared {
@@ -265,14 +265,14 @@ async fn prepare(
         }
     }
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &fulls).await?;
-    Ok(Found::ToMake(Prepared {
+    Ok(Found::ToMake(Box::new(Prepared {
         id,
         tier,
         started,
         database_bytes,
         cleared,
         base,
-    }))
+    })))
 }
 
 /// Makes the backup: data, sidecars, manifest and tags, in this order.

@@ -21,7 +21,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{
     Counting, Demand, Overview, histories, nothing_found, overviews, reachable_folders, read_genuine,
 };
-use crate::repository::chain::{History, Link};
+use crate::repository::chain::{History, Link, Run};
 use crate::repository::manifest::Manifest;
 use crate::repository::signature::Trust;
 use crate::repository::stored_changes::StoredChanges;
@@ -169,13 +169,13 @@ impl Found {
     }
 
     fn newest(&self) -> Result<&Link> {
-        let newest = self.history.newest().map(|run| run.last());
+        let newest = self.history.newest().map(Run::last);
         newest.ok_or_else(|| Error::internal("a history has no increment"))
     }
 
     /// The increments that can hold the time that was asked for, newest first.
     fn selected(&self, request: &ChangesRequest) -> Vec<&Link> {
-        let links = self.history.runs().iter().flat_map(|run| run.links());
+        let links = self.history.runs().iter().flat_map(Run::links);
         let in_time = |link: &&Link| {
             let index = &link.stream.index;
             let times = index.earliest.zip(index.latest);

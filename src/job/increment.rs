@@ -55,7 +55,8 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
         slot: &slot,
         publications: &names,
     };
-    let outcome = once(&run).await;
+    // The futures of the steps are large, and a thread of a runtime has a small stack.
+    let outcome = Box::pin(once(&run)).await;
     let released = job.stop.or_give_up("releasing the lease", lease.release()).await;
     match (outcome, released) {
         (Ok(report), Ok(())) => Ok(report),
@@ -85,11 +86,11 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
         Begin::At(start) => start,
         Begin::Anew { why, needs_slot } => {
             reading.finish(job).await?;
-            return renewal::renew(job, request, source, slot, (&why, needs_slot)).await;
+            return Box::pin(renewal::renew(job, request, source, slot, (&why, needs_slot))).await;
         }
     };
     reading.start(job, slot.slot(), start.from, run.publications).await?;
-    let ended = round::round(run, &mut reading, &start).await;
+    let ended = Box::pin(round::round(run, &mut reading, &start)).await;
     let closed = reading.finish(job).await;
     match ended? {
         RoundEnd::Made(mut report, next) => {
@@ -104,7 +105,7 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
             Ok(*report)
         }
         RoundEnd::Idle => idle(run, &start).await,
-        RoundEnd::NewFull(why) => renewal::renew(job, request, source, slot, (&why, false)).await,
+        RoundEnd::NewFull(why) => Box::pin(renewal::renew(job, request, source, slot, (&why, false))).await,
     }
 }
 

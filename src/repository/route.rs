@@ -64,8 +64,8 @@ pub fn route(
     target: Target,
     unfit: &BTreeSet<BackupId>,
     now: Timestamp,
-) -> Result<Route, NotCovered> {
-    let refuse = |why| Err(NotCovered::new(why, target, history));
+) -> Result<Route, Box<NotCovered>> {
+    let refuse = |why| Err(Box::new(NotCovered::new(why, target, history)));
     let Some(newest) = history.newest() else {
         return refuse(Why::NoIncrements);
     };

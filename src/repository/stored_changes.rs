@@ -116,7 +116,7 @@ impl StoredChanges {
     /// All messages of one frame.
     fn frame(&self, number: usize) -> Result<ChangesReading> {
         let frame = &self.index.frames[number];
-        let source = Frames::start(&self.store, &self.key, [frame.offset..frame.end()].into_iter());
+        let source = Frames::start(&self.store, &self.key, std::iter::once(frame.offset..frame.end()));
         let reader = Reader::of_frames(source, self.head.from, Arc::clone(&self.index), vec![number]);
         Ok(ChangesReading {
             reader: reader.map_err(|error| self.failed(error))?,

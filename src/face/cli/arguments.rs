@@ -373,8 +373,7 @@ fn pace(kind: BackupKind, every: Option<&str>) -> Result<Duration> {
         );
     }
     let Some(text) = every else { return Ok(PACE) };
-    let span = parse_span(text).and_then(|span| Duration::try_from(span).ok());
-    match span {
+    match parse_span(text) {
         Some(span) if (LEAST_PACE..=MOST_PACE).contains(&span) => Ok(span),
         Some(_) => Err(Error::config(format!("--every: {text:?} is not between 5s and 1d"))
             .hint("60s is usual: as much as that can be lost with the server")),

@@ -17,6 +17,10 @@ use crate::run::threads::apart;
 use crate::store::reading::our_error;
 use crate::units::count;
 
+/// The blocks of tables that are compared together: one table, or all tables whose rows are loaded through one root.
+/// Then the flag is set. Each group has the index of its first block.
+type Groups = BTreeMap<(bool, usize), Vec<usize>>;
+
 /// The backup's rows, and how to compare them.
 pub(super) struct Ours {
     layouts: Vec<Option<Layout>>,
@@ -35,11 +39,10 @@ impl Ours {
         })
     }
 
-    /// The blocks of tables that are compared together, and the blocks of large objects. A group is one table, or all
-    /// tables whose rows are loaded through one root: then the flag is set.
-    fn groups(&self) -> (BTreeMap<(bool, usize), Vec<usize>>, Vec<usize>) {
+    /// The blocks of tables, in groups, and the blocks of large objects.
+    fn groups(&self) -> (Groups, Vec<usize>) {
         let mut blocks_of_objects = Vec::new();
-        let mut groups: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
+        let mut groups = Groups::new();
         let mut roots: HashMap<&Path, usize> = HashMap::new();
         for (index, layout) in self.layouts.iter().enumerate() {
             let key = match layout {

@@ -107,9 +107,8 @@ pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
     let catalog = answered(context.job, session.table_catalog()).await?;
     let fingerprint = definitions::fingerprint(context).await?;
     let at = context.job.stop.or_stop(session.settled_position()).await?;
-    let at = match at {
-        Some(at) => at,
-        None => return Err(covered::unflushed()),
+    let Some(at) = at else {
+        return Err(covered::unflushed());
     };
     Ok(Looked {
         catalog,

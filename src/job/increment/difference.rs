@@ -217,7 +217,7 @@ impl Judging<'_> {
             };
         };
         let Some(before) = before else {
-            return self.new(table);
+            return self.of_new(table);
         };
         if let Some(why) = &before.lacking {
             return Action::Read(self.lost(why.clone()));
@@ -244,7 +244,7 @@ impl Judging<'_> {
     }
 
     /// A table that the previous catalog does not have.
-    fn new(&self, table: &CatalogTable) -> Action {
+    fn of_new(&self, table: &CatalogTable) -> Action {
         let mut above = table.parent;
         // The bound is for a catalog whose parents go round in a circle.
         for _ in 0..=self.now.catalog.tables.len() {
@@ -309,7 +309,7 @@ impl Judging<'_> {
         if labels_changed(before, table) {
             return read(lost, None, "a label of an enum was renamed or removed");
         }
-        if is_rewritten && !facts.is_some_and(|facts| facts.last_truncate.is_some()) {
+        if is_rewritten && facts.is_none_or(|facts| facts.last_truncate.is_none()) {
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
             return read(lost, Some(ReplayProof::FromBase), why);
         }

@@ -75,7 +75,7 @@ pub async fn follow(
     let mut pause = FIRST_PAUSE;
     loop {
         following.is_sound = false;
-        let ended = session(job, request, every, &mut following).await;
+        let ended = Box::pin(session(job, request, every, &mut following)).await;
         if let Some(reason) = job.stop.reason() {
             if let Err(error) = ended {
                 tracing::info!("following ended: {error}");
@@ -150,7 +150,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
         Begin::At(start) => start,
         Begin::Anew { why, needs_slot } => {
             reading.finish(job).await?;
-            let renewed = renewal::renew(job, request, source, slot, (&why, needs_slot)).await?;
+            let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, needs_slot))).await?;
             following.sound(Some(renewed));
             return Ok(());
         }
@@ -158,7 +158,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
     reading.start(job, slot.slot(), start.from, run.publications).await?;
     loop {
         let next = Instant::now() + every;
-        let is_behind = match round(run, &mut reading, &start).await? {
+        let is_behind = match Box::pin(round(run, &mut reading, &start)).await? {
             RoundEnd::Made(report, after) => {
                 let is_behind = report.increment.as_ref().is_some_and(|increment| increment.is_behind);
                 following.sound(Some(*report));
@@ -171,7 +171,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
             }
             RoundEnd::NewFull(why) => {
                 reading.finish(job).await?;
-                let renewed = renewal::renew(job, request, source, slot, (&why, false)).await?;
+                let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, false))).await?;
                 following.sound(Some(renewed));
                 return Ok(());
             }

@@ -186,7 +186,7 @@ impl Reading {
     async fn take(&mut self, span: &mut Span, streamed: Option<Streamed>) -> Result<Option<Vec<u8>>> {
         match streamed {
             None => Ok(None),
-            Some(Streamed::Change { bytes, .. }) => self.change(span, bytes),
+            Some(Streamed::Change { bytes, .. }) => self.change(span, &bytes),
             Some(Streamed::Alive { end, wants_answer }) => {
                 // Inside a transaction the position says nothing about the commits before it.
                 if !span.is_inside() {
@@ -204,14 +204,14 @@ impl Reading {
 
     /// Adds a message to the span, after the descriptions that the span's file needs before it. Returns the bytes that
     /// are ready for the stores.
-    fn change(&mut self, span: &mut Span, bytes: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        let message = parsed(&bytes)?;
+    fn change(&mut self, span: &mut Span, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+        let message = parsed(bytes)?;
         let mut ready = Vec::new();
         match &message {
-            Message::Type { .. } => self.types.push(bytes.clone()),
+            Message::Type { .. } => self.types.push(bytes.to_owned()),
             Message::Relation(relation) => {
                 let mut whole = std::mem::take(&mut self.types);
-                whole.push(bytes.clone());
+                whole.push(bytes.to_owned());
                 self.described.insert(relation.oid, whole);
                 span.describes(relation.oid);
             }
@@ -225,7 +225,7 @@ impl Reading {
             }
             _ => {}
         }
-        span.take(&message, &bytes, &mut ready)?;
+        span.take(&message, bytes, &mut ready)?;
         Ok((!ready.is_empty()).then_some(ready))
     }
 

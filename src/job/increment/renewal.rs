@@ -45,7 +45,7 @@ pub(super) async fn renew(
         every: None,
         ..request.clone()
     };
-    let mut report = backup::run(job, &request).await?;
+    let mut report = Box::pin(backup::run(job, &request)).await?;
     report.renewed = Some(why.to_owned());
     Ok(report)
 }

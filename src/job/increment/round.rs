@@ -93,7 +93,7 @@ pub(super) async fn round(run: &Run<'_>, reading: &mut Reading, start: &Start) -
     let horizon = reading.through(answered(job, source.session.horizon())).await?;
     let estimate = horizon.flushed.0.saturating_sub(start.from.0);
     let mut destination = Destination::new(run, replicas, estimate);
-    let made = make(run, reading, start, &horizon, &mut destination).await;
+    let made = Box::pin(make(run, reading, start, &horizon, &mut destination)).await;
     match made {
         Ok(RoundEnd::Made(report, next)) => Ok(RoundEnd::Made(report, next)),
         Ok(other) => {
@@ -160,7 +160,7 @@ async fn make(
         publications,
         (&span.facts, read_to),
     );
-    let settled = match reading.through(settling).await? {
+    let settled = match reading.through(Box::pin(settling)).await? {
         Outcome::NewFull(why) => return Ok(RoundEnd::NewFull(why)),
         Outcome::Settled(settled) => settled,
     };
@@ -177,9 +177,8 @@ async fn make(
             read.position(&span, goal)
         }
     };
-    let coverage = reading
-        .through(coverage::finish(&context, *settled, (&span.facts, to)))
-        .await?;
+    let finishing = Box::pin(coverage::finish(&context, *settled, (&span.facts, to)));
+    let coverage = reading.through(finishing).await?;
 
     job.observer.phase("storing the changes");
     let seen_to = match read {
@@ -219,7 +218,7 @@ async fn make(
         goal,
     };
     let (record, receipts, sidecars) = Record::new(run, begun, stream, horizon, &summary, coverage, stored)?;
-    commit(run, reading, destination, record, &receipts, sidecars).await
+    Box::pin(commit(run, reading, destination, record, &receipts, sidecars)).await
 }
 
 /// Puts the files beside the changes and then the manifest, and only then confirms.

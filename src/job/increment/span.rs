@@ -35,7 +35,7 @@ impl Span {
     /// `newest_xid` is that of the increment before; `near_xid` is a transaction of about now.
     pub fn new(head: &Head, previous: Option<&SeenCatalog>, newest_xid: Option<u64>, near_xid: u64) -> Result<Self> {
         Ok(Self {
-            writer: Writer::new(head, LEVEL).map_err(unwritable)?,
+            writer: Writer::new(head, LEVEL).map_err(|error| unwritable(&error))?,
             facts: StreamFacts::new(previous, head.from),
             held: Vec::new(),
             position: head.from,
@@ -114,13 +114,19 @@ impl Span {
 
     fn push(&mut self, message: &Message<'_>, bytes: &[u8], ready: &mut Vec<u8>) -> Result<()> {
         self.facts.hear(message);
-        ready.extend(self.writer.push(bytes).map_err(unwritable)?.into_iter().flatten());
+        ready.extend(
+            self.writer
+                .push(bytes)
+                .map_err(|error| unwritable(&error))?
+                .into_iter()
+                .flatten(),
+        );
         Ok(())
     }
 
     /// Ends the file: everything up to `to` was read. Returns its last bytes.
     pub fn finish(self, to: Lsn) -> Result<(Vec<u8>, Summary)> {
-        self.writer.finish(to).map_err(unwritable)
+        self.writer.finish(to).map_err(|error| unwritable(&error))
     }
 }
 
@@ -131,7 +137,7 @@ fn widened(xid: u32, near: u64) -> u64 {
     near.wrapping_add_signed(i64::from(apart))
 }
 
-fn unwritable(error: ChangesError) -> Error {
+fn unwritable(error: &ChangesError) -> Error {
     Error::new(
         Code::ConnErr,
         format!("the server's stream of changes cannot be stored: {error}"),

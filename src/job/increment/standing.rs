@@ -45,7 +45,7 @@ pub(super) struct Full {
 #[derive(Debug)]
 pub(super) enum Standing {
     /// It goes on where the last one ended.
-    GoesOn(Last),
+    GoesOn(Box<Last>),
     /// It is the first of a new stream, which begins behind `from`. The full is its base.
     Begins { from: Lsn, settled: Lsn, full: Full },
     /// The chain cannot be continued: a new full is needed, and perhaps a new slot.
@@ -92,7 +92,7 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
     let gap = match held.last {
         None => None,
         Some(last) => match discontinuity(&last.stream, name, now, confirmed) {
-            None => return Ok(Standing::GoesOn(last)),
+            None => return Ok(Standing::GoesOn(Box::new(last))),
             Some(why) => Some((last, why)),
         },
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::postgres::{CatalogTable, PublicationKind, Published, TableCatalog, TableKind};
+use crate::postgres::{CatalogTable, Obstacle, PublicationKind, Published, TableCatalog, TableKind};
 use crate::printable;
 use crate::units::count;
 
@@ -56,7 +56,7 @@ impl CoveredTables {
                 schema: table.schema.clone(),
                 name: table.name.clone(),
                 oid: table.oid,
-                why: why.or_else(|| obstacle.map(|one| one.why())).unwrap_or_default(),
+                why: why.or_else(|| obstacle.map(Obstacle::why)).unwrap_or_default(),
                 remedy: obstacle.and_then(|one| one.remedy(table, catalog.major)),
             };
             if now == Some(PublicationKind::All) && wanted.covered != Some(PublicationKind::All) {

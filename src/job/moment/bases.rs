@@ -151,7 +151,7 @@ impl At<'_> {
                 table.not_exact = Some(inexact(
                     Some(last).filter(|last| *last > begin || covered.to.is_some()),
                     covered.from,
-                ))
+                ));
             }
         }
         match covered.state {

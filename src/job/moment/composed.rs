@@ -80,7 +80,7 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
                 full: Arc::new(full),
                 baselines,
             };
-            redefined(parts, head, &sources, choice)?
+            redefined(parts, &head, &sources, choice)?
         }
     };
     let mut lacking = lacking;
@@ -168,11 +168,11 @@ fn with_baselines(
 /// Newer definitions, with the rows of all tables that they have.
 fn redefined(
     parts: &Parts<'_>,
-    head: Head,
+    head: &Head,
     sources: &Sources,
     choice: &Choice,
 ) -> Result<(StoredArchive, Vec<NotExact>)> {
-    let items = contents(&head)?;
+    let items = contents(head)?;
     let mut next = items.iter().map(|item| item.entry.dump_id).max().unwrap_or(0);
     let mut number = || {
         next += 1;

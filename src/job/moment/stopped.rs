@@ -56,7 +56,7 @@ async fn last_before(increments: &[StoredChanges], cut: Option<Lsn>) -> Result<O
             let (Some((first, _)), Some((since, until))) = (frame.ends, frame.times) else {
                 continue;
             };
-            if !cut.is_none_or(|cut| first <= cut) {
+            if cut.is_some_and(|cut| first > cut) {
                 continue;
             }
             let selection = Selection {

@@ -8,7 +8,7 @@ use futures::stream::{StreamExt, TryStreamExt};
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Demand, Located};
-use crate::repository::chain::{History, Member, Moment};
+use crate::repository::chain::{History, Member, Moment, Run};
 use crate::repository::manifest::Manifest;
 use crate::repository::route::{Stop, Target, route};
 use crate::repository::signature::Trust;
@@ -48,7 +48,7 @@ pub(crate) async fn find(
     let history = history(&*store, id.database(), demand.trust).await?;
     let mut unfit = BTreeSet::new();
     if wanted != "latest" {
-        let bases = history.runs().iter().flat_map(|run| run.bases());
+        let bases = history.runs().iter().flat_map(Run::bases);
         unfit.extend(bases.map(|base| base.id.clone()).filter(|other| *other != id));
     }
     let chosen = route(&history, target, &unfit, demand.now);

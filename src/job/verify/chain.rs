@@ -19,6 +19,7 @@ use crate::format::Lsn;
 use crate::job::moment::{self, Known, Replayed};
 use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::catalog::{self, Demand, Located};
+use crate::repository::chain::Run;
 use crate::repository::manifest::TableRecord;
 use crate::repository::route::{Target, route};
 use crate::repository::signature::Trust;
@@ -254,7 +255,7 @@ async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Option<Earlie
     let Some((before, position)) = pair else {
         return Ok(None);
     };
-    let bases = history.runs().iter().flat_map(|run| run.bases());
+    let bases = history.runs().iter().flat_map(Run::bases);
     let unfit: BTreeSet<BackupId> = bases
         .map(|base| base.id.clone())
         .filter(|base| *base != before)

@@ -508,20 +508,21 @@ fn a_backup_that_refers_to_another_has_a_schema_of_its_own_and_says_what_is_wher
 
 #[test]
 fn a_manifest_that_contradicts_itself_about_what_it_refers_to_is_broken() {
-    let changes: [(&str, fn(&mut Value)); 7] = [
+    type Alter = fn(&mut Value);
+    let changes: [(&str, Alter); 7] = [
         ("do not name", |json| json["references"] = Value::Null),
         ("another database", |json| {
-            json["references"]["from"] = json!("other/20250130T040500Z-full")
+            json["references"]["from"] = json!("other/20250130T040500Z-full");
         }),
         ("not older", |json| {
-            json["references"]["from"] = json!("shop/20250131T040500Z-full")
+            json["references"]["from"] = json!("shop/20250131T040500Z-full");
         }),
         ("cannot be in its folder", |json| {
-            json["references"]["file"]["name"] = json!("../x")
+            json["references"]["file"]["name"] = json!("../x");
         }),
         ("but not in", |json| json["tables"][0]["file"] = json!("shop.toc")),
         ("do not name", |json| {
-            json["tables"][0]["from"] = json!("shop/20250129T040500Z-full")
+            json["tables"][0]["from"] = json!("shop/20250129T040500Z-full");
         }),
         ("beyond its end", |json| json["tables"][0]["length"] = json!(4)),
     ];

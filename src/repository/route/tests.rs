@@ -10,7 +10,7 @@ use crate::repository::chain::tests::{full, history, id, link, minute, position}
 use crate::repository::chain::{Full, Link};
 use crate::repository::window::{current, needed, windows};
 
-fn to(history: &History, target: Target) -> Result<Route, NotCovered> {
+fn to(history: &History, target: Target) -> Result<Route, Box<NotCovered>> {
     route(history, target, &BTreeSet::new(), minute(1_000_000))
 }
 

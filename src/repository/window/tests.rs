@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::repository::backup_id::BackupId;
+use crate::repository::chain::Run;
 use crate::repository::chain::tests::{full, history, link, minute};
 use crate::repository::retention::{Policy, Retention, Tag, tag_of_increment};
 
@@ -59,7 +60,7 @@ proptest! {
             let left = links.into_iter().filter(|link| !gone.contains(&link.id));
             let history = history(left, kept.collect::<Vec<_>>());
             let window = current(&history);
-            prop_assert!(window.is_some(), "day {today}: {:?}", history.newest().map(|run| run.refused()));
+            prop_assert!(window.is_some(), "day {today}: {:?}", history.newest().map(Run::refused));
             let Some(window) = window else { continue };
             prop_assert_eq!(window.latest.time, minute((last + 1) * DAY) - SignedDuration::from_micros(1));
             let promised = retention.begins(now).max(minute(21));
