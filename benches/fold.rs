@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout)]
 
-#[allow(dead_code)]
+#[allow(dead_code, clippy::unwrap_used)]
 #[path = "../tests/suite/support/stream.rs"]
 mod stream;
 

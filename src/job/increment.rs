@@ -198,7 +198,7 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
         publications_are_complete: publications.are_complete(),
     };
     Ok(match standing::standing(held, slot, &now)? {
-        Standing::GoesOn(last) => Begin::At(Box::new(Start::after(last))),
+        Standing::GoesOn(last) => Begin::At(Box::new(Start::after(*last))),
         Standing::Begins { from, settled, full } => Begin::At(Box::new(Start::first(slot.slot(), from, settled, full))),
         Standing::Broken { why, needs_slot } => Begin::Anew { why, needs_slot },
     })

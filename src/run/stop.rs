@@ -143,10 +143,9 @@ impl Stop {
     }
 
     /// Does `work`, or returns the reason's error as soon as a stop is requested; `work` is then dropped.
-    //
-    // Here and below the work goes onto the heap: otherwise each step of a job would hold all steps below it, twice, and
-    // together they would not fit on a thread's stack.
     pub fn or_stop<T>(&self, work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
+        // Here and below the work goes onto the heap: otherwise each step of a job would hold all steps below it, twice,
+        // and together they would not fit on a thread's stack.
         let work = Box::pin(work);
         async move {
             tokio::select! {

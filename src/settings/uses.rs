@@ -100,6 +100,31 @@ const OF_FUNCTIONS: &[&str] = &[
 /// A wrong value of these never stops a command: the default shows enough.
 const OF_LOGS: &[&str] = &["LOG_FORMAT", "RUST_LOG"];
 
+/// The groups of settings, with the commands that use them. A setting that is in none of these groups stops every
+/// command.
+fn groups() -> [(&'static [&'static str], &'static [Uses]); 14] {
+    use Uses::{Backup, Drill, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
+    [
+        (OF_BACKUPS, &[Backup]),
+        (OF_RESTORES, &[Restore]),
+        (OF_SESSIONS, &[Backup, Restore]),
+        (OF_TAGS, &[Backup, Verify, Drill, Prune, PrunePlan, Rules, Status]),
+        (OF_SIGNERS, &[Backup, Verify, Drill]),
+        (
+            OF_TRUST,
+            &[Backup, Restore, Verify, Drill, Prune, PrunePlan, Status, Store],
+        ),
+        (OF_THE_NEWEST, &[Backup, Verify, Drill, Prune, PrunePlan, Status]),
+        (OF_RETENTION, &[Backup, Prune, PrunePlan, Rules, RulesShown, Status]),
+        (OF_STATUS, &[Status]),
+        (OF_PROGRAMS, &[Backup, Restore, Drill]),
+        (OF_READERS, &[Backup, Drill]),
+        (OF_TELLING, &[Backup, Verify, Drill]),
+        (OF_DRILLS, &[Drill]),
+        (OF_FUNCTIONS, &[]),
+    ]
+}
+
 impl Uses {
     /// Whether a wrong value of this setting stops the command.
     pub fn go_by(self, variable: &str) -> bool {
@@ -113,34 +138,18 @@ impl Uses {
             // `keygen` takes only the new key's password from settings.
             Self::Keys => variable.starts_with("BACKUP_SIGN_KEY_PASSWORD"),
             Self::Slot => is_of(OF_LOGINS),
-            _ => !self.unused().iter().any(|group| is_of(group)),
+            _ => {
+                // A setting whose name begins with another's belongs to its own group.
+                let length = |group: &[&str]| {
+                    let starts = group.iter().filter(|start| variable.starts_with(**start));
+                    starts.map(|start| start.len()).max().unwrap_or(0)
+                };
+                let groups = groups();
+                let longest = groups.iter().map(|(group, _)| length(group)).max().unwrap_or(0);
+                let mut own = groups.iter().filter(|(group, _)| length(group) == longest);
+                longest == 0 || own.all(|(_, users)| users.contains(&self))
+            }
         }
-    }
-
-    /// The settings that do not stop the command. A setting that is in none of these groups stops every command.
-    fn unused(self) -> Vec<&'static [&'static str]> {
-        use Uses::{Backup, Drill, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
-        let groups: [(&'static [&'static str], &[Uses]); 14] = [
-            (OF_BACKUPS, &[Backup]),
-            (OF_RESTORES, &[Restore]),
-            (OF_SESSIONS, &[Backup, Restore]),
-            (OF_TAGS, &[Backup, Verify, Drill, Prune, PrunePlan, Rules, Status]),
-            (OF_SIGNERS, &[Backup, Verify, Drill]),
-            (
-                OF_TRUST,
-                &[Backup, Restore, Verify, Drill, Prune, PrunePlan, Status, Store],
-            ),
-            (OF_THE_NEWEST, &[Backup, Verify, Drill, Prune, PrunePlan, Status]),
-            (OF_RETENTION, &[Backup, Prune, PrunePlan, Rules, RulesShown, Status]),
-            (OF_STATUS, &[Status]),
-            (OF_PROGRAMS, &[Backup, Restore, Drill]),
-            (OF_READERS, &[Backup, Drill]),
-            (OF_TELLING, &[Backup, Verify, Drill]),
-            (OF_DRILLS, &[Drill]),
-            (OF_FUNCTIONS, &[]),
-        ];
-        let unused = groups.into_iter().filter(|(_, users)| !users.contains(&self));
-        unused.map(|(group, _)| group).collect()
     }
 
     /// Whether the command sends requests to a store.

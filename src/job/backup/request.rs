@@ -8,6 +8,7 @@ use crate::repository::trigger::Trigger;
 /// A backup of the database that the settings name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupRequest {
+    /// A full backup, or an increment.
     pub kind: BackupKind,
     /// Goes on making increments, one after each of these spans, until the run is stopped.
     pub every: Option<Duration>,

@@ -301,7 +301,7 @@ async fn the_base_of_the_window_stays_although_its_tier_is_over_and_says_why() {
         .backups
         .iter()
         .rev()
-        .find(|one| one.action == Action::Keep)
+        .find(|one| one.action == Action::Keep && one.id.to_string().ends_with("-full"))
         .unwrap();
     assert!(base.reason.contains("needed to restore moments"), "{report}");
     let after = history_of(&store, now).await;

@@ -33,7 +33,9 @@ pub struct VerifyRequest {
 /// What is done besides reading every byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Proofs {
+    /// Restore it into a throwaway server.
     pub drill: bool,
+    /// Prove that the increments lead to it.
     pub chain: bool,
 }
 

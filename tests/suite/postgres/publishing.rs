@@ -85,8 +85,8 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
     let sql = "CREATE SCHEMA \"a\"\"b\";
         CREATE TABLE \"a\"\"b\".\"it's\" (id int PRIMARY KEY, v text);
         CREATE TABLE plain (id int PRIMARY KEY, v varchar(7), at timestamptz[] );
-        CREATE TABLE none (v int);
-        CREATE TABLE deferrable (id int, v text, PRIMARY KEY (id) DEFERRABLE);
+        CREATE TABLE keyless (v int);
+        CREATE TABLE put_off (id int, v text, PRIMARY KEY (id) DEFERRABLE);
         CREATE TABLE fully (v int); ALTER TABLE fully REPLICA IDENTITY FULL;
         CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
         CREATE TABLE by_index (id int PRIMARY KEY, a int NOT NULL, b int NOT NULL);
@@ -98,7 +98,7 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
         CREATE TEMP TABLE temporary (id int PRIMARY KEY);
         CREATE TABLE parent (id int, d int, PRIMARY KEY (id, d)) PARTITION BY LIST (d);
         CREATE TABLE leaf PARTITION OF parent FOR VALUES IN (1);
-        CREATE TABLE below (a int PRIMARY KEY) INHERITS (none);";
+        CREATE TABLE below (a int PRIMARY KEY) INHERITS (keyless);";
     let place = Place::with(major, "identity", sql).await;
     let catalog = place.catalog().await;
     let known = place.run(
@@ -121,11 +121,11 @@ async fn a_table_is_published_by_the_identity_that_the_server_sees(major: u32) {
         of("all"),
         ["\"a\"\"b\".\"it's\"", "below", "by_index", "fully", "parent", "plain"]
     );
-    assert_eq!(of("inserts"), ["deferrable", "gone", "none", "nothing"]);
+    assert_eq!(of("inserts"), ["gone", "keyless", "nothing", "put_off"]);
 
     let table = |name: &str| catalog.tables.iter().find(|table| table.name == name).unwrap();
     assert_eq!(table("by_index").key, ["b", "a"]);
-    assert_eq!(table("deferrable").primary_key, Some(PrimaryKey::Deferrable));
+    assert_eq!(table("put_off").primary_key, Some(PrimaryKey::Deferrable));
     assert_eq!(table("leaf").parent, Some(table("parent").oid));
     assert!(table("unlogged").is_unlogged && table("plain").is_ours && table("plain").owner == "postgres");
     let types: Vec<&str> = table("plain")

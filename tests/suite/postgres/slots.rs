@@ -189,7 +189,7 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
         let committing = tokio::spawn(async move { waits.batch_execute("INSERT INTO t VALUES (1)").await });
         pause().await;
         second.batch_execute("ROLLBACK").await.unwrap();
-        committing
+        Some(committing)
     };
     let (created, committing) = tokio::join!(session.create_slot(name, LONG, &stop), transactions);
     created.unwrap();
@@ -212,7 +212,7 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
     };
     let (waited, ()) = tokio::join!(session.wait_for_older(LONG, &stop), mend);
     assert_eq!(waited.unwrap(), OlderTransactions::Ended);
-    committing.await.unwrap().unwrap();
+    committing.unwrap().await.unwrap().unwrap();
     // So a backup that is made now has the row, which the slot's stream does not have.
     assert_eq!(place.database.sql("SELECT count(*) FROM t"), "1");
     let changes = place.database.sql(&format!(

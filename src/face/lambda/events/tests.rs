@@ -189,6 +189,7 @@ fn every_field_of_a_restore_is_taken() {
         "no_comments",
         "no_publications",
         "no_subscriptions",
+        "allow_partial",
         "dry_run",
     ];
     let mut fields = vec![
@@ -200,7 +201,6 @@ fn every_field_of_a_restore_is_taken() {
         "expect_manifest",
         "to_time",
         "to_lsn",
-        "allow_partial",
     ];
     fields.extend(switches);
     let (_, known) = ACTIONS.iter().find(|(action, _)| *action == "restore").unwrap();

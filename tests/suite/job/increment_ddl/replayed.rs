@@ -68,7 +68,7 @@ impl Replayed {
                     self.rows.remove(&texts(old.tuple())[0]).unwrap();
                 }
                 Message::Truncate { relids, .. } if relids.iter().any(|relid| relid == oid) && !skips => {
-                    self.rows.clear()
+                    self.rows.clear();
                 }
                 _ => {}
             }

@@ -84,12 +84,13 @@ fn a_damaged_or_missing_file_of_changes_is_found() {
 fn a_manifest_that_counts_otherwise_than_the_changes_is_found() {
     let (made, [first, _]) = two();
     let whole = made.manifest(&first);
-    let changes: [(&str, &str, &dyn Fn(&mut Value)); 9] = [
+    type Alter<'a> = &'a dyn Fn(&mut Value);
+    let changes: [(&str, &str, Alter<'_>); 9] = [
         ("shop.changes", "has 2 inserts, 0 updates, 1 deletes", &|manifest| {
-            manifest["changes"][0]["inserts"] = 3.into()
+            manifest["changes"][0]["inserts"] = 3.into();
         }),
         ("shop.changes", "the manifest says 0, 0, 0 and 0", &|manifest| {
-            manifest["changes"] = json!([])
+            manifest["changes"] = json!([]);
         }),
         ("shop.changes", "has 2 transactions, the manifest says 4", &|manifest| {
             manifest["stream"]["transactions"] = 4.into();
@@ -98,13 +99,13 @@ fn a_manifest_that_counts_otherwise_than_the_changes_is_found() {
             manifest["stream"]["last_commit"] = "2025-01-31T13:00:09Z".into();
         }),
         ("shop.changes", "of another stream or span", &|manifest| {
-            manifest["stream"]["timeline"] = 2.into()
+            manifest["stream"]["timeline"] = 2.into();
         }),
         ("shop.changes", "of another stream or span", &|manifest| {
-            manifest["stream"]["from"] = "0/1".into()
+            manifest["stream"]["from"] = "0/1".into();
         }),
         ("shop.changes", "its index says that it ends at", &|manifest| {
-            manifest["stream"]["to"] = "9/0".into()
+            manifest["stream"]["to"] = "9/0".into();
         }),
         ("shop.changes", "its index has the SHA-256", &|manifest| {
             manifest["stream"]["index"]["sha256"] = "11".repeat(32).into();
