@@ -80,7 +80,7 @@ async fn a_manifest_that_is_cut_or_points_elsewhere_is_not_followed() {
     let name = format!("\"name\": \"{}\"", place.name());
     for (bad, why) in [
         (text[..text.len() / 2].to_owned(), "not JSON"),
-        (text.replace("\"schema\": 2", "\"schema\": 3"), "newer pgstow"),
+        (text.replace("\"schema\": 2", "\"schema\": 9"), "newer pgstow"),
         (
             text.replace(&name, "\"name\": \"../x.dump\""),
             "cannot be in its folder",
