@@ -133,7 +133,7 @@ fn what_show_prints_is_taken_by_the_aws_tool_and_given_back_the_same(service: &S
             assert_eq!(rule.get(part), there.get(part), "{id}");
         }
     }
-    assert_eq!(given_back.len(), 12);
+    assert_eq!(given_back.len(), 14);
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ fn apply_installs_ours_replaces_ours_and_leaves_all_others_alone(service: &Servi
         .collect();
     left_alone.sort_unstable();
     assert_eq!(left_alone, ["logs", "pgstow-to-glacier"]);
-    assert_eq!(applied["applied"][0]["installed"], 6);
+    assert_eq!(applied["applied"][0]["installed"], 7);
     // What is shown is what is installed.
     assert_eq!(applied["Rules"], service.retention("show", tiers, "pg")["Rules"]);
     let other = service.retention("apply", "30d", "other");
@@ -210,6 +210,7 @@ fn apply_installs_ours_replaces_ours_and_leaves_all_others_alone(service: &Servi
         ("monthly", 372),
         ("yearly", 732),
         ("pending", 2),
+        ("increment", 9),
     ];
     assert_eq!(days(&replaced, "pg/"), counts(&expected));
     let others = replaced

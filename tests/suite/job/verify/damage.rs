@@ -171,7 +171,7 @@ fn a_manifest_that_is_cut_newer_foreign_or_points_elsewhere_is_not_followed() {
     for (what, bytes) in [
         ("cut", whole[..whole.len() / 2].to_vec()),
         ("empty", Vec::new()),
-        ("newer", with(&|manifest| manifest["schema"] = 3.into())),
+        ("newer", with(&|manifest| manifest["schema"] = 9.into())),
         (
             "foreign",
             with(&|manifest| manifest["id"] = "other/20250101T000000Z-full".into()),
