@@ -79,8 +79,8 @@ def lifecycle_rules(pgstow):
         for name in sorted(template.keys() | wanted.keys()):
             if template.get(name) != wanted.get(name):
                 sys.exit(f"{preset}: {name}: the template has {template.get(name)}, pgstow wants {wanted.get(name)}")
-        if len(template) != 6:
-            sys.exit(f"{preset}: there should be a rule for four tiers, pending and uploads: {sorted(template)}")
+        if len(template) != 7:
+            sys.exit(f"{preset}: there should be a rule for four tiers, increments, pending and uploads: {sorted(template)}")
 
 
 if __name__ == "__main__":

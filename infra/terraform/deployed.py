@@ -49,7 +49,7 @@ def the_bucket():
     rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     # Terraform's provider says so where nothing is said of a size; nothing that pgstow writes is empty.
     sizes = [rule["Filter"]["And"].pop("ObjectSizeGreaterThan", 0) for rule in rules if "And" in rule["Filter"]]
-    equal("lifecycle: no object is too small", sizes, [0] * 5)
+    equal("lifecycle: no object is too small", sizes, [0] * 6)
     # One by one and in order: ids, prefixes, tags, days.
     equal("lifecycle rules", rules, wanted)
     holds("lifecycle: no rule for `latest`", "latest" not in json.dumps(wanted), wanted)
@@ -203,6 +203,7 @@ def schedules():
 def alarms():
     found = {one["AlarmName"].removeprefix(f"{name}-"): one for one in client("cloudwatch").describe_alarms()["MetricAlarms"]}
     wanted = {"no-good-backup", "size-anomaly", "verify-failed", "drill-failed", "notifications-failed", "dead-letters"}
+    wanted |= {"increment-failed", "chain-broken", "chain-proof-failed", "recovery-point-age", "slot-wal-safe"}
     if compute == "lambda":
         wanted |= {"function-errors", "function-duration", "drill-function-errors"}
     equal("alarms", sorted(found), sorted(wanted))

@@ -159,7 +159,9 @@ fn what_the_manifest_says_twice_it_must_say_alike() {
         }),
         ("under `checksums`", &|m: &mut Value| m["checksums"] = json!({})),
         ("the database", &|m: &mut Value| m["database"] = "other".into()),
-        ("it is an increment, and does not say", &|m: &mut Value| m["type"] = "incremental".into()),
+        ("it is an increment, and does not say", &|m: &mut Value| {
+            m["type"] = "incremental".into();
+        }),
         ("not the time of its id", &|m: &mut Value| {
             m["timestamp"] = "2020-01-01T00:00:00Z".into();
         }),
