@@ -4,17 +4,41 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::error::Code;
 use crate::job::backup::{BackupReport, IncrementReport};
-use crate::job::verify::{Verified, VerifyReport};
+use crate::job::verify::{ChainProof, Verified, VerifyReport};
 use crate::outside::metrics::{
-    Backup, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run, SlotSpace,
-    VerificationMetrics,
+    Backup, CheckTally, End, History, Increment, IncrementEnd, LastGood, Made, MadeIncrement, Observation, Run,
+    SlotSpace, VerificationMetrics,
 };
 use crate::repository::backup_id::BackupKind;
 use crate::repository::verification::VerificationStatus;
 
-/// One observation; two if the run was to make an increment and made a full backup instead.
+/// One observation; another if the run was to make an increment and made a full backup instead, and another if it proved
+/// a chain.
 pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Vec<Observation> {
+    let mut observed = of_made(report, history, at);
+    observed.extend(report.chain.as_ref().map(|proof| of_proof(report, proof, at)));
+    observed
+}
+
+fn of_proof(report: &BackupReport, proof: &ChainProof, at: Timestamp) -> Observation {
+    let mut chain = CheckTally::default();
+    chain.count(!proof.is_failed());
+    Observation {
+        at,
+        database: Some(report.database.clone()),
+        notifications_failed: 0,
+        run: Run::Verification(VerificationMetrics {
+            chain: Some(chain),
+            seconds: proof.duration_seconds,
+            code: proof.is_failed().then_some(Code::Integrity),
+            ..VerificationMetrics::default()
+        }),
+    }
+}
+
+fn of_made(report: &BackupReport, history: &History, at: Timestamp) -> Vec<Observation> {
     match report.kind {
         BackupKind::Incremental => vec![of_increment(report, made_increment(report), at)],
         BackupKind::Full => {
@@ -123,6 +147,10 @@ fn add(sum: &mut VerificationMetrics, one: &Verified) {
         tally.count(drilled.is_some_and(|drill| drill.status == VerificationStatus::Ok));
         sum.seconds += drilled.map_or(0.0, |drill| drill.duration_seconds);
     }
+    if let Some(proof) = &one.chain {
+        sum.chain.get_or_insert_default().count(!proof.is_failed());
+        sum.seconds += proof.duration_seconds;
+    }
     if one.status != VerificationStatus::Ok {
         sum.code = Some(one.code);
     }
@@ -131,12 +159,10 @@ fn add(sum: &mut VerificationMetrics, one: &Verified) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
-    use crate::job::verify::Finding;
-    use crate::outside::metrics::CheckTally;
+    use crate::job::verify::{ChainFinding, Finding};
 
     #[test]
-    fn each_database_of_a_verification_is_observed_and_a_drill_that_was_not_tried_has_failed() {
+    fn each_database_of_a_verification_is_observed_with_failed_proofs_and_a_drill_that_was_not_tried_has_failed() {
         let verified = |id: &str, good: bool| Verified {
             status: if good {
                 VerificationStatus::Ok
@@ -169,20 +195,39 @@ mod tests {
             not_drilled: None,
             warnings: Vec::new(),
         };
+        let mut forged = verified("news/20250130T040500Z-full", true);
+        forged.chain = Some(ChainProof {
+            from: "news/20250129T040500Z-full".parse().unwrap(),
+            to: forged.id.clone(),
+            increments: 3,
+            changes: 9,
+            equal: 1,
+            different: vec![ChainFinding {
+                table: "public.orders".into(),
+                what: "a row is missing".into(),
+            }],
+            not_compared: Vec::new(),
+            duration_seconds: 0.5,
+        });
         let report = VerifyReport::many(vec![
             verified("shop/20250131T040500Z-full", true),
             verified("shop/20250130T040500Z-full", false),
-            verified("news/20250130T040500Z-full", true),
+            forged,
         ]);
         let end = "2025-01-31T05:00:00Z".parse().unwrap();
         let observed = of_verification(&report, true, end);
         assert_eq!(observed.len(), 2);
         assert_eq!(observed[0].database.as_deref(), Some("news"));
+        let Run::Verification(news) = &observed[0].run else {
+            panic!("{observed:?}")
+        };
+        assert_eq!(news.chain, Some(CheckTally { passed: 0, failed: 1 }));
         let Run::Verification(shop) = &observed[1].run else {
             panic!("{observed:?}")
         };
         assert_eq!(shop.verify, CheckTally { passed: 1, failed: 1 });
         assert_eq!(shop.drill, Some(CheckTally { passed: 0, failed: 2 }));
+        assert_eq!(shop.chain, None);
         assert_eq!((shop.code, shop.seconds), (Some(Code::Integrity), 3.0));
     }
 }

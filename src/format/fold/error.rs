@@ -22,7 +22,8 @@ impl From<FoldError> for Error {
     fn from(error: FoldError) -> Self {
         match error {
             FoldError::Memory(_) => Error::new(Code::RestoreErr, error.to_string()).hint(
-                "give pgstow more memory (BACKUP_MEMORY); or restore the tables one after the other with --table",
+                "run it with more memory: half of what the task has is for the changes; or restore the tables one by one, with \
+                 --table",
             ),
             FoldError::Io(source) => Error::new(
                 Code::Enospc,
