@@ -195,7 +195,7 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
         source: identified,
         database_oid: server.database_oid,
         slot: found.as_ref(),
-        publications_are_complete: publications.are_complete(),
+        publications: publications.existing.len(),
     };
     Ok(match standing::standing(held, slot, &now)? {
         Standing::GoesOn(last) => Begin::At(Box::new(Start::after(*last))),

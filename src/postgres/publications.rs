@@ -108,12 +108,17 @@ impl Session {
     pub async fn publications(&self, names: &SlotName) -> Result<Publications> {
         let failed = |error| self.error("cannot look at the publications", &error);
         let mut found = Publications::default();
+        // A table with a row filter or a list of columns counts as not listed: some of its changes do not arrive.
+        let whole = match self.server().major {
+            ..15 => "",
+            _ => "AND r.prqual IS NULL AND r.prattrs IS NULL",
+        };
         for kind in KINDS {
             let name = names.publication(kind);
             let question = format!(
                 "SELECT p.puballtables, p.pubinsert, p.pubtruncate, p.pubupdate, p.pubdelete, p.pubviaroot,
                         pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
-                        ARRAY(SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid ORDER BY 1)
+                        ARRAY(SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid {whole} ORDER BY 1)
                  FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
                 literal(&name)
             );
@@ -259,6 +264,9 @@ impl Session {
 
     /// Runs a statement that may fire event triggers of the database: their functions can set another search path.
     async fn alter(&self, statement: &str) -> std::result::Result<(), tokio_postgres::Error> {
+        // A role that only reads may have the default to do only that (`default_transaction_read_only`).
+        let writes = "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE";
+        self.client.batch_execute(writes).await?;
         let done = self.client.batch_execute(statement).await;
         // In a failed transaction it is refused, and the path stays.
         let emptied = self.client.batch_execute(EMPTY_SEARCH_PATH).await;
@@ -278,10 +286,16 @@ impl Session {
                 undone.map_err(|error| self.error("cannot undo a change of a publication", &error))?;
                 let emptied = self.client.batch_execute(EMPTY_SEARCH_PATH).await;
                 emptied.map_err(|error| self.error("cannot empty the search path", &error))?;
-                Ok(Some(if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
-                    "another session holds the table's lock (VACUUM, CREATE INDEX CONCURRENTLY, ALTER TABLE, …)".into()
-                } else {
-                    self.error("the server refuses it", &error).message()
+                Ok(Some(match error.code() {
+                    Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                        "another session holds the table's lock (VACUUM, CREATE INDEX CONCURRENTLY, ALTER TABLE, …)".into()
+                    }
+                    Some(&SqlState::DUPLICATE_OBJECT) => {
+                        "the publication lists it with a row filter or a list of columns: drop it from the publication, \
+                         and the next increment adds the whole table"
+                            .into()
+                    }
+                    _ => self.error("the server refuses it", &error).message(),
                 }))
             }
         }

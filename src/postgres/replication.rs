@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::Session;
 use super::quoting::identifier;
 use super::refusal::Refusal;
-use super::server::EMPTY_SEARCH_PATH;
+use super::server::{EMPTY_SEARCH_PATH, SETTINGS};
 use super::startup::{Greeting, Purpose};
 use super::stream::unexpected;
 use super::wire::{Partial, Wire};
@@ -56,11 +56,12 @@ impl Session {
         let (started, redactor) = self.start_again(Purpose::Replication).await?;
         let mut wire = Wire::new(started.stream, redactor);
         let settings = format!(
-            "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; \
-             SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET client_encoding = '{}'",
+            "SET bytea_output = 'hex'; SET TimeZone = 'UTC'; SET client_encoding = '{}'",
             self.server.encoding
         );
-        for statement in [EMPTY_SEARCH_PATH, &settings] {
+        // The timeouts count here too: the session waits for the store before its stream begins, and the server decodes
+        // a large transaction in a transaction of its own.
+        for statement in [EMPTY_SEARCH_PATH, SETTINGS, &settings] {
             wire.execute(statement.as_bytes()).await.map_err(Refusal::into_error)?;
         }
         Ok(ReplicationSession {

@@ -67,25 +67,24 @@ pub(super) const EMPTY_SEARCH_PATH: &str = "SELECT pg_catalog.set_config('search
 
 /// The same settings as pg_dump's own session has, for the same reasons: no default of the role or database may run
 /// foreign code, change the data that pgstow reads, or end the session early.
+///
+/// One statement sets all of them, each setting only where this server has it. It also names its operator in full,
+/// because a pooler may run it on another connection than the statement before.
+pub(super) const SETTINGS: &str = "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
+     FROM (VALUES
+       ('datestyle', 'ISO'), ('intervalstyle', 'postgres'),
+       ('extra_float_digits', '3'), ('synchronize_seqscans', 'off'), ('quote_all_identifiers', 'off'),
+       ('standard_conforming_strings', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
+       ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+       ('transaction_timeout', '0'), ('row_security', 'off'),
+       ('restrict_nonsystem_relation_kind', 'view,foreign-table'),
+       ('max_parallel_workers_per_gather', '0'), ('constraint_exclusion', 'off')
+     ) AS wanted (name, value)
+     JOIN pg_catalog.pg_settings AS known
+       ON pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) wanted.name";
+
 pub(super) async fn prepare_session(client: &Client) -> Result<(), tokio_postgres::Error> {
-    // One statement sets all others, each setting only where this server has it. It also names its operator in full,
-    // because a pooler may run it on another connection than the statement before.
-    client
-        .batch_execute(
-            "SELECT pg_catalog.set_config(wanted.name, wanted.value, false)
-             FROM (VALUES
-               ('datestyle', 'ISO'), ('intervalstyle', 'postgres'),
-               ('extra_float_digits', '3'), ('synchronize_seqscans', 'off'), ('quote_all_identifiers', 'off'),
-               ('standard_conforming_strings', 'on'), ('statement_timeout', '0'), ('lock_timeout', '0'),
-               ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
-               ('transaction_timeout', '0'), ('row_security', 'off'),
-               ('restrict_nonsystem_relation_kind', 'view,foreign-table'),
-               ('max_parallel_workers_per_gather', '0'), ('constraint_exclusion', 'off')
-             ) AS wanted (name, value)
-             JOIN pg_catalog.pg_settings AS known
-               ON pg_catalog.lower(known.name) OPERATOR(pg_catalog.=) wanted.name",
-        )
-        .await
+    client.batch_execute(SETTINGS).await
 }
 
 /// Returns to the database's values of the settings on which its checks, computed columns, indexes and views depend:

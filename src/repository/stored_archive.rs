@@ -97,7 +97,8 @@ impl StoredArchive {
             manifest::CompressionAlgorithm::Gzip => BlockCompression::Gzip,
             manifest::CompressionAlgorithm::Zstd => BlockCompression::Zstd,
         };
-        if head.compression != announced {
+        // An increment's manifest tells how its changes are compressed. pg_dump before 16 has only gzip for its archive.
+        if manifest.increment.is_none() && head.compression != announced {
             return Err(broken(format!(
                 "its compression is {:?}, but the manifest says {:?}",
                 head.compression, announced

@@ -119,7 +119,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
     let command = match arguments.action {
         Action::Verify {
             backup,
-            all: _,
+            all,
             since,
             drill,
             chain,
@@ -134,6 +134,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                     check_whose(&backup, database.as_deref())?;
                     Selection::One(backup)
                 }
+                None if !all => Selection::One("latest".to_owned()),
                 None => Selection::All {
                     since: since.as_deref().map(moment).transpose()?,
                 },

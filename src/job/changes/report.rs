@@ -135,7 +135,9 @@ impl ChangesReport {
 /// The time from which a run has changes, as far as it is known.
 fn begin(run: &Run) -> Timestamp {
     let stream = &run.first().stream;
-    stream.first_commit.unwrap_or(stream.seen_to)
+    let first = stream.first_commit.unwrap_or(stream.seen_to);
+    // It has all changes since its first base, also if the first of them came later.
+    run.bases().first().map_or(first, |base| first.min(base.end.time))
 }
 
 const COLUMNS: usize = 9;

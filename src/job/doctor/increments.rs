@@ -6,7 +6,7 @@ use super::{Check, Checkup};
 use crate::error::{Code, Error, Result};
 use crate::job::incremental::CoveredTables;
 use crate::job::incremental::readiness::{ProblemKind, problems_of, try_replication};
-use crate::postgres::{Published, Session, SlotName};
+use crate::postgres::{Session, SlotName};
 use crate::units::count;
 
 const NAME: &str = "increments";
@@ -29,10 +29,18 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
     };
     let problems = problems_of(session, &found, own.as_ref().is_some_and(|own| streams.contains(own)));
     if !are_wanted {
-        let told: Vec<String> = problems
+        let mut told: Vec<String> = problems
             .iter()
             .map(|one| format!("{}: {}", one.what, one.hint))
             .collect();
+        match of_others(session).await {
+            Ok(0) => {}
+            Ok(tables) => told.push(format!(
+                "the role does not own {}: let the owner run what `pgstow incremental start --print-sql` prints",
+                count(tables, "table")
+            )),
+            Err(error) => return vec![Check::lacking(NAME, &error)],
+        }
         let note = match told.as_slice() {
             [] => "not started; the server has what they need (`pgstow incremental start`)".to_owned(),
             told => format!("not started; they would need: {}", told.join("; ")),
@@ -57,6 +65,10 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
         checks.extend(tried(session).await);
     }
     if let Some(own) = own {
+        if !streams.contains(&own) {
+            let detail = "increments are not started for this store";
+            checks.push(Check::warning(NAME, detail, "run `pgstow incremental start`"));
+        }
         match of_stream(session, &own).await {
             Ok(more) => checks.extend(more),
             Err(error) if error.code() == Code::Slot => checks.push(Check::failed(NAME, &error)),
@@ -75,6 +87,12 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
         }
     }
     checks
+}
+
+/// How many tables the role may not publish.
+async fn of_others(session: &Session) -> Result<u64> {
+    let catalog = session.table_catalog().await?;
+    Ok(catalog.saved().filter(|table| !table.is_ours).count() as u64)
 }
 
 /// A session that reads the log, and a slot that ends with its session.
@@ -108,12 +126,7 @@ async fn of_stream(session: &Session, name: &SlotName) -> Result<Vec<Check>> {
     }
     let published = match is_started {
         true => publications.listing.published(&catalog),
-        // As it would be after a start.
-        false => catalog
-            .publishing()
-            .into_iter()
-            .filter_map(|(oid, one)| Some((oid, one.covered?)))
-            .collect::<Published>(),
+        false => catalog.published_after_start(),
     };
     let tables = CoveredTables::of(&catalog, &published);
     let described = |tables: &[crate::job::incremental::TableState]| {

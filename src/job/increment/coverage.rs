@@ -45,6 +45,8 @@ const CHEAP: u64 = 64 << 20;
 const PART: u64 = 5;
 /// The most baselines of one increment: each is an argument of pg_dump.
 const BASELINES: usize = 5_000;
+/// How many tables that could not be published the report names.
+const WARNED: usize = 5;
 /// Large objects up to this size are read in each increment.
 const SMALL_OBJECTS: u64 = 64 << 20;
 
@@ -139,6 +141,7 @@ pub(in crate::job) async fn settle(
         from: context.from,
     };
     let decisions = difference(previous.as_ref(), &now, facts);
+    let warnings = unpublished(&publications);
     let mut settled = Settled {
         at: None,
         looked,
@@ -150,7 +153,7 @@ pub(in crate::job) async fn settle(
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
-        warnings: Vec::new(),
+        warnings,
     };
     if read_to < settled.looked.at {
         let why = "the stream was not read to its end, so the table's baseline is left to the next increment";
@@ -165,6 +168,26 @@ pub(in crate::job) async fn settle(
     wait(context, &mut settled).await?;
     baselines_of(context, replicas, &mut settled).await?;
     Ok(Outcome::Settled(Box::new(settled)))
+}
+
+/// Tables whose changes do not arrive, or whose updates fail, until a statement can be carried out.
+fn unpublished(publications: &PublicationChanges) -> Vec<String> {
+    let told = publications.postponed.iter().map(|one| {
+        let (what, urgent) = match one.breaks_updates {
+            true => (
+                "taken out of its publication",
+                "; its UPDATE and DELETE fail until then",
+            ),
+            false => ("published", ""),
+        };
+        format!("{}.{} could not be {what}{urgent}: {}", one.schema, one.name, one.why)
+    });
+    let mut warnings: Vec<String> = told.clone().take(WARNED).collect();
+    let more = told.skip(WARNED).count();
+    if more > 0 {
+        warnings.push(format!("{more} more tables could not be published"));
+    }
+    warnings
 }
 
 fn keyless(publications: &PublicationChanges) -> Vec<u32> {

@@ -57,10 +57,12 @@ pub(super) struct Now<'a> {
     pub source: &'a StreamSource,
     pub database_oid: u32,
     pub slot: Option<&'a Slot>,
-    pub publications_are_complete: bool,
+    /// How many of the stream's two publications exist.
+    pub publications: usize,
 }
 
-/// `CONFIG` if increments were never started: there is neither a slot nor an increment.
+/// `CONFIG` if increments were never started: there is neither a slot nor an increment. And if they were stopped: a run
+/// that a forgotten schedule starts must not make a slot again, which would keep the server's log.
 pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Standing> {
     let broken = |why: String, needs_slot| Ok(Standing::Broken { why, needs_slot });
     let Some(slot) = now.slot else {
@@ -72,10 +74,12 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
                 ),
                 true,
             ),
+            // A promoted standby has the publications and no slot. Who stops increments drops both.
+            Some(_) if now.publications == 0 => Err(stopped(name)),
             Some(_) => broken(format!("the slot {name} is missing"), true),
         };
     };
-    if !now.publications_are_complete {
+    if now.publications < 2 {
         return broken("a publication of the stream is missing".into(), true);
     }
     if slot.is_lost() {
@@ -170,6 +174,13 @@ fn is_base(full: &Full, now: &Now<'_>, confirmed: Lsn) -> bool {
 /// The position before the snapshot of a full.
 fn begun(full: &Full) -> Option<Lsn> {
     full.snapshot.lsn.as_deref()?.parse().ok()
+}
+
+fn stopped(name: &SlotName) -> Error {
+    Error::config(format!(
+        "increments were stopped for this database and this store: the slot {name} and its publications are gone"
+    ))
+    .hint("run `pgstow incremental start` to begin a new chain; otherwise remove the schedule that makes increments")
 }
 
 fn not_started(name: &SlotName) -> Error {

@@ -12,7 +12,7 @@ use crate::job::status::Judgement;
 use crate::postgres::{PublicationKind, Slot, SlotName};
 use crate::printable;
 use crate::repository::backup_id::BackupId;
-use crate::units::{human_bytes, human_span};
+use crate::units::{count, human_bytes, human_span};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IncrementalReport {
@@ -211,6 +211,9 @@ impl fmt::Display for StatusOfStream {
                 "  other store  {other} (`pgstow incremental stop --slot {other}` ends it)"
             )?;
         }
+        if !self.started {
+            writeln!(f, "  next         run `pgstow incremental start`; then the tables are:")?;
+        }
         self.tables.fmt(f)
     }
 }
@@ -229,7 +232,7 @@ fn describe(f: &mut fmt::Formatter<'_>, slot: &Slot) -> fmt::Result {
     let state = slot.wal_status.as_deref().unwrap_or("unknown");
     writeln!(f, "  log kept     {kept}, {left} ({state})")?;
     match slot.catalog_age {
-        Some(age) => writeln!(f, "  catalogs     VACUUM is held back by {age} transactions"),
+        Some(age) => writeln!(f, "  catalogs     VACUUM is held back by {}", count(age, "transaction")),
         None => Ok(()),
     }
 }

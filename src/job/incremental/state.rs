@@ -26,10 +26,14 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
     let slot = session.slot(&name).await?;
     let publications = session.publications(&name).await?;
     let catalog = session.table_catalog().await?;
-    let tables = CoveredTables::of(&catalog, &publications.listing.published(&catalog));
+    let is_started = slot.is_some() || !publications.existing.is_empty();
+    let published = match is_started {
+        true => publications.listing.published(&catalog),
+        false => catalog.published_after_start(),
+    };
+    let tables = CoveredTables::of(&catalog, &published);
     let oldest = session.oldest_transaction().await?;
     let others = session.streams().await?.into_iter().filter(|other| *other != name);
-    let is_started = slot.is_some() || !publications.existing.is_empty();
     let (last, store_error) = match newest(job, session).await {
         Ok(last) => (last, None),
         Err(error) => (None, Some(error.message())),

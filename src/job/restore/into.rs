@@ -332,11 +332,13 @@ impl Copies {
         steps
     }
 
-    pub fn report(&self) -> Vec<CopyReport> {
+    /// The numbers of rows are those after the changes, as far as these are known.
+    pub fn report(&self, stored: &StoredArchive) -> Vec<CopyReport> {
+        let rows = |table: &TableCopy| -> u64 { table.rows.iter().filter_map(|rows| stored.rows(rows.index)).sum() };
         let report = |table: &TableCopy| CopyReport {
             table: table.of.clone(),
             copy: table.name(),
-            rows: table.count,
+            rows: rows(table),
         };
         self.tables.iter().map(report).collect()
     }

@@ -204,7 +204,7 @@ impl Prepared {
             report.left_out.clone_from(&archive.plan.left_out);
             report.already_there.clone_from(&archive.plan.already_there);
             if let Some(work) = &archive.into {
-                report.copies = work.report();
+                report.copies = work.report(&archive.stored);
                 tables = report.copies.len();
             }
             report.tables = Some(tables);

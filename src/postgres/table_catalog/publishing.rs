@@ -55,6 +55,12 @@ pub enum Obstacle {
 const REFUSES_COMPUTED: u32 = 18;
 
 impl TableCatalog {
+    /// How the changes of each table arrive if both publications list what they should.
+    pub fn published_after_start(&self) -> BTreeMap<u32, PublicationKind> {
+        let all = self.publishing().into_iter();
+        all.filter_map(|(oid, one)| Some((oid, one.covered?))).collect()
+    }
+
     /// For every table, by OID.
     pub fn publishing(&self) -> BTreeMap<u32, Publishing> {
         let own: BTreeMap<u32, Option<Obstacle>> = self

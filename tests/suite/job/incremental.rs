@@ -78,6 +78,8 @@ fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
         (before.status.code(), &before.json()["started"]),
         (Some(0), &Value::Bool(false))
     );
+    // As it will be.
+    assert_eq!(before.json()["tables"]["exact"], 1);
     let started = place.json(&["incremental", "start"]);
     assert_eq!(started["action"], "start");
     assert_eq!(started["tables"]["exact"], 1);
@@ -131,8 +133,16 @@ fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
     );
     assert_eq!(place.fulls(), 2);
 
+    place.json(&["backup", "--kind", "incremental"]);
     let stopped = place.json(&["incremental", "stop"]);
     assert_eq!(stopped["slot"], started["slot"]);
+    assert_eq!(place.there(), "0|0|0");
+    // A schedule that was forgotten makes no slot again.
+    let told = place.fails(&["backup", "--kind", "incremental"], 2);
+    assert!(
+        told.contains("were stopped") && told.contains("remove the schedule"),
+        "{told}"
+    );
     assert_eq!(place.there(), "0|0|0");
     let again = succeed(&mut place.command(&["incremental", "stop"])).text();
     assert!(again.contains("were not started"), "{again}");
@@ -200,7 +210,7 @@ fn a_role_that_owns_no_table_gets_a_script_for_the_owner(major: u32) {
         &boss,
         &format!(
             "CREATE ROLE app LOGIN PASSWORD 'pw'; CREATE ROLE reader LOGIN REPLICATION PASSWORD 'pw' IN ROLE pg_read_all_data;
-             ALTER DATABASE {database} OWNER TO app"
+             ALTER ROLE reader SET default_transaction_read_only = on; ALTER DATABASE {database} OWNER TO app"
         ),
     );
     place
@@ -211,6 +221,8 @@ fn a_role_that_owns_no_table_gets_a_script_for_the_owner(major: u32) {
         place.database.url_as(Some(("reader", "pw"))),
     );
     let start = || place.command_as(&reader, &["incremental", "start"]);
+    let doctor = run(&mut place.command_as(&reader, &["doctor"])).text();
+    assert!(doctor.contains("the role does not own 2 tables"), "{doctor}");
     let refused = run(&mut start());
     assert_eq!(refused.status.code(), Some(13), "{}", refused.stderr);
     assert!(
@@ -227,7 +239,13 @@ fn a_role_that_owns_no_table_gets_a_script_for_the_owner(major: u32) {
     assert_eq!(place.there(), "0|2|2");
     succeed(&mut start());
     assert_eq!(place.there(), "1|2|2");
-    place.database.sql("UPDATE orders SET v = 'b'");
+    place
+        .database
+        .sql("UPDATE orders SET v = 'b'; CREATE TABLE later (id int PRIMARY KEY); ALTER TABLE later OWNER TO app");
+    let increment = succeed(&mut place.command_as(&reader, &["backup", "--kind", "incremental", "--json"])).json();
+    let warnings = increment["warnings"].to_string();
+    assert!(warnings.contains("public.later could not be published"), "{warnings}");
+    place.database.sql("DROP TABLE later");
     // The script again, by one who may.
     let again = succeed(&mut place.command_as(&reader, &["incremental", "start", "--print-sql"])).text();
     assert!(!again.contains("ADD TABLE"), "{again}");

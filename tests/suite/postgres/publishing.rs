@@ -329,3 +329,16 @@ async fn a_table_that_another_session_holds_is_added_later_and_writers_never_wai
 }
 
 on_majors! { async a_table_that_another_session_holds_is_added_later_and_writers_never_wait: 15 18 }
+
+async fn a_table_that_is_published_in_part_counts_as_not_published(major: u32) {
+    let place = Place::with(major, "in part", "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let [all, _] = name().publications();
+    place.run(&format!("ALTER PUBLICATION {all} SET TABLE ONLY t WHERE (id > 5)"));
+    let changes = place.reconcile().await;
+    assert_eq!((changes.before.len(), changes.after.len()), (0, 0));
+    assert!(changes.postponed[0].why.contains("row filter"), "{changes:?}");
+    place.run(&format!("ALTER PUBLICATION {all} DROP TABLE t"));
+    assert_eq!(place.reconcile().await.joined().len(), 1);
+}
+
+on_majors! { async a_table_that_is_published_in_part_counts_as_not_published: 15 18 }

@@ -224,3 +224,22 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
 }
 
 on_majors! { async a_transaction_that_waits_for_a_standby_is_waited_for: 15 18 }
+
+/// The session waits for the store before its stream begins; and the server decodes within a transaction of its own.
+async fn a_reader_outlives_the_timeouts_of_its_role(major: u32) {
+    let place = Place::start(major).await;
+    let set = |name: &str| format!("ALTER ROLE CURRENT_USER SET {name} = '500ms'");
+    place.database.sql(&set("idle_session_timeout"));
+    if major >= 17 {
+        place.database.sql(&set("transaction_timeout"));
+    }
+    let mut stream = place.session.open_replication().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    stream.identify().await.unwrap();
+    stream
+        .execute("BEGIN; SELECT pg_catalog.pg_sleep(0.8); COMMIT")
+        .await
+        .unwrap();
+}
+
+on_majors! { async a_reader_outlives_the_timeouts_of_its_role: 15 18 }

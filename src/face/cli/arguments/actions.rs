@@ -227,8 +227,8 @@ pub(super) enum Action {
             Exit code 40 (INTEGRITY) if something differs."
     )]
     Verify {
-        /// The backup: an exact id as `list` prints it, or latest
-        #[arg(value_name = "BACKUP", required_unless_present = "all")]
+        /// The backup: an exact id as `list` prints it, or latest; latest by default with --chain, --to-time and --to-lsn
+        #[arg(value_name = "BACKUP", required_unless_present_any = ["all", "chain", "to_time", "to_lsn"])]
         backup: Option<String>,
         /// Every backup in the store
         #[arg(long, conflicts_with = "backup")]

@@ -17,8 +17,8 @@ const SOURCES: &str = "Settings come from flags, environment variables, .env, an
                        keys given here.";
 const EXIT_CODES: &str = "Exit codes: 0 done, 3 DEGRADED, 4 PARTIAL, 2 CONFIG, 10 CONN_ERR, 11 AUTH, 12 SECRET, 13 \
                           PERMISSION, 20 PG_DUMP_ERR, 21 VERSION, 22 STALLED, 23 CHANGED, 30 STORE, 31 ENOSPC, 32 EACCES, \
-                          33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 43 NOT_PROVED, 47 SIGNATURE, 48 \
-                          OTHER_DATABASE, 50 DEADLINE, 51 BUSY, 70 INTERNAL, 130 SIGINT, 143 SIGTERM.";
+                          33 ENOENT, 40 INTEGRITY, 41 RESTORE_ERR, 42 NOT_FOUND, 43 NOT_PROVED, 44 SLOT, 45 \
+                          NOT_COVERED, 47 SIGNATURE, 48 OTHER_DATABASE, 50 DEADLINE, 51 BUSY, 70 INTERNAL, 130 SIGINT, 143 SIGTERM.";
 
 /// The settings by subject. A setting belongs to the first section with a start of its name.
 const SECTIONS: &[(&str, &[&str])] = &[

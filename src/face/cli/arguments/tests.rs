@@ -344,3 +344,14 @@ fn json_is_seen_in_arguments_that_cannot_be_parsed() {
     assert!(wants_json(&args("pgstow frob --json")));
     assert!(!wants_json(&args("pgstow frob -- --json")));
 }
+
+#[test]
+fn a_proof_of_increments_is_of_the_latest_backup_if_none_is_named() {
+    for line in [vec!["verify", "--chain"], vec!["verify", "--drill", "--to-lsn", "0/10"]] {
+        let (Command::Verify(request), _) = given(&line) else {
+            panic!("{line:?}")
+        };
+        assert_eq!(request.selection, Selection::One("latest".to_owned()));
+    }
+    assert_eq!(refusal(&["verify"]).code(), Code::Config);
+}

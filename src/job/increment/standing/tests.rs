@@ -84,7 +84,7 @@ fn stands(last: Option<Last>, full: Option<Full>, slot: Option<&Slot>, timeline:
         source: &source(timeline),
         database_oid: 5,
         slot,
-        publications_are_complete: true,
+        publications: 2,
     };
     standing(Held { last, full }, &name(), &now)
 }
@@ -141,6 +141,19 @@ fn without_a_slot_a_chain_is_broken_and_nothing_else_was_started() {
     let error = stands(None, Some(full(300, 1)), None, 1).unwrap_err();
     assert_eq!(error.code(), Code::Config);
     assert!(error.hint_text().contains("pgstow incremental start"));
+    let now = Now {
+        source: &source(1),
+        database_oid: 5,
+        slot: None,
+        publications: 0,
+    };
+    let held = Held {
+        last: Some(last(100)),
+        full: None,
+    };
+    let stopped = standing(held, &name(), &now).unwrap_err();
+    assert_eq!(stopped.code(), Code::Config);
+    assert!(stopped.message().contains("were stopped"));
     let mut lost = slot(100);
     lost.wal_status = Some("lost".into());
     let lost = stands(Some(last(100)), None, Some(&lost), 1).unwrap();
