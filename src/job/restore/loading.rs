@@ -1,9 +1,11 @@
 //! Runs stock pg_restore for a plan: definitions, data (several processes at once), the rest. The data comes straight
 //! from the store, and only the bytes of the tables that are loaded.
 
+mod feeding;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,16 +13,14 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use super::load::{Load, Part};
+use super::load::Load;
 use super::order::LoadOrder;
 use super::plan::Plan;
 use super::queue::{self, Again, Queue};
 use super::rows::changed_on_the_way;
 use super::waiting::{self, Watch};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{
-    ArchiveError, BlockCompression, Blocks, Changing, Check, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
-};
+use crate::format::archive::{ArchiveError, BlockCompression};
 use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::private_folder::PrivateFolder;
@@ -29,10 +29,10 @@ use crate::run::stop::Stop;
 use crate::run::threads::apart;
 use crate::settings;
 use crate::store::Store;
-use crate::store::reading::our_error;
 
-/// For the small frames around the content. The content itself bypasses the buffer.
-const BUFFER: usize = 64 << 10;
+pub(super) use feeding::check;
+use feeding::{Feed, why};
+
 /// How long a pg_restore that has closed its input may take to report its error.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -286,15 +286,13 @@ impl Loader<'_> {
         let Some(stdin) = restoring.take_stdin() else {
             return Err(Error::internal("pg_restore's input was taken twice"));
         };
-        let store = Arc::clone(self.store);
-        let archive = Arc::clone(self.archive);
-        let observer = Arc::clone(self.observer);
-        let (load, again) = (load.clone(), load.clone());
-        let feeding = async { apart("feed", move || feed(&store, &archive, &load, stdin, &observer)).await };
+        let feed = Feed::of(self.store, self.archive, load, self.observer);
+        let again = feed.clone();
+        let feeding = async { apart("feed", move || feed.write(stdin)).await };
         let end = self.to_its_end(&restoring, feeding, cancel).await;
         match end {
             Err(told) if told.code() == Code::Integrity && self.reads_again => {
-                let again = swallow(self.store, self.archive, &again, self.observer).await;
+                let again = again.swallow().await;
                 Err(if again.is_ok() { changed_on_the_way(&told) } else { told })
             }
             end => end,
@@ -393,150 +391,5 @@ impl Loader<'_> {
             return Ok(there);
         }
         self.folder.write(&name, lines.as_bytes())
-    }
-}
-
-/// Reads everything that a plan will load and compares it with the manifest, before anything is removed.
-pub(crate) async fn check(
-    store: &Arc<dyn Store>,
-    archive: &Arc<StoredArchive>,
-    plan: &Plan,
-    jobs: usize,
-    observer: &Arc<dyn Observer>,
-) -> Result<()> {
-    observer.estimate(plan.stored_bytes());
-    let one = |load: &Load| swallow(store, archive, load, observer);
-    let mut reads = futures::stream::iter(plan.loads.iter().map(one)).buffer_unordered(jobs.max(1));
-    while let Some(read) = reads.next().await {
-        read?;
-    }
-    Ok(())
-}
-
-/// Reads a load without writing it, and compares it with the manifest.
-fn swallow(
-    store: &Arc<dyn Store>,
-    archive: &Arc<StoredArchive>,
-    load: &Load,
-    observer: &Arc<dyn Observer>,
-) -> impl Future<Output = Result<()>> + use<> {
-    let (store, archive, observer) = (Arc::clone(store), Arc::clone(archive), Arc::clone(observer));
-    let load = load.clone();
-    async move {
-        let read = apart("read", move || {
-            let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
-            feed(&store, &archive, &load, nowhere, &observer)
-        });
-        read.await?
-            .map_err(|error| why(error).unwrap_or_else(|| Error::internal("cannot write to /dev/null")))
-    }
-}
-
-/// Writes the head and the load's blocks as `pg_dump -Z0` would. The last bytes of a block are written only after its
-/// digest was found right: if its input ends before, pg_restore loads none of the block's rows.
-fn feed(
-    store: &Arc<dyn Store>,
-    archive: &StoredArchive,
-    load: &Load,
-    stdin: std::fs::File,
-    observer: &Arc<dyn Observer>,
-) -> Result<(), ArchiveError> {
-    let writer = Writer::new(&archive.head, BufWriter::with_capacity(BUFFER, stdin))?;
-    if let (Some(part), [block]) = (&load.part, &load.blocks[..]) {
-        return feed_part(store, archive, *block, part, writer, observer);
-    }
-    let changing = Changing::new(&archive.changes, writer);
-    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, changing));
-    for (range, blocks) in load.stretches(archive) {
-        if let [index] = blocks[..]
-            && !archive.is_own(index)
-        {
-            let name = archive.name(index);
-            observer.table(&name);
-            let writer = sink.inner().inner().inner();
-            archive
-                .read_block(store, index, writer, &|count| observer.bytes_read(count))
-                .map_err(|error| of_block(&archive.key, &name, error))?;
-            continue;
-        }
-        let start = range.start;
-        let counted = Counted {
-            inner: archive.stored(store).read(range),
-            observer: &**observer,
-        };
-        let mut reader = Blocks::new(counted, start);
-        for index in blocks {
-            let name = archive.name(index);
-            observer.table(&name);
-            reader
-                .read(&archive.head, index, &archive.places[index].range(), &mut sink)
-                .map_err(|error| of_block(archive.key_of(index), &name, error))?;
-        }
-    }
-    sink.inner().inner().inner().flush()
-}
-
-/// The same for some of one table's rows. Their bytes are checked as they are stored, range by range: the last bytes
-/// of a range are written only after it was found right.
-fn feed_part(
-    store: &Arc<dyn Store>,
-    archive: &StoredArchive,
-    index: usize,
-    part: &Part,
-    writer: Writer<'_, BufWriter<std::fs::File>>,
-    observer: &Arc<dyn Observer>,
-) -> Result<(), ArchiveError> {
-    let ranges = &archive.ranges[index];
-    let ends_itself = part.ranges.end == ranges.len();
-    let ranges = &ranges[part.ranges.clone()];
-    let Some(start) = ranges.first().map(|range| range.offset) else {
-        return Ok(());
-    };
-    let sum = |of: fn(&SealedRange) -> u64| ranges.iter().map(of).sum();
-    let taken = PartCheck::new(sum(|range| range.rows), sum(|range| range.bytes), ends_itself, writer);
-    let mut sink = Unpack::new(archive.head.compression, taken);
-    let name = archive.name(index);
-    observer.table(&name);
-    let counted = Counted {
-        inner: archive
-            .stored(store)
-            .read_sealed(ranges, format!("{}: {name}", archive.key_of(index))),
-        observer: &**observer,
-    };
-    read_part(&mut Input::at(counted, start), &archive.head, index, &mut sink)
-        .map_err(|error| of_block(archive.key_of(index), &name, error))?;
-    sink.inner().inner().flush()
-}
-
-fn of_block(key: &str, name: &str, error: ArchiveError) -> ArchiveError {
-    match error {
-        ArchiveError::Io(_) | ArchiveError::Stopped => error,
-        other => ArchiveError::Content(format!("{key}: {name}: {other}")),
-    }
-}
-
-/// The error that a failed feeding stands for. `None` if pg_restore closed its input.
-fn why(error: ArchiveError) -> Option<Error> {
-    let ArchiveError::Io(error) = error else {
-        return Some(Error::new(Code::Integrity, error.to_string()));
-    };
-    match our_error(error) {
-        Ok(ours) => Some(ours),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-        Err(error) => Some(Error::new(Code::RestoreErr, "feeding pg_restore failed").source(error)),
-    }
-}
-
-/// Reports to the observer the bytes that are read from the store.
-struct Counted<'a, R> {
-    inner: R,
-    observer: &'a dyn Observer,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.observer.bytes_read(count as u64);
-        Ok(count)
     }
 }
