@@ -100,7 +100,13 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
     let Acquired { lease, took_over } = job.stop.or_undo(PUT_GRACE, acquiring, give_back).await?;
     lease.tell_progress(job.observer);
-    let outcome = under_lease(job, request, &source, replicas, &lease, took_over).await;
+    let turn = Turn {
+        job,
+        request,
+        source: &source,
+        lease: &lease,
+    };
+    let outcome = under_lease(turn, replicas, took_over).await;
     match (
         outcome,
         job.stop.or_give_up("releasing the lease", lease.release()).await,
@@ -141,15 +147,23 @@ pub(in crate::job) async fn connect(job: &Job<'_>, request: &BackupRequest) -> R
     })
 }
 
-async fn under_lease(
-    job: &Job<'_>,
-    request: &BackupRequest,
-    source: &SourceDatabase,
-    mut replicas: Replicas,
-    lease: &Lease,
-    took_over: Option<Previous>,
-) -> Result<BackupReport> {
-    let prepare = prepare(job, request, source, &mut replicas, lease, took_over.as_ref());
+/// What a run makes, while it holds the lease.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    job: &'a Job<'a>,
+    request: &'a BackupRequest,
+    source: &'a SourceDatabase,
+    lease: &'a Lease,
+}
+
+async fn under_lease(turn: Turn<'_>, mut replicas: Replicas, took_over: Option<Previous>) -> Result<BackupReport> {
+    let Turn {
+        job,
+        request,
+        source,
+        lease,
+    } = turn;
+    let prepare = prepare(turn, &mut replicas, took_over.as_ref());
     let prepared = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
         Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
         Found::ToMake(prepared) => *prepared,
@@ -183,14 +197,10 @@ struct Prepared {
 
 /// Looks at the store, removes the left-overs of dead runs, and chooses id and tier. It may be dropped at any point:
 /// the next run does the rest.
-async fn prepare(
-    job: &Job<'_>,
-    request: &BackupRequest,
-    source: &SourceDatabase,
-    replicas: &mut Replicas,
-    lease: &Lease,
-    took_over: Option<&Previous>,
-) -> Result<Found> {
+async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Previous>) -> Result<Found> {
+    let Turn {
+        job, request, source, ..
+    } = turn;
     let primary = replicas.primary();
     let store = &*primary;
     let database = &source.session.server().database;
@@ -211,21 +221,7 @@ async fn prepare(
         return Ok(Found::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
-    if let Some(deadline) = job.stop.deadline() {
-        let mut paces = catalog::newest_good(store, &fulls, forecast::ASKED, job.trust).await?;
-        // A run that stores only what has changed shows no pace of one that stores everything.
-        paces.retain(|one| one.references.is_none());
-        let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
-        let means = forecast::Means {
-            threads: job.settings.threads,
-            streams: job.settings.jobs,
-        };
-        let size = DatabaseSize {
-            database: database_bytes,
-            tables: answered(job, source.session.table_bytes()).await?,
-        };
-        forecast::check(&size, means, &paces, left)?;
-    }
+    check_time(turn, store, &fulls, database_bytes).await?;
     // The id of a dead run counts as taken too. The run may have left only an upload in progress, which no listing
     // shows; under the same id that upload would look like this run's.
     let dead = took_over.and_then(Previous::backup_id);
@@ -240,21 +236,8 @@ async fn prepare(
         kind: BackupKind::Full,
     };
     let back = replicas.look_back(&listed, started, &looking).await?;
-    let mut newest = newest.cloned().max(back.newest);
-    let mut tries = 0;
-    let id = loop {
-        let id = BackupId::next(database, BackupKind::Full, started, newest.as_ref());
-        match replicas.take_id(lease, &id).await? {
-            Announced::Done => break id,
-            // Another run, with another primary, was faster.
-            Announced::Taken(taken) => newest = newest.max(Some(taken)),
-        }
-        tries += 1;
-        if tries == IDS {
-            let what = format!("cannot take an id for a backup of {database:?}: other runs were faster {IDS} times");
-            return Err(Error::new(Code::Busy, what));
-        }
-    };
+    let newest = newest.cloned().max(back.newest);
+    let id = take_id(turn, replicas, newest, started).await?;
     let mut cleared = replicas.clear(&id, &listed, dead.as_ref(), started).await;
     cleared.warnings.extend(back.warnings);
     let mut base = None;
@@ -273,6 +256,51 @@ async fn prepare(
         cleared,
         base,
     })))
+}
+
+/// Whether the backup can end before the deadline, if the run has one.
+async fn check_time(turn: Turn<'_>, store: &dyn Store, fulls: &[Listed], database_bytes: Option<u64>) -> Result<()> {
+    let Turn { job, source, .. } = turn;
+    let Some(deadline) = job.stop.deadline() else {
+        return Ok(());
+    };
+    let mut paces = catalog::newest_good(store, fulls, forecast::ASKED, job.trust).await?;
+    // A run that stores only what has changed shows no pace of one that stores everything.
+    paces.retain(|one| one.references.is_none());
+    let left = Duration::try_from(deadline.duration_since((job.clock)())).unwrap_or_default();
+    let means = forecast::Means {
+        threads: job.settings.threads,
+        streams: job.settings.jobs,
+    };
+    let size = DatabaseSize {
+        database: database_bytes,
+        tables: answered(job, source.session.table_bytes()).await?,
+    };
+    forecast::check(&size, means, &paces, left)
+}
+
+/// Takes an id that no run of any store has.
+async fn take_id(
+    turn: Turn<'_>,
+    replicas: &mut Replicas,
+    mut newest: Option<BackupId>,
+    started: Timestamp,
+) -> Result<BackupId> {
+    let database = &turn.source.session.server().database;
+    let mut tries = 0;
+    loop {
+        let id = BackupId::next(database, BackupKind::Full, started, newest.as_ref());
+        match replicas.take_id(turn.lease, &id).await? {
+            Announced::Done => return Ok(id),
+            // Another run, with another primary, was faster.
+            Announced::Taken(taken) => newest = newest.max(Some(taken)),
+        }
+        tries += 1;
+        if tries == IDS {
+            let what = format!("cannot take an id for a backup of {database:?}: other runs were faster {IDS} times");
+            return Err(Error::new(Code::Busy, what));
+        }
+    }
 }
 
 /// Makes the backup: data, sidecars, manifest and tags, in this order.
@@ -312,13 +340,13 @@ async fn make(
     }
     job.observer.phase("reading the database");
     let key = viewed.data_key();
-    let uploads = replicas.open(&key, &viewed.object_info(table_bytes)).await?;
     let made_of = Made {
         format: job.settings.format,
         codec: viewed.codec(),
         earlier,
+        uploads: replicas.open(&key, &viewed.object_info(table_bytes)).await?,
     };
-    let passed = transfer::run_beside(job, reader, made_of, uploads, lease, &throttle).await;
+    let passed = transfer::run(job, reader, made_of, lease, &throttle).await;
     let pauses = watch.map(|watch| viewed.nice(watch, &throttle));
     let (mut passed, complaints) = match passed {
         Ok(passed) => passed,

@@ -51,16 +51,6 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     let started = Instant::now();
     let stop = job.stop;
     job.observer.phase("looking for the backup");
-    let database = request.database.as_deref().or(job.database.as_deref());
-    let demand = Demand {
-        trust: job.trust,
-        manifest: request.expect_manifest,
-        now: (job.clock)(),
-        altered: false,
-    };
-    let found = stop
-        .or_stop(catalog::find(job.stores, &request.backup, database, &demand))
-        .await?;
     let Located {
         store,
         manifest,
@@ -68,7 +58,7 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         signed_by,
         mut warnings,
         seal: _,
-    } = found;
+    } = stop.or_stop(locate(job, request)).await?;
     let archive = archive(&manifest)?;
     let (output, name, force) = (
         request.output.clone(),
@@ -80,124 +70,160 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         Some(toc) if !request.as_stored => Some(stop.or_stop(head(store.as_ref(), &manifest, toc)).await?),
         _ => None,
     };
-
-    let whole = manifest.references.as_ref().zip(head.clone());
-    if let Some((_, head)) = whole {
-        let (place, stamp) = (target.clone(), stamp(&manifest.id));
-        let partial = blocking(move || Partial::open(&place, &stamp)).await?;
-        let filled = async {
-            partial.restart()?;
-            let stored = stop.or_stop(StoredArchive::open(&*store, &manifest)).await?;
-            let assembling = Assembling {
-                store: &store,
-                archive: stored,
-                head: head.clone(),
-                stop,
-                observer: job.observer,
-            };
-            assembling.fill(&partial).await
-        };
-        let (bytes, sha256) = match filled.await {
-            Ok(filled) => filled,
-            Err(error) => return Err(partial.keep_or_remove(&manifest.id, error)),
-        };
-        blocking(move || partial.publish(Some(&head), force)).await?;
-        let digests = fetch::Digests {
-            stored: archive.sha256.clone(),
-            downloaded: sha256,
-        };
-        warnings.extend(summed(&target, &manifest.id, &digests).await);
-        return Ok(DownloadReport {
-            status: DownloadStatus::Succeeded,
-            file: target,
-            store: store.url().to_owned(),
-            manifest_sha256: hex::encode(manifest_sha256),
-            signed_by,
-            bytes,
-            bytes_fetched: bytes,
-            offsets: true,
-            sha256: digests.downloaded,
-            sha256_as_stored: digests.stored,
-            duration_seconds: started.elapsed().as_secs_f64(),
-            warnings,
-            id: manifest.id,
-        });
-    }
-    if let Some(references) = &manifest.references {
-        warnings.push(format!(
-            "as it is stored, the archive has no rows of the {} tables that are in {}: pg_restore cannot restore them \
-             from this file; download it without --as-stored",
-            references.tables, references.from
-        ));
-    }
-
-    let fetch = Fetch {
+    let delivery = Delivery {
+        job,
         store: &store,
-        key: manifest.id.key(&archive.name),
-        bytes: archive.bytes,
-        // A run that died in its last step may have written some or all of the offsets.
-        uncertain: manifest.files.get(role::TOC).map_or(0, |toc| toc.bytes),
-        head: head.clone(),
-        stop,
-        observer: job.observer,
+        manifest: &manifest,
+        archive,
+        target: &target,
+        force,
+        head: head.as_ref(),
     };
-    let (place, stamp) = (target.clone(), stamp(&manifest.id));
-    let partial = blocking(move || Partial::open(&place, &stamp)).await?;
-    let fetched = match fetch_whole(&fetch, &partial, archive).await {
-        Ok(fetched) => fetched,
-        Err(error) => return Err(partial.keep_or_remove(&manifest.id, error)),
+    let delivered = match (&manifest.references, &head) {
+        (Some(_), Some(head)) => delivery.assembled(head).await?,
+        (Some(references), None) => {
+            warnings.push(format!(
+                "as it is stored, the archive has no rows of the {} tables that are in {}: pg_restore cannot restore \
+                 them from this file; download it without --as-stored",
+                references.tables, references.from
+            ));
+            delivery.as_stored().await?
+        }
+        (None, _) => delivery.as_stored().await?,
     };
-    warnings.extend(fetched.anew.map(str::to_owned));
-    let laid = head.clone();
-    blocking(move || partial.publish(laid.as_deref(), force)).await?;
-
-    let digests = fetched.digests;
-    warnings.extend(summed(&target, &manifest.id, &digests).await);
+    warnings.extend(delivered.anew.map(str::to_owned));
+    warnings.extend(summed(&target, &manifest.id, &delivered.digests).await);
     Ok(DownloadReport {
         status: DownloadStatus::Succeeded,
         file: target,
         store: store.url().to_owned(),
         manifest_sha256: hex::encode(manifest_sha256),
         signed_by,
-        bytes: archive.bytes,
-        bytes_fetched: fetched.bytes,
+        bytes: delivered.bytes,
+        bytes_fetched: delivered.fetched,
         offsets: head.is_some(),
-        sha256: digests.downloaded,
-        sha256_as_stored: digests.stored,
+        sha256: delivered.digests.downloaded,
+        sha256_as_stored: delivered.digests.stored,
         duration_seconds: started.elapsed().as_secs_f64(),
         warnings,
         id: manifest.id,
     })
 }
 
-/// Writes the digest beside the file; a warning if that is not possible.
-async fn summed(target: &Path, id: &BackupId, digests: &fetch::Digests) -> Option<String> {
-    let (place, id, sums) = (target.to_owned(), id.clone(), digests.clone());
-    let written = blocking(move || sums::write(&place, &id, &sums)).await;
-    written.err().map(|error| {
-        let why = error.message();
-        format!("the file is whole, but its digest could not be written to {SHA256SUMS}: {why}")
-    })
+async fn locate(job: &Job<'_>, request: &DownloadRequest) -> Result<Located> {
+    let database = request.database.as_deref().or(job.database.as_deref());
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+        altered: false,
+    };
+    catalog::find(job.stores, &request.backup, database, &demand).await
 }
 
-struct Fetched {
+/// One download: the archive, and the file that it becomes.
+struct Delivery<'a> {
+    job: &'a Job<'a>,
+    store: &'a Arc<dyn Store>,
+    manifest: &'a Manifest,
+    archive: &'a FileRecord,
+    target: &'a Path,
+    /// Replace a file that exists.
+    force: bool,
+    /// The start of the archive with the offsets.
+    head: Option<&'a Bytes>,
+}
+
+/// The file, whole and under its name.
+struct Delivered {
     digests: fetch::Digests,
-    /// Bytes that came from the store; the rest was there.
     bytes: u64,
+    /// Bytes that came from the store; the rest was there.
+    fetched: u64,
     /// Why everything had to be fetched again.
     anew: Option<&'static str>,
 }
 
+impl Delivery<'_> {
+    async fn partial(&self) -> Result<Partial> {
+        let (place, stamp) = (self.target.to_owned(), stamp(&self.manifest.id));
+        blocking(move || Partial::open(&place, &stamp)).await
+    }
+
+    /// The archive with the blocks that it has in another backup.
+    async fn assembled(&self, head: &Bytes) -> Result<Delivered> {
+        let partial = self.partial().await?;
+        let filled = async {
+            partial.restart()?;
+            let stored = StoredArchive::open(&**self.store, self.manifest);
+            let assembling = Assembling {
+                store: self.store,
+                archive: self.job.stop.or_stop(stored).await?,
+                head: head.clone(),
+                stop: self.job.stop,
+                observer: self.job.observer,
+            };
+            assembling.fill(&partial).await
+        };
+        let (bytes, sha256) = match filled.await {
+            Ok(filled) => filled,
+            Err(error) => return Err(partial.keep_or_remove(&self.manifest.id, error)),
+        };
+        let (head, force) = (head.clone(), self.force);
+        blocking(move || partial.publish(Some(&head), force)).await?;
+        Ok(Delivered {
+            digests: fetch::Digests {
+                stored: self.archive.sha256.clone(),
+                downloaded: sha256,
+            },
+            bytes,
+            fetched: bytes,
+            anew: None,
+        })
+    }
+
+    /// The archive's own bytes, with the offsets laid in.
+    async fn as_stored(&self) -> Result<Delivered> {
+        let fetch = Fetch {
+            store: self.store,
+            key: self.manifest.id.key(&self.archive.name),
+            bytes: self.archive.bytes,
+            // A run that died in its last step may have written some or all of the offsets.
+            uncertain: self.manifest.files.get(role::TOC).map_or(0, |toc| toc.bytes),
+            head: self.head.cloned(),
+            stop: self.job.stop,
+            observer: self.job.observer,
+        };
+        let partial = self.partial().await?;
+        let fetched = match fetch_whole(&fetch, &partial, self.archive).await {
+            Ok(fetched) => fetched,
+            Err(error) => return Err(partial.keep_or_remove(&self.manifest.id, error)),
+        };
+        let (head, force) = (self.head.cloned(), self.force);
+        blocking(move || partial.publish(head.as_deref(), force)).await?;
+        Ok(fetched)
+    }
+}
+
+/// Writes the digest beside the file; a warning if that is not possible.
+async fn summed(target: &Path, id: &BackupId, digests: &fetch::Digests) -> Option<String> {
+    let (place, id, sums) = (target.to_owned(), id.clone(), digests.clone());
+    let written = blocking(move || sums::write(&place, &id, &sums)).await;
+    let what = format!("the file is whole, but its digest could not be written to {SHA256SUMS}");
+    written.err().map(|error| error.context(what).message())
+}
+
 /// Fills the partial file with the archive that the manifest describes. The bytes of an earlier run, or bytes on the
 /// way, may be damaged although the store is right: then pgstow fetches everything once more.
-async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord) -> Result<Fetched> {
+async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord) -> Result<Delivered> {
     let there = partial.resumable(archive.bytes)?;
     let kept = fetch.kept(there);
     let digests = fetch.fill(partial, there).await?;
     if digests.stored == archive.sha256 {
-        return Ok(Fetched {
+        return Ok(Delivered {
             digests,
-            bytes: archive.bytes - kept,
+            bytes: archive.bytes,
+            fetched: archive.bytes - kept,
             anew: None,
         });
     }
@@ -205,9 +231,10 @@ async fn fetch_whole(fetch: &Fetch<'_>, partial: &Partial, archive: &FileRecord)
     partial.restart()?;
     let again = fetch.fill(partial, 0).await?;
     if again.stored == archive.sha256 {
-        return Ok(Fetched {
+        return Ok(Delivered {
             digests: again,
-            bytes: archive.bytes - kept + archive.bytes,
+            bytes: archive.bytes,
+            fetched: archive.bytes - kept + archive.bytes,
             anew: Some(if kept == 0 { CAME_OTHERWISE } else { LEFT_DAMAGED }),
         });
     }

@@ -43,7 +43,7 @@ use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::settings::{Format, Settings};
 use crate::units::human_bytes;
-use cluster::{Cluster, ClusterLogin};
+use cluster::{Cluster, ClusterLogin, Ground};
 use columns::{ColumnOrder, Layout, Wanted, layouts};
 use evidence::Witness;
 use exclusion::{Exclusion, Reasons};
@@ -197,26 +197,45 @@ async fn drill(
     let ours = rows::Ours::of(&stored)?;
     let again = dump(job, cluster.reader(&ground, &items), &ours.wanted).await?;
     job.observer.phase("comparing");
-    rows::compare(located, &stored, &ours, &again, &exclusion, &mut report).await?;
-    let mut contents = definitions::Contents {
-        ours: &items,
+    let pair = rows::Pair {
+        located,
+        stored: &stored,
+        ours: &ours,
+        again: &again,
         exclusion: &exclusion,
+    };
+    rows::compare(&pair, &mut report).await?;
+    compare_definitions(&rounds, (&cluster, &ground), (&exclusion, &again), &mut report).await?;
+    Ok((report, moment))
+}
+
+/// Compares the definitions of the two archives; if their text differs, with those of a second database.
+async fn compare_definitions(
+    rounds: &Rounds<'_>,
+    (cluster, ground): (&Cluster<'_>, &Ground),
+    (exclusion, again): (&Exclusion<'_>, &Again),
+    report: &mut DrillReport,
+) -> Result<()> {
+    let (job, items, manifest) = (rounds.job, rounds.items, &rounds.located.manifest);
+    let mut contents = definitions::Contents {
+        ours: items,
+        exclusion,
         present: HashMap::new(),
         theirs: &again.items,
         superuser: cluster.superusers_name(),
         same_major: manifest.pg_dump.version.split('.').next() == again.head.pg_dump_version.split('.').next()
-            && manifest.server.version_num / 10_000 == major,
+            && manifest.server.version_num / 10_000 == rounds.major,
     };
     let mut comparison = contents.compare(None);
     if comparison.needs_twin {
         job.observer.phase("making the definitions once more");
         contents.present = present(&ground.session, contents.without_a_trace()).await?;
-        let twin = twin::make(job, &cluster, &ground, &items, &rounds.plan(&exclusion), manifest).await?;
+        let twin = twin::make(job, (cluster, ground), items, &rounds.plan(exclusion), manifest).await?;
         comparison = contents.compare(Some(&twin));
     }
     report.sequences = comparison.sequences;
     report.definitions = comparison.equal;
-    report.not_proved.extend(of_database(&items));
+    report.not_proved.extend(of_database(items));
     report.not_proved.extend(comparison.not_proved);
     report
         .problems
@@ -225,7 +244,7 @@ async fn drill(
             table: Some(name),
             what: what.to_owned(),
         }));
-    Ok((report, moment))
+    Ok(())
 }
 
 /// The archive with the rows of the moment. A table that cannot be had exactly is restored as it is, and reported.

@@ -261,6 +261,29 @@ async fn survey(
         }
         unfinished.entry(id).or_default().push(one);
     }
+    folders.extend(left_over(store, stores, left_overs, now).await);
+    for folder in &mut folders {
+        folder.unfinished = unfinished.remove(&folder.listed.id).unwrap_or_default();
+    }
+    folders.sort_by(|one, other| {
+        let (one, other) = (&one.listed.id, &other.listed.id);
+        other.timestamp().cmp(&one.timestamp()).then_with(|| one.cmp(other))
+    });
+    Ok(Survey {
+        folders,
+        newest,
+        histories,
+    })
+}
+
+/// The folders without a manifest. A run may still be at work in one.
+async fn left_over(
+    store: &dyn Store,
+    stores: &[Arc<dyn Store>],
+    left_overs: BTreeMap<BackupId, Listed>,
+    now: Timestamp,
+) -> Vec<Folder> {
+    let mut folders = Vec::new();
     // Each kind is made under a lease of its own.
     let mut at_work: BTreeMap<(String, BackupKind), bool> = BTreeMap::new();
     for listed in left_overs.into_values() {
@@ -278,18 +301,7 @@ async fn survey(
             unfinished: Vec::new(),
         });
     }
-    for folder in &mut folders {
-        folder.unfinished = unfinished.remove(&folder.listed.id).unwrap_or_default();
-    }
-    folders.sort_by(|one, other| {
-        let (one, other) = (&one.listed.id, &other.listed.id);
-        other.timestamp().cmp(&one.timestamp()).then_with(|| one.cmp(other))
-    });
-    Ok(Survey {
-        folders,
-        newest,
-        histories,
-    })
+    folders
 }
 
 fn finished(overview: Overview) -> Folder {

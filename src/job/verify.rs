@@ -91,9 +91,9 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proof
     let read = data.read + sums.bytes;
     let mut verified = Verified::new(manifest, store.url(), findings, read, begun.elapsed());
     verified.count(data.counted);
-    verified.warnings.extend(unsealed);
-    verified.warnings.extend(on_the_way);
-    verified.warnings.extend(data.not_run);
+    verified
+        .warnings
+        .extend(unsealed.into_iter().chain(on_the_way).chain(data.not_run));
     verified.manifest_sha256 = Some(hex::encode(manifest_sha256));
     verified.signed_by = *signed_by;
     verified.warnings.extend(warnings.iter().cloned());
@@ -120,20 +120,25 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proof
     if verified.drill.is_some() || verified.is_wrong() || recorded.is_none() {
         recorded = Some(recorded_result(job, located, &verified).await);
     }
-    match recorded {
-        Some(Err(error)) => verified
-            .warnings
-            .push(format!("the result could not be written beside the backup: {error}")),
-        Some(Ok(())) if job.trust.asks() && job.signer.is_none() => verified.warnings.push(
-            "the result is not signed, since BACKUP_SIGN_KEY is not set: it does not count where BACKUP_VERIFY_KEYS is set"
-                .to_owned(),
-        ),
-        _ => {}
-    }
+    verified
+        .warnings
+        .extend(recorded.and_then(|recorded| not_recorded(job, recorded)));
     if verified.is_wrong() {
         keep_the_one_before(job, store.as_ref(), &mut verified).await;
     }
     Ok(verified)
+}
+
+/// A warning if the result is not beside the backup, or does not count there.
+fn not_recorded(job: &Job<'_>, recorded: Result<()>) -> Option<String> {
+    match recorded {
+        Err(error) => Some(error.context("the result could not be written beside the backup").message()),
+        Ok(()) if job.trust.asks() && job.signer.is_none() => Some(
+            "the result is not signed, since BACKUP_SIGN_KEY is not set: it does not count where BACKUP_VERIFY_KEYS is set"
+                .to_owned(),
+        ),
+        Ok(()) => None,
+    }
 }
 
 /// A damaged backup must not take the place of a good one: the tags that keep backups move to earlier good ones, which

@@ -249,8 +249,8 @@ impl BackupReport {
     }
 }
 
-impl fmt::Display for BackupReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl BackupReport {
+    fn print_sizes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{}{}",
@@ -277,7 +277,13 @@ impl fmt::Display for BackupReport {
             self.compression.level,
             self.duration_seconds,
             self.tier.name(),
-        )?;
+        )
+    }
+}
+
+impl fmt::Display for BackupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print_sizes(f)?;
         if let Some(referring) = &self.references {
             writeln!(f, "  {referring}")?;
         }

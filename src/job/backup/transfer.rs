@@ -37,37 +37,26 @@ pub(in crate::job) struct Made {
     pub codec: Codec,
     /// Blocks that are not stored again if they are the same.
     pub earlier: EarlierBlocks,
-}
-
-/// See [`run_beside`]. Every block is stored.
-pub(in crate::job) async fn run(
-    job: &Job<'_>,
-    reader: Opened,
-    (format, codec): (Format, Codec),
-    uploads: Vec<Box<dyn Upload>>,
-    lease: &Lease,
-    throttle: &Throttle,
-) -> Result<(Passed, Vec<String>)> {
-    let made = Made {
-        format,
-        codec,
-        earlier: EarlierBlocks::default(),
-    };
-    run_beside(job, reader, made, uploads, lease, throttle).await
+    /// Where the bytes go.
+    pub uploads: Vec<Box<dyn Upload>>,
 }
 
 /// Runs the database's rows through the pipeline. If it returns an error, the reader has ended and no upload is open.
 /// If it returns the open uploads, the rows are whole: pg_dump has exited with 0, or every session has confirmed all
 /// its tables.
-pub(in crate::job) async fn run_beside(
+pub(in crate::job) async fn run(
     job: &Job<'_>,
     reader: Opened,
     made: Made,
-    uploads: Vec<Box<dyn Upload>>,
     lease: &Lease,
     throttle: &Throttle,
 ) -> Result<(Passed, Vec<String>)> {
-    let Made { format, codec, earlier } = made;
+    let Made {
+        format,
+        codec,
+        earlier,
+        uploads,
+    } = made;
     let settings = job.settings;
     let clock = StallClock::default();
     let (input, mut reader) = begin(reader, format, &clock, throttle);

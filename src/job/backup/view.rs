@@ -132,8 +132,6 @@ async fn begin_and_survey(
 async fn held(job: &Job<'_>, source: &SourceDatabase, streams: bool) -> Result<Result<View, Vec<String>>> {
     let postgres = &job.settings.postgres;
     let session = &source.session;
-    // pgstow may have to wait for one lock after another.
-    let patience = postgres.stall + postgres.lock_wait;
     let jobs = job.settings.jobs;
     let one_stream = |why: &str| match jobs {
         1 => format!("large tables are stored, changed or not, because pg_dump reads them: {why}"),
@@ -146,62 +144,41 @@ async fn held(job: &Job<'_>, source: &SourceDatabase, streams: bool) -> Result<R
     let mut left = HELD;
     while left > 0 {
         left -= 1;
-        let (hold, snapshot) = match answered_within(job, patience, Hold::take(session, postgres.lock_wait)).await? {
-            Taken::Held(hold, snapshot) => (hold, snapshot),
-            Taken::Changed(why) => {
-                crossed = why;
-                continue;
-            }
-            Taken::Unheld(why) => {
-                notes.extend(many.then(|| one_stream(&why)));
-                return Ok(Err(notes));
-            }
-        };
-        if many {
-            let request = parallel::ReadRequest {
-                session,
-                programs: &source.programs,
-                passfile: source.passfile.as_ref(),
-                snapshot: &snapshot.id,
-                jobs,
-                read_ahead: job.settings.memory.read_ahead,
-                settings: postgres,
+        let (hold, snapshot) =
+            match answered_within(job, patience(job), Hold::take(session, postgres.lock_wait)).await? {
+                Taken::Held(hold, snapshot) => (hold, snapshot),
+                Taken::Changed(why) => {
+                    crossed = why;
+                    continue;
+                }
+                Taken::Unheld(why) => {
+                    notes.extend(many.then(|| one_stream(&why)));
+                    return Ok(Err(notes));
+                }
             };
-            match answered_within(job, patience, parallel::open(&request, hold)).await? {
-                Opening::Streams(streams) => {
+        let attempt = match many {
+            true => by_streams(job, source, hold, &snapshot).await?,
+            false => by_dump(job, source, hold, &snapshot).await?,
+        };
+        match attempt {
+            Attempt::Read(read) => {
+                let (opened, survey) = *read;
+                if let Opened::Streams(streams) = &opened {
                     notes.extend(streams.note.clone());
-                    let survey = survey(job, session).await?;
-                    return Ok(Ok(View::whole(snapshot, Opened::Streams(streams), survey, notes)));
                 }
-                Opening::OneStream(why) => {
-                    notes.push(one_stream(&why));
-                    (many, left) = (false, HELD);
-                }
-                Opening::Crossed(why) => crossed = why,
+                return Ok(Ok(View::whole(snapshot, opened, survey, notes)));
             }
-        } else {
-            let begun = begin_and_survey(job, source, &snapshot, Unbegun::briefly(postgres.lock_wait)).await;
-            let released = answered(job, async { Ok(hold.release().await) }).await?;
-            match (begun, released) {
-                (Ok((begun, _)), Err(error)) => {
-                    // It is unknown when the locks ended.
-                    crossed = format!("the session that held the tables was ended: {}", error.message());
-                    begun.dump.stop().await;
-                }
-                (Ok((begun, survey)), Ok(())) => {
-                    return Ok(Ok(View::whole(snapshot, Opened::Dump(begun), survey, notes)));
-                }
-                (Err(Unbegun::Crossed(error)), _) => crossed = error.message(),
-                (Err(Unbegun::Unclear(error)), _) if unclear => return Err(error),
-                (Err(Unbegun::Unclear(error)), _) => {
-                    unclear = true;
-                    crossed = error.message();
-                }
-                (Err(Unbegun::NoRoom(_)), _) => left = 0,
-                // pgstow's own connection may have been one too many.
-                (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => left = 0,
-                (Err(Unbegun::Failed(error)), _) => return Err(error),
+            Attempt::OneStream(why) => {
+                notes.push(one_stream(&why));
+                (many, left) = (false, HELD);
             }
+            Attempt::Crossed(why) => crossed = why,
+            Attempt::Unclear(error) if unclear => return Err(error),
+            Attempt::Unclear(error) => {
+                unclear = true;
+                crossed = error.message();
+            }
+            Attempt::NoRoom => left = 0,
         }
         answered(job, session.release_snapshot()).await?;
     }
@@ -211,6 +188,67 @@ async fn held(job: &Job<'_>, source: &SourceDatabase, streams: bool) -> Result<R
         )));
     }
     Ok(Err(notes))
+}
+
+/// pgstow may have to wait for one lock after another.
+fn patience(job: &Job<'_>) -> Duration {
+    job.settings.postgres.stall + job.settings.postgres.lock_wait
+}
+
+/// How an attempt to begin reading ended, while all tables were locked.
+enum Attempt {
+    Read(Box<(Opened, Survey)>),
+    /// Why it failed; another attempt may succeed.
+    Crossed(String),
+    /// The same, but only once.
+    Unclear(Error),
+    /// Why more than one stream is not possible.
+    OneStream(String),
+    /// The server cannot lock all tables.
+    NoRoom,
+}
+
+async fn by_streams(job: &Job<'_>, source: &SourceDatabase, hold: Hold, snapshot: &Snapshot) -> Result<Attempt> {
+    let session = &source.session;
+    let request = parallel::ReadRequest {
+        session,
+        programs: &source.programs,
+        passfile: source.passfile.as_ref(),
+        snapshot: &snapshot.id,
+        jobs: job.settings.jobs,
+        read_ahead: job.settings.memory.read_ahead,
+        settings: &job.settings.postgres,
+    };
+    let opening = answered_within(job, patience(job), parallel::open(&request, hold)).await?;
+    Ok(match opening {
+        Opening::Streams(streams) => {
+            let survey = survey(job, session).await?;
+            Attempt::Read(Box::new((Opened::Streams(streams), survey)))
+        }
+        Opening::OneStream(why) => Attempt::OneStream(why),
+        Opening::Crossed(why) => Attempt::Crossed(why),
+    })
+}
+
+async fn by_dump(job: &Job<'_>, source: &SourceDatabase, hold: Hold, snapshot: &Snapshot) -> Result<Attempt> {
+    let lock_wait = Unbegun::briefly(job.settings.postgres.lock_wait);
+    let begun = begin_and_survey(job, source, snapshot, lock_wait).await;
+    let released = answered(job, async { Ok(hold.release().await) }).await?;
+    match (begun, released) {
+        (Ok((begun, _)), Err(error)) => {
+            begun.dump.stop().await;
+            // It is unknown when the locks ended.
+            let error = error.context("the session that held the tables was ended");
+            Ok(Attempt::Crossed(error.message()))
+        }
+        (Ok((begun, survey)), Ok(())) => Ok(Attempt::Read(Box::new((Opened::Dump(begun), survey)))),
+        (Err(Unbegun::Crossed(error)), _) => Ok(Attempt::Crossed(error.message())),
+        (Err(Unbegun::Unclear(error)), _) => Ok(Attempt::Unclear(error)),
+        (Err(Unbegun::NoRoom(_)), _) => Ok(Attempt::NoRoom),
+        // pgstow's own connection may have been one too many.
+        (Err(Unbegun::Failed(error)), _) if error.code() == Code::ConnErr => Ok(Attempt::NoRoom),
+        (Err(Unbegun::Failed(error)), _) => Err(error),
+    }
 }
 
 /// A snapshot whose tables pg_dump locked before any of them changed. If the settings allow it, also a snapshot with

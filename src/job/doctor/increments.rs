@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Check, Checkup};
 use crate::error::{Code, Error, Result};
 use crate::job::incremental::CoveredTables;
-use crate::job::incremental::readiness::{ProblemKind, problems_of, try_replication};
+use crate::job::incremental::readiness::{Problem, ProblemKind, problems_of, try_replication};
 use crate::postgres::{Session, SlotName};
 use crate::units::count;
 
@@ -47,17 +47,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
         };
         return vec![Check::skipped(NAME, note)];
     }
-    let mut checks: Vec<Check> = problems
-        .iter()
-        .map(|problem| match problem.kind {
-            ProblemKind::Refuses(code) => {
-                Check::failed(NAME, &Error::new(code, problem.what.clone()).hint(problem.hint.clone()))
-            }
-            ProblemKind::Unbounded | ProblemKind::Warns => {
-                Check::warning(NAME, problem.what.as_str(), problem.hint.as_str())
-            }
-        })
-        .collect();
+    let mut checks: Vec<Check> = problems.iter().map(of_problem).collect();
     if !problems
         .iter()
         .any(|problem| matches!(problem.kind, ProblemKind::Refuses(_)))
@@ -93,6 +83,17 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
 async fn of_others(session: &Session) -> Result<u64> {
     let catalog = session.table_catalog().await?;
     Ok(catalog.saved().filter(|table| !table.is_ours).count() as u64)
+}
+
+fn of_problem(problem: &Problem) -> Check {
+    match problem.kind {
+        ProblemKind::Refuses(code) => {
+            Check::failed(NAME, &Error::new(code, problem.what.clone()).hint(problem.hint.clone()))
+        }
+        ProblemKind::Unbounded | ProblemKind::Warns => {
+            Check::warning(NAME, problem.what.as_str(), problem.hint.as_str())
+        }
+    }
 }
 
 /// A session that reads the log, and a slot that ends with its session.

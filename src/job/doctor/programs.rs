@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::Check;
-use crate::error::Error;
+use crate::error::Result;
 use crate::job::backup;
 use crate::job::drill::locale;
 use crate::postgres::{Lacking, Programs, Psql, ROOM, RestoreProgram, ScratchServer, ServerPrograms, Session};
 use crate::run::confinement::Walls;
-use crate::settings::{Format, Settings};
+use crate::settings::{Format, Postgres, Settings};
 use crate::units::human_bytes;
 
 /// The database to back up.
@@ -48,10 +48,12 @@ pub(super) async fn check(source: &DatabaseFacts, settings: &Settings) -> Vec<Ch
     checks
 }
 
+const DRILL: &str = "drill";
+
 /// Tries a drill: starts a throwaway server and removes it at once. Also reports the walls between the functions of a
 /// backup and this machine.
 async fn drill(server: &ServerPrograms, source: &DatabaseFacts, settings: &Settings) -> Check {
-    const NAME: &str = "drill";
+    const NAME: &str = DRILL;
     let walls = Walls::here();
     let lacking = match (walls.missing(), settings.drill_unconfined) {
         (Some(missing), false) => {
@@ -61,18 +63,7 @@ async fn drill(server: &ServerPrograms, source: &DatabaseFacts, settings: &Setti
         (_, true) => Lacking::Tolerated,
     };
     let postgres = &settings.postgres;
-    let tried = async {
-        let scratch = ScratchServer::start(server, &postgres.temp, postgres, lacking).await?;
-        let free = scratch.free_bytes();
-        let session = Session::connect_to_our_own(scratch.info(), postgres).await?;
-        let encoding = source.locale["database"]["encoding"].as_str().unwrap_or("UTF8");
-        let creation = locale::creation("like_the_source", encoding, &source.locale);
-        let refused = session.execute(&creation).await.err();
-        session.close().await;
-        scratch.stop().await?;
-        Ok::<_, Error>((free, refused.map(|error| locale::lacking(&creation, &error))))
-    };
-    let (free, without_locale) = match tried.await {
+    let (free, without_locale) = match try_drill(server, source, postgres, lacking).await {
         Ok(free) => free,
         Err(error) => {
             let why = format!("`verify --drill` cannot be run here: {}", error.message());
@@ -83,20 +74,8 @@ async fn drill(server: &ServerPrograms, source: &DatabaseFacts, settings: &Setti
         "a throwaway server by {} started and ended; {walls}",
         server.postgres.display()
     );
-    if let (Some(free), Some(bytes)) = (free, source.bytes)
-        && free < ScratchServer::room_for(bytes)
-    {
-        let temp = postgres.temp.display();
-        let room = human_bytes(ScratchServer::room_for(bytes));
-        let (free, bytes) = (human_bytes(free), human_bytes(bytes));
-        return Check::warning(
-            NAME,
-            format!(
-                "no room for `verify --drill`: {free} are free below {temp}, but a database of {bytes} takes {room} with \
-                 the server's log; {detail}"
-            ),
-            ROOM,
-        );
+    if let Some(check) = without_room(source, free, postgres, &detail) {
+        return check;
     }
     if let Some(missing) = walls.missing() {
         return Check::warning(
@@ -126,6 +105,44 @@ async fn drill(server: &ServerPrograms, source: &DatabaseFacts, settings: &Setti
         );
     }
     Check::ok(NAME, detail)
+}
+
+/// The free bytes on the throwaway server's disk, and why it lacks the locale of the source.
+async fn try_drill(
+    server: &ServerPrograms,
+    source: &DatabaseFacts,
+    postgres: &Postgres,
+    lacking: Lacking,
+) -> Result<(Option<u64>, Option<String>)> {
+    let scratch = ScratchServer::start(server, &postgres.temp, postgres, lacking).await?;
+    let free = scratch.free_bytes();
+    let session = Session::connect_to_our_own(scratch.info(), postgres).await?;
+    let encoding = source.locale["database"]["encoding"].as_str().unwrap_or("UTF8");
+    let creation = locale::creation("like_the_source", encoding, &source.locale);
+    let refused = session.execute(&creation).await.err();
+    session.close().await;
+    scratch.stop().await?;
+    Ok((free, refused.map(|error| locale::lacking(&creation, &error))))
+}
+
+/// A warning if a drill of the source has no room here.
+fn without_room(source: &DatabaseFacts, free: Option<u64>, postgres: &Postgres, detail: &str) -> Option<Check> {
+    if let (Some(free), Some(bytes)) = (free, source.bytes)
+        && free < ScratchServer::room_for(bytes)
+    {
+        let temp = postgres.temp.display();
+        let room = human_bytes(ScratchServer::room_for(bytes));
+        let (free, bytes) = (human_bytes(free), human_bytes(bytes));
+        return Some(Check::warning(
+            DRILL,
+            format!(
+                "no room for `verify --drill`: {free} are free below {temp}, but a database of {bytes} takes {room} with \
+                 the server's log; {detail}"
+            ),
+            ROOM,
+        ));
+    }
+    None
 }
 
 fn dump(programs: &Programs, server_major: u32, settings: &Settings) -> Vec<Check> {

@@ -48,17 +48,8 @@ pub(super) async fn run(
     let (checked, counter) = restore::script::check(&located.store, manifest, job.observer, counter).await?;
     let checked = Arc::new(checked);
     let backup = counter.contents(checked.bytes());
-    report.not_proved.push(LeftOut {
-        what: "the database's own settings, comment and grants".into(),
-        why: NOT_IN_A_SCRIPT.into(),
-    });
     let reasons = reasons(job, located, cluster, &backup).await?;
-    report.notes.extend(reasons.sorting.clone());
-    let others = reasons.extensions.names();
-    report.not_proved.extend(others.iter().map(|name| LeftOut {
-        what: format!("EXTENSION {name}"),
-        why: reasons.extensions.why(name).unwrap_or_default().to_owned(),
-    }));
+    note_reasons(&reasons, report);
     let (creation, unknown) = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
     let mut withheld = ground.withheld.clone();
@@ -73,19 +64,10 @@ pub(super) async fn run(
     let psql = Psql::find(ground.session.server().major, settings).await?;
     cluster.open_for_script(&ground).await?;
     cluster.make_tablespaces(&backup.tablespaces).await?;
-    let way = cluster.loader(&ground);
-    let place = restore::script::ScriptTarget {
-        psql: &psql,
-        info: &way.info,
-        passfile: Some(way.passfile),
-        settings,
-        stop: job.stop,
-        observer: job.observer,
-    };
     report.not_proved.extend(ground.not_proved.iter().cloned());
     let since = cluster.witness.mark();
-    let ran = restore::script::run(&place, &checked).await;
-    if let Err(error) = ran.map_err(|failed| failed.error) {
+    let way = cluster.loader(&ground);
+    if let Err(error) = run_script(job, &way, &psql, &checked).await {
         return match cluster.witness.judge(since, &error, None, &excuses(&reasons)).await {
             // The script is one transaction, so nothing of it remains.
             Some(Says::Lacking(why)) => Err(nothing_proved(&why)),
@@ -101,30 +83,6 @@ pub(super) async fn run(
         members: Members::of(&ground.session, &reasons.extensions).await?,
         reasons,
     };
-
-    sequences::move_back(&ground.session, &backup).await?;
-    job.observer.phase("dumping it again");
-    let (again, version) = dump(job, cluster.reader_of(&ground, has_hidden(&backup))).await?;
-    job.observer.phase("comparing");
-    same::rows(manifest, &backup, &again, &doubts, report);
-    same::large_objects(&backup, &again, &doubts, report);
-    let compared = same::definitions(&backup, &again, &cluster.makers());
-    let otherwise = note(compared, &doubts, report);
-    // An empty database that is empty again: nothing else can be proved.
-    report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
-    if otherwise.is_empty() {
-        return Ok(());
-    }
-    let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
-        && manifest.server.version_num / 10_000 == major;
-    if !comparable {
-        let why = format!("pg_dump of another major ({version}) may write it differently");
-        report.not_proved.extend(otherwise.iter().map(|one| LeftOut {
-            what: one.name(),
-            why: why.clone(),
-        }));
-        return Ok(());
-    }
     let first = First {
         job,
         located,
@@ -133,7 +91,39 @@ pub(super) async fn run(
         creation: &creation,
         backup: &backup,
     };
-    first.make_again(otherwise, &doubts, report).await
+    first.compare(major, &doubts, report).await
+}
+
+/// Notes what a script cannot prove, and what this machine cannot.
+fn note_reasons(reasons: &Reasons, report: &mut DrillReport) {
+    report.not_proved.push(LeftOut {
+        what: "the database's own settings, comment and grants".into(),
+        why: NOT_IN_A_SCRIPT.into(),
+    });
+    report.notes.extend(reasons.sorting.clone());
+    let others = reasons.extensions.names();
+    report.not_proved.extend(others.iter().map(|name| LeftOut {
+        what: format!("EXTENSION {name}"),
+        why: reasons.extensions.why(name).unwrap_or_default().to_owned(),
+    }));
+}
+
+async fn run_script(
+    job: &Job<'_>,
+    way: &ClusterLogin<'_>,
+    psql: &Psql,
+    checked: &Arc<restore::script::Checked>,
+) -> Result<()> {
+    let place = restore::script::ScriptTarget {
+        psql,
+        info: &way.info,
+        passfile: Some(way.passfile),
+        settings: &job.settings.postgres,
+        stop: job.stop,
+        observer: job.observer,
+    };
+    let ran = restore::script::run(&place, checked).await;
+    ran.map_err(|failed| failed.error)
 }
 
 /// Why a refusal of the script may be no fault of the backup.
@@ -193,6 +183,43 @@ struct First<'a> {
 }
 
 impl First<'_> {
+    /// Dumps the database, and compares the two scripts.
+    async fn compare(&self, major: u32, doubts: &Doubts, report: &mut DrillReport) -> Result<()> {
+        let First {
+            job,
+            located,
+            cluster,
+            ground,
+            backup,
+            ..
+        } = *self;
+        let manifest = &located.manifest;
+        sequences::move_back(&ground.session, backup).await?;
+        job.observer.phase("dumping it again");
+        let (again, version) = dump(job, cluster.reader_of(ground, has_hidden(backup))).await?;
+        job.observer.phase("comparing");
+        same::rows(manifest, backup, &again, doubts, report);
+        same::large_objects(backup, &again, doubts, report);
+        let compared = same::definitions(backup, &again, &cluster.makers());
+        let otherwise = note(compared, doubts, report);
+        // An empty database that is empty again: nothing else can be proved.
+        report.ran = backup.tables.is_empty() && backup.headers == 0 && report.problems.is_empty();
+        if otherwise.is_empty() {
+            return Ok(());
+        }
+        let comparable = manifest.pg_dump.version.split('.').next() == version.split('.').next()
+            && manifest.server.version_num / 10_000 == major;
+        if !comparable {
+            let why = format!("pg_dump of another major ({version}) may write it differently");
+            report.not_proved.extend(otherwise.iter().map(|one| LeftOut {
+                what: one.name(),
+                why: why.clone(),
+            }));
+            return Ok(());
+        }
+        self.make_again(otherwise, doubts, report).await
+    }
+
     /// A server may print a definition differently from the statement that made it. So pgstow runs the script's own
     /// statements once more, without its rows, over its own session.
     async fn make_again(&self, otherwise: Vec<Otherwise>, doubts: &Doubts, report: &mut DrillReport) -> Result<()> {

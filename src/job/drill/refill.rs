@@ -63,6 +63,33 @@ pub(super) struct Refill<'a> {
     pub pace: Pace,
 }
 
+/// Entries to make.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    /// Of the list in a file.
+    name: &'a str,
+    list: &'a [i64],
+    jobs: usize,
+}
+
+impl<'a> Work<'a> {
+    fn of(name: &'a str, list: &'a [i64], jobs: usize) -> Self {
+        Self { name, list, jobs }
+    }
+}
+
+/// What the server says about the objects that only a superuser can make.
+async fn known(cluster: &Cluster<'_>, ground: &Ground) -> Result<Known> {
+    let session = &ground.session;
+    Ok(Known {
+        languages: session.trusted_languages().await?,
+        inert_languages: session.inert_languages().await?,
+        guarded_settings: session.guarded_settings().await?,
+        native_functions: session.native_functions().await?,
+        keeps_files: cluster.keeps_files(),
+    })
+}
+
 /// The tools of a restore in a drill.
 struct Hands<'a> {
     cluster: &'a Cluster<'a>,
@@ -140,18 +167,9 @@ impl Refill<'_> {
         let jobs = self.jobs();
         let (first, before) = self.divide(&self.plan.before, is_ground);
         leave_unmade(&Makers::of(self.items, &Known::default()), &first, exclusion);
-        self.step(hands, Maker::Superuser, "first", &first, 1, exclusion)
+        self.step(hands, Maker::Superuser, Work::of("first", &first, 1), exclusion)
             .await?;
-        let makers = Makers::of(
-            self.items,
-            &Known {
-                languages: ground.session.trusted_languages().await?,
-                inert_languages: ground.session.inert_languages().await?,
-                guarded_settings: ground.session.guarded_settings().await?,
-                native_functions: ground.session.native_functions().await?,
-                keeps_files: cluster.keeps_files(),
-            },
-        );
+        let makers = Makers::of(self.items, &known(cluster, ground).await?);
         leave_unmade(&makers, &before, exclusion);
         leave_unmade(&makers, &self.plan.after, exclusion);
         // Wherever they are in the archive.
@@ -159,7 +177,8 @@ impl Refill<'_> {
         let (later_events, after) = self.divide(&self.plan.after, is_of_events);
         let events = [events, later_events].concat();
         let closed = cluster.open_schemas(ground).await?;
-        self.by_both(hands, &makers, "before", &before, 1, exclusion).await?;
+        self.by_both(hands, &makers, Work::of("before", &before, 1), exclusion)
+            .await?;
         exclusion.leave_out_orphans(&ground.session).await?;
         self.data(hands, jobs, exclusion).await?;
         // The positions of sequences are set. Code that is evaluated from here on may take numbers from them.
@@ -172,23 +191,30 @@ impl Refill<'_> {
         let (late_grants, grants) = self.divide(&grants, gives_the_systems);
         let of_refreshes = with_dependents(self.items, "MATERIALIZED VIEW DATA");
         let (refreshes, after) = self.divide(&after, |item| of_refreshes.contains(&item.entry.dump_id));
-        self.by_both(hands, &makers, "after", &after, jobs, exclusion).await?;
+        self.by_both(hands, &makers, Work::of("after", &after, jobs), exclusion)
+            .await?;
         ground.session.end_others().await?;
         ground.session.close_schemas(&closed).await?;
-        self.step(hands, Maker::Superuser, "grants", &grants, jobs, exclusion)
+        self.step(hands, Maker::Superuser, Work::of("grants", &grants, jobs), exclusion)
             .await?;
         if !refreshes.is_empty() {
             // A query may take numbers from a sequence, which has its position from the backup now.
             let stood = ground.session.sequence_positions().await?;
             // A view reads with the rights of its owner, which may come from a grant.
-            self.step(hands, Maker::Loader, "refreshes", &refreshes, jobs, exclusion)
+            self.step(hands, Maker::Loader, Work::of("refreshes", &refreshes, jobs), exclusion)
                 .await?;
             ground.session.end_others().await?;
             ground.session.reset_sequences(&stood).await?;
         }
-        self.step(hands, Maker::Superuser, "late-grants", &late_grants, 1, exclusion)
+        self.step(
+            hands,
+            Maker::Superuser,
+            Work::of("late-grants", &late_grants, 1),
+            exclusion,
+        )
+        .await?;
+        self.by_both(hands, &makers, Work::of("events", &events, 1), exclusion)
             .await?;
-        self.by_both(hands, &makers, "events", &events, 1, exclusion).await?;
         ground.session.end_others().await?;
         let moved: Vec<_> = stood.into_iter().filter(|at| moving.may_move(at.name())).collect();
         if !moved.is_empty() {
@@ -201,14 +227,13 @@ impl Refill<'_> {
         &self,
         hands: &Hands<'_>,
         makers: &Makers,
-        name: &str,
-        list: &[i64],
-        jobs: usize,
+        work: Work<'_>,
         exclusion: &mut Exclusion<'_>,
     ) -> Result<(), Halt> {
+        let Work { name, list, jobs } = work;
         for (maker, run) in &makers.runs(list) {
             let jobs = if *maker == Maker::Superuser { 1 } else { jobs };
-            self.step(hands, *maker, name, run, jobs, exclusion).await?;
+            self.step(hands, *maker, Work::of(name, run, jobs), exclusion).await?;
         }
         Ok(())
     }
@@ -218,11 +243,10 @@ impl Refill<'_> {
         &self,
         hands: &Hands<'_>,
         maker: Maker,
-        name: &str,
-        list: &[i64],
-        jobs: usize,
+        work: Work<'_>,
         exclusion: &mut Exclusion<'_>,
     ) -> Result<(), Halt> {
+        let Work { name, list, jobs } = work;
         let mut list = exclusion.remaining(list);
         let jobs = match self.pace {
             Pace::Quick => jobs,

@@ -7,14 +7,13 @@ use super::columns::{ColumnOrder, Layout, Path, Wanted, layouts};
 use super::exclusion::Exclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, ProofOutcome, RESTORED, TableProof};
-use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, BlockContent};
-use crate::job::restore::LeftOut;
+use crate::error::Result;
+use crate::format::archive::BlockContent;
+use crate::job::restore::{LeftOut, unread};
 use crate::repository::catalog::Located;
 use crate::repository::stored_archive::StoredArchive;
 use crate::repository::verification::Finding;
 use crate::run::threads::apart;
-use crate::store::reading::our_error;
 use crate::units::count;
 
 /// The blocks of tables that are compared together: one table, or all tables whose rows are loaded through one root.
@@ -69,16 +68,26 @@ pub(super) fn orders(wanted: &Wanted, layouts: &[Option<Layout>]) -> Vec<ColumnO
     layouts.iter().map(order).collect()
 }
 
+/// A backup, and the dump of what a restore made of it.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<'a> {
+    pub located: &'a Located,
+    pub stored: &'a Arc<StoredArchive>,
+    pub ours: &'a Ours,
+    pub again: &'a Again,
+    pub exclusion: &'a Exclusion<'a>,
+}
+
 /// Compares every table and the large objects: first by the digest in the manifest, which depends on the order. If rows
 /// come in another order, pgstow reads them once more from the backup.
-pub(super) async fn compare(
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    ours: &Ours,
-    again: &Again,
-    exclusion: &Exclusion<'_>,
-    report: &mut DrillReport,
-) -> Result<()> {
+pub(super) async fn compare(pair: &Pair<'_>, report: &mut DrillReport) -> Result<()> {
+    let Pair {
+        located,
+        stored,
+        ours,
+        again,
+        exclusion,
+    } = *pair;
     let mut theirs: HashMap<&Path, &Gathered> = HashMap::new();
     let mut objects: Vec<&Gathered> = Vec::new();
     for found in &again.found {
@@ -119,23 +128,21 @@ pub(super) async fn compare(
     } = comparison;
     report.problems.extend(problems);
     report.not_proved.extend(not_proved);
-    for (index, result) in results {
+    let proofs = results.into_iter().filter_map(|(index, result)| {
         let (schema, name) = stored.tables[index].clone().unwrap_or_default();
-        let Some(rows) = stored.rows(index) else {
-            continue;
-        };
-        report.tables.push(TableProof {
+        let rows = stored.rows(index)?;
+        Some(TableProof {
             schema,
             name,
             rows,
             result,
-        });
-    }
+        })
+    });
+    report.tables.extend(proofs);
     theirs
         .values()
         .for_each(|found| found_more(found, again, exclusion, report));
-    let missing = exclusion.missing().large_objects();
-    compare_objects(located, stored, ours, (&blocks_of_objects, missing), &objects, report).await
+    compare_objects(pair, &blocks_of_objects, &objects, report).await
 }
 
 /// A table that is not in the backup.
@@ -323,13 +330,14 @@ impl<'a> Comparison<'a, '_> {
 
 /// Compares all large objects together, because their groups in blocks may differ.
 async fn compare_objects(
-    located: &Located,
-    stored: &Arc<StoredArchive>,
-    ours: &Ours,
-    (blocks, missing): (&[usize], Option<&str>),
+    pair: &Pair<'_>,
+    blocks: &[usize],
     found: &[&Gathered],
     report: &mut DrillReport,
 ) -> Result<()> {
+    let Pair {
+        located, stored, ours, ..
+    } = *pair;
     let promise = |index: &usize| &stored.promises[*index];
     report.large_objects = blocks.iter().map(|index| objects(&promise(index).content)).sum();
     let pairs = || blocks.iter().zip(found);
@@ -343,7 +351,7 @@ async fn compare_objects(
     if there != unordered(located, stored, ours, blocks).await? {
         let number: u64 = found.iter().map(|gathered| objects(&gathered.digest.content)).sum();
         let what = format!("{number} are there, not the {} of the backup", report.large_objects);
-        match missing {
+        match pair.exclusion.missing().large_objects() {
             Some(why) => report.not_proved.push(LeftOut {
                 what: "large objects".into(),
                 why: format!("{why} ({what})"),
@@ -368,16 +376,7 @@ async fn unordered(located: &Located, stored: &Arc<StoredArchive>, ours: &Ours, 
             Ok(found.map(|gathered| gathered.unordered).unwrap_or_default())
         });
         let gathered = gathered.await?;
-        sum.merge(gathered.map_err(|error| match error {
-            ArchiveError::Io(error) => match our_error(error) {
-                Ok(ours) => ours,
-                Err(error) => Error::new(Code::Store, format!("cannot read {}", stored.key_of(index))).source(error),
-            },
-            other => Error::new(
-                Code::Integrity,
-                format!("{}: {}: {other}", stored.key_of(index), stored.name(index)),
-            ),
-        })?);
+        sum.merge(gathered.map_err(|error| unread(stored, index, error))?);
     }
     Ok(sum)
 }

@@ -59,8 +59,7 @@ pub(super) fn is_of_large_objects(item: &Item) -> bool {
 /// Makes the twin, as `plan` made `first`.
 pub(super) async fn make(
     job: &Job<'_>,
-    cluster: &Cluster<'_>,
-    first: &Ground,
+    (cluster, first): (&Cluster<'_>, &Ground),
     items: &[Item],
     plan: &Plan,
     manifest: &Manifest,

@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::context::Context;
-use crate::dataflow::pipeline::{Archive, Passed};
+use crate::dataflow::pipeline::{Archive, EarlierBlocks, Passed};
 use crate::dataflow::throttle::Throttle;
 use crate::error::{Code, Error, Result};
 use crate::format::{Format, Lsn};
 use crate::job::backup::record::Blocks;
 use crate::job::backup::replicas::Replicas;
+use crate::job::backup::transfer::Made;
 use crate::job::backup::view::{self, Opened};
 use crate::job::backup::{answered, answered_within, codec_for, transfer};
 use crate::postgres::{Contents, Hold, Snapshot, Taken, Unbegun};
@@ -165,7 +166,13 @@ async fn store(
     };
     let throttle = Throttle::new(job.settings.max_rate);
     let codec = codec_for(Format::Custom, job.settings, source.programs.major);
-    let passed = transfer::run(job, reader, (Format::Custom, codec), uploads, lease, &throttle).await;
+    let made = Made {
+        format: Format::Custom,
+        codec,
+        earlier: EarlierBlocks::default(),
+        uploads,
+    };
+    let passed = transfer::run(job, reader, made, lease, &throttle).await;
     let (mut passed, warnings) = passed?;
     let expected = passed.expected.object();
     let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);

@@ -231,28 +231,32 @@ impl StorePrune {
             };
             let id = id.to_string();
             writeln!(f, "  {did:<7}  {id:<width$}  {:>8}  {reason}", human_bytes(*bytes))?;
-            match outcome {
-                Some(RemovalOutcome::Removed { foreign, .. }) if !foreign.is_empty() => {
-                    writeln!(
-                        f,
-                        "           its folder stays, with files that pgstow did not write: {}",
-                        foreign.join(", ")
-                    )?;
-                }
-                Some(RemovalOutcome::Removed {
-                    versions_stay: true, ..
-                }) => {
-                    writeln!(
-                        f,
-                        "           old versions of its objects stay in the bucket until a rule removes them"
-                    )?;
-                }
-                Some(RemovalOutcome::Failed { error, .. }) => {
-                    writeln!(f, "           {}: {}; hint: {}", error.code, error.message, error.hint)?;
-                }
-                _ => {}
-            }
+            print_outcome(f, outcome.as_ref())?;
         }
         Ok(())
+    }
+}
+
+fn print_outcome(f: &mut fmt::Formatter<'_>, outcome: Option<&RemovalOutcome>) -> fmt::Result {
+    match outcome {
+        Some(RemovalOutcome::Removed { foreign, .. }) if !foreign.is_empty() => {
+            writeln!(
+                f,
+                "           its folder stays, with files that pgstow did not write: {}",
+                foreign.join(", ")
+            )
+        }
+        Some(RemovalOutcome::Removed {
+            versions_stay: true, ..
+        }) => {
+            writeln!(
+                f,
+                "           old versions of its objects stay in the bucket until a rule removes them"
+            )
+        }
+        Some(RemovalOutcome::Failed { error, .. }) => {
+            writeln!(f, "           {}: {}; hint: {}", error.code, error.message, error.hint)
+        }
+        _ => Ok(()),
     }
 }

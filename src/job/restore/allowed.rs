@@ -14,7 +14,7 @@ use super::ready::{Target, some_of};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{ConnectionInfo, Deed, quoting};
+use crate::postgres::{ConnectionInfo, Deed, Foreign, quoting};
 
 /// Takes out of the plan what only another role may do and nothing else needs, and warns of it. Anything else that
 /// the role may not do is an error.
@@ -53,14 +53,40 @@ pub(super) async fn settle(
         return Ok(warnings);
     }
     let foreign = target.session.foreign().await?;
-    let is_foreign = |item: &Item| match item.entry.tag.split_once(' ') {
+    warnings.extend(without_what_others_own(&planned, plan, &foreign));
+    // A member of an extension has no entry of its own, so no entry makes the object that the grants are on.
+    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
+    let of_member = |item: &Item| {
+        let needs = &item.details.dependencies;
+        !item.entry.tag.starts_with("SCHEMA ") && !needs.iter().any(|id| known.contains(id))
+    };
+    for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
+        if is_foreign(item, &foreign) || (of_member(item) && !foreign.extensions.is_empty()) {
+            warnings.push(format!(
+                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds \
+                 with the right to grant it is given, and nothing is revoked",
+                item.entry.tag
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Whether a comment or a grant is on an object of another role.
+fn is_foreign(item: &Item, foreign: &Foreign) -> bool {
+    match item.entry.tag.split_once(' ') {
         Some(("EXTENSION", name)) => foreign.extensions.contains(quoting::unquoted(name).as_str()),
         Some(("SCHEMA", "public")) => foreign.public,
         _ => false,
-    };
+    }
+}
+
+/// Takes out of the plan the comments on objects of other roles, and the owner of the schema `public`.
+fn without_what_others_own(planned: &[&Item], plan: &mut Plan, foreign: &Foreign) -> Vec<String> {
+    let mut warnings = Vec::new();
     for item in planned
         .iter()
-        .filter(|item| item.entry.desc == "COMMENT" && is_foreign(item))
+        .filter(|item| item.entry.desc == "COMMENT" && is_foreign(item, foreign))
     {
         plan.before.retain(|id| *id != item.entry.dump_id);
         plan.after.retain(|id| *id != item.entry.dump_id);
@@ -77,22 +103,7 @@ pub(super) async fn settle(
         }
         warnings.push("the owner of the schema public was left as it is: it belongs to another role".to_owned());
     }
-    // A member of an extension has no entry of its own, so no entry makes the object that the grants are on.
-    let known: HashSet<i64> = items.iter().map(|item| item.entry.dump_id).collect();
-    let of_member = |item: &Item| {
-        let needs = &item.details.dependencies;
-        !item.entry.tag.starts_with("SCHEMA ") && !needs.iter().any(|id| known.contains(id))
-    };
-    for item in planned.iter().filter(|item| item.entry.desc == "ACL") {
-        if is_foreign(item) || (of_member(item) && !foreign.extensions.is_empty()) {
-            warnings.push(format!(
-                "the grants on {} are made as far as {user} may: if it belongs to another role, only what {user} holds \
-                 with the right to grant it is given, and nothing is revoked",
-                item.entry.tag
-            ));
-        }
-    }
-    Ok(warnings)
+    warnings
 }
 
 /// Extensions of other roles stay. This is decided before empty schemas are looked for.
@@ -133,57 +144,29 @@ pub(super) async fn given_of_new(target: &Target, request: &RestoreRequest) -> R
     }))
 }
 
-async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+/// The error for entries that the role may not make.
+fn refused<T>(target: &Target, items: &[&Item], why: &str, hint: &str) -> Result<T> {
     let user = &target.session.server().user;
-    let of_kind = |kind: &'static str| planned.iter().copied().filter(move |item| item.entry.desc == kind);
-    let refused = |items: &[&Item], why: &str, hint: &str| {
-        let names: Vec<String> = items.iter().map(|item| item.entry.to_string()).collect();
-        let what = format!("the role {user} {why}: {}", some_of(&names, names.len() as u64));
-        Err(Error::new(Code::Permission, what).hint(hint.to_owned()))
-    };
+    let names: Vec<String> = items.iter().map(|item| item.entry.to_string()).collect();
+    let what = format!("the role {user} {why}: {}", some_of(&names, names.len() as u64));
+    Err(Error::new(Code::Permission, what).hint(hint.to_owned()))
+}
 
+fn of_kind<'a>(planned: &[&'a Item], kind: &str) -> Vec<&'a Item> {
+    let of_kind = planned.iter().copied().filter(|item| item.entry.desc == kind);
+    of_kind.collect()
+}
+
+async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &RestoreRequest) -> Result<()> {
     if !request.create {
         may_make_all(target, planned).await?;
     }
-    let whole = planned.iter().copied().filter(|item| {
-        item.entry.desc == "PUBLICATION TABLES IN SCHEMA"
-            || (item.entry.desc == "PUBLICATION" && item.details.definition.contains(" FOR ALL TABLES"))
-    });
-    let whole: Vec<&Item> = whole.collect();
-    if !whole.is_empty() && !target.session.may(Deed::PublishAll).await? {
-        return refused(
-            &whole,
-            "may not make publications of all tables or of a schema's",
-            "leave them out with --no-publications, or single ones with --exclude PUBLICATION:NAME",
-        );
-    }
-    let subscriptions: Vec<&Item> = of_kind("SUBSCRIPTION").collect();
-    let mut asks = false;
-    if !subscriptions.is_empty() {
-        asks = target.session.may(SUBSCRIBE).await?;
-        // In a database that it makes, the role has the other right that it needs.
-        let may = asks || (request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?);
-        if !may {
-            return refused(
-                &subscriptions,
-                "may not make subscriptions",
-                "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
-            );
-        }
-    }
-    for item in subscriptions {
-        if !may_subscribe(target, item, asks).await? {
-            return refused(
-                &[item],
-                "may not make a subscription without a password in its connection",
-                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand \
-                 with a password; or restore as a superuser",
-            );
-        }
-    }
-    let events: Vec<&Item> = of_kind("EVENT TRIGGER").collect();
+    check_publications(target, planned).await?;
+    check_subscriptions(target, planned, request).await?;
+    let events = of_kind(planned, "EVENT TRIGGER");
     if !events.is_empty() && !target.session.may(Deed::WatchEvents).await? {
         return refused(
+            target,
             &events,
             "may not make event triggers",
             "leave them out with --exclude EVENT-TRIGGER, or restore as a superuser",
@@ -195,13 +178,68 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     if !request.keep_going {
         hidden::check(target, planned).await?;
     }
-    let defaults = of_kind("DEFAULT ACL").filter(|item| {
-        let owner = &item.details.owner;
-        target.found.roles.get(owner) == Some(&false)
+    check_grants(target, planned)?;
+    if !request.no_owner {
+        owners::check(target, items, planned, request).await?;
+    }
+    check_extensions(target, planned, request).await
+}
+
+async fn check_publications(target: &Target, planned: &[&Item]) -> Result<()> {
+    let whole = planned.iter().copied().filter(|item| {
+        item.entry.desc == "PUBLICATION TABLES IN SCHEMA"
+            || (item.entry.desc == "PUBLICATION" && item.details.definition.contains(" FOR ALL TABLES"))
     });
-    let defaults: Vec<&Item> = defaults.collect();
+    let whole: Vec<&Item> = whole.collect();
+    if whole.is_empty() || target.session.may(Deed::PublishAll).await? {
+        return Ok(());
+    }
+    refused(
+        target,
+        &whole,
+        "may not make publications of all tables or of a schema's",
+        "leave them out with --no-publications, or single ones with --exclude PUBLICATION:NAME",
+    )
+}
+
+async fn check_subscriptions(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+    let subscriptions = of_kind(planned, "SUBSCRIPTION");
+    if subscriptions.is_empty() {
+        return Ok(());
+    }
+    let asks = target.session.may(SUBSCRIBE).await?;
+    // In a database that it makes, the role has the other right that it needs.
+    let user = &target.session.server().user;
+    let may = asks || (request.create && target.session.has_rights_of(user, SUBSCRIBERS).await?);
+    if !may {
+        return refused(
+            target,
+            &subscriptions,
+            "may not make subscriptions",
+            "leave them out with --no-subscriptions, or GRANT pg_create_subscription to it (PostgreSQL 16 and newer)",
+        );
+    }
+    for item in subscriptions {
+        if !may_subscribe(target, item, asks).await? {
+            return refused(
+                target,
+                &[item],
+                "may not make a subscription without a password in its connection",
+                "leave it out with --exclude SUBSCRIPTION:NAME, or all with --no-subscriptions, and make it by hand \
+                 with a password; or restore as a superuser",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Grants for new objects of other roles, and grants in the name of other roles.
+fn check_grants(target: &Target, planned: &[&Item]) -> Result<()> {
+    let mut defaults = of_kind(planned, "DEFAULT ACL");
+    defaults.retain(|item| target.found.roles.get(&item.details.owner) == Some(&false));
     if !defaults.is_empty() {
         return refused(
+            target,
             &defaults,
             "may not set default privileges of other roles",
             "leave them out with --exclude DEFAULT-ACL or --no-privileges, or GRANT it those roles",
@@ -214,21 +252,19 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     let by_others: Vec<&Item> = by_others.collect();
     if !by_others.is_empty() {
         return refused(
+            target,
             &by_others,
             "may not grant in the name of others",
             "leave these grants out with --exclude ACL:NAME, or all with --no-privileges",
         );
     }
-    if !request.no_owner {
-        owners::check(target, items, planned, request).await?;
-    }
-    for item in of_kind("EXTENSION") {
-        let is_there = target
-            .found
-            .extensions
-            .get(&item.entry.tag)
-            .copied()
-            .unwrap_or_default();
+    Ok(())
+}
+
+async fn check_extensions(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+    for item in of_kind(planned, "EXTENSION") {
+        let found = target.found.extensions.get(&item.entry.tag);
+        let is_there = found.copied().unwrap_or_default();
         if (is_there && !request.create) || may_extend(target, item, request).await? {
             continue;
         }
@@ -241,7 +277,7 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
                 "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
             }
         };
-        return refused(&[item], "may not make an extension", hint);
+        return refused(target, &[item], "may not make an extension", hint);
     }
     Ok(())
 }

@@ -114,10 +114,7 @@ pub(super) async fn survey(
     let tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
     let session = &target.session;
     if single {
-        let dependents = session.dependents(&tables).await?;
-        if !dependents.is_empty() {
-            return Err(needed(&dependents));
-        }
+        check_dependents(session, &tables).await?;
     }
     let mut found = Surroundings::default();
     let keys = found.take_keys(session, &tables, replaced).await?;
@@ -127,11 +124,8 @@ pub(super) async fn survey(
     let statements: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
     let goes = |item: &Item| statements.contains(item.details.drop_statement.trim());
     let dropped = |kind: &str| -> Vec<String> {
-        let of_kind = items.iter().filter(|item| item.entry.desc == kind);
-        of_kind
-            .filter(|item| goes(item))
-            .map(|item| item.entry.tag.clone())
-            .collect()
+        let gone = items.iter().filter(|item| item.entry.desc == kind && goes(item));
+        gone.map(|item| item.entry.tag.clone()).collect()
     };
     let (schemas, publications) = (dropped("SCHEMA"), dropped("PUBLICATION"));
     let others = session.around_others(&schemas, &publications, &tables);
@@ -174,6 +168,14 @@ pub(super) async fn survey(
     found.ties.extend(keys);
     found.tables = tables;
     Ok(found)
+}
+
+async fn check_dependents(session: &Session, tables: &Names) -> Result<()> {
+    let dependents = session.dependents(tables).await?;
+    match dependents.is_empty() {
+        true => Ok(()),
+        false => Err(needed(&dependents)),
+    }
 }
 
 /// What the tables of the target have, and the backup's do not bring.

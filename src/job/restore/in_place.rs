@@ -78,37 +78,7 @@ pub(super) async fn prepare(
     check_columns(session, stored, plan, request).await?;
     let foreign_keys = session.foreign_keys(&names).await?;
     let triggers = session.triggers(&names, !emptied.is_empty()).await?;
-    let may_not = |what: String| {
-        let user = &session.server().user;
-        Error::new(Code::Permission, format!("the role {user} may not {what}"))
-    };
-    let listed = |keys: &[&ForeignKey]| {
-        let named: Vec<String> = keys
-            .iter()
-            .map(|key| format!("{} of {}", key.name, key.table))
-            .collect();
-        some_of(&named, named.len() as u64)
-    };
-    let others: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| !key.is_ours).collect();
-    if !others.is_empty() {
-        let what = format!(
-            "drop and make again foreign keys of tables that it does not own: {}",
-            listed(&others)
-        );
-        return Err(may_not(what).hint("restore as the owner of these tables, or as a member of that role"));
-    }
-    let disabled: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| key.is_disabled).collect();
-    if let [first, ..] = disabled[..] {
-        let what = format!(
-            "foreign keys whose triggers are disabled would be checked, and enforced from then on: {}",
-            listed(&disabled)
-        );
-        return Err(Error::new(Code::RestoreErr, what).hint(format!(
-            "if their rows are valid, enable them first (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make \
-             them again afterwards (NOT VALID if their rows are not valid)",
-            first.table
-        )));
-    }
+    check_keys(session, &foreign_keys)?;
     let as_replica = triggers.iter().any(|trigger| !trigger.is_ours);
     if as_replica {
         // In a replica session, triggers enabled for replicas fire, and those that always fire.
@@ -120,7 +90,7 @@ pub(super) async fn prepare(
                 .map(|trigger| format!("{} on {}", trigger.name, trigger.table))
                 .collect();
             let what = format!("keep these triggers from changing the rows: {}", strangers.join(", "));
-            return Err(may_not(what).hint(
+            return Err(may_not(session, &what).hint(
                 "restore as the tables' owner, or GRANT SET ON PARAMETER session_replication_role to this role",
             ));
         }
@@ -135,6 +105,43 @@ pub(super) async fn prepare(
         keep_going: request.keep_going,
         acting,
     })
+}
+
+fn may_not(session: &Session, what: &str) -> Error {
+    let user = &session.server().user;
+    Error::new(Code::Permission, format!("the role {user} may not {what}"))
+}
+
+/// Foreign keys are dropped and made again, which only their owner may do, and which enables their triggers.
+fn check_keys(session: &Session, foreign_keys: &[ForeignKey]) -> Result<()> {
+    let listed = |keys: &[&ForeignKey]| {
+        let named: Vec<String> = keys
+            .iter()
+            .map(|key| format!("{} of {}", key.name, key.table))
+            .collect();
+        some_of(&named, named.len() as u64)
+    };
+    let others: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| !key.is_ours).collect();
+    if !others.is_empty() {
+        let what = format!(
+            "drop and make again foreign keys of tables that it does not own: {}",
+            listed(&others)
+        );
+        return Err(may_not(session, &what).hint("restore as the owner of these tables, or as a member of that role"));
+    }
+    let disabled: Vec<&ForeignKey> = foreign_keys.iter().filter(|key| key.is_disabled).collect();
+    if let [first, ..] = disabled[..] {
+        let what = format!(
+            "foreign keys whose triggers are disabled would be checked, and enforced from then on: {}",
+            listed(&disabled)
+        );
+        return Err(Error::new(Code::RestoreErr, what).hint(format!(
+            "if their rows are valid, enable them first (ALTER TABLE {} ENABLE TRIGGER ALL); or drop them, and make \
+             them again afterwards (NOT VALID if their rows are not valid)",
+            first.table
+        )));
+    }
+    Ok(())
 }
 
 /// Rows cannot be loaded if their columns are missing; and emptying a table loses the values of columns that the

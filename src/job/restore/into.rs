@@ -10,7 +10,7 @@ pub(super) mod definition;
 mod destination;
 mod making;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::choice;
 use super::load::Load;
@@ -18,6 +18,7 @@ use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::CopyReport;
 use super::rows::BlockCopy;
+use super::tables::Basis;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
@@ -125,14 +126,15 @@ pub(super) fn of_script() -> Error {
 }
 
 /// Looks at the target, refuses what cannot be done there, and returns what will be done, with warnings.
-pub(super) async fn prepare(
-    target: &Target,
-    backup: &str,
-    stored: &StoredArchive,
-    items: &[Item],
-    excluded: &HashSet<i64>,
-    request: &RestoreRequest,
-) -> Result<(Copies, Plan, Vec<String>)> {
+pub(super) async fn prepare(basis: Basis<'_>) -> Result<(Copies, Plan, Vec<String>)> {
+    let Basis {
+        target,
+        manifest,
+        stored,
+        items,
+        excluded,
+        request,
+    } = basis;
     let place = Destination::parse(request.into.as_deref().unwrap_or_default())?;
     let named = choice::named(stored, items, &request.tables)?;
     if place.name.is_some() && named.len() > 1 {
@@ -141,7 +143,54 @@ pub(super) async fn prepare(
     let session = &target.session;
     let room = session.room(&place.schema).await?;
     check_room(target, &place, &room)?;
-    let known: BTreeSet<(String, String)> = choice::relation_names(stored, items)
+    let (wanted, taken) = wanted(basis, &place, named, &room).await?;
+    let asked: Vec<_> = items.iter().map(super::tables::named).collect();
+    let exist = session.exist(&asked).await?;
+    let lacking = items.iter().zip(exist).filter(|(_, exists)| !exists);
+    let mut archive = copies::CopySource {
+        stored,
+        items,
+        lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),
+        excluded,
+        encoding: super::rows::encoding(items),
+        owner: &session.server().user,
+        is_published: room.publication.is_some(),
+        taken,
+        left_out: Vec::new(),
+    };
+    let mut tables = Vec::new();
+    for one in wanted {
+        tables.push(archive.copy(one)?);
+    }
+    let plan = planned(stored, &tables, archive.left_out);
+    let warnings = room.publication.map(|publication| {
+        format!(
+            "the publication {publication} would send every new table in {} to its subscribers: the copies are \
+             unlogged, which keeps them here; they are empty after a crash of the server",
+            place.schema
+        )
+    });
+    let copies = Copies {
+        makes_schema: !room.exists,
+        schema: place.schema,
+        tables,
+        encoding: archive.encoding,
+        check: !request.no_check,
+        backup: manifest.id.to_string(),
+    };
+    Ok((copies, plan, warnings.into_iter().collect()))
+}
+
+/// The copies, each with its place, and the names that the place cannot give to others.
+async fn wanted(
+    basis: Basis<'_>,
+    place: &Destination,
+    named: Vec<choice::Named>,
+    room: &Room,
+) -> Result<(Vec<copies::Wanted>, BTreeSet<String>)> {
+    let Basis { target, request, .. } = basis;
+    let session = &target.session;
+    let known: BTreeSet<(String, String)> = choice::relation_names(basis.stored, basis.items)
         .into_iter()
         .map(|(name, _)| name)
         .collect();
@@ -182,41 +231,7 @@ pub(super) async fn prepare(
         });
     }
     taken.extend(wanted.iter().map(|one| one.place.1.clone()));
-    let asked: Vec<_> = items.iter().map(super::tables::named).collect();
-    let exist = session.exist(&asked).await?;
-    let lacking = items.iter().zip(exist).filter(|(_, exists)| !exists);
-    let mut archive = copies::CopySource {
-        stored,
-        items,
-        lacking: lacking.map(|(item, _)| item.entry.dump_id).collect(),
-        excluded,
-        encoding: super::rows::encoding(items),
-        owner: &session.server().user,
-        is_published: room.publication.is_some(),
-        taken,
-        left_out: Vec::new(),
-    };
-    let mut tables = Vec::new();
-    for one in wanted {
-        tables.push(archive.copy(one)?);
-    }
-    let plan = planned(stored, &tables, archive.left_out);
-    let warnings = room.publication.map(|publication| {
-        format!(
-            "the publication {publication} would send every new table in {} to its subscribers: the copies are \
-             unlogged, which keeps them here; they are empty after a crash of the server",
-            place.schema
-        )
-    });
-    let copies = Copies {
-        makes_schema: !room.exists,
-        schema: place.schema,
-        tables,
-        encoding: archive.encoding,
-        check: !request.no_check,
-        backup: backup.to_owned(),
-    };
-    Ok((copies, plan, warnings.into_iter().collect()))
+    Ok((wanted, taken))
 }
 
 fn check_room(target: &Target, place: &Destination, room: &Room) -> Result<()> {

@@ -146,7 +146,8 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
     }
     plan.order = LoadOrder::of(items);
     if jobs > 1 && !without.definitions && !without.parts {
-        pieces = divide(pieces, archive, items, chosen, jobs, &plan.order);
+        let allowed = divisible(items, chosen);
+        pieces = divide(pieces, archive, &allowed, jobs, &plan.order);
     }
     plan.loads = match jobs {
         1 => in_order(pieces, &plan.order),
@@ -158,20 +159,20 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
     plan
 }
 
+/// The tables that several pg_restores may load.
+fn divisible(items: &[Item], chosen: &HashSet<i64>) -> HashSet<i64> {
+    let divisible = Divisible::among(items, chosen);
+    let allowed = items.iter().filter(|item| divisible.allows(item));
+    allowed.map(|item| item.entry.dump_id).collect()
+}
+
 fn divide(
     pieces: Vec<Load>,
     archive: &StoredArchive,
-    items: &[Item],
-    chosen: &HashSet<i64>,
+    allowed: &HashSet<i64>,
     jobs: usize,
     order: &LoadOrder,
 ) -> Vec<Load> {
-    let divisible = Divisible::among(items, chosen);
-    let allowed: HashSet<i64> = items
-        .iter()
-        .filter(|item| divisible.allows(item))
-        .map(|item| item.entry.dump_id)
-        .collect();
     let target = parts::target(pieces.iter().map(|piece| piece.stored_bytes).sum(), jobs);
     let divided = pieces.into_iter().flat_map(|piece| match piece.blocks[..] {
         [block] if !order.is_late(&piece) && piece.list.iter().all(|id| allowed.contains(id)) => {

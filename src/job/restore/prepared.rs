@@ -173,45 +173,50 @@ impl Prepared {
             self.count_script(&mut report);
         }
         if let BackupData::Archive(archive) = &self.source {
-            report.pg_restore.clone_from(&archive.pg_restore.version);
-            report.moment.clone_from(&archive.moment);
-            let names: HashSet<(&str, &str)> = self
-                .failed
-                .iter()
-                .map(|one| (one.kind.as_str(), one.name.as_str()))
-                .collect();
-            let lost = |entry: &TocEntry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
-            let (mut tables, mut rows, mut large_objects) = (0, 0, 0);
-            for index in archive.plan.blocks() {
-                match archive.stored.promises[index].content {
-                    _ if lost(&archive.stored.head.data[index]) => {}
-                    BlockContent::Table { .. } => {
-                        tables += 1;
-                        rows += archive.stored.rows(index).unwrap_or_default();
-                    }
-                    BlockContent::LargeObjects { count } => large_objects += count,
-                }
-            }
-            report.rows = Some(rows);
-            report.large_objects = Some(large_objects);
-            report.bytes_read = archive.plan.stored_bytes();
-            let made = |list: &[i64]| {
-                let made = archive.items.iter().filter(|item| list.contains(&item.entry.dump_id));
-                made.filter(|item| !lost(&item.entry)).count()
-            };
-            report.definitions = Some(made(&archive.plan.ground) + made(&archive.plan.before));
-            report.finishing = Some(made(&archive.plan.after));
-            report.left_out.clone_from(&archive.plan.left_out);
-            report.already_there.clone_from(&archive.plan.already_there);
-            if let Some(work) = &archive.into {
-                report.copies = work.report(&archive.stored);
-                tables = report.copies.len();
-            }
-            report.tables = Some(tables);
+            self.count_archive(archive, &mut report);
         }
         report.left_out.extend(self.globals.iter().flat_map(globals::left_out));
         report.left_out.extend(self.lost.iter().cloned());
         report
+    }
+
+    /// The numbers of the plan, without the objects that failed.
+    fn count_archive(&self, archive: &Archive, report: &mut RestoreReport) {
+        report.pg_restore.clone_from(&archive.pg_restore.version);
+        report.moment.clone_from(&archive.moment);
+        let names: HashSet<(&str, &str)> = self
+            .failed
+            .iter()
+            .map(|one| (one.kind.as_str(), one.name.as_str()))
+            .collect();
+        let lost = |entry: &TocEntry| names.contains(&(entry.desc.as_str(), entry.name().as_str()));
+        let (mut tables, mut rows, mut large_objects) = (0, 0, 0);
+        for index in archive.plan.blocks() {
+            match archive.stored.promises[index].content {
+                _ if lost(&archive.stored.head.data[index]) => {}
+                BlockContent::Table { .. } => {
+                    tables += 1;
+                    rows += archive.stored.rows(index).unwrap_or_default();
+                }
+                BlockContent::LargeObjects { count } => large_objects += count,
+            }
+        }
+        report.rows = Some(rows);
+        report.large_objects = Some(large_objects);
+        report.bytes_read = archive.plan.stored_bytes();
+        let made = |list: &[i64]| {
+            let made = archive.items.iter().filter(|item| list.contains(&item.entry.dump_id));
+            made.filter(|item| !lost(&item.entry)).count()
+        };
+        report.definitions = Some(made(&archive.plan.ground) + made(&archive.plan.before));
+        report.finishing = Some(made(&archive.plan.after));
+        report.left_out.clone_from(&archive.plan.left_out);
+        report.already_there.clone_from(&archive.plan.already_there);
+        if let Some(work) = &archive.into {
+            report.copies = work.report(&archive.stored);
+            tables = report.copies.len();
+        }
+        report.tables = Some(tables);
     }
 
     /// A script is restored whole, so the numbers are those of its manifest, if it was counted.
@@ -241,7 +246,6 @@ impl Prepared {
                 .for_each(&mut step);
         }
         let replaces = request.create && self.target.exists;
-        let replacing = || format!("remove the database {name}, and give its name to the new one");
         match replaces {
             true => step(format!("make a new database beside {name}")),
             false if request.create => step(format!("make the database {name}")),
@@ -251,75 +255,89 @@ impl Prepared {
             BackupData::Script(psql, _) => {
                 step(format!("run the script with psql {} in one transaction", psql.version));
                 if replaces {
-                    step(replacing());
+                    step(self.replacing());
                 }
             }
             BackupData::Archive(archive) => {
-                let plan = &archive.plan;
                 if let Some(work) = &archive.into {
                     report.steps.extend(work.steps());
-                    return report;
-                }
-                if let Some(work) = &archive.in_place {
-                    report.steps.extend(work.steps(plan));
-                    return report;
-                }
-                if self.removes(request) && !request.no_verify {
-                    step("read the backup once and check it, before anything is removed".to_owned());
-                }
-                for statement in archive.around.loosen.iter().chain(&plan.drops) {
-                    step(statement.clone());
-                }
-                if !plan.large_objects.is_empty() {
-                    step(format!(
-                        "remove those of {} that exist",
-                        count(plan.large_objects.len(), "large object")
-                    ));
-                }
-                if replaces && request.keep_going {
-                    step(replacing());
-                }
-                if plan.ground.len() + plan.before.len() > 0 {
-                    step(format!(
-                        "make {}",
-                        count(plan.ground.len() + plan.before.len(), "definition")
-                    ));
-                }
-                if replaces && !request.keep_going {
-                    step(replacing());
-                }
-                let together = archive.together;
-                let processes = plan.loads.len();
-                step(format!(
-                    "load {} of data, {} stored{}",
-                    count(plan.blocks().count(), "block"),
-                    human_bytes(plan.stored_bytes()),
-                    match together {
-                        true => String::new(),
-                        false => format!(
-                            ", in {}, {} at once",
-                            count(processes, "pg_restore"),
-                            job.settings.jobs.min(processes.max(1))
-                        ),
-                    }
-                ));
-                if !plan.after.is_empty() {
-                    step(format!(
-                        "make {} last of all: indexes, constraints, triggers, grants",
-                        count(plan.after.len(), "definition")
-                    ));
-                }
-                for tie in &archive.around.ties {
-                    step(format!("put back {}", tie.what));
-                }
-                if together {
-                    step("commit: until then everything is as it was".to_owned());
-                }
-                if request.compares() {
-                    step("read the tables again and compare them with the backup".to_owned());
+                } else if let Some(work) = &archive.in_place {
+                    report.steps.extend(work.steps(&archive.plan));
+                } else {
+                    report.steps.extend(self.steps(archive, job, request));
                 }
             }
         }
         report
+    }
+
+    /// The steps of an archive's own restore.
+    fn steps(&self, archive: &Archive, job: &Job<'_>, request: &RestoreRequest) -> Vec<String> {
+        let plan = &archive.plan;
+        let replaces = request.create && self.target.exists;
+        let mut steps = Vec::new();
+        let mut step = |text: String| steps.push(text);
+        if self.removes(request) && !request.no_verify {
+            step("read the backup once and check it, before anything is removed".to_owned());
+        }
+        for statement in archive.around.loosen.iter().chain(&plan.drops) {
+            step(statement.clone());
+        }
+        if !plan.large_objects.is_empty() {
+            step(format!(
+                "remove those of {} that exist",
+                count(plan.large_objects.len(), "large object")
+            ));
+        }
+        if replaces && request.keep_going {
+            step(self.replacing());
+        }
+        if plan.ground.len() + plan.before.len() > 0 {
+            step(format!(
+                "make {}",
+                count(plan.ground.len() + plan.before.len(), "definition")
+            ));
+        }
+        if replaces && !request.keep_going {
+            step(self.replacing());
+        }
+        let together = archive.together;
+        let processes = plan.loads.len();
+        step(format!(
+            "load {} of data, {} stored{}",
+            count(plan.blocks().count(), "block"),
+            human_bytes(plan.stored_bytes()),
+            match together {
+                true => String::new(),
+                false => format!(
+                    ", in {}, {} at once",
+                    count(processes, "pg_restore"),
+                    job.settings.jobs.min(processes.max(1))
+                ),
+            }
+        ));
+        if !plan.after.is_empty() {
+            step(format!(
+                "make {} last of all: indexes, constraints, triggers, grants",
+                count(plan.after.len(), "definition")
+            ));
+        }
+        for tie in &archive.around.ties {
+            step(format!("put back {}", tie.what));
+        }
+        if together {
+            step("commit: until then everything is as it was".to_owned());
+        }
+        if request.compares() {
+            step("read the tables again and compare them with the backup".to_owned());
+        }
+        steps
+    }
+
+    fn replacing(&self) -> String {
+        format!(
+            "remove the database {}, and give its name to the new one",
+            self.target.name()
+        )
     }
 }

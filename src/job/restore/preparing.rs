@@ -1,12 +1,14 @@
 //! Compares a restore with the backup and the target, before anything is changed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
+use super::denied::DeniedSetting;
+use super::exclusion::Exclusion;
 use super::plan::{self, Plan};
 use super::prepared::{Archive, BackupData, Prepared};
 use super::ready::{self, Target};
+use super::tables::Basis;
 use super::{
     Job, allowed, asked, denied, exclusion, globals, in_place, inhabited, into, renewing, replacing, rows, script,
     tables,
@@ -15,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, Item, Texts};
 use crate::job::moment::{self, MomentReport, Way};
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{Powers, RestoreProgram};
+use crate::postgres::{GlobalsPlan, Powers, RestoreProgram};
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::manifest::role;
 use crate::repository::stored_archive::StoredArchive;
@@ -38,70 +40,20 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     let postgres = &job.settings.postgres;
     job.stop.or_stop(answering(&postgres.temp, sweep_stale)).await?;
     job.observer.phase("looking at the backup");
-    let demand = Demand {
-        trust: job.trust,
-        manifest: request.expect_manifest,
-        now: (job.clock)(),
-        altered: false,
-    };
-    let (located, way) = match &request.moment {
-        Some(asked) => {
-            let way = moment::find(job.stores, &request.backup, job.database, asked.target, &demand);
-            let (located, way) = job.stop.or_stop(way).await?;
-            (located, Some(way))
-        }
-        None => {
-            let located = catalog::find(job.stores, &request.backup, job.database, &demand);
-            (job.stop.or_stop(located).await?, None)
-        }
-    };
-    let manifest = &located.manifest;
+    let (located, way) = locate(job, request).await?;
     job.observer.phase("looking at the target");
     let mut target = job.stop.or_stop(ready::reach(job, request)).await?;
-    target.check(manifest, request)?;
-    let source = if manifest.files.contains_key(role::SQL) {
-        asked::check_script(request)?;
-        let psql = script::psql(&target, request, postgres).await?;
-        job.observer.phase("checking the script");
-        let checked = script::check(&located.store, manifest, job.observer, ());
-        let (checked, ()) = job.stop.or_stop(checked).await?;
-        BackupData::Script(psql, Arc::new(checked))
-    } else {
-        BackupData::Archive(Box::new(archive(job, request, (&located, way), &target).await?))
-    };
+    target.check(&located.manifest, request)?;
+    let source = source(job, request, (&located, way), &target).await?;
     denied::add_to(&mut target.info, source.denied());
-    let globals = if request.globals {
-        let sql = job.stop.or_stop(globals::read(&*located.store, manifest)).await?;
-        let trust = if request.globals_privileged {
-            Powers::Privileged
-        } else {
-            Powers::Roles
-        };
-        let plan = globals::plan(&target.session, &sql, trust);
-        let plan = job.stop.or_stop(plan).await?;
-        if let BackupData::Archive(archive) = &source {
-            globals::check(&target, &plan, &archive.plan.roles)?;
-        }
-        Some(plan)
-    } else {
-        None
+    let globals = match request.globals {
+        true => Some(roles(job, request, &located, &target, &source).await?),
+        false => None,
     };
     let mut warnings = located.warnings.clone();
     let mut said = None;
     if target.found.is_superuser {
-        let mut warning = SUPERUSER.to_owned();
-        if let BackupData::Archive(archive) = &source
-            && let Some(work) = &archive.in_place
-            && !work.strangers().is_empty()
-        {
-            let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
-            let of_target = format!(
-                "; so can the owners of the target's tables that rows go into, with the code that these tables evaluate: \
-                 {}",
-                owners.join(", ")
-            );
-            warning.push_str(&of_target);
-        }
+        let warning = of_superuser(&source);
         // A dry run changes nothing, and has this in its report.
         if !request.dry_run {
             tracing::warn!("{warning}");
@@ -109,7 +61,7 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
         }
         warnings.push(warning);
     }
-    if let Some(collations) = &manifest.collations {
+    if let Some(collations) = &located.manifest.collations {
         let sorting = async { Ok(target.session.sorts_otherwise(collations).await) };
         if let Some(warning) = job.stop.or_stop(sorting).await? {
             tracing::warn!("{warning}");
@@ -134,6 +86,97 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     })
 }
 
+/// The backup that is restored; for a moment, the base and the way from there.
+async fn locate(job: &Job<'_>, request: &RestoreRequest) -> Result<(Located, Option<Way>)> {
+    let demand = Demand {
+        trust: job.trust,
+        manifest: request.expect_manifest,
+        now: (job.clock)(),
+        altered: false,
+    };
+    match &request.moment {
+        Some(asked) => {
+            let way = moment::find(job.stores, &request.backup, job.database, asked.target, &demand);
+            let (located, way) = job.stop.or_stop(way).await?;
+            Ok((located, Some(way)))
+        }
+        None => {
+            let located = catalog::find(job.stores, &request.backup, job.database, &demand);
+            Ok((job.stop.or_stop(located).await?, None))
+        }
+    }
+}
+
+async fn source(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    (located, way): (&Located, Option<Way>),
+    target: &Target,
+) -> Result<BackupData> {
+    let manifest = &located.manifest;
+    if !manifest.files.contains_key(role::SQL) {
+        let archive = archive(job, request, (located, way), target).await?;
+        return Ok(BackupData::Archive(Box::new(archive)));
+    }
+    asked::check_script(request)?;
+    let psql = script::psql(target, request, &job.settings.postgres).await?;
+    job.observer.phase("checking the script");
+    let checked = script::check(&located.store, manifest, job.observer, ());
+    let (checked, ()) = job.stop.or_stop(checked).await?;
+    Ok(BackupData::Script(psql, Arc::new(checked)))
+}
+
+/// The plan for the roles and grants of the backup.
+async fn roles(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    located: &Located,
+    target: &Target,
+    source: &BackupData,
+) -> Result<GlobalsPlan> {
+    let sql = job
+        .stop
+        .or_stop(globals::read(&*located.store, &located.manifest))
+        .await?;
+    let trust = if request.globals_privileged {
+        Powers::Privileged
+    } else {
+        Powers::Roles
+    };
+    let plan = globals::plan(&target.session, &sql, trust);
+    let plan = job.stop.or_stop(plan).await?;
+    if let BackupData::Archive(archive) = source {
+        globals::check(target, &plan, &archive.plan.roles)?;
+    }
+    Ok(plan)
+}
+
+fn of_superuser(source: &BackupData) -> String {
+    let mut warning = SUPERUSER.to_owned();
+    if let BackupData::Archive(archive) = source
+        && let Some(work) = &archive.in_place
+        && !work.strangers().is_empty()
+    {
+        let owners: Vec<&str> = work.strangers().iter().map(String::as_str).collect();
+        let of_target = format!(
+            "; so can the owners of the target's tables that rows go into, with the code that these tables evaluate: {}",
+            owners.join(", ")
+        );
+        warning.push_str(&of_target);
+    }
+    warning
+}
+
+/// An archive that was compared with its manifest and has no plan yet.
+struct Unplanned {
+    stored: StoredArchive,
+    items: Vec<Item>,
+    pg_restore: RestoreProgram,
+    /// The moment to which its rows are brought.
+    at: Option<moment::Prepared>,
+    left: Exclusion,
+}
+
 /// The archive, checked against its manifest, and its plan, checked against the target.
 async fn archive(
     job: &Job<'_>,
@@ -141,6 +184,19 @@ async fn archive(
     (located, way): (&Located, Option<Way>),
     target: &Target,
 ) -> Result<Archive> {
+    let opened = open(job, request, (located, way), target).await?;
+    match request.into {
+        Some(_) => beside(job, request, located, opened, target).await,
+        None => planned(job, request, located, opened, target).await,
+    }
+}
+
+async fn open(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    (located, way): (&Located, Option<Way>),
+    target: &Target,
+) -> Result<Unplanned> {
     let stored = StoredArchive::open(&*located.store, &located.manifest);
     let mut stored = job.stop.or_stop(stored).await?;
     job.stop.or_stop(check_object(&*located.store, &stored)).await?;
@@ -158,56 +214,80 @@ async fn archive(
     let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
     let left = exclusion::exclusion(request, &items, &target.session);
     let left = job.stop.or_stop(left).await?;
-    if request.into.is_some() {
-        let backup = located.manifest.id.to_string();
-        let copies = into::prepare(target, &backup, &stored, &items, &left.entries, request);
-        let (copies, plan, warnings) = job.stop.or_stop(copies).await?;
-        let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
-        return Ok(Archive {
-            stored: Arc::new(stored),
-            items,
-            plan,
-            pg_restore,
-            around: Surroundings::default(),
-            in_place: None,
-            into: Some(copies),
-            together: false,
-            moment,
-            open_members: None,
-            denied: Vec::new(),
-            warnings,
-        });
-    }
-    let open_members = (left.has_open_members && request.create).then(|| left.entries.clone());
-    let mut plan = if request.tables.is_empty() {
-        let mut plan = whole(&stored, &items, &left.entries, request, job.settings.jobs);
-        if !request.create {
-            plan.left_out = target.settings_that_stay_away(&items);
-        }
-        plan
-    } else {
-        let basis = tables::Basis {
-            target,
-            manifest: &located.manifest,
-            stored: &stored,
-            items: &items,
-            excluded: &left.entries,
-            request,
-        };
-        job.stop.or_stop(tables::plan(basis, job.settings.jobs)).await?
+    Ok(Unplanned {
+        stored,
+        items,
+        pg_restore,
+        at,
+        left,
+    })
+}
+
+/// Copies of tables beside the existing ones.
+async fn beside(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    located: &Located,
+    opened: Unplanned,
+    target: &Target,
+) -> Result<Archive> {
+    let Unplanned {
+        mut stored,
+        items,
+        pg_restore,
+        at,
+        left,
+    } = opened;
+    let basis = Basis {
+        target,
+        manifest: &located.manifest,
+        stored: &stored,
+        items: &items,
+        excluded: &left.entries,
+        request,
     };
-    plan.left_out.extend(left.left_out);
-    let denied = denied::find(target, &items, request);
-    let denied = job.stop.or_stop(denied).await?;
-    plan.left_out
-        .extend(denied.iter().map(|one| one.left_out(target.name())));
-    if request.clean && request.tables.is_empty() && !request.create && !request.data_only {
-        let standing = async {
-            allowed::keep_extensions(target, &items, &mut plan).await?;
-            inhabited::stay(target, &items, &mut plan).await
-        };
-        job.stop.or_stop(standing).await?;
-    }
+    let (copies, plan, warnings) = job.stop.or_stop(into::prepare(basis)).await?;
+    let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
+    Ok(Archive {
+        stored: Arc::new(stored),
+        items,
+        plan,
+        pg_restore,
+        around: Surroundings::default(),
+        in_place: None,
+        into: Some(copies),
+        together: false,
+        moment,
+        open_members: None,
+        denied: Vec::new(),
+        warnings,
+    })
+}
+
+async fn planned(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    located: &Located,
+    opened: Unplanned,
+    target: &Target,
+) -> Result<Archive> {
+    let Unplanned {
+        mut stored,
+        items,
+        pg_restore,
+        at,
+        left,
+    } = opened;
+    let basis = Basis {
+        target,
+        manifest: &located.manifest,
+        stored: &stored,
+        items: &items,
+        excluded: &left.entries,
+        request,
+    };
+    let (mut plan, denied) = plan_of(job, basis, &left).await?;
+    let open_members = (left.has_open_members && request.create).then_some(left.entries);
     let settled = allowed::settle(target, &items, &mut plan, request);
     let mut warnings = job.stop.or_stop(settled).await?;
     if open_members.is_some() && request.dry_run {
@@ -251,6 +331,34 @@ async fn archive(
         denied,
         warnings,
     })
+}
+
+/// What the restore does to the target, and the settings that the new database cannot have.
+async fn plan_of(job: &Job<'_>, basis: Basis<'_>, left: &Exclusion) -> Result<(Plan, Vec<DeniedSetting>)> {
+    let Basis {
+        target, items, request, ..
+    } = basis;
+    let mut plan = if request.tables.is_empty() {
+        let mut plan = whole(basis, job.settings.jobs);
+        if !request.create {
+            plan.left_out = target.settings_that_stay_away(items);
+        }
+        plan
+    } else {
+        job.stop.or_stop(tables::plan(basis, job.settings.jobs)).await?
+    };
+    plan.left_out.extend(left.left_out.iter().cloned());
+    let denied = job.stop.or_stop(denied::find(target, items, request)).await?;
+    plan.left_out
+        .extend(denied.iter().map(|one| one.left_out(target.name())));
+    if request.clean && request.tables.is_empty() && !request.create && !request.data_only {
+        let standing = async {
+            allowed::keep_extensions(target, items, &mut plan).await?;
+            inhabited::stay(target, items, &mut plan).await
+        };
+        job.stop.or_stop(standing).await?;
+    }
+    Ok((plan, denied))
 }
 
 /// Reads the changes of the tables that are restored, and joins them with the archive. Refuses what cannot be had
@@ -317,13 +425,14 @@ async fn check_object(store: &dyn Store, stored: &StoredArchive) -> Result<()> {
     }
 }
 
-fn whole(
-    stored: &StoredArchive,
-    items: &[Item],
-    excluded: &HashSet<i64>,
-    request: &RestoreRequest,
-    jobs: usize,
-) -> Plan {
+fn whole(basis: Basis<'_>, jobs: usize) -> Plan {
+    let Basis {
+        stored,
+        items,
+        excluded,
+        request,
+        ..
+    } = basis;
     let mut everything = plan::everything(items);
     everything.retain(|id| !excluded.contains(id));
     let mut plan = plan::plan(stored, items, &everything, request.without(), jobs);

@@ -196,22 +196,7 @@ impl Target {
             ));
         }
         if !request.globals {
-            let unknown: Vec<String> = plan
-                .roles
-                .iter()
-                .filter(|role| !self.found.roles.contains_key(*role))
-                .cloned()
-                .collect();
-            if !unknown.is_empty() {
-                return Err(refused(format!(
-                    "the target lacks roles that own things, have grants or are named by policies in the backup: {}",
-                    some_of(&unknown, unknown.len() as u64)
-                ))
-                .hint(
-                    "make them with --globals or by hand, or leave out what names them: --no-owner, --no-privileges, \
-                     --exclude POLICY, --exclude USER-MAPPING",
-                ));
-            }
+            self.check_roles(plan)?;
         }
         let strangers: Vec<String> = plan
             .owners
@@ -240,6 +225,30 @@ impl Target {
                 some_of(&places, places.len() as u64)
             ))
             .hint("make them, or put everything into the default one with --no-tablespaces"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the roles of the plan exist.
+    fn check_roles(&self, plan: &Plan) -> Result<()> {
+        let unknown: Vec<String> = plan
+            .roles
+            .iter()
+            .filter(|role| !self.found.roles.contains_key(*role))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            return Err(Error::new(
+                Code::RestoreErr,
+                format!(
+                    "the target lacks roles that own things, have grants or are named by policies in the backup: {}",
+                    some_of(&unknown, unknown.len() as u64)
+                ),
+            )
+            .hint(
+                "make them with --globals or by hand, or leave out what names them: --no-owner, --no-privileges, \
+                 --exclude POLICY, --exclude USER-MAPPING",
+            ));
         }
         Ok(())
     }

@@ -165,19 +165,7 @@ impl fmt::Display for RestoreReport {
             writeln!(f, "  not compared: {}: {}", one.what, one.why)?;
         }
         for failed in &self.failed {
-            write!(f, "  FAILED: {} {}: {}", failed.kind, failed.name, failed.code)?;
-            if let Some(state) = &failed.sqlstate {
-                write!(f, " ({state})")?;
-            }
-            write!(f, ": {}", failed.message)?;
-            if let Some(rows) = failed.rows_lost {
-                let are = if rows == 1 { "is" } else { "are" };
-                write!(f, "; {} {are} not there", count(rows, "row"))?;
-            }
-            match &failed.consequence_of {
-                Some(cause) => writeln!(f, "; it needs {cause}, which failed")?,
-                None => writeln!(f)?,
-            }
+            print_failed(f, failed)?;
         }
         for copy in &self.copies {
             writeln!(f, "  {} as {}, {}", copy.table, copy.copy, count(copy.rows, "row"))?;
@@ -191,16 +179,29 @@ impl fmt::Display for RestoreReport {
         for there in &self.already_there {
             writeln!(f, "  existed already, and stays as it is: {there}")?;
         }
-        for warning in self
-            .warnings
-            .iter()
-            .filter(|warning| self.said.as_ref() != Some(*warning))
-        {
+        let is_new = |warning: &&String| self.said.as_ref() != Some(*warning);
+        for warning in self.warnings.iter().filter(is_new) {
             writeln!(f, "  warning: {warning}")?;
         }
         if self.status != RestoreStatus::Planned {
             writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
         }
         Ok(())
+    }
+}
+
+fn print_failed(f: &mut fmt::Formatter<'_>, failed: &Failed) -> fmt::Result {
+    write!(f, "  FAILED: {} {}: {}", failed.kind, failed.name, failed.code)?;
+    if let Some(state) = &failed.sqlstate {
+        write!(f, " ({state})")?;
+    }
+    write!(f, ": {}", failed.message)?;
+    if let Some(rows) = failed.rows_lost {
+        let are = if rows == 1 { "is" } else { "are" };
+        write!(f, "; {} {are} not there", count(rows, "row"))?;
+    }
+    match &failed.consequence_of {
+        Some(cause) => writeln!(f, "; it needs {cause}, which failed"),
+        None => writeln!(f),
     }
 }

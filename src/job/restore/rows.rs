@@ -132,7 +132,7 @@ pub(super) fn changed_on_the_way(told: &Error) -> Error {
     Error::new(Code::Store, what).hint(BYTES_CHANGE)
 }
 
-pub(super) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {
+pub(in crate::job) fn unread(stored: &StoredArchive, index: usize, error: ArchiveError) -> Error {
     match error {
         ArchiveError::Io(error) => match our_error(error) {
             Ok(ours) => ours,

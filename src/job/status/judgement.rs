@@ -197,6 +197,13 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
 }
 
 fn of_backups(store: &Looked, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
+    of_files(store, retention, now, problems);
+    of_proofs(store, problems);
+    of_times(store, now, problems);
+}
+
+/// Backups that lack a file, or have one that cannot be read.
+fn of_files(store: &Looked, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let archived = |id: &BackupId| store.backups.iter().any(|one| one.id() == id && one.is_archived());
     let broken = store.status.broken.iter().map(|one| match archived(&one.id) {
@@ -227,6 +234,11 @@ fn of_backups(store: &Looked, retention: &Retention, now: Timestamp, problems: &
         )
     });
     few(incomplete.collect(), url, problems);
+}
+
+/// Backups whose bytes or rows were found wrong, or that cannot be compared with their digest.
+fn of_proofs(store: &Looked, problems: &mut Vec<String>) {
+    let url = &store.status.url;
     let damaged = store.backups.iter().filter(|one| one.verdict() == Verdict::Damaged);
     let damaged = damaged.map(|one| {
         format!(
@@ -255,6 +267,11 @@ fn of_backups(store: &Looked, retention: &Retention, now: Timestamp, problems: &
         )
     });
     few(of_source.collect(), url, problems);
+}
+
+/// Backups and results with dates that cannot be right.
+fn of_times(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+    let url = &store.status.url;
     let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
     let ahead = ahead.map(|one| {
         format!(
@@ -360,6 +377,16 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             _ => format!("in {url}, {}: {remedy}", finding.told),
         });
     }
+    of_leases(store, now, problems);
+    // In a bucket they have the tag `pending`, and its rules expire them.
+    if !store.has_lifecycle {
+        of_left_overs(store, now, problems);
+    }
+}
+
+fn of_leases(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+    let status = &store.status;
+    let url = &status.url;
     for error in &store.not_leases {
         problems.push(format!(
             "{error}: no backup can be made until then: {}",
@@ -379,26 +406,28 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
             ));
         }
     }
-    // In a bucket they have the tag `pending`, and its rules expire them.
-    if !store.has_lifecycle {
-        let old = status.left_overs.iter().filter(|one| {
-            let at_work = status
-                .leases
-                .iter()
-                .filter(|lease| lease.database == one.id.database() && lease.kind == one.id.kind())
-                .any(|lease| matches!(lease.seen, LeaseState::Held(_)));
-            let age = now.duration_since(one.id.timestamp());
-            !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
-        });
-        let old = old.map(|one| {
-            format!(
-                "{} in {url} has no manifest: it is a left-over of a killed run ({}); run `pgstow prune`",
-                one.id,
-                human_bytes(one.bytes)
-            )
-        });
-        few(old.collect(), url, problems);
-    }
+}
+
+fn of_left_overs(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+    let status = &store.status;
+    let url = &status.url;
+    let old = status.left_overs.iter().filter(|one| {
+        let at_work = status
+            .leases
+            .iter()
+            .filter(|lease| lease.database == one.id.database() && lease.kind == one.id.kind())
+            .any(|lease| matches!(lease.seen, LeaseState::Held(_)));
+        let age = now.duration_since(one.id.timestamp());
+        !at_work && age > SignedDuration::from_hours(24 * i64::from(PENDING_DAYS))
+    });
+    let old = old.map(|one| {
+        format!(
+            "{} in {url} has no manifest: it is a left-over of a killed run ({}); run `pgstow prune`",
+            one.id,
+            human_bytes(one.bytes)
+        )
+    });
+    few(old.collect(), url, problems);
 }
 
 fn said(what: &str, ids: &[String]) -> Option<String> {

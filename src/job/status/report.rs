@@ -243,20 +243,8 @@ impl fmt::Display for StoreStatus {
             let (free, total) = (human_bytes(disk.free), human_bytes(disk.total));
             writeln!(f, "  disk         {free} free of {total}")?;
         }
-        match &self.lifecycle {
-            None => {}
-            Some(Drift::None) => writeln!(f, "  lifecycle    as the retention wants it")?,
-            Some(Drift::NoTags) => {
-                writeln!(
-                    f,
-                    "  lifecycle    none: this store keeps no tags; run `pgstow prune --allow-delete` instead"
-                )?;
-            }
-            Some(Drift::NotInstalled) => writeln!(f, "  lifecycle    no rules of pgstow's")?,
-            Some(Drift::Overruled { .. }) => {
-                writeln!(f, "  lifecycle    not as the retention wants it, by other rules")?;
-            }
-            Some(Drift::Drifted { .. }) => writeln!(f, "  lifecycle    not as the retention wants it")?,
+        if let Some(said) = self.lifecycle.as_ref().map(of_lifecycle) {
+            writeln!(f, "  lifecycle    {said}")?;
         }
         for lease in &self.leases {
             let (state, hold) = match &lease.seen {
@@ -298,6 +286,16 @@ impl fmt::Display for StoreStatus {
             .map(|one| format!("{}, {}", one.id, human_bytes(one.bytes)));
         some(f, "no manifest", &left.collect::<Vec<_>>())?;
         some(f, "not seen", &self.unknown)
+    }
+}
+
+fn of_lifecycle(drift: &Drift) -> &'static str {
+    match drift {
+        Drift::None => "as the retention wants it",
+        Drift::NoTags => "none: this store keeps no tags; run `pgstow prune --allow-delete` instead",
+        Drift::NotInstalled => "no rules of pgstow's",
+        Drift::Overruled { .. } => "not as the retention wants it, by other rules",
+        Drift::Drifted { .. } => "not as the retention wants it",
     }
 }
 

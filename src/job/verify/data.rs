@@ -214,21 +214,7 @@ async fn read(
     observer.estimate(file.bytes);
     let (to_digest, mut digesting) = mpsc::channel::<Bytes>(WAITING);
     let (to_look, looking) = mpsc::channel::<Bytes>(WAITING);
-    let digest = apart("digest", move || {
-        let mut sha256 = Sha256::new();
-        let mut sum = md5.map(|_| Md5::new());
-        let mut check = RangeCheck::new(0, ranges);
-        let mut spoilt = Vec::new();
-        while let Some(bytes) = digesting.blocking_recv() {
-            sha256.update(&bytes);
-            if let Some(sum) = &mut sum {
-                sum.update(&bytes);
-            }
-            check.update(&bytes, |one| spoilt.push(one));
-        }
-        let sum: Option<[u8; 16]> = sum.map(|sum| sum.finalize().into());
-        (hex::encode(sha256.finalize()), sum, spoilt)
-    });
+    let digest = apart("digest", move || digest(&mut digesting, ranges, md5.is_some()));
     let source = Slices {
         slices: looking,
         current: Bytes::new(),
@@ -243,10 +229,10 @@ async fn read(
         let _ = to_digest.send(bytes).await;
     }
     drop((to_look, to_digest));
-    let (digest, sum, spoilt) = digest.await?;
+    let (sha256, sum, spoilt) = digest.await?;
     let mut findings = looked.await??;
-    if digest != file.sha256 {
-        let what = format!("has the SHA-256 {digest}, the manifest says {}", file.sha256);
+    if sha256 != file.sha256 {
+        let what = format!("has the SHA-256 {sha256}, the manifest says {}", file.sha256);
         findings.push(of_file(what));
     } else if sum != md5 {
         let what = format!("gives {} another digest than it has", file.name);
@@ -257,6 +243,27 @@ async fn read(
         findings,
         spoilt,
     })
+}
+
+/// The SHA-256 of all slices, their MD5 if it is asked for, and the ranges that differ.
+fn digest(
+    slices: &mut mpsc::Receiver<Bytes>,
+    ranges: Vec<SealedRange>,
+    with_md5: bool,
+) -> (String, Option<[u8; 16]>, Vec<Spoilt>) {
+    let mut sha256 = Sha256::new();
+    let mut sum = with_md5.then(Md5::new);
+    let mut check = RangeCheck::new(0, ranges);
+    let mut spoilt = Vec::new();
+    while let Some(bytes) = slices.blocking_recv() {
+        sha256.update(&bytes);
+        if let Some(sum) = &mut sum {
+            sum.update(&bytes);
+        }
+        check.update(&bytes, |one| spoilt.push(one));
+    }
+    let sum: Option<[u8; 16]> = sum.map(|sum| sum.finalize().into());
+    (hex::encode(sha256.finalize()), sum, spoilt)
 }
 
 fn blocks(

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use super::Finding;
 use crate::format::archive::{BlockDigest, difference};
 use crate::format::script::{Contents, Reader, Table, header_of};
-use crate::repository::manifest::{Manifest, Tally, role};
+use crate::repository::manifest::{FileIndex, Manifest, TableRecord, Tally, role};
 use crate::repository::stored_archive::is_named;
 use crate::repository::stored_script::{Unread, unpack};
 use crate::store::reading::our_error;
@@ -84,89 +84,82 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
 
 /// Compares every table and block of large objects, in order.
 fn compare(manifest: &Manifest, file: &str, contents: &Contents) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut differs = |table: Option<String>, what: String| {
-        findings.push(Finding {
-            file: file.to_owned(),
-            table,
-            what,
-        });
-    };
     let utf8 = manifest.server.encoding == "UTF8";
     let own = manifest.data_file(role::SQL).map(|(index, _)| index);
+    let mut differences: Vec<(Option<String>, String)> = Vec::new();
     for (record, table) in manifest.tables.iter().zip(&contents.tables) {
-        let name = Some(format!("{}.{}", record.schema, record.name));
-        if Some(record.place.file) != own {
-            differs(
-                name,
-                "its rows are in the script, the manifest says in another file".to_owned(),
-            );
-            continue;
-        }
-        // If rows are loaded through another table, only the header names the table that they belong to.
-        let (schema, other) = table.name();
-        let of_copy = is_named(&record.schema, &schema, utf8) && is_named(&record.name, &other, utf8);
-        if !of_copy && !table.through_root {
-            let what = format!(
-                "the rows at byte {} of the script are those of {schema}.{other}",
-                table.offset
-            );
-            differs(name, what);
-            continue;
-        }
-        let owner = record.owner.as_deref().unwrap_or_default();
-        let expected = header_of(record.schema.as_bytes(), record.name.as_bytes(), owner.as_bytes());
-        let header = table.header.as_ref();
-        if let Some(header) = header.filter(|header| !is_named(&expected.line(), &header.line(), utf8)) {
-            let what = format!(
-                "the rows at byte {} of the script are under the header {:?}",
-                table.offset,
-                header.line()
-            );
-            differs(name, what);
-            continue;
-        }
-        if table.offset != record.place.offset || table.digest.bytes != record.place.length {
-            let what = format!(
-                "its rows are at byte {} of the script, the manifest says {}",
-                table.offset, record.place.offset
-            );
-            differs(name.clone(), what);
-        }
-        if let Some(what) = other_than(&table.digest, record.rows, record.bytes, &record.sha256) {
-            differs(name, what);
-        }
+        let name = format!("{}.{}", record.schema, record.name);
+        let whats = match another_place(record, table, own, utf8) {
+            Some(what) => vec![what],
+            None => other_contents(record, table),
+        };
+        differences.extend(whats.into_iter().map(|what| (Some(name.clone()), what)));
     }
     let (found, wanted) = (contents.tables.len(), manifest.tables.len());
     if found != wanted {
-        differs(
-            None,
-            format!(
-                "holds the rows of {}, the manifest says {wanted}",
-                count(found, "table")
-            ),
+        let what = format!(
+            "holds the rows of {}, the manifest says {wanted}",
+            count(found, "table")
         );
+        differences.push((None, what));
     }
     for (record, objects) in manifest.large_objects.iter().zip(&contents.large_objects) {
-        if let Some(what) = other_than(&objects.digest, record.count, record.bytes, &record.sha256) {
-            differs(Some("large objects".to_owned()), what);
-        }
+        let what = other_than(&objects.digest, record.count, record.bytes, &record.sha256);
+        differences.extend(what.map(|what| (Some("large objects".to_owned()), what)));
     }
     let (found, wanted) = (contents.large_objects.len(), manifest.large_objects.len());
     if found != wanted {
-        differs(
-            None,
-            format!("holds {found} groups of large objects, the manifest says {wanted}"),
-        );
+        let what = format!("holds {found} groups of large objects, the manifest says {wanted}");
+        differences.push((None, what));
     }
     let script = manifest.script.map(|script| script.definitions);
     if let Some(wanted) = script.filter(|wanted| *wanted != contents.headers) {
-        differs(
-            None,
-            format!("has {} definitions, the manifest says {wanted}", contents.headers),
-        );
+        let what = format!("has {} definitions, the manifest says {wanted}", contents.headers);
+        differences.push((None, what));
     }
-    findings
+    let finding = |(table, what)| Finding {
+        file: file.to_owned(),
+        table,
+        what,
+    };
+    differences.into_iter().map(finding).collect()
+}
+
+/// Set if these rows are not those of the recorded table. `own` is the script's index among the data files.
+fn another_place(record: &TableRecord, table: &Table, own: Option<FileIndex>, utf8: bool) -> Option<String> {
+    if Some(record.place.file) != own {
+        return Some("its rows are in the script, the manifest says in another file".to_owned());
+    }
+    // If rows are loaded through another table, only the header names the table that they belong to.
+    let (schema, other) = table.name();
+    let of_copy = is_named(&record.schema, &schema, utf8) && is_named(&record.name, &other, utf8);
+    if !of_copy && !table.through_root {
+        return Some(format!(
+            "the rows at byte {} of the script are those of {schema}.{other}",
+            table.offset
+        ));
+    }
+    let owner = record.owner.as_deref().unwrap_or_default();
+    let expected = header_of(record.schema.as_bytes(), record.name.as_bytes(), owner.as_bytes());
+    let header = table.header.as_ref();
+    let header = header.filter(|header| !is_named(&expected.line(), &header.line(), utf8))?;
+    Some(format!(
+        "the rows at byte {} of the script are under the header {:?}",
+        table.offset,
+        header.line()
+    ))
+}
+
+fn other_contents(record: &TableRecord, table: &Table) -> Vec<String> {
+    let mut whats = Vec::new();
+    if table.offset != record.place.offset || table.digest.bytes != record.place.length {
+        whats.push(format!(
+            "its rows are at byte {} of the script, the manifest says {}",
+            table.offset, record.place.offset
+        ));
+    }
+    whats.extend(other_than(&table.digest, record.rows, record.bytes, &record.sha256));
+    whats
 }
 
 fn other_than(found: &BlockDigest, count: u64, bytes: u64, sha256: &str) -> Option<String> {

@@ -16,7 +16,7 @@ pub(super) const AHEAD: &str = "is dated in the future";
 
 /// Returns the findings, and warnings for people.
 pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) -> Result<(Vec<Finding>, Vec<String>)> {
-    let Located { store, manifest, .. } = located;
+    let manifest = &located.manifest;
     let mut found: Vec<String> = Vec::new();
     let mut warnings = Vec::new();
     match &located.seal {
@@ -34,20 +34,41 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
             )),
         },
     }
+    with_tag(located, &mut found, &mut warnings).await;
+    with_successor(located, around, now, (&mut found, &mut warnings)).await;
+    found.extend(with_itself(manifest));
+    with_clocks(manifest, around, now, (&mut found, &mut warnings));
+    let findings = found.into_iter().map(|what| Finding::of_file(MANIFEST, what));
+    Ok((findings.collect(), warnings))
+}
+
+/// Compares its digest with the one in the tag of its object.
+async fn with_tag(located: &Located, found: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let Some(lifecycle) = located.store.lifecycle() else {
+        return;
+    };
     let sha256 = hex::encode(located.manifest_sha256);
-    if let Some(lifecycle) = store.lifecycle() {
-        let tags = match lifecycle.tags(&manifest.id.manifest_key()).await {
-            Ok(tags) => tags.unwrap_or_default(),
-            Err(error) => {
-                warnings.push(format!("the tags of {MANIFEST} were not compared: {}", error.message()));
-                Vec::new()
-            }
-        };
-        let tag = tags.iter().find(|(name, _)| name == SHA256_TAG);
-        if let Some((_, said)) = tag.filter(|(_, said)| *said != sha256) {
-            found.push(format!("has the SHA-256 {sha256}, the object's tag says {said}"));
+    let tags = match lifecycle.tags(&located.manifest.id.manifest_key()).await {
+        Ok(tags) => tags.unwrap_or_default(),
+        Err(error) => {
+            warnings.push(format!("the tags of {MANIFEST} were not compared: {}", error.message()));
+            Vec::new()
         }
+    };
+    let tag = tags.iter().find(|(name, _)| name == SHA256_TAG);
+    if let Some((_, said)) = tag.filter(|(_, said)| *said != sha256) {
+        found.push(format!("has the SHA-256 {sha256}, the object's tag says {said}"));
     }
+}
+
+/// Compares its digest with the one in the next backup.
+async fn with_successor(
+    located: &Located,
+    around: &[Listed],
+    now: Timestamp,
+    (found, warnings): (&mut Vec<String>, &mut Vec<String>),
+) {
+    let sha256 = hex::encode(located.manifest_sha256);
     let after = match successor(located, around, &sha256, now).await {
         Ok(after) => after,
         Err(error) => {
@@ -60,8 +81,8 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     };
     if let Some(what) = after {
         // A copy that was repaired from another store has that store's manifest, which is not this store's own.
-        match &manifest.store {
-            Some(made_for) if made_for != store.url() => {
+        match &located.manifest.store {
+            Some(made_for) if made_for != located.store.url() => {
                 warnings.push(format!(
                     "{MANIFEST} {what}; it was made for {made_for}, and was copied here"
                 ));
@@ -69,7 +90,14 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
             _ => found.push(what),
         }
     }
-    found.extend(with_itself(manifest));
+}
+
+fn with_clocks(
+    manifest: &Manifest,
+    around: &[Listed],
+    now: Timestamp,
+    (found, warnings): (&mut Vec<String>, &mut Vec<String>),
+) {
     let stored = around.iter().find(|one| one.id == manifest.id);
     let stored = stored.and_then(|one| one.file(MANIFEST)?.modified);
     let times = [manifest.timestamp, manifest.finished_at];
@@ -84,8 +112,6 @@ pub(super) async fn check(located: &Located, around: &[Listed], now: Timestamp) 
     // Tools that copy files change their times, and clocks differ: that is no damage of the backup.
     let late = stored_before(manifest.finished_at.max(manifest.id.timestamp()), stored);
     warnings.extend(late.map(|what| format!("{MANIFEST} {what}")));
-    let findings = found.into_iter().map(|what| Finding::of_file(MANIFEST, what));
-    Ok((findings.collect(), warnings))
 }
 
 /// The next backup holds the digest that this manifest had then. It counts only if the next manifest agrees with its

@@ -65,17 +65,7 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
             continue;
         }
         let error = job.stop.or_stop(catalog::not_there(store.as_ref(), id)).await?;
-        let mut one = if meant.is_lost {
-            let what = format!(
-                "{}: it was made for this store too, but only {holder} has it",
-                error.message()
-            );
-            Verified::unreadable(id, store.url(), &Error::new(Code::Integrity, what))
-        } else {
-            let what = format!("{}; {holder} has it", error.message());
-            let hint = format!("to verify only that one, name only its store: --store {holder}");
-            Verified::not_looked_at(id, store.url(), &Error::new(Code::NotFound, what).hint(hint))
-        };
+        let mut one = not_in_the_first(store.as_ref(), id, &holder, &error, meant.is_lost);
         if meant.is_lost {
             keep_the_one_before(job, store.as_ref(), &mut one).await;
         }
@@ -83,6 +73,20 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
     }
     verified[0].warnings.extend(meant.warnings);
     Ok(VerifyReport::one(verified))
+}
+
+/// A backup that only `holder` has. `error`: the first store does not. `is_lost`: it should.
+fn not_in_the_first(first: &dyn Store, id: &BackupId, holder: &str, error: &Error, is_lost: bool) -> Verified {
+    if is_lost {
+        let what = format!(
+            "{}: it was made for this store too, but only {holder} has it",
+            error.message()
+        );
+        return Verified::unreadable(id, first.url(), &Error::new(Code::Integrity, what));
+    }
+    let what = format!("{}; {holder} has it", error.message());
+    let hint = format!("to verify only that one, name only its store: --store {holder}");
+    Verified::not_looked_at(id, first.url(), &Error::new(Code::NotFound, what).hint(hint))
 }
 
 fn lacks(copy: &dyn Store, id: &BackupId) -> String {

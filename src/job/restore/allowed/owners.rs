@@ -22,25 +22,7 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
         .filter(|item| item.entry.desc == "SCHEMA")
         .map(|item| (item.entry.tag.as_str(), *item))
         .collect();
-    // Schemas that the restore itself makes get their grants first.
-    let granted: HashSet<&str> = planned
-        .iter()
-        .filter(|item| item.entry.desc == "ACL")
-        .filter_map(|item| item.entry.tag.strip_prefix("SCHEMA "))
-        .collect();
-    let mut asked: BTreeSet<(Option<&str>, &str)> = BTreeSet::new();
-    for item in planned.iter().filter(|item| is_given_away(item)) {
-        let owner = item.details.owner.as_str();
-        if owner == user {
-            continue;
-        }
-        match item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
-            Some(schema) if granted.contains(schema) => {}
-            Some(schema) => drop(asked.insert((Some(schema), owner))),
-            None if item.entry.desc == "PUBLICATION" => drop(asked.insert((None, owner))),
-            None => {}
-        }
-    }
+    let asked = owners_in_schemas(planned, user);
     // The owner of a schema that this restore makes, and the roles that cannot own anything in it.
     let mut strangers: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for &(schema, owner) in &asked {
@@ -79,6 +61,30 @@ pub(super) async fn check(target: &Target, items: &[Item], planned: &[&Item], re
         }
         _ => Ok(()),
     }
+}
+
+/// The other roles that get objects, each with the schema of the object; publications have none.
+fn owners_in_schemas<'a>(planned: &[&'a Item], user: &str) -> BTreeSet<(Option<&'a str>, &'a str)> {
+    // Schemas that the restore itself makes get their grants first.
+    let granted: HashSet<&str> = planned
+        .iter()
+        .filter(|item| item.entry.desc == "ACL")
+        .filter_map(|item| item.entry.tag.strip_prefix("SCHEMA "))
+        .collect();
+    let mut asked = BTreeSet::new();
+    for item in planned.iter().filter(|item| is_given_away(item)) {
+        let owner = item.details.owner.as_str();
+        if owner == user {
+            continue;
+        }
+        match item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
+            Some(schema) if granted.contains(schema) => {}
+            Some(schema) => drop(asked.insert((Some(schema), owner))),
+            None if item.entry.desc == "PUBLICATION" => drop(asked.insert((None, owner))),
+            None => {}
+        }
+    }
+    asked
 }
 
 /// Whether the restore sets the owner of the schema.

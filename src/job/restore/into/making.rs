@@ -191,8 +191,40 @@ impl Making<'_> {
     /// Checks and makes sure, whatever the definition said and the database grants by default, that it is a plain
     /// table with no ties to others, which only its owner may read.
     async fn make_our_own(&mut self, table: &TableCopy) -> Result<()> {
+        let oid = self.plain_table(table).await?;
+        let quoted = qualified(&table.place.0, &table.place.1);
+        let question = format!(
+            "SELECT DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                    ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
+               FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+              WHERE c.oid OPERATOR(pg_catalog.=) {oid} AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
+        );
+        let grantees = self.ask(&question).await?;
+        for grantee in grantees.iter().filter_map(|row| row.text(0)) {
+            execute(
+                &mut self.wire,
+                &format!("REVOKE ALL ON TABLE {quoted} FROM {grantee} CASCADE"),
+            )
+            .await?;
+        }
+        if table.is_guarded {
+            execute(
+                &mut self.wire,
+                &format!("ALTER TABLE {quoted} ENABLE ROW LEVEL SECURITY"),
+            )
+            .await?;
+        }
+        let comment = format!("{COPY_OF}{} in {}", table.of, self.work.backup);
+        execute(
+            &mut self.wire,
+            &format!("COMMENT ON TABLE {quoted} IS {}", literal(&comment)),
+        )
+        .await
+    }
+
+    /// The OID of the new table, if it is a plain one without ties to others.
+    async fn plain_table(&mut self, table: &TableCopy) -> Result<u32> {
         let (schema, name) = &table.place;
-        let quoted = qualified(schema, name);
         let question = format!(
             "SELECT c.oid, c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT c.relispartition
                AND pg_catalog.pg_get_userbyid(c.relowner) OPERATOR(pg_catalog.=) current_user
@@ -229,33 +261,7 @@ impl Making<'_> {
                  or restore the table into another database, without --into",
             ));
         }
-        let question = format!(
-            "SELECT DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
-                    ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
-               FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
-              WHERE c.oid OPERATOR(pg_catalog.=) {oid} AND a.grantee OPERATOR(pg_catalog.<>) c.relowner"
-        );
-        let grantees = self.ask(&question).await?;
-        for grantee in grantees.iter().filter_map(|row| row.text(0)) {
-            execute(
-                &mut self.wire,
-                &format!("REVOKE ALL ON TABLE {quoted} FROM {grantee} CASCADE"),
-            )
-            .await?;
-        }
-        if table.is_guarded {
-            execute(
-                &mut self.wire,
-                &format!("ALTER TABLE {quoted} ENABLE ROW LEVEL SECURITY"),
-            )
-            .await?;
-        }
-        let comment = format!("{COPY_OF}{} in {}", table.of, self.work.backup);
-        execute(
-            &mut self.wire,
-            &format!("COMMENT ON TABLE {quoted} IS {}", literal(&comment)),
-        )
-        .await
+        Ok(oid)
     }
 
     async fn ask(&mut self, question: &str) -> Result<Vec<Row>> {
