@@ -24,6 +24,8 @@ mod loading;
 mod part_check;
 mod range;
 mod reader;
+#[cfg(test)]
+mod sample;
 mod texts;
 mod unpack;
 mod writer;

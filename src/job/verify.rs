@@ -218,13 +218,7 @@ async fn drill_at(job: &Job<'_>, wanted: &str, asked: &AskedMoment, request: &Ve
 /// Proves the increments that lead to the backup, and notes the result. An error is returned only if the whole run must
 /// end.
 async fn chained(job: &Job<'_>, located: &Located, verified: &mut Verified) -> Result<()> {
-    let proving = Proving {
-        settings: job.settings,
-        trust: job.trust,
-        clock: job.clock,
-        stop: job.stop,
-        observer: job.observer,
-    };
+    let proving = Proving::of(job);
     match chain::prove(&proving, located).await {
         Ok(Some(proof)) => verified.chained(proof),
         Ok(None) => verified.warnings.push(

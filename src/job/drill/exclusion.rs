@@ -377,22 +377,13 @@ fn subjects(item: &Item) -> Vec<Named<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
+    use crate::format::archive::Section;
 
     #[test]
     fn what_needs_a_wrong_entry_is_not_proved_and_the_entry_itself_is_wrong() {
         let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                tag: tag.into(),
-                ..TocEntry::default()
-            },
             section: Section::PostData,
-            details: Details {
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
+            ..Item::sample(id, desc, tag).needing(dependencies)
         };
         let items = [
             item(1, "CONSTRAINT", "t k", &[]),
@@ -414,18 +405,10 @@ mod tests {
 
     #[test]
     fn a_table_without_its_rows_takes_the_keys_along_that_look_for_them() {
-        let item = |id, desc: &str, has_data, dependencies: &[i64]| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                has_data,
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
+        let item = |id, desc: &str, has_data, dependencies: &[i64]| {
+            let mut item = Item::sample(id, desc, "").needing(dependencies);
+            item.entry.has_data = has_data;
+            item
         };
         let items = [
             item(1, "TABLE", false, &[]),

@@ -88,14 +88,7 @@ pub(super) struct SourceFacts {
 impl SourceFacts {
     /// `session` must be on a server that has the source's roles.
     pub async fn of(located: &Located, session: &Session) -> Result<SourceFacts> {
-        let manifest = &located.manifest;
-        let info: Value = match manifest.files.get(role::SYSTEM_INFO) {
-            Some(file) => {
-                let bytes = read_file(&*located.store, &manifest.id, file).await?;
-                serde_json::from_slice(&bytes).unwrap_or_default()
-            }
-            None => Value::Null,
-        };
+        let info = system_info(located).await?;
         let said = SAID.into_iter();
         let said: Vec<(&str, String)> = said
             .filter_map(|name| Some((name, info["settings"][name].as_str()?.to_owned())))
@@ -105,7 +98,7 @@ impl SourceFacts {
             Some(user) => session.settings_of_role(user).await?,
             None => Vec::new(),
         };
-        let untold = manifest.left_out.iter().filter(|one| one.kind == "database");
+        let untold = located.manifest.left_out.iter().filter(|one| one.kind == "database");
         Ok(SourceFacts {
             user: user.map(str::to_owned),
             of_user,
@@ -218,23 +211,22 @@ pub(super) fn has_money(definition: &[u8]) -> bool {
     })
 }
 
+/// The backup's `system_info.json`; `null` if there is none, or none that can be read.
+pub(super) async fn system_info(located: &Located) -> Result<Value> {
+    let manifest = &located.manifest;
+    let Some(file) = manifest.files.get(role::SYSTEM_INFO) else {
+        return Ok(Value::Null);
+    };
+    let bytes = read_file(&*located.store, &manifest.id, file).await?;
+    Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(definition: &str) -> Item {
-        Item {
-            entry: TocEntry {
-                desc: "DATABASE PROPERTIES".into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                ..Details::default()
-            },
-        }
+        Item::sample(0, "DATABASE PROPERTIES", "").defined(definition)
     }
 
     #[test]

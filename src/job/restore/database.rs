@@ -309,22 +309,13 @@ mod tests {
 
     #[test]
     fn settings_come_before_the_data_unless_they_stand_in_its_way() {
-        let item = Item {
-            entry: crate::format::archive::TocEntry {
-                desc: "DATABASE PROPERTIES".into(),
-                ..Default::default()
-            },
-            section: crate::format::archive::Section::PreData,
-            details: crate::format::archive::Details {
-                definition: "ALTER DATABASE shop CONNECTION LIMIT = 7;\n\
+        let item = Item::sample(0, "DATABASE PROPERTIES", "").defined(
+            "ALTER DATABASE shop CONNECTION LIMIT = 7;\n\
                     ALTER DATABASE shop SET \"app.tenant\" TO ' SET x TO ';\n\
                     ALTER DATABASE shop SET default_transaction_read_only TO 'on';\n\
                     ALTER ROLE \"a SET b\" IN DATABASE shop SET search_path TO 'x', 'y';\n\
-                    ALTER DATABASE shop SET TABLESPACE fast;\n"
-                    .into(),
-                ..Default::default()
-            },
-        };
+                    ALTER DATABASE shop SET TABLESPACE fast;\n",
+        );
         let items = [item];
         let Properties {
             settings: early,

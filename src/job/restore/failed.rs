@@ -177,23 +177,11 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn what_needs_something_that_failed_is_told_with_it() {
-        let item = |id, desc: &str, tag: &str, dependencies: &[i64]| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                tag: tag.into(),
-                namespace: Some("s".into()),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
+        let item = |id, desc: &str, tag: &str, dependencies: &[i64]| {
+            Item::sample(id, desc, tag).in_schema("s").needing(dependencies)
         };
         let items = [
             item(1, "TABLE", "a", &[]),
@@ -226,17 +214,7 @@ mod tests {
 
     #[test]
     fn a_table_that_lacks_its_owner_alone_is_there() {
-        let table = Item {
-            entry: TocEntry {
-                dump_id: 1,
-                desc: "TABLE".into(),
-                tag: "one".into(),
-                namespace: Some("s".into()),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details::default(),
-        };
+        let table = Item::sample(1, "TABLE", "one").in_schema("s");
         let mut losses = Losses::default();
         losses.note_owner(1, "ERROR:  permission denied");
         assert!(!losses.has(1) && losses.ids().is_empty());

@@ -254,23 +254,9 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
-        Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                tag: tag.into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
-        }
+        Item::sample(id, desc, tag).defined(definition).needing(dependencies)
     }
 
     fn function(id: i64, name: &str, language: &str, body: &str) -> Item {

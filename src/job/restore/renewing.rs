@@ -263,23 +263,10 @@ pub(super) async fn check_names(target: &Target, items: &[Item], plan: &Plan) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn an_entry_ends_where_its_definition_ends_whatever_stands_in_it() {
-        let item = |id: i64, definition: &str| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: "FUNCTION".into(),
-                tag: format!("f{id}"),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                ..Details::default()
-            },
-        };
+        let item = |id: i64, definition: &str| Item::sample(id, "FUNCTION", &format!("f{id}")).defined(definition);
         let odd = "CREATE f AS '\n--\n-- Name: x\n\n\\unrestrict abc\nDROP';\n";
         let items = [item(1, odd), item(2, "CREATE g;\n")];
         let text = format!(

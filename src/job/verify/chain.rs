@@ -41,6 +41,18 @@ pub struct Proving<'a> {
     pub observer: &'a Arc<dyn Observer>,
 }
 
+impl<'a> Proving<'a> {
+    pub(super) fn of(job: &Job<'a>) -> Self {
+        Self {
+            settings: job.settings,
+            trust: job.trust,
+            clock: job.clock,
+            stop: job.stop,
+            observer: job.observer,
+        }
+    }
+}
+
 /// The result.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct ChainProof {
@@ -215,13 +227,7 @@ pub async fn prove_newest(job: &Job<'_>, database: &str) -> Result<Option<ChainP
     let Some(located) = job.stop.or_stop(newest).await? else {
         return Ok(None);
     };
-    let proving = Proving {
-        settings: job.settings,
-        trust: job.trust,
-        clock: job.clock,
-        stop: job.stop,
-        observer: job.observer,
-    };
+    let proving = Proving::of(job);
     let proof = prove(&proving, &located).await?;
     if let Some(proof) = &proof {
         let (store, sha256) = (located.store.as_ref(), &located.manifest_sha256);

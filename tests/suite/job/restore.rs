@@ -4,6 +4,7 @@ mod checking;
 mod computing;
 mod creating;
 mod failing;
+mod foreign;
 mod going_on;
 mod in_place;
 mod into;

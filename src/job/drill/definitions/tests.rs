@@ -1,22 +1,10 @@
 use super::*;
-use crate::format::archive::{Details, Section, TocEntry};
 use crate::job::drill::exclusion::Reasons;
 
 fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
-    Item {
-        entry: TocEntry {
-            dump_id: id,
-            desc: desc.into(),
-            tag: tag.into(),
-            ..TocEntry::default()
-        },
-        section: Section::PreData,
-        details: Details {
-            definition: definition.into(),
-            owner: owner.into(),
-            ..Details::default()
-        },
-    }
+    let mut item = Item::sample(id, desc, tag).defined(definition);
+    item.details.owner = owner.into();
+    item
 }
 
 fn compare(ours: &[Item], theirs: &[Item], twin: Option<&Twin>) -> Comparison {

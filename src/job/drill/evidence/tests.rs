@@ -1,5 +1,4 @@
 use super::*;
-use crate::format::archive::{Details, Section, TocEntry};
 
 fn weighed(state: &str, message: &str, desc: &str) -> Weight {
     let told = Told {
@@ -7,14 +6,7 @@ fn weighed(state: &str, message: &str, desc: &str) -> Weight {
         fatal: message.starts_with("FATAL"),
         message: message.into(),
     };
-    let item = Item {
-        entry: TocEntry {
-            desc: desc.into(),
-            ..TocEntry::default()
-        },
-        section: Section::PreData,
-        details: Details::default(),
-    };
+    let item = Item::sample(0, desc, "");
     weigh(&told, Some(&item))
 }
 

@@ -11,21 +11,7 @@ fn known() -> Known {
 }
 
 fn item(id: i64, desc: &str, tag: &str, definition: &str, dependencies: &[i64]) -> Item {
-    Item {
-        entry: crate::format::archive::TocEntry {
-            dump_id: id,
-            desc: desc.into(),
-            tag: tag.into(),
-            namespace: None,
-            ..Default::default()
-        },
-        section: crate::format::archive::Section::PreData,
-        details: crate::format::archive::Details {
-            definition: definition.into(),
-            dependencies: dependencies.into(),
-            ..Default::default()
-        },
-    }
+    Item::sample(id, desc, tag).defined(definition).needing(dependencies)
 }
 
 fn made_by(items: &[Item], id: i64) -> Maker {

@@ -216,22 +216,11 @@ fn looking_around(items: &[Item]) -> HashSet<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn tables_whose_checks_may_look_at_others_are_known_through_their_types_and_parents() {
-        let item = |id, desc: &str, definition: &str, dependencies: &[i64]| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
+        let item = |id, desc: &str, definition: &str, dependencies: &[i64]| {
+            Item::sample(id, desc, "").defined(definition).needing(dependencies)
         };
         let items = [
             item(1, "FUNCTION", "", &[]),

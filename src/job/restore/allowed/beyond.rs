@@ -116,7 +116,6 @@ fn of_function(definition: &str) -> Vec<Deed<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn a_definition_says_what_it_takes_to_make_it() {
@@ -154,17 +153,7 @@ mod tests {
                 vec![],
             ),
         ] {
-            let item = Item {
-                entry: TocEntry {
-                    desc: desc.into(),
-                    ..TocEntry::default()
-                },
-                section: Section::PreData,
-                details: Details {
-                    definition: definition.into(),
-                    ..Details::default()
-                },
-            };
+            let item = Item::sample(0, desc, "").defined(definition);
             assert_eq!(deeds(&item), expected, "{definition}");
         }
     }

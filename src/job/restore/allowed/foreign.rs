@@ -191,20 +191,9 @@ fn as_owner(asked: &ForeignServer<'_>, user: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(definition: &str) -> Item {
-        Item {
-            entry: TocEntry {
-                tag: "s".into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                ..Details::default()
-            },
-        }
+        Item::sample(0, "", "s").defined(definition)
     }
 
     #[test]

@@ -69,7 +69,6 @@ fn reads(definition: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     #[test]
     fn a_view_over_what_the_role_may_not_read_is_found_also_through_others() {
@@ -83,18 +82,8 @@ mod tests {
         ] {
             assert_eq!(reads(definition, "pg_authid"), found, "{definition}");
         }
-        let item = |id: i64, desc: &str, definition: &str, dependencies: &[i64]| Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                dependencies: dependencies.into(),
-                ..Details::default()
-            },
+        let item = |id: i64, desc: &str, definition: &str, dependencies: &[i64]| {
+            Item::sample(id, desc, "").defined(definition).needing(dependencies)
         };
         let items = [
             item(1, "VIEW", "SELECT 1 FROM pg_authid", &[]),

@@ -259,24 +259,12 @@ fn is_sign(byte: &u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, path: (&str, &str), definition: &str, needs: &[i64]) -> Item {
-        Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                namespace: Some(path.0.into()),
-                tag: path.1.into(),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                definition: definition.into(),
-                dependencies: needs.to_vec(),
-                ..Details::default()
-            },
-        }
+        Item::sample(id, desc, path.1)
+            .in_schema(path.0)
+            .defined(definition)
+            .needing(needs)
     }
 
     fn extension(id: i64, name: &str, schema: &str) -> Item {

@@ -317,23 +317,13 @@ fn needs_what_is_replaced(item: &Item, other: &Item) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
-        Item {
-            entry: TocEntry {
-                dump_id: id,
-                desc: desc.into(),
-                tag: tag.into(),
-                namespace: (desc != "SCHEMA").then(|| "s".into()),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details {
-                dependencies: dependencies.into(),
-                definition: format!("CREATE {desc} {tag}"),
-                ..Details::default()
-            },
+        let definition = format!("CREATE {desc} {tag}");
+        let item = Item::sample(id, desc, tag).defined(&definition).needing(dependencies);
+        match desc {
+            "SCHEMA" => item,
+            _ => item.in_schema("s"),
         }
     }
 

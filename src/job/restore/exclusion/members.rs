@@ -145,19 +145,9 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::archive::{Details, Section, TocEntry};
 
     fn item(desc: &str, tag: &str) -> Item {
-        Item {
-            entry: TocEntry {
-                desc: desc.into(),
-                tag: tag.into(),
-                namespace: Some("s".into()),
-                ..TocEntry::default()
-            },
-            section: Section::PreData,
-            details: Details::default(),
-        }
+        Item::sample(0, desc, tag).in_schema("s")
     }
 
     #[test]

@@ -3,24 +3,11 @@ use std::collections::{BTreeMap, HashSet};
 use super::leaving::Leaving;
 use super::rule::{KINDS, named};
 use crate::error::Code;
-use crate::format::archive::{Details, Item, Section, TocEntry};
+use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 
 pub(super) fn item(id: i64, desc: &str, tag: &str, dependencies: &[i64]) -> Item {
-    Item {
-        entry: TocEntry {
-            dump_id: id,
-            desc: desc.into(),
-            tag: tag.into(),
-            namespace: Some("s".into()),
-            ..TocEntry::default()
-        },
-        section: Section::PreData,
-        details: Details {
-            dependencies: dependencies.into(),
-            ..Details::default()
-        },
-    }
+    Item::sample(id, desc, tag).in_schema("s").needing(dependencies)
 }
 
 fn items() -> [Item; 7] {
