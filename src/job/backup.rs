@@ -165,8 +165,8 @@ async fn under_lease(turn: Turn<'_>, mut replicas: Replicas, took_over: Option<P
     } = turn;
     let prepare = prepare(turn, &mut replicas, took_over.as_ref());
     let prepared = match job.stop.or_stop_after(PUT_GRACE, prepare).await? {
-        Found::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
-        Found::ToMake(prepared) => *prepared,
+        Outset::Made(id) => return job.stop.or_stop(repeated::of(job.stores, &id, job.trust)).await,
+        Outset::ToMake(prepared) => *prepared,
     };
     job.observer.event(&Event::Begun {
         id: prepared.id.to_string(),
@@ -179,7 +179,7 @@ async fn under_lease(turn: Turn<'_>, mut replicas: Replicas, took_over: Option<P
 }
 
 /// What the run has to do, after a look at the store.
-enum Found {
+enum Outset {
     /// The backup that this event has made already.
     Made(BackupId),
     ToMake(Box<Prepared>),
@@ -197,7 +197,7 @@ struct Prepared {
 
 /// Looks at the store, removes the left-overs of dead runs, and chooses id and tier. It may be dropped at any point:
 /// the next run does the rest.
-async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Previous>) -> Result<Found> {
+async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Previous>) -> Result<Outset> {
     let Turn {
         job, request, source, ..
     } = turn;
@@ -218,7 +218,7 @@ async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Pre
     if let Some(event) = &request.event_id
         && let Some(made) = catalog::find_by_event(store, &past, BackupKind::Full, event, started, job.trust).await?
     {
-        return Ok(Found::Made(made.id));
+        return Ok(Outset::Made(made.id));
     }
     let database_bytes = answered(job, async { Ok(source.session.database_bytes().await) }).await?;
     check_time(turn, store, &fulls, database_bytes).await?;
@@ -248,7 +248,7 @@ async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Pre
         }
     }
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &fulls).await?;
-    Ok(Found::ToMake(Box::new(Prepared {
+    Ok(Outset::ToMake(Box::new(Prepared {
         id,
         tier,
         started,
@@ -328,7 +328,7 @@ async fn make(
     // has the right structure.
     let throttle = Throttle::new(job.settings.max_rate);
     let watch = match job.settings.nice {
-        Some(nice) => Some(nice::Watch::start(source, nice, &throttle).await),
+        Some(nice) => Some(nice::ServerWatch::start(source, nice, &throttle).await),
         None => None,
     };
     let mut earlier = viewed.earlier();

@@ -136,7 +136,7 @@ struct Delivery<'a> {
 
 /// The file, whole and under its name.
 struct Delivered {
-    digests: fetch::Digests,
+    digests: fetch::FileDigests,
     bytes: u64,
     /// Bytes that came from the store; the rest was there.
     fetched: u64,
@@ -172,7 +172,7 @@ impl Delivery<'_> {
         let (head, force) = (head.clone(), self.force);
         blocking(move || partial.publish(Some(&head), force)).await?;
         Ok(Delivered {
-            digests: fetch::Digests {
+            digests: fetch::FileDigests {
                 stored: self.archive.sha256.clone(),
                 downloaded: sha256,
             },
@@ -206,7 +206,7 @@ impl Delivery<'_> {
 }
 
 /// Writes the digest beside the file; a warning if that is not possible.
-async fn summed(target: &Path, id: &BackupId, digests: &fetch::Digests) -> Option<String> {
+async fn summed(target: &Path, id: &BackupId, digests: &fetch::FileDigests) -> Option<String> {
     let (place, id, sums) = (target.to_owned(), id.clone(), digests.clone());
     let written = blocking(move || sums::write(&place, &id, &sums)).await;
     let what = format!("the file is whole, but its digest could not be written to {SHA256SUMS}");

@@ -217,7 +217,7 @@ async fn compare_definitions(
     report: &mut DrillReport,
 ) -> Result<()> {
     let (job, items, manifest) = (rounds.job, rounds.items, &rounds.located.manifest);
-    let mut contents = definitions::Contents {
+    let mut contents = definitions::Definitions {
         ours: items,
         exclusion,
         present: HashMap::new(),

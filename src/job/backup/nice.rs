@@ -17,13 +17,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Watches the server until it is dropped. Then the backup does not pause any more.
-pub(super) struct Watch {
+pub(super) struct ServerWatch {
     throttle: Throttle,
     looking: JoinHandle<()>,
     warnings: Arc<Mutex<Vec<String>>>,
 }
 
-impl Watch {
+impl ServerWatch {
     /// Uses a session of its own, because the others are busy.
     pub(super) async fn start(source: &SourceDatabase, nice: Nice, throttle: &Throttle) -> Result<Self> {
         let session = source.session.beside().await?;
@@ -41,7 +41,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for ServerWatch {
     fn drop(&mut self) {
         self.looking.abort();
         self.throttle.open_gate();

@@ -23,13 +23,13 @@ const AFTER_LOGIN: [&str; 7] = [
     "pg_restore",
 ];
 
-pub(super) struct Found {
+pub(super) struct FoundSource {
     pub checks: Vec<Check>,
     /// The size of the tables.
     pub bytes: Option<u64>,
 }
 
-pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
+pub(super) async fn check(checkup: &Checkup<'_>) -> FoundSource {
     let mut checks = vec![temporary_folder(checkup).await];
     let mut bytes = None;
     match way(checkup, &mut checks).await {
@@ -52,7 +52,7 @@ pub(super) async fn check(checkup: &Checkup<'_>) -> Found {
             checks.extend(skipped);
         }
     }
-    Found { checks, bytes }
+    FoundSource { checks, bytes }
 }
 
 async fn temporary_folder(checkup: &Checkup<'_>) -> Check {

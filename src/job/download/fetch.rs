@@ -41,7 +41,7 @@ pub struct Fetch<'a> {
 
 /// SHA-256 in hex digits: of the stored object, and of the downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digests {
+pub struct FileDigests {
     pub stored: String,
     pub downloaded: String,
 }
@@ -77,7 +77,7 @@ impl Fetch<'_> {
 
     /// Fills the file, which already has its first `there` bytes, and digests all of it. After a failure the file holds
     /// the bytes that came so far.
-    pub async fn fill(&self, partial: &Partial, there: u64) -> Result<Digests> {
+    pub async fn fill(&self, partial: &Partial, there: u64) -> Result<FileDigests> {
         self.observer.phase("downloading");
         self.observer.estimate(self.bytes - self.kept(there));
         let stretches = stretches(self.bytes, self.uncertain, there);
@@ -140,7 +140,7 @@ struct Writer {
 
 impl Writer {
     /// `None` if the slices ended too early, or a stop was requested.
-    fn write(mut self, stretches: &[Stretch]) -> Result<Option<Digests>> {
+    fn write(mut self, stretches: &[Stretch]) -> Result<Option<FileDigests>> {
         for stretch in stretches {
             let whole = match stretch {
                 Stretch::Fetched(range) => self.take_in(range)?,
@@ -208,10 +208,10 @@ impl Digesting {
         }
     }
 
-    fn finish(self) -> Digests {
+    fn finish(self) -> FileDigests {
         let stored = hex::encode(self.stored.finalize());
         let downloaded = self.downloaded.map(|(_, digest)| hex::encode(digest.finalize()));
-        Digests {
+        FileDigests {
             downloaded: downloaded.unwrap_or_else(|| stored.clone()),
             stored,
         }

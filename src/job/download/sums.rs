@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::fetch::Digests;
+use super::fetch::FileDigests;
 use super::target::file_error;
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupId, SHA256SUMS};
@@ -21,7 +21,7 @@ const LONGEST: u64 = 16 << 20;
 
 /// Writes the line of the file. If the stored object has another digest, that follows as a comment, which
 /// `sha256sum -c` skips.
-pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
+pub fn write(target: &Path, id: &BackupId, digests: &FileDigests) -> Result<()> {
     let folder = parent(target);
     let path = folder.join(SHA256SUMS);
     let failed = |what: &'static str| move |error| file_error(what, &folder.join(SHA256SUMS), error);
@@ -56,7 +56,7 @@ pub fn write(target: &Path, id: &BackupId, digests: &Digests) -> Result<()> {
     Ok(())
 }
 
-fn rewritten(old: &[u8], name: &OsStr, id: &BackupId, digests: &Digests) -> Vec<u8> {
+fn rewritten(old: &[u8], name: &OsStr, id: &BackupId, digests: &FileDigests) -> Vec<u8> {
     let (mark, name) = escaped(name);
     let comment = [b"# ", &name[..], b" as stored in "].concat();
     let about_it = |line: &[u8]| {
@@ -102,15 +102,15 @@ fn escaped(name: &OsStr) -> (&'static [u8], Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn digests(stored: char, downloaded: char) -> Digests {
+    fn digests(stored: char, downloaded: char) -> FileDigests {
         let digest = |digit: char| digit.to_string().repeat(64);
-        Digests {
+        FileDigests {
             stored: digest(stored),
             downloaded: digest(downloaded),
         }
     }
 
-    fn sums(old: &str, name: &str, digests: &Digests) -> String {
+    fn sums(old: &str, name: &str, digests: &FileDigests) -> String {
         let id = "shop/20250131T040500Z-full".parse().unwrap();
         String::from_utf8(rewritten(old.as_bytes(), OsStr::new(name), &id, digests)).unwrap()
     }
@@ -137,7 +137,7 @@ mod tests {
         std::fs::write(&target, "content").unwrap();
         let hex = hex::encode(<sha2::Sha256 as sha2::Digest>::digest("content"));
         let id = "shop/20250131T040500Z-full".parse().unwrap();
-        let digests = Digests {
+        let digests = FileDigests {
             stored: "0".repeat(64),
             downloaded: hex,
         };

@@ -56,7 +56,7 @@ const NO_TRACE: &str = "its statement ran, but no dump of the restored database 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
 /// Two dumps' tables of contents.
-pub(super) struct Contents<'a> {
+pub(super) struct Definitions<'a> {
     /// The entries of the backup.
     pub ours: &'a [Item],
     /// Entries that were not restored, or that cannot be judged.
@@ -110,7 +110,7 @@ impl Entries<'_> {
     }
 }
 
-impl Contents<'_> {
+impl Definitions<'_> {
     /// Compares the dumps. With a twin, nothing stays open.
     pub fn compare(&self, twin: Option<&Twin>) -> Comparison {
         let ours = || {

@@ -12,10 +12,10 @@ use tokio::sync::OnceCell;
 use tokio_postgres::error::SqlState;
 
 use super::Job;
-use super::context::{ArchiveRun, Run};
+use super::context::{ArchiveRun, RestoreRun};
 use super::plan::LeftOut;
 use super::ready::{Target, some_of};
-use super::rows::{self, Backup, BlockCopy, RowDigests};
+use super::rows::{self, BackupRows, BlockCopy, RowDigests};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{BlockContent, Loading};
 use crate::format::script::Sum;
@@ -28,7 +28,7 @@ const HANDED_IN: Duration = Duration::from_secs(11);
 
 /// The result.
 #[derive(Debug, Default)]
-pub(super) struct Comparison {
+pub(super) struct ComparedRows {
     /// How many tables hold the backup's rows.
     pub equal: usize,
     /// The tables that hold other rows, by block.
@@ -48,14 +48,14 @@ enum Verdict {
 
 /// Compares all tables that were loaded, except the entries in `lost`, as many at once as there are jobs; then the
 /// large objects.
-pub(super) async fn run(steps: ArchiveRun<'_>, manifest: &Manifest, lost: &HashSet<i64>) -> Result<Comparison> {
+pub(super) async fn run(steps: ArchiveRun<'_>, manifest: &Manifest, lost: &HashSet<i64>) -> Result<ComparedRows> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run { job, target, .. } = run;
+    let RestoreRun { job, target, .. } = run;
     let backup = archive.backup(loader.store);
     let is_lost = |copy: &BlockCopy| lost.contains(&backup.stored.head.data[copy.index].dump_id);
     // All blocks whose rows go through one root are compared together.
     let mut places: BTreeMap<Vec<u8>, Vec<BlockCopy>> = BTreeMap::new();
-    let mut comparison = Comparison::default();
+    let mut comparison = ComparedRows::default();
     for copy in rows::copies(backup)? {
         places.entry(copy.place.clone()).or_default().push(copy);
     }
@@ -97,13 +97,13 @@ pub(super) async fn run(steps: ArchiveRun<'_>, manifest: &Manifest, lost: &HashS
 
 struct Comparing<'a> {
     job: &'a Job<'a>,
-    backup: Backup<'a>,
+    backup: BackupRows<'a>,
     target: &'a Target,
     source_major: u32,
     /// Partitions that the backup does not have were attached again.
     beside: bool,
     open: Mutex<VecDeque<Vec<BlockCopy>>>,
-    found: Mutex<Comparison>,
+    found: Mutex<ComparedRows>,
     /// Waits once until the server has counted the changes of other sessions.
     has_waited: OnceCell<()>,
 }
@@ -321,7 +321,7 @@ fn unread(refusal: Refusal) -> Result<Verdict> {
     }
 }
 
-impl Comparison {
+impl ComparedRows {
     /// An error that names the differences; `None` if there are none.
     pub fn error(&self, name: impl Fn(usize) -> String) -> Option<Error> {
         if self.different.is_empty() {

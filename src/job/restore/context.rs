@@ -2,14 +2,14 @@
 
 use super::Job;
 use super::loading::Loader;
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::state::State;
 use crate::job::restore::RestoreRequest;
 
 /// One restore: the request, the target, and how far it came.
 #[derive(Clone, Copy)]
-pub(super) struct Run<'a> {
+pub(super) struct RestoreRun<'a> {
     pub job: &'a Job<'a>,
     pub request: &'a RestoreRequest,
     pub target: &'a Target,
@@ -19,7 +19,7 @@ pub(super) struct Run<'a> {
 /// The restore of an archive by pg_restore.
 #[derive(Clone, Copy)]
 pub(super) struct ArchiveRun<'a> {
-    pub run: Run<'a>,
-    pub archive: &'a Archive,
+    pub run: RestoreRun<'a>,
+    pub archive: &'a PreparedArchive,
     pub loader: &'a Loader<'a>,
 }

@@ -18,7 +18,7 @@ use super::failed::Losses;
 use super::plan::Plan;
 use super::positions::positions;
 use super::ready::{Target, some_of};
-use super::rows::{self, Backup, execute, refused};
+use super::rows::{self, BackupRows, execute, refused};
 use super::state::State;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Loading};
@@ -50,13 +50,13 @@ pub(super) struct InPlace {
 #[derive(Clone, Copy)]
 struct Refill<'a> {
     job: &'a Job<'a>,
-    backup: Backup<'a>,
+    backup: BackupRows<'a>,
     work: &'a InPlace,
 }
 
 /// The result.
 #[derive(Default)]
-pub(super) struct Filled {
+pub(super) struct FilledTables {
     /// How many tables were compared with the backup.
     pub compared: usize,
     /// The tables that were refused.
@@ -244,11 +244,11 @@ impl InPlace {
 
 pub(super) async fn run(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     target: &Target,
     work: &InPlace,
     state: &State,
-) -> Result<Filled> {
+) -> Result<FilledTables> {
     let session = Session::connect(&target.info, &job.settings.postgres).await?;
     let mut wire = session.open_loading_wire().await?;
     let done = filled(Refill { job, backup, work }, &session, &mut wire, state).await;
@@ -319,7 +319,7 @@ fn other_rows(table: &str) -> Error {
     )
 }
 
-async fn filled(refill: Refill<'_>, session: &Session, wire: &mut Wire, state: &State) -> Result<Filled> {
+async fn filled(refill: Refill<'_>, session: &Session, wire: &mut Wire, state: &State) -> Result<FilledTables> {
     let Refill { job, backup, work } = refill;
     let encoding = rows::encoding(backup.items);
     transaction::open(refill, session, wire).await?;
@@ -344,7 +344,7 @@ async fn filled(refill: Refill<'_>, session: &Session, wire: &mut Wire, state: &
         let emptied = !work.emptied.is_empty();
         each::fill(refill, wire, copies, emptied).await?
     } else {
-        Filled {
+        FilledTables {
             compared: all(refill, wire, &copies).await?,
             losses: Losses::default(),
             replaced,

@@ -26,7 +26,7 @@ use crate::postgres::quoting::identifier;
 use crate::postgres::{ExistingObject, Room};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
-use destination::Destination;
+use destination::CopyPlace;
 
 pub(super) use making::run;
 
@@ -107,7 +107,7 @@ pub(super) fn check(request: &RestoreRequest) -> Result<()> {
                 .hint("leave --keep-going out, or --into"),
         );
     }
-    if Destination::parse(into)?.name.is_some() && request.tables.len() > 1 {
+    if CopyPlace::parse(into)?.name.is_some() && request.tables.len() > 1 {
         return Err(several());
     }
     Ok(())
@@ -135,7 +135,7 @@ pub(super) async fn prepare(basis: Basis<'_>) -> Result<(Copies, Plan, Vec<Strin
         excluded,
         request,
     } = basis;
-    let place = Destination::parse(request.into.as_deref().unwrap_or_default())?;
+    let place = CopyPlace::parse(request.into.as_deref().unwrap_or_default())?;
     let named = choice::named(stored, items, &request.tables)?;
     if place.name.is_some() && named.len() > 1 {
         return Err(several());
@@ -184,7 +184,7 @@ pub(super) async fn prepare(basis: Basis<'_>) -> Result<(Copies, Plan, Vec<Strin
 /// The copies, each with its place, and the names that the place cannot give to others.
 async fn wanted(
     basis: Basis<'_>,
-    place: &Destination,
+    place: &CopyPlace,
     named: Vec<choice::Named>,
     room: &Room,
 ) -> Result<(Vec<copies::Wanted>, BTreeSet<String>)> {
@@ -234,7 +234,7 @@ async fn wanted(
     Ok((wanted, taken))
 }
 
-fn check_room(target: &Target, place: &Destination, room: &Room) -> Result<()> {
+fn check_room(target: &Target, place: &CopyPlace, room: &Room) -> Result<()> {
     let user = &target.session.server().user;
     let refused = |what: String, grant: String| {
         let to = identifier(user);

@@ -18,7 +18,7 @@ use super::order::LoadOrder;
 use super::plan::Plan;
 use super::queue::{self, Again, Queue};
 use super::rows::changed_on_the_way;
-use super::waiting::{self, Watch};
+use super::waiting::{self, LockWatch};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockCompression};
 use crate::postgres::{ArchiveInput, ConnectionInfo, Passfile, RestoreEnd, RestoreOrder, RestoreProgram, Restoring};
@@ -54,7 +54,7 @@ pub(crate) struct Loader<'a> {
     /// Read damaged data again before it is reported as damaged. A drill does that with its whole backup instead.
     pub reads_again: bool,
     /// Reports other sessions that hold locks which pg_restore needs.
-    pub watch: Option<Watch<'a>>,
+    pub watch: Option<LockWatch<'a>>,
     /// Rows, by dump ids, that are loaded with `session_replication_role = replica`.
     pub silent: Option<&'a HashSet<i64>>,
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::failed::{Loss, Losses};
 use super::loading::Loader;
 use super::plan::is_relation;
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use super::ready::Target;
-use super::rows::{self, Backup};
+use super::rows::{self, BackupRows};
 use super::{Job, state};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
@@ -26,8 +26,8 @@ const BY_TABLE: [&str; 2] = ["CONSTRAINT", "INDEX"];
 
 pub(super) struct Past<'a> {
     job: &'a Job<'a>,
-    archive: &'a Archive,
-    backup: Backup<'a>,
+    archive: &'a PreparedArchive,
+    backup: BackupRows<'a>,
     target: &'a Target,
     loader: &'a Loader<'a>,
     items: HashMap<i64, &'a Item>,
@@ -41,7 +41,7 @@ impl<'a> Past<'a> {
         self.loader = loader;
     }
 
-    pub fn new(job: &'a Job<'a>, archive: &'a Archive, target: &'a Target, loader: &'a Loader<'a>) -> Past<'a> {
+    pub fn new(job: &'a Job<'a>, archive: &'a PreparedArchive, target: &'a Target, loader: &'a Loader<'a>) -> Past<'a> {
         let backup = archive.backup(loader.store);
         Past {
             job,

@@ -1,13 +1,13 @@
 //! Sets sequences, with a statement of ours.
 
-use super::rows::{Backup, execute, refused};
+use super::rows::{BackupRows, execute, refused};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{Item, Loading};
 use crate::postgres::Wire;
 use crate::postgres::quoting::literal;
 
 /// Sets the tables' sequences. A transaction does not undo that, so it is done after the commit.
-pub(super) async fn positions(backup: Backup<'_>, wire: &mut Wire, encoding: &str) -> Result<()> {
+pub(super) async fn positions(backup: BackupRows<'_>, wire: &mut Wire, encoding: &str) -> Result<()> {
     let chosen = backup.plan.loads.iter().flat_map(|load| &load.list);
     let chosen: Vec<i64> = chosen.copied().collect();
     let set = |item: &&Item| item.entry.desc == "SEQUENCE SET" && chosen.contains(&item.entry.dump_id);

@@ -11,7 +11,7 @@ use super::into::Copies;
 use super::plan::{LeftOut, Plan};
 use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
-use super::rows::Backup;
+use super::rows::BackupRows;
 use super::{Job, database, globals, script};
 use crate::format::archive::{BlockContent, Item, TocEntry};
 use crate::job::moment::MomentReport;
@@ -45,12 +45,12 @@ pub(super) struct Prepared {
 }
 
 pub(super) enum BackupData {
-    Archive(Box<Archive>),
+    Archive(Box<PreparedArchive>),
     /// A plain dump, for psql.
     Script(Psql, Arc<script::Checked>),
 }
 
-pub(super) struct Archive {
+pub(super) struct PreparedArchive {
     pub stored: Arc<StoredArchive>,
     pub items: Vec<Item>,
     pub plan: Plan,
@@ -72,7 +72,7 @@ pub(super) struct Archive {
     pub warnings: Vec<String>,
 }
 
-impl Archive {
+impl PreparedArchive {
     /// Roles that will own something, including the database if this run makes it.
     pub fn owners(&self, request: &RestoreRequest) -> BTreeSet<String> {
         let mut owners = self.plan.owners.clone();
@@ -91,8 +91,8 @@ impl Archive {
         names.cloned().collect()
     }
 
-    pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> Backup<'a> {
-        Backup {
+    pub fn backup<'a>(&'a self, store: &'a Arc<dyn Store>) -> BackupRows<'a> {
+        BackupRows {
             store,
             stored: &self.stored,
             items: &self.items,
@@ -130,7 +130,8 @@ impl BackupData {
 impl Prepared {
     /// Whether anything in the target is removed before the backup's data is loaded.
     pub fn removes(&self, request: &RestoreRequest) -> bool {
-        let replaces = |archive: &Archive| !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty();
+        let replaces =
+            |archive: &PreparedArchive| !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty();
         match &self.source {
             BackupData::Archive(archive) if request.clean => {
                 self.target.exists && (request.create || replaces(archive))
@@ -181,7 +182,7 @@ impl Prepared {
     }
 
     /// The numbers of the plan, without the objects that failed.
-    fn count_archive(&self, archive: &Archive, report: &mut RestoreReport) {
+    fn count_archive(&self, archive: &PreparedArchive, report: &mut RestoreReport) {
         report.pg_restore.clone_from(&archive.pg_restore.version);
         report.moment.clone_from(&archive.moment);
         let names: HashSet<(&str, &str)> = self
@@ -272,7 +273,7 @@ impl Prepared {
     }
 
     /// The steps of an archive's own restore.
-    fn steps(&self, archive: &Archive, job: &Job<'_>, request: &RestoreRequest) -> Vec<String> {
+    fn steps(&self, archive: &PreparedArchive, job: &Job<'_>, request: &RestoreRequest) -> Vec<String> {
         let plan = &archive.plan;
         let replaces = request.create && self.target.exists;
         let mut steps = Vec::new();

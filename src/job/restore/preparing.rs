@@ -6,7 +6,7 @@ use super::around::{self, Surroundings};
 use super::denied::DeniedSetting;
 use super::exclusion::Exclusion;
 use super::plan::{self, Plan};
-use super::prepared::{Archive, BackupData, Prepared};
+use super::prepared::{BackupData, Prepared, PreparedArchive};
 use super::ready::{self, Target};
 use super::tables::Basis;
 use super::{
@@ -183,7 +183,7 @@ async fn archive(
     request: &RestoreRequest,
     (located, way): (&Located, Option<Way>),
     target: &Target,
-) -> Result<Archive> {
+) -> Result<PreparedArchive> {
     let opened = open(job, request, (located, way), target).await?;
     match request.into {
         Some(_) => beside(job, request, located, opened, target).await,
@@ -230,7 +230,7 @@ async fn beside(
     located: &Located,
     opened: Unplanned,
     target: &Target,
-) -> Result<Archive> {
+) -> Result<PreparedArchive> {
     let Unplanned {
         mut stored,
         items,
@@ -248,7 +248,7 @@ async fn beside(
     };
     let (copies, plan, warnings) = job.stop.or_stop(into::prepare(basis)).await?;
     let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
-    Ok(Archive {
+    Ok(PreparedArchive {
         stored: Arc::new(stored),
         items,
         plan,
@@ -270,7 +270,7 @@ async fn planned(
     located: &Located,
     opened: Unplanned,
     target: &Target,
-) -> Result<Archive> {
+) -> Result<PreparedArchive> {
     let Unplanned {
         mut stored,
         items,
@@ -317,7 +317,7 @@ async fn planned(
     };
     let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
     let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
-    Ok(Archive {
+    Ok(PreparedArchive {
         stored: Arc::new(stored),
         items,
         plan,

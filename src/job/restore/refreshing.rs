@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::loading::Loader;
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use crate::error::{Code, Result};
 
 const REFRESH: &str = "MATERIALIZED VIEW DATA";
@@ -16,7 +16,7 @@ pub(super) fn is_refresh(what: &str) -> bool {
 
 /// Splits what is made after the rows: what comes first; and what fills materialized views, with everything that
 /// needs that.
-pub(super) fn divide(archive: &Archive) -> (Vec<i64>, Vec<i64>) {
+pub(super) fn divide(archive: &PreparedArchive) -> (Vec<i64>, Vec<i64>) {
     let of_kind = archive.items.iter().filter(|item| item.entry.desc == REFRESH);
     let mut late: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();
     loop {

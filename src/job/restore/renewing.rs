@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use memchr::memmem;
 
 use super::around::Surroundings;
-use super::context::{ArchiveRun, Run};
+use super::context::{ArchiveRun, RestoreRun};
 use super::loading::Loader;
 use super::plan::{self, Plan};
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows;
 use super::state::{Stage, State};
@@ -33,7 +33,7 @@ const NOT_FOR_US: [&[u8]; 4] = [
 
 /// What pg_restore would send for these lists, one after the other. `None` if that is not text that we can send.
 pub(super) async fn definitions(
-    archive: &Archive,
+    archive: &PreparedArchive,
     target: &Target,
     loader: &Loader<'_>,
     lists: &[(&str, &[i64])],
@@ -62,7 +62,11 @@ pub(super) struct Renewed {
 }
 
 /// The definitions that come before rows. `None` if they are not text that we can send.
-pub(super) async fn first(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Vec<Definition>>> {
+pub(super) async fn first(
+    archive: &PreparedArchive,
+    target: &Target,
+    loader: &Loader<'_>,
+) -> Result<Option<Vec<Definition>>> {
     let plan = &archive.plan;
     // Grants come after everything else of a list.
     let lists: [(&str, &[i64]); 2] = [("ground-text", &plan.ground), ("before-text", &plan.before)];
@@ -85,7 +89,7 @@ pub(super) async fn replace(
     removal: &Removal<'_>,
 ) -> Result<Option<Renewed>> {
     let ArchiveRun { run, archive, .. } = steps;
-    let Run {
+    let RestoreRun {
         job, request, target, ..
     } = run;
     let plan = &archive.plan;

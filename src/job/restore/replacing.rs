@@ -9,10 +9,10 @@ use std::collections::{HashSet, VecDeque};
 use tokio_postgres::error::SqlState;
 
 use super::Job;
-use super::context::{ArchiveRun, Run};
+use super::context::{ArchiveRun, RestoreRun};
 use super::loading::Loader;
 use super::plan::{LeftOut, Plan};
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows::{self, execute, refused};
 use super::state::Stage;
@@ -30,7 +30,7 @@ pub(super) use room::decide;
 /// send. If the user asked for one transaction, that is an error.
 pub(super) async fn run(steps: ArchiveRun<'_>, removal: &Removal<'_>) -> Result<Option<Vec<LeftOut>>> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run {
+    let RestoreRun {
         job,
         request,
         target,
@@ -100,7 +100,7 @@ struct Following {
 }
 
 impl Following {
-    async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<Option<Following>> {
+    async fn of(archive: &PreparedArchive, target: &Target, loader: &Loader<'_>) -> Result<Option<Following>> {
         let plan = &archive.plan;
         let (objects, numbers) = loose(archive, plan);
         let objects: &[(&str, &[i64])] = &[("objects-text", &objects)];
@@ -128,7 +128,7 @@ impl Following {
 }
 
 /// What is loaded but is not rows: entries that make large objects, and those that set sequences.
-fn loose(archive: &Archive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
+fn loose(archive: &PreparedArchive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
     let of_blocks: HashSet<i64> = plan
         .blocks()
         .map(|index| archive.stored.head.data[index].dump_id)
@@ -148,7 +148,7 @@ async fn fill(
     (following, objects): (&Following, &[u32]),
 ) -> Result<Vec<LeftOut>> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run { job, target, .. } = run;
+    let RestoreRun { job, target, .. } = run;
     job.observer.phase("loading the data");
     job.observer.estimate(archive.plan.stored_bytes());
     define(job, target, wire, &following.objects).await?;
@@ -231,7 +231,7 @@ fn with_hint(what: &str, refusal: Refusal) -> Error {
 /// `silent`: rows, by dump ids, for which ordinary triggers must not fire.
 async fn load(
     job: &Job<'_>,
-    archive: &Archive,
+    archive: &PreparedArchive,
     loader: &Loader<'_>,
     wire: &mut Wire,
     silent: &HashSet<i64>,

@@ -23,7 +23,7 @@ pub(super) use session::{encoding, execute, refused, roll_back, settle};
 
 /// What is needed from the backup.
 #[derive(Clone, Copy)]
-pub(super) struct Backup<'a> {
+pub(super) struct BackupRows<'a> {
     pub store: &'a Arc<dyn Store>,
     pub stored: &'a Arc<StoredArchive>,
     pub items: &'a [Item],
@@ -44,7 +44,7 @@ pub(super) struct BlockCopy {
 
 /// The order in which one session loads them: first an extension's own tables; tables that look at others after
 /// these, and last of all those that would silently compute other values.
-pub(super) fn in_turn(mut copies: Vec<BlockCopy>, backup: Backup<'_>) -> Vec<BlockCopy> {
+pub(super) fn in_turn(mut copies: Vec<BlockCopy>, backup: BackupRows<'_>) -> Vec<BlockCopy> {
     let order = &backup.plan.order;
     copies.sort_by_key(|copy| {
         let id = backup.stored.head.data[copy.index].dump_id;
@@ -60,7 +60,7 @@ pub(super) fn in_turn(mut copies: Vec<BlockCopy>, backup: Backup<'_>) -> Vec<Blo
 }
 
 /// The copies of the tables that are loaded, in the archive's order.
-pub(super) fn copies(backup: Backup<'_>) -> Result<Vec<BlockCopy>> {
+pub(super) fn copies(backup: BackupRows<'_>) -> Result<Vec<BlockCopy>> {
     let stored = backup.stored;
     let statements = stored.head.copy_statements()?;
     let mut blocks: Vec<usize> = backup.plan.blocks().collect();
@@ -106,7 +106,7 @@ pub(super) fn regclass(table: &[u8]) -> Vec<u8> {
 /// Reads a block into a sink, in a thread of its own, and compares it with the manifest; `finish` returns the result.
 pub(super) async fn read_into<S, T>(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     index: usize,
     sink: S,
     finish: fn(&mut S) -> std::result::Result<T, ArchiveError>,

@@ -29,7 +29,7 @@ pub(crate) struct ScriptTarget<'a> {
 }
 
 /// A script that did not run to its end, and the state of its transaction as the server reports it.
-pub(crate) struct Failed {
+pub(crate) struct FailedScript {
     pub error: Error,
     pub end: TransactionEnd,
 }
@@ -57,7 +57,7 @@ pub(super) async fn psql(target: &Target, request: &RestoreRequest, settings: &s
 
 /// Runs the script in one transaction. The object is read a second time. No byte that differs from the checked bytes
 /// reaches psql, and the commit is sent only after all of it has matched.
-pub(crate) async fn run(place: &ScriptTarget<'_>, checked: &Arc<Checked>) -> std::result::Result<(), Failed> {
+pub(crate) async fn run(place: &ScriptTarget<'_>, checked: &Arc<Checked>) -> std::result::Result<(), FailedScript> {
     let transaction = Arc::new(AtomicI64::new(0));
     let Err(error) = feed_psql(place, checked, &transaction).await else {
         return Ok(());
@@ -69,11 +69,11 @@ pub(crate) async fn run(place: &ScriptTarget<'_>, checked: &Arc<Checked>) -> std
     // A signal arrived just after the commit: psql's normal end proves that it was committed.
     match error {
         Ending::JustCommitted if end == TransactionEnd::Committed => Ok(()),
-        Ending::JustCommitted => Err(Failed {
+        Ending::JustCommitted => Err(FailedScript {
             error: Error::new(Code::RestoreErr, "psql ended without a commit"),
             end,
         }),
-        Ending::Failed(error) => Err(Failed { error, end }),
+        Ending::Failed(error) => Err(FailedScript { error, end }),
     }
 }
 

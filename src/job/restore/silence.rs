@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::loading::Loader;
-use super::prepared::Archive;
+use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows::{self, refused};
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub(super) const REPLICA: &str = "SET LOCAL session_replication_role = replica";
 pub(super) const ORIGIN: &str = "SET LOCAL session_replication_role = origin";
 
 /// The rows, by dump ids, that are loaded in a replica session. The definitions must exist already.
-pub(super) async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<HashSet<i64>> {
+pub(super) async fn of(archive: &PreparedArchive, target: &Target, loader: &Loader<'_>) -> Result<HashSet<i64>> {
     if archive.plan.order.of_extensions.is_empty() || !target.session.may_replicate().await {
         return Ok(HashSet::new());
     }
@@ -28,14 +28,18 @@ pub(super) async fn of(archive: &Archive, target: &Target, loader: &Loader<'_>) 
 }
 
 /// The same in the transaction that has made the definitions.
-pub(super) async fn in_transaction(archive: &Archive, target: &Target, wire: &mut Wire) -> Result<HashSet<i64>> {
+pub(super) async fn in_transaction(
+    archive: &PreparedArchive,
+    target: &Target,
+    wire: &mut Wire,
+) -> Result<HashSet<i64>> {
     if archive.plan.order.of_extensions.is_empty() || !target.session.may_replicate().await {
         return Ok(HashSet::new());
     }
     within(archive, wire).await
 }
 
-async fn within(archive: &Archive, wire: &mut Wire) -> Result<HashSet<i64>> {
+async fn within(archive: &PreparedArchive, wire: &mut Wire) -> Result<HashSet<i64>> {
     let mut found = HashSet::new();
     for index in archive.plan.blocks() {
         let id = archive.stored.head.data[index].dump_id;

@@ -5,15 +5,15 @@ mod archive;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::check::{self, Comparison};
-use super::context::{ArchiveRun, Run};
+use super::check::{self, ComparedRows};
+use super::context::{ArchiveRun, RestoreRun};
 use super::failed::Failed;
 use super::plan::LeftOut;
 use super::prepared::{BackupData, Prepared};
 use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::state::{Stage, State};
-use super::waiting::{self, Watch};
+use super::waiting::{self, LockWatch};
 use super::{Job, Loader, exclusion, globals, in_place, into, loading, making, script};
 use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
@@ -43,7 +43,7 @@ pub(super) async fn carry_out(
                 stop: job.stop,
                 observer: job.observer,
             };
-            let run = Run {
+            let run = RestoreRun {
                 job,
                 request,
                 target: &prepared.target,
@@ -82,7 +82,7 @@ async fn finish(
     job: &Job<'_>,
     request: &RestoreRequest,
     mut prepared: Prepared,
-    compared: Option<Comparison>,
+    compared: Option<ComparedRows>,
 ) -> Result<RestoreReport> {
     if request.create {
         let setting = making::set_up(&prepared.target, prepared.source.items(), request);
@@ -211,7 +211,7 @@ async fn load_archive(
     prepared: &mut Prepared,
     (own, beside): (&OwnFiles, Option<&str>),
     state: &State,
-) -> Result<Option<Comparison>> {
+) -> Result<Option<ComparedRows>> {
     let BackupData::Archive(archive) = &prepared.source else {
         return Ok(None);
     };
@@ -231,7 +231,7 @@ async fn load_archive(
         stop: job.stop,
         observer: job.observer,
         reads_again: true,
-        watch: Some(Watch {
+        watch: Some(LockWatch {
             session: &target.session,
             name: &name,
             wait: settings.lock_wait,
@@ -239,7 +239,7 @@ async fn load_archive(
         }),
         silent: None,
     };
-    let run = Run {
+    let run = RestoreRun {
         job,
         request,
         target,
@@ -269,7 +269,7 @@ async fn load_archive(
 }
 
 /// If objects failed, they must be reported even if the comparison did not finish.
-fn finished_or_told(prepared: &mut Prepared, compared: Result<Comparison>) -> Result<Option<Comparison>> {
+fn finished_or_told(prepared: &mut Prepared, compared: Result<ComparedRows>) -> Result<Option<ComparedRows>> {
     match compared {
         Err(error) if !prepared.failed.is_empty() && !matches!(error.code(), Code::Interrupted(_)) => {
             prepared.not_proved.push(LeftOut {
@@ -292,7 +292,7 @@ fn named(info: &ConnectionInfo) -> (ConnectionInfo, String) {
 }
 
 /// Puts the comparison's result into the report, or returns it as an error.
-fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreRequest) -> Result<()> {
+fn settle(prepared: &mut Prepared, compared: ComparedRows, request: &RestoreRequest) -> Result<()> {
     let BackupData::Archive(archive) = &prepared.source else {
         return Ok(());
     };
@@ -320,12 +320,12 @@ fn settle(prepared: &mut Prepared, compared: Comparison, request: &RestoreReques
 /// Runs the script. If it replaces a database, it runs in the new one beside the old one, which is removed after the
 /// script.
 async fn run_script(
-    run: Run<'_>,
+    run: RestoreRun<'_>,
     place: &script::ScriptTarget<'_>,
     checked: &Arc<script::Checked>,
     beside: Option<&str>,
 ) -> Result<()> {
-    let Run { job, target, state, .. } = run;
+    let RestoreRun { job, target, state, .. } = run;
     let mut apart = None;
     if let Some(beside) = beside {
         apart = making::apart(place.info, beside, place.settings).await;
@@ -354,8 +354,8 @@ async fn run_script(
     Ok(())
 }
 
-async fn put_in_place(run: Run<'_>, beside: &str) -> Result<()> {
-    let Run {
+async fn put_in_place(run: RestoreRun<'_>, beside: &str) -> Result<()> {
+    let RestoreRun {
         job,
         request,
         target,

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the sessions of one name.
 #[derive(Clone, Copy)]
-pub(crate) struct Watch<'a> {
+pub(crate) struct LockWatch<'a> {
     pub session: &'a Session,
     /// A name that no other program uses.
     pub name: &'a str,
@@ -22,7 +22,7 @@ pub(crate) struct Watch<'a> {
 
 /// Returns when one of them has waited too long for a lock, and names the holders. Never returns if nothing is
 /// watched.
-pub(super) async fn too_long(watch: Option<Watch<'_>>) -> Error {
+pub(super) async fn too_long(watch: Option<LockWatch<'_>>) -> Error {
     let Some(watch) = watch else {
         return std::future::pending().await;
     };

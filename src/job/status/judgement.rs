@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::databases::{DatabaseStatus, sum_up};
-use super::stores::{Drift, Looked};
+use super::stores::{Drift, SeenStore};
 use super::{Inquiry, seconds};
 use crate::repository::backup_id::{BackupId, is_ahead, lease_key_of};
 use crate::repository::catalog::Overview;
@@ -22,7 +22,7 @@ const NAMED: usize = 5;
 /// The longest lease that a setting allows.
 const LONGEST_LEASE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[DatabaseStatus]) -> Vec<String> {
+pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[SeenStore], databases: &[DatabaseStatus]) -> Vec<String> {
     let mut problems = Vec::new();
     for store in stores {
         if let Some(error) = &store.status.error {
@@ -33,7 +33,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
             });
         }
     }
-    let reachable: Vec<&Looked> = stores.iter().filter(|store| store.status.reachable).collect();
+    let reachable: Vec<&SeenStore> = stores.iter().filter(|store| store.status.reachable).collect();
     emptied(&reachable, &mut problems);
     if let Some(first) = reachable.first() {
         of_databases(inquiry, first, databases, &mut problems);
@@ -50,7 +50,7 @@ pub(super) fn problems(inquiry: &Inquiry<'_>, stores: &[Looked], databases: &[Da
 }
 
 /// A store without backups of a database, although manifests in other stores say that it has some.
-fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
+fn emptied(stores: &[&SeenStore], problems: &mut Vec<String>) {
     for store in stores {
         let url = &store.status.url;
         let held = stores
@@ -74,11 +74,11 @@ fn emptied(stores: &[&Looked], problems: &mut Vec<String>) {
     }
 }
 
-fn is_folder(store: &Looked) -> bool {
+fn is_folder(store: &SeenStore) -> bool {
     !store.has_lifecycle && store.status.url.starts_with('/')
 }
 
-fn of_databases(inquiry: &Inquiry<'_>, store: &Looked, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
+fn of_databases(inquiry: &Inquiry<'_>, store: &SeenStore, databases: &[DatabaseStatus], problems: &mut Vec<String>) {
     let url = &store.status.url;
     let where_else = match is_folder(store) {
         true => "check whether its disk is mounted",
@@ -178,7 +178,7 @@ fn of_increments(inquiry: &Inquiry<'_>, database: &DatabaseStatus, problems: &mu
 }
 
 /// A copy should hold the last good backup of the reference store.
-fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+fn of_copy(copy: &SeenStore, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
     let here = sum_up(&copy.backups, now);
     for database in databases {
         let Some(last) = &database.last_good else { continue };
@@ -196,14 +196,14 @@ fn of_copy(copy: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems
     }
 }
 
-fn of_backups(store: &Looked, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
+fn of_backups(store: &SeenStore, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
     of_files(store, retention, now, problems);
     of_proofs(store, problems);
     of_times(store, now, problems);
 }
 
 /// Backups that lack a file, or have one that cannot be read.
-fn of_files(store: &Looked, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
+fn of_files(store: &SeenStore, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let archived = |id: &BackupId| store.backups.iter().any(|one| one.id() == id && one.is_archived());
     let broken = store.status.broken.iter().map(|one| match archived(&one.id) {
@@ -237,7 +237,7 @@ fn of_files(store: &Looked, retention: &Retention, now: Timestamp, problems: &mu
 }
 
 /// Backups whose bytes or rows were found wrong, or that cannot be compared with their digest.
-fn of_proofs(store: &Looked, problems: &mut Vec<String>) {
+fn of_proofs(store: &SeenStore, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let damaged = store.backups.iter().filter(|one| one.verdict() == Verdict::Damaged);
     let damaged = damaged.map(|one| {
@@ -270,7 +270,7 @@ fn of_proofs(store: &Looked, problems: &mut Vec<String>) {
 }
 
 /// Backups and results with dates that cannot be right.
-fn of_times(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+fn of_times(store: &SeenStore, now: Timestamp, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let ahead = store.backups.iter().filter(|one| one.is_ahead(now));
     let ahead = ahead.map(|one| {
@@ -309,7 +309,7 @@ fn of_times(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
 
 /// Problems of signatures, if they are required. An unsigned backup from before the first signed one is not suspicious,
 /// and is not listed; it still does not count as good.
-fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
+fn of_signatures(store: &SeenStore, problems: &mut Vec<String>) {
     let url = &store.status.url;
     let forged = store.backups.iter().filter_map(|one| {
         Some(format!(
@@ -344,7 +344,7 @@ fn of_signatures(store: &Looked, problems: &mut Vec<String>) {
     few(doubtful.collect(), url, problems);
 }
 
-fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
+fn of_store(store: &SeenStore, databases: &[DatabaseStatus], now: Timestamp, problems: &mut Vec<String>) {
     let status = &store.status;
     let url = &status.url;
     // The next backup is about as large as the last one.
@@ -384,7 +384,7 @@ fn of_store(store: &Looked, databases: &[DatabaseStatus], now: Timestamp, proble
     }
 }
 
-fn of_leases(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+fn of_leases(store: &SeenStore, now: Timestamp, problems: &mut Vec<String>) {
     let status = &store.status;
     let url = &status.url;
     for error in &store.not_leases {
@@ -408,7 +408,7 @@ fn of_leases(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
     }
 }
 
-fn of_left_overs(store: &Looked, now: Timestamp, problems: &mut Vec<String>) {
+fn of_left_overs(store: &SeenStore, now: Timestamp, problems: &mut Vec<String>) {
     let status = &store.status;
     let url = &status.url;
     let old = status.left_overs.iter().filter(|one| {

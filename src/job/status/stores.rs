@@ -110,7 +110,7 @@ pub struct LeftOverBackup {
 }
 
 /// A store's report, and further facts for the judgement.
-pub(super) struct Looked {
+pub(super) struct SeenStore {
     pub status: StoreStatus,
     /// Newest first.
     pub backups: Vec<Overview>,
@@ -129,8 +129,8 @@ pub(super) async fn look(
     retention: &Retention,
     trust: &Trust,
     now: Timestamp,
-) -> Looked {
-    let mut looked = Looked {
+) -> SeenStore {
+    let mut looked = SeenStore {
         status: StoreStatus::of(store.url()),
         backups: Vec::new(),
         has_lifecycle: store.lifecycle().is_some(),
@@ -241,7 +241,7 @@ impl StoreStatus {
     }
 }
 
-impl Looked {
+impl SeenStore {
     fn cannot_see(&mut self, what: &str, error: &Error) {
         self.status.unknown.push(format!("{what}: {error}"));
     }

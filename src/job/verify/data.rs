@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::script::{self, Looked};
+use super::script::{self, ScriptReading};
 use super::{Data, Finding, tallies};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
@@ -96,7 +96,7 @@ pub(super) async fn script(
     let (name, promised) = (file.name.clone(), manifest.clone());
     let (tell, told) = oneshot::channel();
     let look = move |source| {
-        let Looked {
+        let ScriptReading {
             findings,
             counted,
             refused,

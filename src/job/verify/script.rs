@@ -13,7 +13,7 @@ use crate::store::reading::our_error;
 use crate::units::count;
 
 /// The result of reading a script, besides the digest of its object.
-pub(super) struct Looked {
+pub(super) struct ScriptReading {
     pub findings: Vec<Finding>,
     /// Counted from a script whose manifest does not count its tables.
     pub counted: Option<Tally>,
@@ -23,10 +23,10 @@ pub(super) struct Looked {
 
 /// The script must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. An error
 /// means that pgstow could not look, not that the script is wrong.
-pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<Looked> {
+pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<ScriptReading> {
     let bytes = manifest.metadata.bytes_read;
     let wanted = manifest.script.map(|script| script.bytes).or(bytes);
-    let only = |what: String| Looked {
+    let only = |what: String| ScriptReading {
         findings: vec![Finding::of_file(name, what)],
         counted: None,
         refused: None,
@@ -57,7 +57,7 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
     let contents = match counting.and_then(|reader| reader.end(found)) {
         Ok(contents) => contents,
         Err(refused) => {
-            return Ok(Looked {
+            return Ok(ScriptReading {
                 findings: Vec::new(),
                 counted: None,
                 refused: Some(refused.to_string()),
@@ -65,13 +65,13 @@ pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Re
         }
     };
     Ok(match manifest.script {
-        Some(_) => Looked {
+        Some(_) => ScriptReading {
             findings: compare(manifest, name, &contents),
             counted: None,
             refused: None,
         },
         // The version that made the backup did not or could not count its tables.
-        None => Looked {
+        None => ScriptReading {
             findings: Vec::new(),
             counted: Some(Tally {
                 count: contents.tables.len() as u64,

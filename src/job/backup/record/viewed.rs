@@ -8,7 +8,7 @@ use crate::dataflow::compress::Codec;
 use crate::dataflow::pipeline::EarlierBlocks;
 use crate::dataflow::throttle::{Pauses, Throttle};
 use crate::error::Result;
-use crate::job::backup::nice::Watch;
+use crate::job::backup::nice::ServerWatch;
 use crate::job::backup::view::{Opened, View};
 use crate::postgres::{RawTable, Snapshot, TableColumn, TableName};
 use crate::repository::manifest::{Collation, Extension, LeftOut, TableRecord};
@@ -110,7 +110,7 @@ impl Viewed<'_> {
     }
 
     /// Notes the result of `--nice`.
-    pub(in crate::job::backup) fn nice(&mut self, watch: Result<Watch>, throttle: &Throttle) -> Pauses {
+    pub(in crate::job::backup) fn nice(&mut self, watch: Result<ServerWatch>, throttle: &Throttle) -> Pauses {
         let warnings = &mut self.begun.notes.warnings;
         match watch {
             Ok(watch) => warnings.extend(watch.warnings()),

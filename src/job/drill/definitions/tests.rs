@@ -11,7 +11,7 @@ fn compare(ours: &[Item], theirs: &[Item], twin: Option<&Twin>) -> Comparison {
     let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
     // Objects that are no entries of their own any more.
     let present = ours.iter().map(|item| (item.entry.dump_id, true));
-    let contents = Contents {
+    let contents = Definitions {
         ours,
         exclusion: &exclusion,
         present: present.collect(),
@@ -95,7 +95,7 @@ fn that_restore_and_twin_both_lack_it_says_nothing() {
     ];
     let theirs = [item(1, "TABLE", "a", "a", "o")];
     let told = |present: Option<bool>, refused: &[(i64, String)]| {
-        let contents = Contents {
+        let contents = Definitions {
             ours: &ours,
             exclusion: &exclusion,
             present: present.map(|present| (2, present)).into_iter().collect(),

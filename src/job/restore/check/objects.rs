@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::super::Job;
 use super::super::plan;
 use super::super::ready::some_of;
-use super::super::rows::{self, Backup};
+use super::super::rows::{self, BackupRows};
 use super::{Verdict, unread};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Unpack};
@@ -31,7 +31,12 @@ struct Content {
 }
 
 /// Compares the objects of all these blocks.
-pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, blocks: &[usize]) -> Result<Verdict> {
+pub(super) async fn compare(
+    job: &Job<'_>,
+    backup: BackupRows<'_>,
+    wire: &mut Wire,
+    blocks: &[usize],
+) -> Result<Verdict> {
     let (mut others, mut not_read) = (Vec::new(), None);
     let mut number = 0;
     for &index in blocks {
@@ -58,7 +63,7 @@ pub(super) async fn compare(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, 
 /// The objects of one block that differ in the target, in words.
 async fn of_block(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     wire: &mut Wire,
     index: usize,
 ) -> Result<std::result::Result<Vec<String>, Refusal>> {
@@ -93,7 +98,7 @@ async fn of_block(
 
 /// The objects that a block holds, from the table of contents: those of its group, or before PostgreSQL 17 all of
 /// them.
-fn numbers(backup: Backup<'_>, index: usize) -> Vec<u32> {
+fn numbers(backup: BackupRows<'_>, index: usize) -> Vec<u32> {
     let entry = backup.stored.head.data[index].dump_id;
     let item = backup.items.iter().find(|item| item.entry.dump_id == entry);
     let group: HashSet<i64> = item
@@ -241,7 +246,7 @@ async fn in_pieces(
 }
 
 /// The backup's own objects, read once more.
-async fn ours(job: &Job<'_>, backup: Backup<'_>, index: usize) -> Result<Vec<(u32, Content)>> {
+async fn ours(job: &Job<'_>, backup: BackupRows<'_>, index: usize) -> Result<Vec<(u32, Content)>> {
     let stored = Arc::clone(backup.stored);
     let observer = Arc::clone(job.observer);
     let place = stored.places[index].range();

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::format::archive::leading_names;
 use crate::format::script::Sum;
 use crate::job::restore::Job;
-use crate::job::restore::rows::{self, Backup, BlockCopy, Unloaded};
+use crate::job::restore::rows::{self, BackupRows, BlockCopy, Unloaded};
 use crate::postgres::quoting::{identifier, literal};
 use crate::postgres::{ForeignKey, Names, Refusal, Session, Wire};
 
@@ -63,7 +63,7 @@ impl Acting {
     pub async fn load(
         &self,
         job: &Job<'_>,
-        backup: Backup<'_>,
+        backup: BackupRows<'_>,
         wire: &mut Wire,
         copy: &BlockCopy,
     ) -> std::result::Result<Sum, Unloaded> {
@@ -87,7 +87,7 @@ impl Acting {
     }
 
     /// The owner of the table that the statement names.
-    fn owner(&self, backup: Backup<'_>, copy: &BlockCopy) -> Option<&String> {
+    fn owner(&self, backup: BackupRows<'_>, copy: &BlockCopy) -> Option<&String> {
         let stored = backup.stored;
         if copy.place.starts_with(b"ONLY ") {
             return self.owners.get(stored.tables[copy.index].as_ref()?);

@@ -2,14 +2,19 @@
 
 use std::collections::VecDeque;
 
-use super::{Filled, Refill};
+use super::{FilledTables, Refill};
 use crate::error::{Code, Result};
 use crate::format::script::Sum;
 use crate::job::restore::failed::{Loss, Losses};
 use crate::job::restore::rows::{self, BlockCopy, Unloaded};
 use crate::postgres::Wire;
 
-pub(super) async fn fill(refill: Refill<'_>, wire: &mut Wire, copies: Vec<BlockCopy>, emptied: bool) -> Result<Filled> {
+pub(super) async fn fill(
+    refill: Refill<'_>,
+    wire: &mut Wire,
+    copies: Vec<BlockCopy>,
+    emptied: bool,
+) -> Result<FilledTables> {
     let Refill { backup, work, .. } = refill;
     // Tables that are loaded through one root are loaded together.
     let mut places: VecDeque<Vec<BlockCopy>> = VecDeque::new();
@@ -61,7 +66,7 @@ pub(super) async fn fill(refill: Refill<'_>, wire: &mut Wire, copies: Vec<BlockC
             );
         }
     }
-    Ok(Filled {
+    Ok(FilledTables {
         compared,
         losses,
         replaced: (emptied && work.check).then_some(replaced),

@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 pub(super) const LONGEST: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Destination {
+pub(super) struct CopyPlace {
     pub schema: String,
     pub name: Option<String>,
 }
 
-impl Destination {
+impl CopyPlace {
     /// A name is written as it is, as in `--table`; one with a dot or a quote is written in double quotes, as in SQL.
     pub fn parse(text: &str) -> Result<Self> {
         let refused = |why: &str| {
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_place_is_a_schema_or_a_schema_and_a_name() {
         let parsed = |text: &str| {
-            let place = Destination::parse(text).unwrap();
+            let place = CopyPlace::parse(text).unwrap();
             (place.schema, place.name)
         };
         let named = |schema: &str, name: &str| (schema.to_owned(), Some(name.to_owned()));
@@ -123,7 +123,7 @@ mod tests {
             "a.b\0",
             &long,
         ] {
-            let error = Destination::parse(wrong).unwrap_err();
+            let error = CopyPlace::parse(wrong).unwrap_err();
             assert_eq!(error.code(), crate::error::Code::Config, "{wrong:?}");
         }
     }

@@ -8,7 +8,7 @@ use crate::format::script::Sum;
 use crate::job::restore::Job;
 use crate::job::restore::plan::LeftOut;
 use crate::job::restore::ready::Target;
-use crate::job::restore::rows::{Backup, execute, load, read_between, refused, roll_back};
+use crate::job::restore::rows::{BackupRows, execute, load, read_between, refused, roll_back};
 use crate::job::restore::state::{Stage, State};
 use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{COPY_OF, Refusal, Row, Session, Wire, not_locked};
@@ -27,7 +27,7 @@ pub(in crate::job::restore) struct Made {
 
 pub(in crate::job::restore) async fn run(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     target: &Target,
     work: &Copies,
     state: &State,
@@ -52,7 +52,7 @@ pub(in crate::job::restore) async fn run(
 
 struct Making<'a> {
     job: &'a Job<'a>,
-    backup: Backup<'a>,
+    backup: BackupRows<'a>,
     session: Session,
     wire: Wire,
     work: &'a Copies,

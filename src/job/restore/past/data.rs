@@ -11,7 +11,7 @@ use crate::format::archive::{Item, Loading};
 use crate::job::restore::failed::Loss;
 use crate::job::restore::load::Load;
 use crate::job::restore::queue::Queue;
-use crate::job::restore::rows::{self, Backup, BlockCopy};
+use crate::job::restore::rows::{self, BackupRows, BlockCopy};
 use crate::job::restore::tables::named;
 use crate::postgres::{Complaint, Named, RestoreEnd, Wire};
 
@@ -336,7 +336,7 @@ fn heed(load: &Load, end: RestoreEnd, refused: &mut BTreeMap<i64, String>) -> Ve
 }
 
 /// Splits a load so that each of these blocks has one of its own, which is loaded as a whole or not at all.
-fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
+fn apart(load: Load, doubtful: &HashSet<i64>, backup: BackupRows<'_>) -> Vec<Load> {
     let is_doubtful = |load: &Load| load.list.iter().any(|id| doubtful.contains(id));
     if load.blocks.len() == 1 || !is_doubtful(&load) {
         return vec![load];
@@ -363,7 +363,7 @@ fn apart(load: Load, doubtful: &HashSet<i64>, backup: Backup<'_>) -> Vec<Load> {
 }
 
 /// Splits a load into single blocks; large objects come with the entries that make them.
-fn singles(load: &Load, backup: Backup<'_>) -> Vec<Load> {
+fn singles(load: &Load, backup: BackupRows<'_>) -> Vec<Load> {
     let mut blocks = load.blocks.iter().peekable();
     let mut list = Vec::new();
     let mut loads = Vec::new();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::super::Job;
-use super::super::rows::{self, Backup, changed_on_the_way, refused, unread};
+use super::super::rows::{self, BackupRows, changed_on_the_way, refused, unread};
 use crate::error::{Code, Result};
 use crate::format::archive::{ArchiveError, BlockSink};
 use crate::postgres::{Refusal, Wire};
@@ -25,7 +25,7 @@ struct Stretch {
 }
 
 /// Writes the content of one block into existing, empty objects.
-pub(super) async fn load(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, index: usize) -> Result<()> {
+pub(super) async fn load(job: &Job<'_>, backup: BackupRows<'_>, wire: &mut Wire, index: usize) -> Result<()> {
     let name = backup.stored.name(index);
     job.observer.table(&name);
     let (stretches, mut received) = mpsc::channel(AHEAD);
@@ -50,7 +50,7 @@ pub(super) async fn load(job: &Job<'_>, backup: Backup<'_>, wire: &mut Wire, ind
 
 async fn read(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     index: usize,
     stretches: Option<Sender<Stretch>>,
 ) -> Result<std::result::Result<(), ArchiveError>> {

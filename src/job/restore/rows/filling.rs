@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{self, Sender};
 use tokio_postgres::error::SqlState;
 
 use super::session::refused;
-use super::{Backup, BlockCopy, changed_on_the_way, read_into, unread};
+use super::{BackupRows, BlockCopy, changed_on_the_way, read_into, unread};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, BlockSink};
 use crate::format::script::{RowSum, Sum};
@@ -52,7 +52,7 @@ impl Unloaded {
     }
 }
 
-async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy, pieces: Option<Sender<Piece>>) -> Read {
+async fn read(job: &Job<'_>, backup: BackupRows<'_>, copy: &BlockCopy, pieces: Option<Sender<Piece>>) -> Read {
     let sink = Passing {
         pieces,
         batch: Vec::with_capacity(PIECE),
@@ -64,7 +64,7 @@ async fn read(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy, pieces: Optio
 type Read = Result<std::result::Result<Sum, ArchiveError>>;
 
 /// The sum of the backup's own rows.
-pub(in crate::job::restore) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy: &BlockCopy) -> Result<Sum> {
+pub(in crate::job::restore) async fn sum(job: &Job<'_>, backup: BackupRows<'_>, copy: &BlockCopy) -> Result<Sum> {
     let sum = read(job, backup, copy, None).await?;
     sum.map_err(|error| unread(backup.stored, copy.index, error))
 }
@@ -72,7 +72,7 @@ pub(in crate::job::restore) async fn sum(job: &Job<'_>, backup: Backup<'_>, copy
 /// Loads one block with one COPY. When the COPY is complete, its digest was found right.
 pub(in crate::job::restore) async fn load(
     job: &Job<'_>,
-    backup: Backup<'_>,
+    backup: BackupRows<'_>,
     wire: &mut Wire,
     copy: &BlockCopy,
 ) -> std::result::Result<Sum, Unloaded> {

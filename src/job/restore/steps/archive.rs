@@ -4,11 +4,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::while_it_answers;
 use crate::error::Result;
-use crate::job::restore::context::{ArchiveRun, Run};
+use crate::job::restore::context::{ArchiveRun, RestoreRun};
 use crate::job::restore::failed::Losses;
 use crate::job::restore::past::Past;
 use crate::job::restore::plan::LeftOut;
-use crate::job::restore::prepared::Archive;
+use crate::job::restore::prepared::PreparedArchive;
 use crate::job::restore::ready::Target;
 use crate::job::restore::state::{self, Stage, State};
 use crate::job::restore::{Job, Loader, RestoreRequest, making, refreshing, renewing, replacing, silence, waiting};
@@ -18,7 +18,7 @@ use crate::postgres::{Removal, Session};
 /// old database stays. Returns whether they were made.
 pub(super) async fn define_apart(steps: ArchiveRun<'_>, beside: &str) -> Result<bool> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run {
+    let RestoreRun {
         job,
         request,
         target,
@@ -43,7 +43,7 @@ pub(super) async fn define_apart(steps: ArchiveRun<'_>, beside: &str) -> Result<
 }
 
 /// In one transaction, if the server has room for its locks.
-async fn define(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Result<()> {
+async fn define(archive: &PreparedArchive, target: &Target, loader: &Loader<'_>) -> Result<()> {
     let plan = &archive.plan;
     if !plan.ground.is_empty() {
         loader.finish("ground", &plan.ground, 1).await?;
@@ -51,7 +51,7 @@ async fn define(archive: &Archive, target: &Target, loader: &Loader<'_>) -> Resu
     loader.definitions(&plan.before, is_atomic(archive, target)).await
 }
 
-fn is_atomic(archive: &Archive, target: &Target) -> bool {
+fn is_atomic(archive: &PreparedArchive, target: &Target) -> bool {
     !archive.pg_restore.tolerates_transaction_timeout && target.fits_one_transaction(&archive.plan)
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Filled {
 /// Runs the steps of the plan, in order.
 pub(super) async fn fill(steps: ArchiveRun<'_>, defined: bool) -> Result<Filled> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run {
+    let RestoreRun {
         job,
         request,
         target,
@@ -127,7 +127,7 @@ pub(super) async fn fill(steps: ArchiveRun<'_>, defined: bool) -> Result<Filled>
 /// Removes conflicting objects, and then makes the definitions.
 async fn clean_and_define(steps: ArchiveRun<'_>) -> Result<()> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run {
+    let RestoreRun {
         job,
         request,
         target,
@@ -153,7 +153,7 @@ const FINISHING: &str = "making indexes and constraints";
 /// Like [`fill`], but continues after failures.
 async fn fill_past(steps: ArchiveRun<'_>, cleaned: usize) -> Result<Filled> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run {
+    let RestoreRun {
         job,
         request,
         target,
@@ -202,7 +202,7 @@ async fn fill_past(steps: ArchiveRun<'_>, cleaned: usize) -> Result<Filled> {
 /// for it: then nothing was changed.
 async fn renew(steps: ArchiveRun<'_>) -> Result<bool> {
     let ArchiveRun { run, archive, loader } = steps;
-    let Run { job, target, state, .. } = run;
+    let RestoreRun { job, target, state, .. } = run;
     if !removes(archive) || !target.fits_one_transaction(&archive.plan) {
         return Ok(false);
     }
@@ -232,7 +232,7 @@ async fn renew(steps: ArchiveRun<'_>) -> Result<bool> {
 /// made again, if the transaction was committed.
 async fn replace(steps: ArchiveRun<'_>) -> Result<Option<Vec<LeftOut>>> {
     let ArchiveRun { run, archive, .. } = steps;
-    let Run { job, target, state, .. } = run;
+    let RestoreRun { job, target, state, .. } = run;
     if !archive.together {
         return Ok(None);
     }
@@ -247,11 +247,11 @@ async fn replace(steps: ArchiveRun<'_>) -> Result<Option<Vec<LeftOut>>> {
     Ok(left_out)
 }
 
-fn removes(archive: &Archive) -> bool {
+fn removes(archive: &PreparedArchive) -> bool {
     !archive.plan.drops.is_empty() || !archive.plan.large_objects.is_empty()
 }
 
-fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
+fn removal<'a>(job: &Job<'_>, archive: &'a PreparedArchive) -> Removal<'a> {
     for tie in &archive.around.ties {
         tracing::info!("to be made again: {}", tie.statement);
     }
@@ -267,7 +267,7 @@ fn removal<'a>(job: &Job<'_>, archive: &'a Archive) -> Removal<'a> {
 }
 
 /// Removes conflicting objects, and returns their number.
-async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State) -> Result<usize> {
+async fn clean(job: &Job<'_>, archive: &PreparedArchive, target: &Target, state: &State) -> Result<usize> {
     if !removes(archive) {
         return Ok(0);
     }
@@ -283,7 +283,12 @@ async fn clean(job: &Job<'_>, archive: &Archive, target: &Target, state: &State)
 }
 
 /// Takes back what the target's default privileges give on the objects that are made again.
-async fn take_back_defaults(job: &Job<'_>, request: &RestoreRequest, archive: &Archive, target: &Target) -> Result<()> {
+async fn take_back_defaults(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    archive: &PreparedArchive,
+    target: &Target,
+) -> Result<()> {
     if !renewing::has_the_backups_grants(request) {
         return Ok(());
     }
@@ -298,7 +303,7 @@ async fn take_back_defaults(job: &Job<'_>, request: &RestoreRequest, archive: &A
 async fn take_back_of_objects(
     job: &Job<'_>,
     request: &RestoreRequest,
-    archive: &Archive,
+    archive: &PreparedArchive,
     target: &Target,
 ) -> Result<()> {
     let objects = renewing::made_objects(request, &archive.items, &archive.plan);
@@ -322,7 +327,7 @@ async fn in_a_session(job: &Job<'_>, target: &Target, work: impl AsyncFnOnce(&Se
     while_it_answers(job, target, working).await
 }
 
-async fn tie(job: &Job<'_>, archive: &Archive, target: &Target) -> Result<Vec<LeftOut>> {
+async fn tie(job: &Job<'_>, archive: &PreparedArchive, target: &Target) -> Result<Vec<LeftOut>> {
     let wait = job.settings.postgres.lock_wait;
     let tying = async { Ok(archive.around.tie(target, wait).await) };
     job.stop.or_stop(tying).await
