@@ -38,8 +38,7 @@ pub(in super::super) fn decide(
     let removes = !plan.drops.is_empty() || !plan.large_objects.is_empty();
     if request.single_transaction {
         let Some(lacking) = lacking() else { return Ok(true) };
-        let what = format!("--single-transaction: {}", lacking.message());
-        return Err(Error::new(lacking.code(), what).hint(lacking.hint_text().to_owned()));
+        return Err(lacking.context("--single-transaction"));
     }
     if !request.clean || !removes {
         return Ok(false);
