@@ -188,7 +188,7 @@ impl Survey {
 }
 
 /// Keeps what restores to moments need: every increment and base of the span, and what follows the newest full backups.
-/// Whatever remains to be removed of a chain is at its old end.
+/// Of a chain only the oldest backups are removed.
 fn spared(survey: &Survey, mut decisions: Vec<Decision>, terms: &Terms<'_>) -> Vec<Decision> {
     let since = terms.retention.begins(terms.now);
     let place: BTreeMap<&BackupId, usize> = (survey.folders.iter().enumerate())

@@ -64,7 +64,7 @@ pub use plan::LeftOut;
 pub(crate) use plan::{Plan, Without, everything, plan};
 pub use report::{CopyReport, RestoreReport, RestoreStatus};
 pub use request::RestoreRequest;
-pub(crate) use rows::unread;
+pub(in crate::job) use rows::unread;
 
 /// What a restore works with.
 pub struct Job<'a> {

@@ -64,6 +64,9 @@ pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport>
     }
 }
 
+const NOT_KEPT: &str = "the result is not kept beside the backup: the wrong clock may be this machine's, and nothing \
+                        else was found";
+
 /// `around` are the backup folders of the same database in its store, its own included.
 async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proofs: Proofs) -> Result<Verified> {
     let Located {
@@ -98,11 +101,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proof
     verified.signed_by = *signed_by;
     verified.warnings.extend(warnings.iter().cloned());
     if verified.is_of_the_clock() {
-        verified.warnings.push(
-            "the result is not kept beside the backup: the wrong clock may be this machine's, and nothing else was \
-             found"
-                .to_owned(),
-        );
+        verified.warnings.push(NOT_KEPT.to_owned());
         return Ok(verified);
     }
     // To restore bytes that differ from the backup would prove nothing; and an increment alone restores nothing.

@@ -1,6 +1,6 @@
 //! A backup by reference, where no replication slot may be made: tables that have not changed since the last good full
 //! backup are not stored again. Every table is read, because no counter of the server is proof that a table did not
-//! change: what is saved is compression, upload and storage.
+//! change. It saves compression, upload and storage.
 //!
 //! A table of at most [`pipeline::HELD`] bytes is kept in memory until its end, and then compared. A larger one is read
 //! and digested in the same snapshot before the upload begins; if it is the same, it is not read again.

@@ -1,4 +1,4 @@
-//! Checks of what increments need. Where they are not wanted, what is missing is only told.
+//! Checks what increments need. If increments are not set up, the checks report what is missing and do not fail.
 
 use std::time::Duration;
 

@@ -90,13 +90,13 @@ fn damaged(key: &str, table: Option<String>, error: ArchiveError) -> Error {
     }
 }
 
-/// Writes into the file what is read through it.
+/// Passes bytes on, and writes them into the file.
 struct Writing {
     content: Content,
     file: Arc<File>,
     path: PathBuf,
     at: u64,
-    /// How much of what is read the head will replace.
+    /// How many bytes at the start the head will replace.
     hidden: usize,
     sha256: Sha256,
     /// Why the file could not be written.

@@ -172,7 +172,7 @@ impl Refill<'_> {
         let makers = Makers::of(self.items, &known(cluster, ground).await?);
         leave_unmade(&makers, &before, exclusion);
         leave_unmade(&makers, &self.plan.after, exclusion);
-        // Wherever they are in the archive.
+        // Event triggers may be in several parts of the archive.
         let (events, before) = self.divide(&before, is_of_events);
         let (later_events, after) = self.divide(&self.plan.after, is_of_events);
         let events = [events, later_events].concat();

@@ -108,11 +108,9 @@ pub(super) async fn compare(pair: &Pair<'_>, report: &mut DrillReport) -> Result
         problems: Vec::new(),
         not_proved: Vec::new(),
     };
+    let is_left_out = |index: &usize| exclusion.excluded().contains(&stored.head.data[*index].dump_id);
     for ((through_root, _), blocks) in &groups {
-        if blocks
-            .iter()
-            .any(|index| exclusion.excluded().contains(&stored.head.data[*index].dump_id))
-        {
+        if blocks.iter().any(is_left_out) {
             comparison.leave_out(blocks);
         } else if *through_root {
             comparison.compare_partitions(blocks).await?;

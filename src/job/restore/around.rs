@@ -29,9 +29,9 @@ pub(super) struct Surroundings {
     pub beside: Vec<(String, String)>,
     /// Statements that run before the removal, in its transaction.
     pub loosen: Vec<String>,
-    /// What is made again at the end.
+    /// Objects that are made again at the end.
     pub ties: Vec<Tie>,
-    /// What is lost with the old tables, because the backup does not have it.
+    /// Parts of the old tables that are lost, because the backup does not have them.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -133,10 +133,8 @@ pub(super) async fn survey(
     for around in others {
         found.take(around, replaced);
     }
-    let (mut lost, brought) = (Lost::default(), Brought::new(items, &plan.kept));
-    for left in std::mem::take(&mut found.left_out) {
-        lost.add("AROUND THE TABLES", left.what, &left.why, None);
-    }
+    let mut lost = Lost::around_the_tables(std::mem::take(&mut found.left_out));
+    let brought = Brought::new(items, &plan.kept);
     on_tables(session, &tables, &brought, &mut lost).await?;
     for one in defaults.into_iter().filter(|one| !brought.brings(one)) {
         lost.add(&one.kind, one.what, IN_A_SCHEMA, one.statement);

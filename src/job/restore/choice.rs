@@ -231,7 +231,7 @@ pub(super) fn partition(attach: &Item, by_id: &HashMap<i64, &Item>, chosen: &Has
     chosen.contains(&parent.entry.dump_id).then_some(partition)
 }
 
-/// What is restored for the chosen relations.
+/// The entries that are restored for the chosen relations.
 #[derive(Debug, Default)]
 pub struct Choice {
     /// The tables, with everything that belongs to them.

@@ -45,7 +45,7 @@ const SOUGHT: [&str; 22] = [
     "TYPE",
     "VIEW",
 ];
-/// What is left out, and why: the named entries, and those that need them.
+/// The entries that a restore leaves out, with the reasons: the named entries, and those that need them.
 #[derive(Debug, Default)]
 pub struct Exclusion {
     pub entries: HashSet<i64>,
@@ -55,7 +55,7 @@ pub struct Exclusion {
 }
 
 /// The entries for members of extensions that are left out, as a session in the restore's own new database shows them.
-/// `excluded`: what is left out already.
+/// `excluded`: entries that are left out already.
 pub(super) async fn open_members(
     items: &[Item],
     excluded: &HashSet<i64>,
@@ -74,7 +74,7 @@ pub(super) async fn open_members(
 const NEEDS: &str = "it needs an object that is left out";
 
 /// Compares the options with the archive. An entry that needs one that is left out is left out too, unless the target
-/// has that object already. With `--clean` the target keeps what is left out, with everything that belongs to it.
+/// has that object already. With `--clean` these objects stay in the target, with everything that belongs to them.
 ///
 /// The publications of pgstow's streams are always left out: a database with them, and without their slot, would only
 /// make updates fail when a key is dropped.

@@ -20,7 +20,6 @@ use super::report::CopyReport;
 use super::rows::BlockCopy;
 use super::tables::Basis;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ExistingObject, Room};

@@ -65,7 +65,7 @@ pub(super) struct PreparedArchive {
     pub together: bool,
     /// The moment to which its rows are brought.
     pub moment: Option<MomentReport>,
-    /// What is left out, if only the new database shows which entries belong to it.
+    /// The entries that are left out, if only the new database shows which other entries belong to them.
     pub open_members: Option<HashSet<i64>>,
     /// Settings that the new database cannot have.
     pub denied: Vec<DeniedSetting>,

@@ -19,7 +19,7 @@ use crate::job::moment::{self, MomentReport, Way};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{GlobalsPlan, Powers, RestoreProgram};
 use crate::repository::catalog::{self, Demand, Located};
-use crate::repository::manifest::role;
+use crate::repository::manifest::{Manifest, role};
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::private_folder::{answering, sweep_stale};
 use crate::store::Store;
@@ -177,6 +177,19 @@ struct Unplanned {
     left: Exclusion,
 }
 
+impl Unplanned {
+    fn basis<'a>(&'a self, target: &'a Target, manifest: &'a Manifest, request: &'a RestoreRequest) -> Basis<'a> {
+        Basis {
+            target,
+            manifest,
+            stored: &self.stored,
+            items: &self.items,
+            excluded: &self.left.entries,
+            request,
+        }
+    }
+}
+
 /// The archive, checked against its manifest, and its plan, checked against the target.
 async fn archive(
     job: &Job<'_>,
@@ -231,22 +244,15 @@ async fn beside(
     opened: Unplanned,
     target: &Target,
 ) -> Result<PreparedArchive> {
+    let preparing = into::prepare(opened.basis(target, &located.manifest, request));
+    let (copies, plan, warnings) = job.stop.or_stop(preparing).await?;
     let Unplanned {
         mut stored,
         items,
         pg_restore,
         at,
-        left,
+        ..
     } = opened;
-    let basis = Basis {
-        target,
-        manifest: &located.manifest,
-        stored: &stored,
-        items: &items,
-        excluded: &left.entries,
-        request,
-    };
-    let (copies, plan, warnings) = job.stop.or_stop(into::prepare(basis)).await?;
     let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
     Ok(PreparedArchive {
         stored: Arc::new(stored),
@@ -271,6 +277,8 @@ async fn planned(
     opened: Unplanned,
     target: &Target,
 ) -> Result<PreparedArchive> {
+    let basis = opened.basis(target, &located.manifest, request);
+    let (mut plan, denied) = plan_of(job, basis, &opened.left).await?;
     let Unplanned {
         mut stored,
         items,
@@ -278,15 +286,6 @@ async fn planned(
         at,
         left,
     } = opened;
-    let basis = Basis {
-        target,
-        manifest: &located.manifest,
-        stored: &stored,
-        items: &items,
-        excluded: &left.entries,
-        request,
-    };
-    let (mut plan, denied) = plan_of(job, basis, &left).await?;
     let open_members = (left.has_open_members && request.create).then_some(left.entries);
     let settled = allowed::settle(target, &items, &mut plan, request);
     let mut warnings = job.stop.or_stop(settled).await?;

@@ -85,7 +85,7 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// What is done again after a load that failed.
+/// The loads that are tried again after a load failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Again {
     /// The table that was refused: it is loaded after others.

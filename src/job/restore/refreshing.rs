@@ -14,8 +14,8 @@ pub(super) fn is_refresh(what: &str) -> bool {
     what.starts_with(REFRESH)
 }
 
-/// Splits what is made after the rows: what comes first; and what fills materialized views, with everything that
-/// needs that.
+/// Splits the entries that are made after the rows: those that fill materialized views come second, with everything
+/// that needs them.
 pub(super) fn divide(archive: &PreparedArchive) -> (Vec<i64>, Vec<i64>) {
     let of_kind = archive.items.iter().filter(|item| item.entry.desc == REFRESH);
     let mut late: HashSet<i64> = of_kind.map(|item| item.entry.dump_id).collect();

@@ -127,7 +127,7 @@ impl Following {
     }
 }
 
-/// What is loaded but is not rows: entries that make large objects, and those that set sequences.
+/// Entries of the data that are not rows: large objects are made, and sequences are set.
 fn loose(archive: &PreparedArchive, plan: &Plan) -> (Vec<i64>, Vec<i64>) {
     let of_blocks: HashSet<i64> = plan
         .blocks()

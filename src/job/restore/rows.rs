@@ -21,7 +21,7 @@ pub(super) use copying::{RowDigests, count, read_again, read_between};
 pub(super) use filling::{Unloaded, load, sum};
 pub(super) use session::{encoding, execute, refused, roll_back, settle};
 
-/// What is needed from the backup.
+/// The backup whose rows are loaded and compared.
 #[derive(Clone, Copy)]
 pub(super) struct BackupRows<'a> {
     pub store: &'a Arc<dyn Store>,

@@ -71,7 +71,7 @@ pub enum Drift {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct LeaseStatus {
     pub database: String,
-    /// What is made under it.
+    /// The kind of backup that is made while it is held.
     #[serde(default, rename = "type")]
     pub kind: BackupKind,
     #[serde(flatten)]

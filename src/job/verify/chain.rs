@@ -73,7 +73,7 @@ pub struct ChainProof {
     pub duration_seconds: f64,
 }
 
-/// What was found of one table.
+/// The finding about one table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ChainFinding {
     pub table: String,

@@ -30,7 +30,7 @@ pub struct VerifyRequest {
     pub expect_manifest: Option<[u8; 32]>,
 }
 
-/// What is done besides reading every byte.
+/// Proofs besides reading every byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Proofs {
     /// Restore it into a throwaway server.

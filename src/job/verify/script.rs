@@ -21,8 +21,8 @@ pub(super) struct ScriptReading {
     pub refused: Option<String>,
 }
 
-/// The script must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. An error
-/// means that pgstow could not look, not that the script is wrong.
+/// The script must decompress to its end, to as many bytes as pg_dump wrote, and hold what the manifest says. If pgstow
+/// cannot read the script, it returns an error; that says nothing about the script.
 pub(super) fn look(manifest: &Manifest, name: &str, stored: impl Read) -> io::Result<ScriptReading> {
     let bytes = manifest.metadata.bytes_read;
     let wanted = manifest.script.map(|script| script.bytes).or(bytes);

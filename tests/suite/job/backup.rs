@@ -1,4 +1,4 @@
-//! `pgstow backup`: what it reads, what it stores, and what is left when something fails.
+//! `pgstow backup`: what it reads, what it stores, and what remains after a failure.
 
 mod faults_database;
 mod faults_folder;

@@ -181,7 +181,7 @@ fn apply_installs_ours_replaces_ours_and_leaves_all_others_alone(service: &Servi
     left_alone.sort_unstable();
     assert_eq!(left_alone, ["logs", "pgstow-to-glacier"]);
     assert_eq!(applied["applied"][0]["installed"], 7);
-    // What is shown is what is installed.
+    // `show` prints the installed rules.
     assert_eq!(applied["Rules"], service.retention("show", tiers, "pg")["Rules"]);
     let other = service.retention("apply", "30d", "other");
 
@@ -354,7 +354,7 @@ async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
     assert_eq!(service.rules(), before);
     proxy.heal();
     proxy.fault(put, strip);
-    // Somebody else has rules there: they must not go with ours.
+    // Another program has rules in the bucket: pgstow must not remove them.
     let report = apply("7d");
     assert!(
         !report["error"]["hint"].as_str().unwrap().contains("delete-bucket"),

@@ -1,4 +1,4 @@
-//! `pgstow verify`: what is whole passes, and what differs is named.
+//! `pgstow verify`: a whole backup passes, and each difference is named.
 
 mod asked;
 mod bucket;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Halt, Hands, Pace, Refill, entry_of, settle};
+use super::{Halt, Hands, Pace, Refill, Work, entry_of, settle};
 use crate::error::Error;
 use crate::format::archive::Item;
 use crate::job::drill::evidence::Says;
@@ -54,7 +54,7 @@ impl Refill<'_> {
             break;
         }
         for load in positions {
-            self.step(hands, Maker::Loader, "positions", &load.list, 1, exclusion)
+            self.step(hands, Maker::Loader, Work::of("positions", &load.list, 1), exclusion)
                 .await?;
         }
         Ok(())

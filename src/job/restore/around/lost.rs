@@ -32,6 +32,14 @@ pub(super) struct Lost {
 }
 
 impl Lost {
+    pub fn around_the_tables(left_out: Vec<LeftOut>) -> Self {
+        let mut lost = Self::default();
+        for left in left_out {
+            lost.add("AROUND THE TABLES", left.what, &left.why, None);
+        }
+        lost
+    }
+
     pub fn add(&mut self, kind: &str, what: String, why: &str, statement: Option<String>) {
         let (found, told) = self.kinds.entry(kind.to_owned()).or_default();
         *found += 1;
@@ -214,8 +222,8 @@ impl<'a> Brought<'a> {
         Some(family)
     }
 
-    /// What is lost of the objects that were asked about. `new_owner` is the role that owns everything that the
-    /// restore makes, if it is not the backup's owners.
+    /// Parts of these objects that the target has and the backup does not. `new_owner` is the role that owns everything
+    /// that the restore makes, if it is not the backup's owners.
     pub fn without(&self, traits: Vec<Trait>, objects: &[&Item], new_owner: Option<&str>, lost: &mut Lost) {
         let mut owners: BTreeMap<(String, String), (usize, Trait)> = BTreeMap::new();
         for one in traits {

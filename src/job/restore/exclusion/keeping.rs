@@ -388,7 +388,7 @@ mod tests {
         let mut keeping = Keeping::of(&items, &HashSet::from([13]), &all);
         keeping.need(&items, &all).unwrap();
         assert_eq!(keeping.entries, HashSet::from([13, 14]));
-        // What is replaced with its table does not stay.
+        // An object that is replaced with its table does not stay.
         let keeping = Keeping::of(&items, &HashSet::from([9]), &all);
         assert!(keeping.standing(&items, &all).is_empty());
     }

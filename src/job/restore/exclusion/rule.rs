@@ -8,7 +8,7 @@ use crate::job::restore::RestoreRequest;
 use crate::postgres::quoting::qualified;
 
 /// Kinds of entries, as in an archive's table of contents.
-const KINDS: [&str; 54] = [
+pub(super) const KINDS: [&str; 54] = [
     "ACCESS METHOD",
     "ACL",
     "AGGREGATE",

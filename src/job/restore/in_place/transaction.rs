@@ -1,4 +1,5 @@
-//! The transaction in which the rows are put back: what is locked and dropped before, and made again after.
+//! The transaction in which the rows are put back: it locks tables and drops foreign keys first, and makes the keys
+//! again at the end.
 
 use tokio_postgres::error::SqlState;
 

@@ -24,7 +24,7 @@ pub(super) struct Wanted {
     pub has_row_security: bool,
 }
 
-/// The archive, and what is known of the target.
+/// The archive, and facts about the target.
 pub(super) struct CopySource<'a> {
     pub stored: &'a StoredArchive,
     pub items: &'a [Item],

@@ -242,7 +242,7 @@ impl Past<'_> {
     }
 
     /// Loads the refused tables again, in sessions of ours, which learn the server's code. Repeats as long as a round
-    /// loads others that may have been what was missing.
+    /// loads others, which may have the rows that were missing.
     async fn again(&mut self, refused: BTreeMap<i64, String>) -> Result<()> {
         if refused.is_empty() {
             return Ok(());

@@ -33,7 +33,7 @@ pub(in crate::job::restore) fn refused(what: &str, refusal: Refusal) -> Error {
         Refusal::Broken(error) => (error.code(), error.message()),
         Refusal::Server { state, error, .. } => match error.code() {
             Code::Permission => (Code::Permission, error.message()),
-            // What is wrong with a value is at the end of the message.
+            // The end of the message quotes the value, which must not get into a log.
             _ if state.code().starts_with("22") => {
                 let message = error.message();
                 let told = message.rfind(": \"").map_or(&*message, |at| &message[..at]);

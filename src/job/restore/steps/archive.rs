@@ -1,4 +1,4 @@
-//! The steps of an archive's restore: what is removed, made and loaded, in order.
+//! The steps of an archive's restore, in order: remove, make, load.
 
 use std::sync::{Mutex, PoisonError};
 

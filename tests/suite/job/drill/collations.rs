@@ -1,5 +1,5 @@
-//! Where the libraries that sort text are other ones than the source's, that is told; and what is refused for it is no
-//! damage.
+//! If this machine's libraries sort text otherwise than the source's, the drill says so; and a refusal for this reason
+//! is no damage.
 
 use serde_json::Value;
 

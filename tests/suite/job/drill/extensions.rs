@@ -1,4 +1,4 @@
-//! What an extension brings that this machine lacks goes with it, whatever it is, and is told.
+//! If this machine lacks an extension, the drill leaves out all objects of the extension, and reports them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

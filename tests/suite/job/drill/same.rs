@@ -1,5 +1,5 @@
-//! What a drill compares: that what is the same is found to be, however a server prints it once it has been
-//! restored, and that what is not is named.
+//! What a drill compares: it finds equal objects equal, however the server prints them after the restore, and names
+//! each object that differs.
 
 mod columns;
 mod definitions;

@@ -86,7 +86,7 @@ fn what_changes_rows_on_their_way_is_an_error_that_names_the_table() {
     );
     let backed = Backed::up(source, &[]);
     let target = Database::fresh(17);
-    // What is there already stays as it is.
+    // Existing objects stay as they are.
     target.sql("CREATE DOMAIN price AS numeric(10, 2)");
     let options = ["--table", "public.prices", "--table", "public.others"];
     let failure = backed.refused(&target.url(), &options, "RESTORE_ERR", 41);

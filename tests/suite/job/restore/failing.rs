@@ -144,7 +144,7 @@ async fn a_store_that_fails_within_a_block_is_asked_again_and_one_that_stays_ill
     assert_eq!(target.sql("SELECT count(*) FROM big"), "0");
     assert!(failed.took < Duration::from_secs(30), "{:?}", failed.took);
 
-    // One that falls silent is waited for, but not by whoever says stop.
+    // The restore waits for a server that falls silent, but not after a stop.
     proxy.heal();
     let before = proxy.faults();
     proxy.fault(on_blocks().calls(2..=usize::MAX), Fault::HoldAnswer);
@@ -213,6 +213,11 @@ fn place_on(disk: &Disk) -> String {
     folder.to_str().unwrap().to_owned()
 }
 
+fn planned_steps(report: &Value) -> Vec<&str> {
+    let steps = report["steps"].as_array().unwrap();
+    steps.iter().filter_map(Value::as_str).collect()
+}
+
 #[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let backed = Backed::up(three(17), &[]);
@@ -221,12 +226,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     crate::job::restore::place::untouched(&target, || {
         let report = succeed(&mut backed.restore(&target.url(), &["--dry-run", "--clean"])).json();
         assert_eq!(report["status"], "planned");
-        let steps: Vec<&str> = report["steps"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let steps = planned_steps(&report);
         assert!(
             steps
                 .iter()
@@ -237,12 +237,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         let warning = report["warnings"][0].as_str().unwrap();
         assert!(warning.contains("role is a superuser"), "{report}");
         let report = succeed(&mut backed.restore(&target.url(), &["--dry-run", "--create", "--clean"])).json();
-        let steps: Vec<&str> = report["steps"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let steps = planned_steps(&report);
         let at = |words: &str| steps.iter().position(|step| step.contains(words)).unwrap();
         assert_eq!(at("make a new database beside"), 0, "{report}");
         assert!(at("definition") < at("remove the database"), "{report}");

@@ -122,7 +122,7 @@ fn what_fails_is_told_and_the_rest_is_there(major: u32) {
                       (SELECT count(*) FROM uses), (SELECT count(*) FROM fine),
                       (SELECT count(*) FROM pg_constraint WHERE conname = 'itself')";
         assert_eq!(target.sql(held), "50|60|0|10|500|1");
-        // Only what is there counts.
+        // Only existing objects count.
         assert_eq!(
             (&report["tables"], &report["rows"]),
             (&4.into(), &620.into()),
@@ -149,7 +149,7 @@ fn what_fails_is_told_and_the_rest_is_there(major: u32) {
     assert_eq!(failed(&report), OF_ROWS, "{report:#}");
     assert_eq!(report["compared"], 5, "{report:#}");
     assert_eq!(target.sql("SELECT count(*) FROM seen"), "20");
-    // Single tables; then once more over what is there.
+    // Single tables; then once more over the same tables.
     let target = Database::fresh(major);
     let options = [
         "--table",

@@ -182,7 +182,7 @@ fn copies_stand_beside_the_living(major: u32) {
             .contains(backed.id())
     );
 
-    // The repair: what is missing, from the copy.
+    // The repair: the missing rows come from the copy.
     let repaired = live.sql(
         "INSERT INTO app.orders (id, number, customer, state, price, note, placed) OVERRIDING SYSTEM VALUE
            SELECT id, number, customer, state, price, note, placed FROM \"Yester.day\".orders y
@@ -199,7 +199,7 @@ fn copies_stand_beside_the_living(major: u32) {
         live.sql("SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid::regclass::text COLLATE \"C\") FROM pg_index WHERE indrelid = 'app.orders_old'::regclass"),
         "app.by_price_1 app.orders_number_key_1 app.orders_pkey_1"
     );
-    // What is there stays, unless it may go.
+    // An existing table stays, unless --clean lets it go.
     let again = backed.refused(&live.url(), &own, "RESTORE_ERR", 41);
     assert!(
         again.message.contains("has the table app.orders_old already"),

@@ -1,5 +1,5 @@
-//! What `--clean` leaves as it is: what is left out, with all that belongs to it, and schemas in which something stays; and
-//! who has rights on what it makes.
+//! What `--clean` leaves as it is: objects that are left out, with all that belongs to them, and schemas in which
+//! something stays. Also the rights on the objects that it makes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

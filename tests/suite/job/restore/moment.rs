@@ -37,7 +37,7 @@ pub const TABLES: &str = r#"
     INSERT INTO parts SELECT n, n % 100, 'p' FROM generate_series(1, 200) n;
     INSERT INTO ident (v) SELECT 'i' FROM generate_series(1, 30)"#;
 
-/// What is done between two moments.
+/// The changes between two moments.
 pub const PHASES: [&str; 5] = [
     r#"UPDATE acc SET bal = bal + 1 WHERE id <= 50;
        INSERT INTO hist (acc, x) SELECT n, -n FROM generate_series(1, 20) n;

@@ -48,7 +48,7 @@ fn what_a_table_needs_comes_with_what_belongs_to_it(major: u32) {
     assert_eq!(target.sql(about), backed.source.sql(about));
     assert_eq!(target.sql("INSERT INTO t (o) VALUES (4) RETURNING id"), "3101");
 
-    // What is there stays, and is told.
+    // Existing objects stay, and the report names them.
     target.sql("GRANT EXECUTE ON FUNCTION shared.guarded() TO PUBLIC; SELECT setval('shared.ids', 7000)");
     let changed = target.sql(about);
     let report = backed.restored(&target, &["--table", "public.t", "--clean"]);
@@ -324,7 +324,7 @@ fn what_pg_dump_does_not_record_of_a_constraint_comes_along(major: u32) {
         "SELECT string_agg(pg_get_indexdef(indexrelid), ';' ORDER BY indexrelid::regclass::text COLLATE \"C\")
         FROM pg_index WHERE indrelid::regclass::text !~ '^pg_'";
     assert_eq!(target.sql(indexes), backed.source.sql(indexes));
-    // What is there already stays.
+    // Existing objects stay.
     let own = Database::fresh(major);
     own.sql("CREATE SCHEMA ext; CREATE EXTENSION btree_gist SCHEMA ext");
     let report = backed.restored(&own, &["--table", "public.spans"]);

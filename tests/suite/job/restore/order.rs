@@ -115,7 +115,7 @@ fn settings_come_before_the_rows_and_event_triggers_after_all(major: u32) {
         backed.restored(&target, &["--create", "--clean", "--jobs", jobs]);
         assert_eq!(target.sql(what), backed.source.sql(what), "{jobs} jobs");
     }
-    // A database that is there keeps its own settings, whatever they are; what is not taken over is said.
+    // An existing database keeps its own settings; the report names the backup's settings that it does not get.
     let target = Database::fresh(major);
     let name = quoted(&target.name);
     psql(

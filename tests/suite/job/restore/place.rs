@@ -155,7 +155,7 @@ pub fn copy(of: &Database) -> Database {
     copy
 }
 
-/// What is in a database, for a test that expects no change.
+/// The contents of a database, for a test that expects no change.
 pub fn untouched(database: &Database, meanwhile: impl FnOnce()) {
     let before = Contents::of(database);
     meanwhile();

@@ -1,4 +1,4 @@
-//! What is found out before anything is changed.
+//! What the restore finds out before it changes anything.
 
 use crate::job::restore::place::{Backed, copy, three, untouched};
 use crate::support::database::{Database, quoted};

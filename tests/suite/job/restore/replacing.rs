@@ -1,4 +1,4 @@
-//! `--clean`: what is removed is gone only when the backup's is in its place, whatever has changed since.
+//! `--clean`: the old objects go only when those of the backup are in their place, even if others changed meanwhile.
 
 use crate::job::restore::place::{Backed, untouched};
 use crate::support::contents::Contents;
@@ -77,7 +77,7 @@ fn what_is_removed_is_gone_only_when_the_new_is_there(major: u32) {
         target.sql(back);
     }
 
-    // Somebody else's lock on what has nothing to do with it.
+    // Another session's lock on a table that the restore does not touch.
     target.sql(
         "CREATE TABLE r (n int) PARTITION BY RANGE (n); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9)",
     );
@@ -385,7 +385,7 @@ fn what_hangs_on_what_is_replaced_is_told(major: u32) {
     ] {
         assert!(of_all.contains(what), "{what}: {of_all}");
     }
-    // What is no more there is not lost again.
+    // An object that is gone already is not reported as lost again.
     assert_eq!(told(&["--clean"]), "");
     target.sql(&format!("DROP OWNED BY {reader}"));
     backed.source.sql(&format!("DROP ROLE {reader}"));

@@ -69,7 +69,7 @@ fn master_restores_all_that_it_may(major: u32) {
         assert_eq!(target.sql(comments), "our comment|our own", "{report:#}");
     }
 
-    // One that a superuser has prepared: what is not the master's stays as it is.
+    // One that a superuser has prepared: objects of other roles stay as they are.
     let target = server.database("prepared");
     target.sql(&format!(
         "CREATE EXTENSION citext; ALTER DATABASE {} OWNER TO master; ALTER SCHEMA public OWNER TO postgres;
@@ -151,7 +151,7 @@ fn master_restores_all_that_it_may(major: u32) {
     assert!(refused.hint.contains("own.u q"), "{}", refused.hint);
     again.refused(&url, &["--clean", "--exclude", "polcy"], "CONFIG", 2);
 
-    // Somebody who may only read.
+    // A role that may only read.
     let target = server.database("plain");
     let url = target.url_as(Some(("plain", "its secret")));
     untouched(&target, || {
@@ -262,7 +262,7 @@ fn roles_that_policies_and_mappings_name_are_found_missing() {
     ));
 }
 
-/// Whatever it is that cannot be made: a database that is replaced goes when the definitions of the new one are there.
+/// A database that is replaced goes only when the new one has all its definitions, whichever of them is refused.
 fn a_definition_that_is_refused_costs_no_database(major: u32) {
     let source = Database::fresh(major);
     source.sql(

@@ -1,4 +1,4 @@
-//! Databases that are made beside those that they replace: what is left of them when the run is killed.
+//! A new database that a killed run left beside the database that it should replace.
 
 use rustix::process::Signal;
 use serde_json::Value;

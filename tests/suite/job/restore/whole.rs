@@ -86,7 +86,7 @@ fn clean_puts_a_changed_copy_right() {
     let backed = Backed::up(source, &[]);
     backed.restored(&changed, &["--clean", "--jobs", "2"]);
     before.assert_equals(&Contents::of(&changed));
-    // And once more, over what is right already.
+    // And once more, over a target that is right already.
     backed.restored(&changed, &["--clean"]);
     before.assert_equals(&Contents::of(&changed));
 }

@@ -66,7 +66,7 @@ async fn sigterm_while_the_manifest_is_put_comes_too_late() {
 }
 
 /// From this request on the store says nothing any more, to anybody. What cannot be removed then is left
-/// for the next run; the run itself ends before whoever has stopped it loses patience.
+/// for the next run; the run itself ends before the sender of the signal kills it.
 async fn stopped_in_silence(op: Op, target: &str) {
     let scene = Scene::three_parts().await;
     let silence = Fault::Delay(Duration::from_secs(600));

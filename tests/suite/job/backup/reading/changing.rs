@@ -39,7 +39,7 @@ fn rows(manifest: &Value, table: &str) -> u64 {
     table["rows"].as_u64().unwrap()
 }
 
-/// However it is read, and whatever is done to the table in the moment before its lock.
+/// With every kind of reader, and every change of the table in the moment before its lock.
 fn what_is_done_before_the_lock_is_in_the_backup(major: u32) {
     for (jobs, format) in [("1", "custom"), ("2", "custom"), ("1", "plain")] {
         for (change, expected) in [
@@ -132,7 +132,7 @@ fn a_storm_of_truncates_never_leaves_a_table_empty_without_a_word() {
                 let missing = left_out
                     .clone()
                     .any(|one| one["kind"] == "rows" && one["name"] == *named);
-                // What is named may be there all the same: emptied just before the snapshot.
+                // A named table may have all its rows nevertheless, if it was emptied just before the snapshot.
                 let there = rows(&manifest, table);
                 assert!(
                     there == 1000 || missing && there == 0,
@@ -264,7 +264,7 @@ fn where_there_is_no_room_for_our_locks_pg_dumps_are_watched() {
 }
 
 /// An administrator, or a standby that wants to go on, ends the session that does nothing but hold the tables,
-/// and somebody empties one of them before pg_dump has its own lock.
+/// and another session empties one of them before pg_dump has its own lock.
 #[test]
 fn that_the_session_which_held_the_tables_was_ended_is_noticed() {
     let (site, database) = (Site::new(), Database::fresh(17));

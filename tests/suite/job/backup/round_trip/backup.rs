@@ -88,7 +88,7 @@ impl Backup {
         command
     }
 
-    /// What is in `archive`, restored whole into a new database.
+    /// The contents of `archive`, restored whole into a new database.
     pub fn restored(&self, archive: &Path) -> Database {
         let target = Database::fresh(self.major);
         succeed(self.pg_restore().args(["-d", &target.url()]).arg(archive));

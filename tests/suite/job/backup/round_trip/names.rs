@@ -1,4 +1,4 @@
-//! Databases with names that nobody should choose, and somebody has.
+//! Databases with names that no person should choose, and some person has chosen.
 
 use std::fs;
 use std::path::PathBuf;

@@ -10,6 +10,18 @@ use crate::support::memory::bounded;
 use crate::support::program::{pgstow, succeed};
 use crate::support::services::cloud;
 
+/// Stock pg_restore makes the same contents of it with two processes.
+fn assert_restores_in_parallel(backup: &Backup, source: &Database, major: u32) {
+    let parallel = Database::fresh(major);
+    succeed(
+        backup
+            .pg_restore()
+            .args(["-j2", "-d", &parallel.url()])
+            .arg(backup.seekable()),
+    );
+    Contents::of(source).assert_equals(&Contents::of(&parallel));
+}
+
 #[test]
 fn an_empty_database_survives_in_every_form() {
     for (major, options) in [
@@ -29,14 +41,7 @@ fn an_empty_database_survives_in_every_form() {
         if options[1] == "plain" {
             continue;
         }
-        let parallel = Database::fresh(major);
-        succeed(
-            backup
-                .pg_restore()
-                .args(["-j2", "-d", &parallel.url()])
-                .arg(backup.seekable()),
-        );
-        Contents::of(&source).assert_equals(&Contents::of(&parallel));
+        assert_restores_in_parallel(&backup, &source, major);
     }
 }
 
@@ -150,14 +155,7 @@ fn many_large_objects_survive(major: u32) {
         whole.sql("SELECT convert_from(lo_get(3000000000), 'UTF8')"),
         "of a number above 2^31"
     );
-    let parallel = Database::fresh(major);
-    succeed(
-        backup
-            .pg_restore()
-            .args(["-j2", "-d", &parallel.url()])
-            .arg(backup.seekable()),
-    );
-    Contents::of(&source).assert_equals(&Contents::of(&parallel));
+    assert_restores_in_parallel(&backup, &source, major);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A backup is one moment of its database, whatever others do meanwhile.
+//! A backup is one moment of its database, even if other sessions change it meanwhile.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -123,7 +123,7 @@ fn a_busy_database_restores_to_one_moment(major: u32) {
     let text = format!("{}:{}:{}", number("xmin"), number("xmax"), running.join(","));
     let seen = format!("SELECT n, xid FROM a_written WHERE pg_visible_in_snapshot(xid, '{text}') ORDER BY 2");
     assert_eq!(target.sql(rows), source.sql(&seen));
-    assert_ne!(target.sql(rows), source.sql(rows), "nobody wrote during the backup");
+    assert_ne!(target.sql(rows), source.sql(rows), "no session wrote during the backup");
 
     assert!(number("xmin") <= number("xmax"));
     assert!((xmax_before..=xmax_after).contains(&number("xmax")));
