@@ -122,6 +122,8 @@ pub use stall::{StallClock, WatchedPipe};
 #[cfg(any(fuzzing, test))]
 pub(crate) use startup::log_in_over;
 pub(crate) use surroundings::{Around, ForeignKey, TableTrigger, not_locked};
+#[cfg(test)]
+pub(crate) use table_catalog::tests::sample as sample_table;
 pub use table_catalog::{
     CatalogColumn, CatalogTable, EnumLabel, ExtensionTable, Generated, IdentityColumn, OLDEST_STREAMED, Obstacle,
     PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind,

@@ -27,13 +27,7 @@ use crate::support::services::postgres_bin;
 use crate::support::wreck::{Site, failure, tree};
 
 fn drill(site: &Site) -> Command {
-    let mut command = pgstow();
-    command
-        .args(["verify", "latest", "--drill", "--json", "--store"])
-        .arg(site.store())
-        .env("TMPDIR", site.path().join("tmp"))
-        .current_dir(site.path());
-    command
+    site.drill(pgstow())
 }
 
 fn verification(site: &Site) -> Value {

@@ -41,6 +41,16 @@ impl Site {
         self.folder.path()
     }
 
+    /// This program, with the arguments for a drill of the newest backup in the store.
+    pub fn drill(&self, mut command: Command) -> Command {
+        command
+            .args(["verify", "latest", "--drill", "--json", "--store"])
+            .arg(self.store())
+            .env("TMPDIR", self.path().join("tmp"))
+            .current_dir(self.path());
+        command
+    }
+
     /// Made by the run itself.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
