@@ -108,7 +108,7 @@ pub(crate) use refusal::Refusal;
 pub(crate) use removal::names_are_taken;
 pub use removal::{Definition, Removal, Renewal};
 pub use replication::{ReplicationSession, StreamSource, Streamed};
-pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
+pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};
 pub use sequences::{SequenceReading, SequenceReadings};

@@ -41,7 +41,7 @@ pub use crate::postgres::settings::Postgres;
 pub use crate::repository::retention::{Policy, Retention};
 pub use crate::repository::signature::settings::{KeySource, Signing};
 pub use crate::run::telemetry::{Log, LogFormat};
-pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
+pub use crate::store::settings::{Encryption, S3, StoreCreate, TagMode};
 pub use known::is_secret;
 pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Setting, ValueKind, nearest};

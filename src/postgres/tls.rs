@@ -109,7 +109,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     }
     let verifier = Verifier::new(check, roots, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions(info)?)
+        .with_protocol_versions(&versions(info)?)
         .map_err(|error| Error::internal("TLS cannot be set up").source(error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -142,22 +142,19 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     })
 }
 
-fn versions(info: &ConnectionInfo) -> Result<&'static [&'static SupportedProtocolVersion]> {
-    Ok(
-        match (
-            param(info, "ssl_min_protocol_version"),
-            param(info, "ssl_max_protocol_version"),
-        ) {
-            (Some("TLSv1.3"), Some("TLSv1.2")) => {
-                return Err(Error::config(
-                    "ssl_min_protocol_version is above ssl_max_protocol_version",
-                ));
-            }
-            (Some("TLSv1.3"), _) => &[&version::TLS13],
-            (_, Some("TLSv1.2")) => &[&version::TLS12],
-            _ => &[&version::TLS13, &version::TLS12],
-        },
-    )
+fn versions(info: &ConnectionInfo) -> Result<Vec<&'static SupportedProtocolVersion>> {
+    let least = param(info, "ssl_min_protocol_version");
+    let most = param(info, "ssl_max_protocol_version");
+    Ok(match (least, most) {
+        (Some("TLSv1.3"), Some("TLSv1.2")) => {
+            return Err(Error::config(
+                "ssl_min_protocol_version is above ssl_max_protocol_version",
+            ));
+        }
+        (Some("TLSv1.3"), _) => vec![&version::TLS13],
+        (_, Some("TLSv1.2")) => vec![&version::TLS12],
+        _ => vec![&version::TLS13, &version::TLS12],
+    })
 }
 
 /// The trusted certificates, and the revoked ones.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgstow::dataflow::budget::{Demand, Shares};
+use pgstow::dataflow::budget::{MemoryDemand, Shares};
 use pgstow::dataflow::compress::Codec;
 use pgstow::dataflow::pipeline::{self, Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
@@ -134,7 +134,7 @@ async fn the_data_path_stays_within_its_shares() {
         (3, 2, Codec::AutoGzip),
     ];
     for (jobs, threads, codec) in cases {
-        let demand = Demand {
+        let demand = MemoryDemand {
             jobs,
             threads,
             buckets: 0,
