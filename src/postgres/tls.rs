@@ -232,12 +232,13 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
             file_of_chain.display()
         )));
     }
-    let bad_key = |error: &dyn std::fmt::Display| {
-        Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
+    let bad_key = || {
+        Error::config(format!("sslkey: {} cannot be used", file_of_key.display()))
             .hint("use a PEM key without passphrase that only this user can read")
     };
-    let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?).map_err(|error| bad_key(&error))?;
-    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?);
+    let key = key.map_err(|error| bad_key().source(error))?;
+    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key().source(error))?;
     let certificate = CertifiedKey::new(chain, key);
     // All other errors are about X.509 version 1, which rustls does not accept but a server may.
     if matches!(
