@@ -5,8 +5,8 @@
 //! another run was faster. The clocks only decide when a silent holder counts as dead, and a holder stops a while
 //! before that.
 //!
-//! The object also records the newest id that any run has taken in the store, whoever holds the lease: runs with
-//! other primaries put copies there, and two of them must not take the same id.
+//! The object also records the newest id that any run has taken in the store, even a run that does not hold the lease:
+//! runs with other primaries put copies there, and two of them must not take the same id.
 
 mod claim;
 mod renewal;
@@ -63,7 +63,8 @@ struct Body {
     /// Every run that replaces the other fields keeps this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claim>,
-    /// How far the run was at the last renewal: a [`Progress`](crate::run::progress::Progress), which another version may write in another shape.
+    /// How far the run was at the last renewal: a [`Progress`](crate::run::progress::Progress), which another version
+    /// may write in another shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<Value>,
 }

@@ -248,7 +248,7 @@ fn an_extension_that_this_machine_lacks_is_named_with_all_that_could_not_be_prov
     }
     assert!(lefts[0]["why"].as_str().unwrap().contains("hstore"));
     assert_eq!(report["drill"]["partly"], true);
-    // And nobody takes it for the whole.
+    // And no command takes it for the whole.
     let told = |command: &str| {
         let mut told = pgstow();
         told.args([command, "--store"]).arg(site.store());

@@ -38,7 +38,7 @@ fn what_is_past_its_time_goes_and_the_rest_stays_as_it_was() {
     let daily = folder.plant("shop", 8 * 24, "daily");
     let monthly = folder.plant("shop", 40 * 24, "monthly");
     let old_monthly = folder.plant("shop", 70 * 24, "monthly");
-    // The last good one of a database that nobody backs up any more, and two that lack a file.
+    // The last good one of a database that is no longer backed up, and two that lack a file.
     let last = folder.plant("shop_old", 900 * 24, "daily");
     let lacking = folder.plant("shop_old", 800 * 24, "daily");
     let newest_lacking = folder.plant("shop_old", 790 * 24, "daily");
@@ -102,7 +102,7 @@ fn files_of_others_stay_and_their_folder_with_them() {
     let left: Vec<String> = folder.keys().into_iter().filter(|key| key.starts_with(&old)).collect();
     assert_eq!(left, [format!("{old}/deeper/shop.dump"), format!("{old}/notes.txt")]);
 
-    // What is left is nobody's left-over: neither told again, nor taken by the next run.
+    // The rest is no left-over: the next run neither reports nor removes it.
     let (report, _) = folder.json(&["prune", "--retention", "7d"]);
     assert_eq!(report["stores"][0]["backups"].as_array().unwrap().len(), 1);
     assert_eq!(folder.json(&["status"]).1, 0);

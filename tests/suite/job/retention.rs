@@ -354,7 +354,7 @@ async fn a_store_that_makes_other_rules_of_ours_gets_its_former_ones_back() {
     assert_eq!(service.rules(), before);
     proxy.heal();
     proxy.fault(put, strip);
-    // Somebody else has rules there: they must not go with ours.
+    // Another program has rules there: they must stay when pgstow's go.
     let report = apply("7d");
     assert!(
         !report["error"]["hint"].as_str().unwrap().contains("delete-bucket"),

@@ -166,7 +166,7 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
 
 on_majors! { async one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams: 15 17 }
 
-/// Whoever waits for the next task's rows hears that none will come, though no task was ever taken.
+/// A reader that waits for the next task's rows learns that none will come, although no task was ever taken.
 #[tokio::test]
 async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
     let database = Database::fresh(17);
@@ -178,7 +178,7 @@ async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
     reading.stop().await;
     let run = memory::run(flow(Inflow::Blocks { head, source }));
     let ended = tokio::time::timeout(Duration::from_secs(10), run).await;
-    assert!(ended.expect("somebody still waits").is_err());
+    assert!(ended.expect("a reader still waits").is_err());
 }
 
 /// The application must not hang for longer than the backup, nor the backup at all.

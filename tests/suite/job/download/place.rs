@@ -121,7 +121,7 @@ impl Place {
         Path::new(&self.store).join(self.id()).join(name)
     }
 
-    /// The file has its name, its sums and nobody else's eyes, and nothing lies beside it.
+    /// The file has its name and its sums, only its owner can read it, and no other file is beside it.
     pub fn assert_whole(&self) {
         assert_eq!(self.files(), ["SHA256SUMS", self.name()]);
         check_sums(self.here());

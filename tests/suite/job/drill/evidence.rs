@@ -84,7 +84,7 @@ fn pid(process: &Process) -> Pid {
 #[test]
 fn a_full_disk_is_enospc_and_no_evidence() {
     let (site, database) = (Site::new(), Database::fresh(17));
-    // The other one is small as long as nobody restores it.
+    // The other one is small until it is restored.
     database.sql(
         "CREATE TABLE t AS SELECT g, repeat(md5(g::text), 20) AS text FROM generate_series(1, 60000) g;
          CREATE TABLE grows AS SELECT repeat('x', 8000) AS text FROM generate_series(1, 10000);

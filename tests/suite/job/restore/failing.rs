@@ -144,7 +144,7 @@ async fn a_store_that_fails_within_a_block_is_asked_again_and_one_that_stays_ill
     assert_eq!(target.sql("SELECT count(*) FROM big"), "0");
     assert!(failed.took < Duration::from_secs(30), "{:?}", failed.took);
 
-    // One that falls silent is waited for, but not by whoever says stop.
+    // pgstow waits for a server that falls silent, but not after a stop.
     proxy.heal();
     let before = proxy.faults();
     proxy.fault(on_blocks().calls(2..=usize::MAX), Fault::HoldAnswer);

@@ -77,7 +77,7 @@ fn what_is_removed_is_gone_only_when_the_new_is_there(major: u32) {
         target.sql(back);
     }
 
-    // Somebody else's lock on what has nothing to do with it.
+    // Another session's lock on an object that the restore does not touch.
     target.sql(
         "CREATE TABLE r (n int) PARTITION BY RANGE (n); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9)",
     );

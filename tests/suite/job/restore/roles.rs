@@ -151,7 +151,7 @@ fn master_restores_all_that_it_may(major: u32) {
     assert!(refused.hint.contains("own.u q"), "{}", refused.hint);
     again.refused(&url, &["--clean", "--exclude", "polcy"], "CONFIG", 2);
 
-    // Somebody who may only read.
+    // A role that may only read.
     let target = server.database("plain");
     let url = target.url_as(Some(("plain", "its secret")));
     untouched(&target, || {

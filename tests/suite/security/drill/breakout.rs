@@ -64,7 +64,7 @@ fn tries(marks: &str, port: u16, word: &str) -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// The body of a function that tries them all, as whoever it finds itself to be.
+/// The body of a function that tries them all, as the role that it runs as.
 pub fn attack(marks: &Path, port: u16, word: &str) -> String {
     let tries: String = tries(marks.to_str().unwrap(), port, word)
         .iter()

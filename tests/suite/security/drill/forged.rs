@@ -1,4 +1,4 @@
-//! A table of contents that somebody with write access to the store has changed, every sum with it: the drill's
+//! A table of contents that an attacker with write access to the store has changed, every sum with it: the drill's
 //! superuser runs nothing of it that pg_dump does not write of such a thing.
 
 use std::fs;

@@ -65,8 +65,8 @@ async fn sigterm_while_the_manifest_is_put_comes_too_late() {
     scene.assert_one_backup(&scene.primary, &ended).await;
 }
 
-/// From this request on the store says nothing any more, to anybody. What cannot be removed then is left
-/// for the next run; the run itself ends before whoever has stopped it loses patience.
+/// From this request on the store answers no client any more. What cannot be removed then is left
+/// for the next run; the run itself ends before the service manager that stopped it kills it.
 async fn stopped_in_silence(op: Op, target: &str) {
     let scene = Scene::three_parts().await;
     let silence = Fault::Delay(Duration::from_secs(600));

@@ -155,7 +155,7 @@ impl Scene {
         until(&format!("{op:?} of {target}"), async || seen()).await;
     }
 
-    /// Nobody works for a run that has ended.
+    /// No process works for a run that has ended.
     pub async fn assert_nobody_works(&self) {
         until("pg_dump is gone", async || pg_dumps(&self.database.name).is_empty()).await;
         let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()

@@ -1,4 +1,4 @@
-//! Stores that are slow, not ill: they set the pace, and cost no memory.
+//! Stores that are slow but work: they set the pace, and cost no memory.
 
 use std::time::{Duration, Instant};
 

@@ -264,7 +264,7 @@ fn where_there_is_no_room_for_our_locks_pg_dumps_are_watched() {
 }
 
 /// An administrator, or a standby that wants to go on, ends the session that does nothing but hold the tables,
-/// and somebody empties one of them before pg_dump has its own lock.
+/// and another session empties one of them before pg_dump has its own lock.
 #[test]
 fn that_the_session_which_held_the_tables_was_ended_is_noticed() {
     let (site, database) = (Site::new(), Database::fresh(17));

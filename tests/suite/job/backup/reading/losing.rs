@@ -12,7 +12,7 @@ use crate::support::wreck::{Site, assert_no_session, failure, password_of};
 const WAITS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
     AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'";
 
-/// Somebody has the table, and breaks the lease meanwhile.
+/// Another session holds the table; the lease is broken meanwhile.
 #[test]
 fn a_lease_that_is_lost_while_a_table_is_held_ends_the_run_every_time() {
     let database = Database::fresh(17);

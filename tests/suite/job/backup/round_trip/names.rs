@@ -1,4 +1,4 @@
-//! Databases with names that nobody should choose, and somebody has.
+//! Databases with names that are a bad choice, and that exist.
 
 use std::fs;
 use std::path::PathBuf;

@@ -136,7 +136,7 @@ fn another_majors_server_is_held_to_what_it_prints_itself() {
     assert_eq!(named, expected.map(|(name, what)| (name.into(), what.into())));
 }
 
-/// In a database that is not in UTF-8, two names may look alike to whoever reads it so.
+/// In a database that is not in UTF-8, two names may look alike to a reader that expects UTF-8.
 #[test]
 fn definitions_in_another_encoding_are_told_apart_byte_by_byte() {
     let site = Site::new();
