@@ -17,7 +17,7 @@ fn offered() -> Vec<(String, String)> {
     uses.flat_map(|path| {
         let (module, names) = path.rsplit_once("::").unwrap();
         let names = names.trim_matches(['{', '}', ' ', '\n']).split(',');
-        names.map(|name| (module.to_owned(), name.trim().to_owned()))
+        names.map(move |name| (module.to_owned(), name.trim().to_owned()))
     })
     .filter(|(_, name)| !name.is_empty())
     .collect()
