@@ -2,6 +2,7 @@
 //! clock and the host name, and passes them on.
 
 mod aftermath;
+mod backups;
 mod clients;
 mod permission;
 
@@ -10,36 +11,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{BackupRequest, Command, IncrementalRequest, RestoreRequest, Selection, VerifyRequest};
-use crate::error::{Code, Error, ErrorReport, Result};
-use crate::job::backup;
+use crate::command::{ChangesRequest, Command, DownloadRequest, RestoreRequest, Selection, VerifyRequest};
+use crate::error::{Error, ErrorReport, Result};
 use crate::job::changes;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
-use crate::job::increment;
-use crate::job::incremental;
 use crate::job::list;
 use crate::job::prune;
 use crate::job::restore;
 use crate::job::retention;
 use crate::job::status::{self, Inquiry};
 use crate::job::verify::{self, VerifyReport};
-use crate::outside::handover::{Asked, Handover};
+use crate::outside::handover::Handover;
 use crate::outside::notify::Notifier;
 use crate::outside::secrets::Credentials;
 use crate::report::Report;
-use crate::repository::backup_id::BackupKind;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
 use crate::run::stop::Stop;
-use crate::settings::{Incremental, Settings};
+use crate::settings::Settings;
 use crate::store::Store;
 use aftermath::Aftermath;
 use clients::Clients;
-
-/// The limit for handing over a run whose time is up: if the handover fails, time must be left to report that.
-const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
 
 /// The limit for reading keys from KMS that are needed only to compare a run with earlier backups.
 const TRUST_AT_THE_END: Duration = Duration::from_millis(500);
@@ -119,30 +113,8 @@ impl App {
                 let aftermath = self.aftermath(begun, stop, observer).await;
                 aftermath.of_backup(&request, result).await
             }
-            Command::Changes(request) => {
-                let source = self.source_database();
-                let job = changes::Job {
-                    stores: &self.stores,
-                    database: request.database.as_deref().or(source.as_deref()),
-                    trust: self.trust(stop).await?,
-                    now: (self.clock)(),
-                    stop,
-                    observer,
-                };
-                let report = changes::run(&job, &request).await?;
-                Ok(Report::Changes(Box::new(report)))
-            }
-            Command::Download(request) => {
-                let job = download::Job {
-                    stores: &self.stores,
-                    database: self.credentials.as_ref().and_then(Credentials::database),
-                    trust: self.trust(stop).await?,
-                    clock: self.clock,
-                    stop,
-                    observer,
-                };
-                download::run(&job, &request).await.map(Report::Download)
-            }
+            Command::Changes(request) => self.changes(&request, stop, observer).await,
+            Command::Download(request) => self.download(&request, stop, observer).await,
             Command::Verify(request) => {
                 let begun = (self.clock)();
                 let result = self.verify(&request, stop, observer).await;
@@ -150,18 +122,7 @@ impl App {
                 aftermath.of_verification(&request, result).await.map(Report::Verify)
             }
             Command::Restore(request) => self.restore(&request, stop, observer).await,
-            Command::Doctor => {
-                let checkup = Checkup {
-                    settings: &self.settings,
-                    credentials: self.credentials.as_ref(),
-                    stores: &self.stores,
-                    notifiers: &self.notifiers,
-                    keyring: &self.keyring,
-                    clock: self.clock,
-                };
-                let found = async { Ok(doctor::run(&checkup).await) };
-                stop.or_stop(found).await.map(Report::Doctor)
-            }
+            Command::Doctor => self.doctor(stop).await,
             Command::RetentionShow => retention::show(&self.settings, &self.stores).map(Report::Rules),
             Command::RetentionApply => {
                 let applied = retention::apply(&self.settings, &self.stores);
@@ -172,19 +133,7 @@ impl App {
                 let listed = list::run(&self.stores, database.as_deref(), trust, (self.clock)());
                 stop.or_stop(listed).await.map(Report::List)
             }
-            Command::Status { database } => {
-                let source = self.credentials.as_ref().and_then(Credentials::database);
-                let inquiry = Inquiry {
-                    settings: &self.settings,
-                    stores: &self.stores,
-                    trust: self.trust(stop).await?,
-                    source,
-                    database,
-                    now: (self.clock)(),
-                };
-                let found = async { Ok(status::run(&inquiry).await) };
-                stop.or_stop(found).await.map(|report| Report::Status(Box::new(report)))
-            }
+            Command::Status { database } => self.status(database, stop).await,
             Command::Prune(request) => {
                 let job = prune::Job {
                     stores: &self.stores,
@@ -201,6 +150,58 @@ impl App {
                 made.await.map(Report::Keygen)
             }
         }
+    }
+
+    async fn changes(&self, request: &ChangesRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
+        let source = self.source_database();
+        let job = changes::Job {
+            stores: &self.stores,
+            database: request.database.as_deref().or(source.as_deref()),
+            trust: self.trust(stop).await?,
+            now: (self.clock)(),
+            stop,
+            observer,
+        };
+        let report = changes::run(&job, request).await?;
+        Ok(Report::Changes(Box::new(report)))
+    }
+
+    async fn download(&self, request: &DownloadRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
+        let job = download::Job {
+            stores: &self.stores,
+            database: self.source_database(),
+            trust: self.trust(stop).await?,
+            clock: self.clock,
+            stop,
+            observer,
+        };
+        download::run(&job, request).await.map(Report::Download)
+    }
+
+    async fn doctor(&self, stop: &Stop) -> Result<Report> {
+        let checkup = Checkup {
+            settings: &self.settings,
+            credentials: self.credentials.as_ref(),
+            stores: &self.stores,
+            notifiers: &self.notifiers,
+            keyring: &self.keyring,
+            clock: self.clock,
+        };
+        let found = async { Ok(doctor::run(&checkup).await) };
+        stop.or_stop(found).await.map(Report::Doctor)
+    }
+
+    async fn status(&self, database: Option<String>, stop: &Stop) -> Result<Report> {
+        let inquiry = Inquiry {
+            settings: &self.settings,
+            stores: &self.stores,
+            trust: self.trust(stop).await?,
+            source: self.source_database(),
+            database,
+            now: (self.clock)(),
+        };
+        let found = async { Ok(status::run(&inquiry).await) };
+        stop.or_stop(found).await.map(|report| Report::Status(Box::new(report)))
     }
 
     async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
@@ -261,179 +262,6 @@ impl App {
         self.credentials.as_ref().and_then(Credentials::database)
     }
 
-    async fn backup(&self, request: &BackupRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<Report> {
-        let Some(credentials) = &self.credentials else {
-            return Err(no_database());
-        };
-        let signer = stop.or_stop(self.keyring.signer()).await?;
-        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
-        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
-        let made = match (request.kind, self.settings.incremental) {
-            (BackupKind::Incremental, Incremental::Slot) => increment::run(&job, request).await,
-            (BackupKind::Full, _) | (_, Incremental::Reference) => backup::run(&job, request).await,
-        };
-        match made {
-            Ok(mut report) => {
-                if self.settings.prove_chain && !report.repeated {
-                    self.prove_chain(&mut report, (signer, &trust), stop, observer).await;
-                }
-                for message in report.warnings.iter().cloned() {
-                    observer.event(&Event::Warned { message });
-                }
-                Ok(Report::Backup(Box::new(report)))
-            }
-            Err(error) => self.hand_over(request, error, stop).await,
-        }
-    }
-
-    /// Proves the increments that have reached the newest full backup. Without a proof the backup is just as good.
-    async fn prove_chain(
-        &self,
-        report: &mut backup::BackupReport,
-        (signer, trust): (Option<&Signer>, &Trust),
-        stop: &Stop,
-        observer: &Arc<dyn Observer>,
-    ) {
-        let job = verify::Job {
-            settings: &self.settings,
-            stores: &self.stores,
-            database: None,
-            trust,
-            signer,
-            clock: self.clock,
-            stop,
-            observer,
-        };
-        match verify::prove_newest(&job, &report.database).await {
-            Ok(Some(proof)) => report.proved(proof),
-            Ok(None) => {}
-            Err(error) => report.warnings.push(format!(
-                "whether the increments lead to the newest full backup could not be proved: {error}"
-            )),
-        }
-    }
-
-    /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
-    /// metrics; to people a chain that was renewed, and a failure that lasts, once, with its end.
-    async fn follow(
-        &self,
-        request: &BackupRequest,
-        begun: Timestamp,
-        stop: &Stop,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Report> {
-        let Some((credentials, every)) = self.credentials.as_ref().zip(request.every) else {
-            return Err(no_database());
-        };
-        let signer = stop.or_stop(self.keyring.signer()).await?;
-        let trust = self.trust(stop).await?.and(signer.map(Signer::public));
-        let job = self.backup_job(credentials, (signer, &trust), stop, observer);
-        if self.settings.incremental == Incremental::Reference {
-            // It reads tables, and so has no stream to follow: the job says that.
-            return backup::run(&job, request)
-                .await
-                .map(|report| Report::Backup(Box::new(report)));
-        }
-        let aftermath = self.aftermath(begun, stop, observer).await;
-        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-        let following = async {
-            let followed = increment::follow(&job, request, every, &told).await;
-            drop(told);
-            followed
-        };
-        let telling = aftermath.of_following(request, &mut heard);
-        let (followed, ()) = tokio::join!(following, telling);
-        match followed {
-            Ok(report) => Ok(Report::Backup(Box::new(report))),
-            Err(error) => aftermath.of_backup(request, Err(error)).await,
-        }
-    }
-
-    fn backup_job<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-        (signer, trust): (Option<&'a Signer>, &'a Trust),
-        stop: &'a Stop,
-        observer: &'a Arc<dyn Observer>,
-    ) -> backup::Job<'a> {
-        backup::Job {
-            settings: &self.settings,
-            credentials,
-            stores: &self.stores,
-            signer,
-            trust,
-            clock: self.clock,
-            host: &self.host,
-            stop,
-            observer,
-        }
-    }
-
-    async fn incremental(
-        &self,
-        request: &IncrementalRequest,
-        stop: &Stop,
-        observer: &Arc<dyn Observer>,
-    ) -> Result<Report> {
-        let Some(credentials) = &self.credentials else {
-            return Err(no_database());
-        };
-        // A stop needs neither keys nor stores.
-        let trust = match request {
-            IncrementalRequest::Stop { .. } => None,
-            _ => Some(self.trust(stop).await?),
-        };
-        let signer = match request {
-            IncrementalRequest::Start { print_sql: false, .. } => stop.or_stop(self.keyring.signer()).await?,
-            _ => None,
-        };
-        let trust_of_backup = trust.map(|trust| trust.and(signer.map(Signer::public)));
-        let backup = trust_of_backup.as_ref();
-        let backup = backup.map(|trust| self.backup_job(credentials, (signer, trust), stop, observer));
-        let job = incremental::Job {
-            settings: &self.settings,
-            credentials,
-            stores: &self.stores,
-            trust,
-            backup: backup.as_ref(),
-            clock: self.clock,
-            stop,
-            observer,
-        };
-        let done = incremental::run(&job, request).await;
-        done.map(|report| Report::Incremental(Box::new(report)))
-    }
-
-    /// If the time is too short for a backup and the settings say so, a container task makes it. That task reports how
-    /// it ended, so this run sends no message.
-    async fn hand_over(&self, request: &BackupRequest, error: Error, stop: &Stop) -> Result<Report> {
-        let Some(handover) = self.handover.as_ref().filter(|_| error.code() == Code::Deadline) else {
-            return Err(error);
-        };
-        let asked = Asked {
-            kind: request.kind,
-            trigger: request.trigger,
-            event_id: request.event_id.clone(),
-            database: request.database.clone(),
-        };
-        let start = handover.start(&asked, &error);
-        let started = match stop.reason() {
-            None => start.await,
-            Some(_) => tokio::time::timeout(HANDOVER_AT_THE_END, start)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Error::new(
-                        Code::Deadline,
-                        "ECS did not answer in the time that was left",
-                    ))
-                }),
-        };
-        match started {
-            Ok(report) => Ok(Report::HandedOver(report)),
-            Err(second) => Err(error.hint(second.hint_text().to_owned()).also(second)),
-        }
-    }
-
     /// Made after a run, because the run may have been the first to learn the database's name.
     async fn aftermath<'a>(
         &'a self,
@@ -460,11 +288,6 @@ impl App {
             observer,
         }
     }
-}
-
-fn no_database() -> Error {
-    Error::config("no database is set: DATABASE_URL, DB_HOST and the like, or BACKUP_SECRET_ID")
-        .hint("give --database-url postgresql://user@host/database, or --secret-id")
 }
 
 /// In milliseconds: people do not need more, and some readers of JSON do not accept more.

@@ -16,29 +16,41 @@ pub use crate::job::prune::PruneRequest;
 pub use crate::job::restore::RestoreRequest;
 pub use crate::job::verify::{Selection, VerifyRequest};
 
+/// A request that pgstow can carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
+    /// Make a full backup, or increments.
     Backup(BackupRequest),
     /// The transactions in the increments.
     Changes(ChangesRequest),
+    /// Fetch one backup as one file.
     Download(DownloadRequest),
     /// Try everything that a backup needs.
     Doctor,
+    /// The lifecycle rules that the retention asks for.
     RetentionShow,
+    /// Install these rules in the bucket.
     RetentionApply,
     /// The backups in the store: of one database, or of all.
     List {
+        /// `None`: of all databases.
         database: Option<String>,
     },
+    /// Whether a person has to act.
     Status {
+        /// `None`: of all databases.
         database: Option<String>,
     },
+    /// Remove the backups that the retention no longer keeps.
     Prune(PruneRequest),
+    /// Compare stored backups with their manifests, or restore them into a throwaway server.
     Verify(VerifyRequest),
     /// Make a key pair: the file for its secret half.
     Keygen {
+        /// `.pub` is added for the public half.
         file: PathBuf,
     },
+    /// Restore a backup, or some of its tables, into a database.
     Restore(RestoreRequest),
     /// What increments need on the server.
     Incremental(IncrementalRequest),

@@ -16,37 +16,64 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// new ones, never change existing ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
+    /// A setting is missing, malformed or in conflict with another.
     Config,
+    /// The database cannot be reached, or dropped the connection.
     ConnErr,
+    /// The database refuses the login.
     Auth,
+    /// The secret cannot be read or understood.
     Secret,
+    /// The role may not read or do something that is needed.
     Permission,
+    /// pg_dump or pg_dumpall failed, or its stream is not a whole archive.
     PgDumpErr,
+    /// No program of PostgreSQL's fits the server's major version.
     Version,
+    /// No byte came for the stall limit.
     Stalled,
+    /// Tables were emptied or rewritten while they were read.
     Changed,
+    /// The store refuses, or kept failing after the retries.
     Store,
+    /// A folder store has no space.
     Enospc,
+    /// A folder store gives no access.
     Eacces,
+    /// The folder of a store is missing.
     Enoent,
+    /// Stored bytes differ from the manifest.
     Integrity,
+    /// A restore failed; the message says in which state the target is.
     RestoreErr,
+    /// A verification or drill could not be carried out. It says nothing about the backup.
     NotProved,
+    /// There is no such backup.
     NotFound,
+    /// The replication slot is lost, missing or not pgstow's.
     Slot,
+    /// The moment cannot be restored exactly.
     NotCovered,
+    /// A signature is missing, wrong, or by a key that is not trusted.
     Signature,
+    /// The backups in the store are of another database than this one.
     OtherDatabase,
+    /// The task's time is about to run out.
     Deadline,
+    /// Another run holds the lease, or what the run needs.
     Busy,
+    /// A signal stopped the run.
     Interrupted(Signal),
+    /// A fault in pgstow.
     Internal,
 }
 
 /// The signals that stop a run cleanly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
+    /// SIGINT.
     Interrupt,
+    /// SIGTERM.
     Terminate,
 }
 
@@ -274,6 +301,7 @@ impl Error {
         self
     }
 
+    /// The error that caused this one. Its text follows in the message, after a colon.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());

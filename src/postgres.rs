@@ -108,7 +108,7 @@ pub(crate) use refusal::Refusal;
 pub(crate) use removal::names_are_taken;
 pub use removal::{Definition, Removal, Renewal};
 pub use replication::{ReplicationSession, StreamSource, Streamed};
-pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring, Section};
+pub use restoring::{ArchiveInput, Complaint, RestoreEnd, RestoreOrder, Restoring};
 pub use scratch::{Lacking, ROOM, SchemaGrants, ScratchServer, SequencePosition, Told, free_bytes, lacks_room};
 pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};
 pub use sequences::{SequenceReading, SequenceReadings};
@@ -122,6 +122,8 @@ pub use stall::{StallClock, WatchedPipe};
 #[cfg(any(fuzzing, test))]
 pub(crate) use startup::log_in_over;
 pub(crate) use surroundings::{Around, ForeignKey, TableTrigger, not_locked};
+#[cfg(test)]
+pub(crate) use table_catalog::tests::sample as sample_table;
 pub use table_catalog::{
     CatalogColumn, CatalogTable, EnumLabel, ExtensionTable, Generated, IdentityColumn, OLDEST_STREAMED, Obstacle,
     PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind,

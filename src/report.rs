@@ -24,22 +24,35 @@ use crate::outside::handover::HandoverReport;
 use crate::printable;
 use crate::repository::signature::keygen::KeygenReport;
 
+/// What a command answers. As JSON, a report has no tag: its fields show what it is.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Report {
+    /// A backup or increment was made, or one that the same event had asked for before.
     Backup(Box<BackupReport>),
     /// A container task makes the backup instead.
     HandedOver(HandoverReport),
+    /// The transactions in the increments.
     Changes(Box<ChangesReport>),
+    /// What was tried, and what failed.
     Doctor(DoctorReport),
+    /// The file that was written.
     Download(DownloadReport),
+    /// The lifecycle rules.
     Rules(RulesReport),
+    /// The backups in the store.
     List(ListReport),
+    /// Whether a person has to act.
     Status(Box<StatusReport>),
+    /// Which backups were removed, or would be.
     Prune(PruneReport),
+    /// What was compared, and what differs.
     Verify(VerifyReport),
+    /// What was restored, or would be.
     Restore(Box<RestoreReport>),
+    /// The keys that were made.
     Keygen(KeygenReport),
+    /// What increments have on the server.
     Incremental(Box<IncrementalReport>),
 }
 
@@ -47,18 +60,31 @@ pub enum Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReportKind {
+    /// [`Report::Backup`].
     Backup,
+    /// [`Report::HandedOver`].
     HandedOver,
+    /// [`Report::Changes`].
     Changes,
+    /// [`Report::Doctor`].
     Doctor,
+    /// [`Report::Download`].
     Download,
+    /// [`Report::Rules`].
     Rules,
+    /// [`Report::List`].
     List,
+    /// [`Report::Status`].
     Status,
+    /// [`Report::Prune`].
     Prune,
+    /// [`Report::Verify`].
     Verify,
+    /// [`Report::Restore`].
     Restore,
+    /// [`Report::Keygen`].
     Keygen,
+    /// [`Report::Incremental`].
     Incremental,
 }
 

@@ -41,7 +41,7 @@ pub use crate::postgres::settings::Postgres;
 pub use crate::repository::retention::{Policy, Retention};
 pub use crate::repository::signature::settings::{KeySource, Signing};
 pub use crate::run::telemetry::{Log, LogFormat};
-pub use crate::store::settings::{Encryption, S3, StoreCreate, Tagging};
+pub use crate::store::settings::{Encryption, S3, StoreCreate, TagMode};
 pub use known::is_secret;
 pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
 pub use setting::{Setting, ValueKind, nearest};
@@ -68,6 +68,7 @@ pub struct Input {
     pub memory: Option<u64>,
     /// In Lambda no folder outlives the run, so the settings must name a store.
     pub in_lambda: bool,
+    /// Whether reports are printed as JSON.
     pub json: bool,
     /// Which settings the command uses.
     pub uses: Uses,
@@ -82,15 +83,21 @@ pub struct Settings {
     pub targets: Vec<Database>,
     /// The first is the primary.
     pub stores: Vec<StoreUrl>,
+    /// Which backups are kept, and for how long.
     pub retention: Retention,
     /// How old the last good backup may be before `status` says that a person has to act.
     pub max_age: Duration,
     /// The same for the newest increment, of a database that has some.
     pub incremental_max_age: Duration,
+    /// When backups are due, as far as that is known.
     pub schedule: Schedule,
+    /// How the archive is compressed.
     pub compression: Compression,
+    /// Which of pg_dump's formats a backup has.
     pub format: Format,
+    /// What a backup does if a table was emptied or rewritten before it was locked.
     pub on_changed_tables: OnChangedTables,
+    /// What `backup --kind incremental` makes.
     pub incremental: Incremental,
     /// How many streams pgstow reads from the database, or restores into it, at once.
     pub jobs: usize,
@@ -102,9 +109,13 @@ pub struct Settings {
     pub task_memory: Option<u64>,
     /// How many bytes per second a backup may read from the database.
     pub max_rate: Option<u64>,
+    /// When a backup pauses to spare the server.
     pub nice: Option<Nice>,
+    /// PostgreSQL's programs, and the limits of sessions.
     pub postgres: Postgres,
+    /// How objects are stored in S3.
     pub s3: S3,
+    /// How AWS's services are reached.
     pub aws: Aws,
     /// Where pgstow sends the result of a run.
     pub channels: Vec<Channel>,
@@ -116,19 +127,25 @@ pub struct Settings {
     pub allow_drill: bool,
     /// Whether a drill runs even if this system cannot confine the throwaway server.
     pub drill_unconfined: bool,
+    /// Where the numbers of a run go.
     pub metrics: Metrics,
     /// How long a lease is valid if the run does not renew it.
     pub lease: Duration,
+    /// Whether a backup also stores MD5SUMS.
     pub md5: bool,
     /// Prove once for each full backup that the increments since the full before lead exactly to it.
     pub prove_chain: bool,
     /// The user confirms that the database is that of the backups in the store, although its server is a different one.
     pub adopt: bool,
+    /// What a backup does in an empty folder store.
     pub store_create: StoreCreate,
     /// The folder for what this machine remembers between runs, if it has one.
     pub state_dir: Option<PathBuf>,
+    /// Whether reports are printed as JSON.
     pub json: bool,
+    /// The format and level of logs.
     pub log: Log,
+    /// The key that signs, and the keys that are trusted.
     pub signing: Signing,
     /// Warnings about settings that are valid. pgstow prints them whatever the log's level is.
     pub warnings: Vec<String>,

@@ -39,6 +39,7 @@ use crate::error::{Code, Error, Result};
 pub use rule::{PENDING, Rule, TIER_TAG, UPLOADS, is_ours, rule_id};
 pub use trouble::is_archived;
 
+/// A place for backups. Its methods promise the same of every back end.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The store as its user named it, without secrets: for reports, logs and errors.

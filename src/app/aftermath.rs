@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::command::{BackupRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
@@ -91,7 +91,7 @@ impl Aftermath<'_> {
 
     /// While a run follows its source: the metrics of each increment; a message about a chain that was renewed, and one
     /// about failures that have lasted for [`LASTING`], with another when they have ended.
-    pub(super) async fn of_following(&self, request: &BackupRequest, heard: &mut UnboundedReceiver<Followed>) {
+    pub(super) async fn of_following(&self, request: &BackupRequest, heard: &mut Receiver<Followed>) {
         let mut failing: Option<Timestamp> = None;
         let mut is_told = false;
         while let Some(followed) = heard.recv().await {

@@ -25,7 +25,7 @@ const AHEAD: u64 = 12 * MIB;
 
 /// The parts of a backup that need memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
+pub struct MemoryDemand {
     pub jobs: usize,
     pub threads: usize,
     pub buckets: usize,
@@ -40,7 +40,7 @@ pub struct Shares {
     pub parts: u64,
 }
 
-impl Demand {
+impl MemoryDemand {
     /// `None` if there is not enough.
     pub fn shares(self, memory: u64) -> Option<Shares> {
         let least = self.at_least();
@@ -162,8 +162,8 @@ fn limit(path: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn demand(jobs: usize, threads: usize, buckets: usize) -> Demand {
-        Demand {
+    fn demand(jobs: usize, threads: usize, buckets: usize) -> MemoryDemand {
+        MemoryDemand {
             jobs,
             threads,
             buckets,

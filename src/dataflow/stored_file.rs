@@ -120,8 +120,7 @@ impl StoredFile {
         match &self.assembly {
             Some(assembly) => Box::new(Assembling::begin(
                 assembly,
-                &self.store,
-                &self.key,
+                (&self.store, &self.key),
                 &content,
                 Some(own),
                 runtime.clone(),
@@ -144,8 +143,8 @@ impl StoredFile {
     fn reading(&self, content: &Range<u64>) -> Content {
         if let Some(assembly) = &self.assembly {
             let runtime = Handle::current();
-            let (store, key) = (&self.store, &self.key);
-            return Box::new(Assembling::begin(assembly, store, key, content, None, runtime));
+            let place = (&self.store, self.key.as_str());
+            return Box::new(Assembling::begin(assembly, place, content, None, runtime));
         }
         let stored = self.stored(content);
         Box::new(Reading::start(Arc::clone(&self.store), self.key.clone(), stored).into_blocking())

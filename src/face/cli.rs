@@ -89,39 +89,44 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             } else {
                 report.text()
             };
-            if let Some(error) = report.error() {
-                write_err(&lines(error.code, &error.message, &error.hint));
-            }
-            if let Report::Backup(report) = &report {
-                if let Some(error) = report.broken_chain() {
-                    let message =
-                        printable::line(&format!("the backup {} is good, but {}", report.id, error.message()));
-                    let hint = printable::line(error.hint_text());
-                    write_err(&format!("warning[DEGRADED]: {message}\nhint: {hint}\n"));
-                }
-                for (store, error) in report.failed_copies() {
-                    let message = printable::line(&format!(
-                        "the backup {} is good, but has no copy in {store}: {}: {}",
-                        report.id, error.code, error.message
-                    ));
-                    write_err(&format!(
-                        "warning[DEGRADED]: {message}\nhint: {}\n",
-                        printable::line(&error.hint)
-                    ));
-                }
-            }
-            if let Report::Restore(report) = &report
-                && let Some((message, hint)) = report.partial()
-            {
-                write_err(&format!(
-                    "warning[PARTIAL]: {}\nhint: {}\n",
-                    printable::line(&message),
-                    printable::line(hint)
-                ));
-            }
+            write_err(&complaints(&report));
             Ok((text + "\n", report.exit_code()))
         }
     }
+}
+
+/// What stderr says of a run that has a report and yet did not do all that was asked.
+fn complaints(report: &Report) -> String {
+    let warning = |label: &str, message: &str, hint: &str| {
+        let (message, hint) = (printable::line(message), printable::line(hint));
+        format!("warning[{label}]: {message}\nhint: {hint}\n")
+    };
+    let mut out = String::new();
+    if let Some(error) = report.error() {
+        out.push_str(&lines(error.code, &error.message, &error.hint));
+    }
+    match report {
+        Report::Backup(report) => {
+            if let Some(error) = report.broken_chain() {
+                let message = format!("the backup {} is good, but {}", report.id, error.message());
+                out.push_str(&warning("DEGRADED", &message, error.hint_text()));
+            }
+            for (store, error) in report.failed_copies() {
+                let message = format!(
+                    "the backup {} is good, but has no copy in {store}: {}: {}",
+                    report.id, error.code, error.message
+                );
+                out.push_str(&warning("DEGRADED", &message, &error.hint));
+            }
+        }
+        Report::Restore(report) => {
+            if let Some((message, hint)) = report.partial() {
+                out.push_str(&warning("PARTIAL", &message, hint));
+            }
+        }
+        _ => {}
+    }
+    out
 }
 
 /// A drill of a folder does not need these.

@@ -144,7 +144,7 @@ async fn acquire(job: &Job<'_>, source: &SourceDatabase) -> Result<Acquired> {
     };
     let database = &source.session.server().database;
     let (store, kind) = (replicas.primary(), BackupKind::Incremental);
-    let acquiring = Lease::acquire_for(store, database, kind, holder, job.settings.lease, job.clock);
+    let acquiring = Lease::acquire_for(store, (database, kind), holder, job.settings.lease, job.clock);
     let give_back = async |acquired: Acquired| drop(acquired.lease.release().await);
     job.stop.or_undo(PUT_GRACE, acquiring, give_back).await
 }

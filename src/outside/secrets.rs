@@ -262,7 +262,17 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
         "allow it to the task's role: {}; and kms:Decrypt on the secret's key, if that is a key of your own",
         aws::statement(&["secretsmanager:GetSecretValue"], id)
     );
-    let (what, hint) = match kind {
+    let (what, hint) = meaning(kind, whose, &needed);
+    Error::new(
+        Code::Secret,
+        format!("the secret `{id}` cannot be read: {what} ({kind}: {words})"),
+    )
+    .hint(hint)
+}
+
+/// What a code of Secrets Manager says, and what to do. `needed` is the permission that reading needs.
+fn meaning<'a>(kind: &str, whose: Whose, needed: &'a str) -> (&'static str, &'a str) {
+    match kind {
         "ResourceNotFoundException" => (
             "there is no such secret in this account and region",
             match whose {
@@ -271,7 +281,7 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
             },
         ),
         "AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException" | "HTTP 403" => {
-            ("access is denied", needed.as_str())
+            ("access is denied", needed)
         }
         "ExpiredTokenException" | "ExpiredToken" => (
             "the AWS credentials have expired",
@@ -289,12 +299,7 @@ fn refused(id: &str, whose: Whose, error: &SdkError<GetSecretValueError>) -> Err
             "Secrets Manager refuses",
             "check the secret's id, the region and the task's permissions",
         ),
-    };
-    Error::new(
-        Code::Secret,
-        format!("the secret `{id}` cannot be read: {what} ({kind}: {words})"),
-    )
-    .hint(hint)
+    }
 }
 
 /// From weak to strong.

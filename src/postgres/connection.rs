@@ -160,17 +160,7 @@ impl Session {
             Err(error) => return Err(place.refused(&client, &error).await),
         };
         place.refuse_other_kind(&client, &server).await?;
-        // pg_dump takes these from the role's own settings, which would translate the data or write it differently on
-        // each server. Set options only where they are needed, because a pooler may refuse them.
-        info.params.insert("client_encoding".into(), server.encoding.clone());
-        // A pooler would refuse the option, or apply the language to other clients.
-        if is_direct && server.language == Language::UntilSet {
-            add_option(&mut info, ENGLISH);
-        }
-        let loading_options = info.params.get("options").cloned();
-        for option in &server.to_settle {
-            add_option(&mut info, option);
-        }
+        let loading_options = settle_options(&mut info, &server, is_direct);
         if let Some(address) = opened.address {
             // One name may stand for several servers. Every user of the snapshot must reach this one.
             info.params.insert("hostaddr".into(), address.to_string());
@@ -351,6 +341,22 @@ fn without_event_triggers(info: &ConnectionInfo) -> Option<ConnectionInfo> {
     let mut info = info.clone();
     info.params.insert("options".into(), options);
     Some(info)
+}
+
+/// What pg_dump and other sessions must set to read the same bytes. Returns the options of sessions that load rows.
+fn settle_options(info: &mut ConnectionInfo, server: &ServerInfo, is_direct: bool) -> Option<String> {
+    // pg_dump takes these from the role's own settings, which would translate the data or write it differently on each
+    // server. Set options only where they are needed, because a pooler may refuse them.
+    info.params.insert("client_encoding".into(), server.encoding.clone());
+    // A pooler would refuse the option, or apply the language to other clients.
+    if is_direct && server.language == Language::UntilSet {
+        add_option(info, ENGLISH);
+    }
+    let loading_options = info.params.get("options").cloned();
+    for option in &server.to_settle {
+        add_option(info, option);
+    }
+    loading_options
 }
 
 fn add_option(info: &mut ConnectionInfo, option: &str) {

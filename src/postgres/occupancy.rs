@@ -178,8 +178,8 @@ fn unseen(schema: &str, name: &str, refusal: Refusal) -> Error {
         Code::Permission => Code::Permission,
         _ => Code::RestoreErr,
     };
-    let what = format!("cannot find out whether {schema}.{name} has rows: {}", error.message());
-    let error = Error::new(code, what);
+    let what = format!("cannot find out whether {schema}.{name} has rows");
+    let error = Error::new(code, what).source(error);
     match hint {
         Some(hint) => error.hint(hint),
         None => error,

@@ -92,13 +92,13 @@ impl From<StreamError> for Refusal {
 }
 
 /// An error's fields, with message and detail as one text.
-pub(super) struct Complaint {
+pub(super) struct ServerComplaint {
     pub state: SqlState,
     pub routine: String,
     pub text: String,
 }
 
-impl Complaint {
+impl ServerComplaint {
     /// The error that it stands for, without secrets.
     pub fn error(&self, redactor: &Redactor) -> Error {
         classify_server(&self.state, &redactor.clean(&format!("{SERVER_SAYS}: {}", self.text)))
@@ -115,7 +115,7 @@ impl Complaint {
 }
 
 /// Reads a message of type `E`.
-pub(super) fn complaint(body: &[u8]) -> Complaint {
+pub(super) fn complaint(body: &[u8]) -> ServerComplaint {
     let (mut state, mut routine) = (SqlState::INTERNAL_ERROR, String::new());
     let (mut message, mut detail) = (String::new(), None);
     for field in body.split(|byte| *byte == 0) {
@@ -136,7 +136,7 @@ pub(super) fn complaint(body: &[u8]) -> Complaint {
         Some(detail) => format!("{message} ({})", without_values(&detail)),
         None => message,
     };
-    Complaint { state, routine, text }
+    ServerComplaint { state, routine, text }
 }
 
 pub(super) const SERVER_SAYS: &str = "the server says";

@@ -171,20 +171,16 @@ fn not_started(slot: &str, refusal: Refusal) -> Error {
     let error = refusal.into_error();
     match state.as_str() {
         // object_in_use
-        "55006" => Error::new(
-            Code::Busy,
-            format!("another session reads the slot {slot:?}: {}", error.message()),
-        )
-        .hint(
-            "wait until that session has ended (pg_stat_replication shows it): a reader that died is noticed after \
-             wal_sender_timeout",
-        ),
+        "55006" => Error::new(Code::Busy, format!("another session reads the slot {slot:?}"))
+            .hint(
+                "wait until that session has ended (pg_stat_replication shows it): the server notices a reader that \
+                 died after wal_sender_timeout",
+            )
+            .source(error),
         // undefined_object, object_not_in_prerequisite_state, undefined_file
-        "42704" | "55000" | "58P01" => Error::new(
-            Code::Slot,
-            format!("the slot {slot:?} cannot be read: {}", error.message()),
-        )
-        .hint("the next run makes a new slot and a full backup, which begin a new chain of increments"),
+        "42704" | "55000" | "58P01" => Error::new(Code::Slot, format!("the slot {slot:?} cannot be read"))
+            .hint("the next run makes a new slot and a full backup, which begin a new chain of increments")
+            .source(error),
         _ => error,
     }
 }

@@ -13,6 +13,7 @@ use super::passfile::Pass;
 use super::scratch::behind_walls;
 use super::{ConnectionInfo, Passfile, Redactor, RestoreProgram};
 use crate::error::{Code, Error, Result};
+use crate::format::archive::Section;
 use crate::postgres::settings;
 pub use complaints::Complaint;
 use complaints::Complaints;
@@ -24,13 +25,6 @@ pub enum ArchiveInput {
     Stdin,
     /// Read by pg_restore itself, which is necessary for several jobs.
     File(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
-    PreData,
-    Data,
-    PostData,
 }
 
 /// The arguments of one pg_restore.

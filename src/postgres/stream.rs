@@ -44,9 +44,7 @@ impl From<StreamError> for Error {
     fn from(broken: StreamError) -> Self {
         match broken {
             StreamError::Closed => Error::new(Code::ConnErr, "the server closed the connection"),
-            StreamError::Io(error) => {
-                Error::new(Code::ConnErr, format!("the connection to the server is lost: {error}"))
-            }
+            StreamError::Io(error) => Error::new(Code::ConnErr, "the connection to the server is lost").source(error),
             StreamError::Unexpected(what) => unexpected(&what),
         }
     }

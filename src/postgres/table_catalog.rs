@@ -160,3 +160,32 @@ impl CatalogTable {
         self.columns == earlier.columns && self.types == earlier.types && labels_stay()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An ordinary table `public.t<oid>`, without columns, with a primary key on `id`.
+    pub(crate) fn sample(oid: u32) -> CatalogTable {
+        CatalogTable {
+            oid,
+            schema: "public".into(),
+            name: format!("t{oid}"),
+            kind: TableKind::Ordinary,
+            is_unlogged: false,
+            parent: None,
+            identity: ReplicaIdentity::Default,
+            identity_index: Some(oid + 1000),
+            key: vec!["id".into()],
+            primary_key: Some(PrimaryKey::Immediate),
+            columns: Vec::new(),
+            types: None,
+            labels: Vec::new(),
+            filenode: oid,
+            bytes: 8192,
+            owner: "shop".into(),
+            is_ours: true,
+            extension: None,
+        }
+    }
+}

@@ -107,22 +107,9 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
                 .hint("set sslrootcert to the server's CA file, or to `system` for the system's own list"),
         );
     }
-    let versions: &[&SupportedProtocolVersion] = match (
-        param(info, "ssl_min_protocol_version"),
-        param(info, "ssl_max_protocol_version"),
-    ) {
-        (Some("TLSv1.3"), Some("TLSv1.2")) => {
-            return Err(Error::config(
-                "ssl_min_protocol_version is above ssl_max_protocol_version",
-            ));
-        }
-        (Some("TLSv1.3"), _) => &[&version::TLS13],
-        (_, Some("TLSv1.2")) => &[&version::TLS12],
-        _ => &[&version::TLS13, &version::TLS12],
-    };
     let verifier = Verifier::new(check, roots, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
+        .with_protocol_versions(&versions(info)?)
         .map_err(|error| Error::internal("TLS cannot be set up").source(error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -152,6 +139,21 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
             must_agree: direct,
         },
         direct,
+    })
+}
+
+fn versions(info: &ConnectionInfo) -> Result<Vec<&'static SupportedProtocolVersion>> {
+    let least = param(info, "ssl_min_protocol_version");
+    let most = param(info, "ssl_max_protocol_version");
+    Ok(match (least, most) {
+        (Some("TLSv1.3"), Some("TLSv1.2")) => {
+            return Err(Error::config(
+                "ssl_min_protocol_version is above ssl_max_protocol_version",
+            ));
+        }
+        (Some("TLSv1.3"), _) => vec![&version::TLS13],
+        (_, Some("TLSv1.2")) => vec![&version::TLS12],
+        _ => vec![&version::TLS13, &version::TLS12],
     })
 }
 
@@ -230,12 +232,13 @@ fn client_certificate(info: &ConnectionInfo, home: Option<&Path>) -> Result<Opti
             file_of_chain.display()
         )));
     }
-    let bad_key = |error: &dyn std::fmt::Display| {
-        Error::config(format!("sslkey: {} cannot be used: {error}", file_of_key.display()))
+    let bad_key = || {
+        Error::config(format!("sslkey: {} cannot be used", file_of_key.display()))
             .hint("use a PEM key without passphrase that only this user can read")
     };
-    let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?).map_err(|error| bad_key(&error))?;
-    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&text("sslkey", &file_of_key)?);
+    let key = key.map_err(|error| bad_key().source(error))?;
+    let key = ring::sign::any_supported_type(&key).map_err(|error| bad_key().source(error))?;
     let certificate = CertifiedKey::new(chain, key);
     // All other errors are about X.509 version 1, which rustls does not accept but a server may.
     if matches!(

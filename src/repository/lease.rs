@@ -5,10 +5,11 @@
 //! another run was faster. The clocks only decide when a silent holder counts as dead, and a holder stops a while
 //! before that.
 //!
-//! The object also records the newest id that any run has taken in the store, whoever holds the lease: runs with
-//! other primaries put copies there, and two of them must not take the same id.
+//! The object also records the newest id that any run has taken in the store, even a run that does not hold the lease:
+//! runs with other primaries put copies there, and two of them must not take the same id.
 
 mod claim;
+mod renewal;
 mod state;
 
 use std::collections::hash_map::RandomState;
@@ -22,16 +23,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, BackupKind, SKEW, lease_key_of};
 use crate::run::clock::Clock;
-use crate::run::progress::{Observer, Progress};
+use crate::run::progress::Observer;
 use crate::store::{Condition, ObjectInfo, ObjectVersion, Put, Store, conditions};
 
 pub use claim::Announced;
 use claim::Claim;
+use renewal::{Held, NotRenewed, Shared};
 pub use state::{LeaseHold, LeaseState, look, look_for};
 
 /// How often a lost race is repeated. Each loss means that another run has won, so the second look normally finds a
@@ -61,7 +63,8 @@ struct Body {
     /// Every run that replaces the other fields keeps this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed: Option<Claim>,
-    /// How far the run was at the last renewal: a [`Progress`], which another version may write in another shape.
+    /// How far the run was at the last renewal: a [`Progress`](crate::run::progress::Progress), which another version
+    /// may write in another shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     progress: Option<Value>,
 }
@@ -98,53 +101,6 @@ pub struct Lease {
     renewal: JoinHandle<()>,
 }
 
-struct Shared {
-    store: Arc<dyn Store>,
-    database: String,
-    kind: BackupKind,
-    ttl: Duration,
-    clock: Clock,
-    held: Mutex<Held>,
-    /// Reports how far the run is.
-    observer: OnceLock<Arc<dyn Observer>>,
-    lost: watch::Sender<Option<Loss>>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("database", &self.database)
-            .field("ttl", &self.ttl)
-            .finish_non_exhaustive()
-    }
-}
-
-struct Held {
-    body: Body,
-    version: ObjectVersion,
-    /// From this moment another run may count this one as dead, unless a renewal succeeds.
-    until: Instant,
-}
-
-/// Why this run no longer holds the lease.
-#[derive(Debug, Clone)]
-struct Loss {
-    code: Code,
-    what: String,
-}
-
-impl Loss {
-    fn error(&self) -> Error {
-        Error::new(self.code, self.what.clone())
-    }
-}
-
-enum NotRenewed {
-    Lost(Loss),
-    /// The store failed; this run still holds the lease until it expires.
-    Failed(Error),
-}
-
 impl Lease {
     /// Takes the lease of a database's full backups, or fails with `BUSY` and names the holder. The run chooses its id
     /// after this, from a listing that no other run can make out of date, and writes it by [`Lease::announce`].
@@ -155,14 +111,13 @@ impl Lease {
         ttl: Duration,
         clock: Clock,
     ) -> Result<Acquired> {
-        Self::acquire_for(store, database, BackupKind::Full, holder, ttl, clock).await
+        Self::acquire_for(store, (database, BackupKind::Full), holder, ttl, clock).await
     }
 
     /// The same for backups of this kind.
     pub async fn acquire_for(
         store: Arc<dyn Store>,
-        database: &str,
-        kind: BackupKind,
+        (database, kind): (&str, BackupKind),
         holder: Holder,
         ttl: Duration,
         clock: Clock,
@@ -183,17 +138,7 @@ impl Lease {
                     });
                 }
             };
-            let now = clock();
-            let body = Body {
-                holder: holder.clone(),
-                run: run.clone(),
-                backup: None,
-                acquired_at: now,
-                expires_at: later(now, ttl),
-                released: false,
-                claimed: previous.as_ref().and_then(|body| body.claimed.clone()),
-                progress: None,
-            };
+            let body = Body::new(holder.clone(), &run, (clock(), ttl), previous.as_ref());
             let sent = Instant::now();
             let version = match write(&*store, &key, &body, condition).await {
                 Ok(Put::Done(version)) => version,
@@ -339,118 +284,6 @@ impl Drop for Lease {
     }
 }
 
-impl Held {
-    /// `since` is the time when the put was sent, so that the wait for its answer does not count.
-    fn new(body: Body, version: ObjectVersion, since: Instant, ttl: Duration) -> Self {
-        Self {
-            body,
-            version,
-            until: since + ttl - margin(ttl),
-        }
-    }
-}
-
-/// How long before the expiry a holder stops: this is how much the clocks of two hosts may differ.
-fn margin(ttl: Duration) -> Duration {
-    ttl / 6
-}
-
-impl Shared {
-    async fn keep_renewing(self: Arc<Self>) {
-        let mut pause = self.ttl / 3;
-        loop {
-            sleep(pause).await;
-            match self.renew(|body| body.progress = self.progress()).await {
-                Ok(()) => pause = self.ttl / 3,
-                Err(NotRenewed::Lost(_)) => return,
-                Err(NotRenewed::Failed(_)) => pause = self.ttl / 12,
-            }
-        }
-    }
-
-    fn progress(&self) -> Option<Value> {
-        let progress: Progress = self.observer.get()?.progress()?;
-        serde_json::to_value(progress).ok()
-    }
-
-    /// One renewal. An expired lease that no other run has taken is still this run's: a host that was suspended
-    /// continues. But if it has expired and the store does not answer, it counts as lost.
-    async fn renew(&self, change: impl FnOnce(&mut Body)) -> Result<(), NotRenewed> {
-        let mut held = self.held.lock().await;
-        if let Some(loss) = &*self.lost.borrow() {
-            return Err(NotRenewed::Lost(loss.clone()));
-        }
-        let sent = Instant::now();
-        let mut body = held.body.clone();
-        body.expires_at = later((self.clock)(), self.ttl);
-        change(&mut body);
-        let patience = held.until.max(sent + margin(self.ttl));
-        let name = &self.database;
-        let loss = match timeout_at(patience, self.replace(&body, &held.version)).await {
-            Ok(Ok(Some((body, version)))) => {
-                *held = Held::new(body, version, sent, self.ttl);
-                return Ok(());
-            }
-            Ok(Ok(None)) => self.why_lost().await,
-            Ok(Err(error)) if Instant::now() < held.until => return Err(NotRenewed::Failed(error)),
-            Ok(Err(error)) => Loss {
-                code: Code::Store,
-                what: format!("the lease of database {name:?} could not be renewed before it ended: {error}"),
-            },
-            Err(_) => Loss {
-                code: Code::Store,
-                what: format!("the lease of database {name:?} could not be renewed before it ended: no answer"),
-            },
-        };
-        self.lost.send_replace(Some(loss.clone()));
-        Err(NotRenewed::Lost(loss))
-    }
-
-    /// The store itself may have disappeared as well: the folder was removed, or the disk is no longer mounted.
-    async fn why_lost(&self) -> Loss {
-        match timeout(margin(self.ttl), self.store.is_there()).await {
-            Ok(Err(error)) if error.code() == Code::Enoent => Loss {
-                code: error.code(),
-                what: error.message(),
-            },
-            _ => Loss {
-                code: Code::Busy,
-                what: format!(
-                    "the lease of database {:?} was lost: another run has taken it, or a person has removed it",
-                    self.database
-                ),
-            },
-        }
-    }
-
-    /// Replaces this run's lease; `None` if it is no longer this run's. A removed lease counts as lost too: a person
-    /// removed it on purpose.
-    async fn replace(&self, body: &Body, version: &ObjectVersion) -> Result<Option<(Body, ObjectVersion)>> {
-        let key = lease_key_of(&self.database, self.kind);
-        let mut body = body.clone();
-        let mut version = version.clone();
-        for tries in 0..ATTEMPTS {
-            if tries > 0 {
-                sleep(pause(tries)).await;
-            }
-            let condition = Condition::Unchanged(version);
-            if let Put::Done(version) = write(&*self.store, &key, &body, condition).await? {
-                return Ok(Some((body, version)));
-            }
-            // This may be an earlier put of this run, whose answer was lost; or a run that puts its copy here has
-            // taken an id.
-            match recognise(&*self.store, &key, &body.run).await? {
-                Some((ours, there)) => {
-                    body.claimed = Claim::later(there, body.claimed, &self.database, (self.clock)());
-                    version = ours;
-                }
-                None => return Ok(None),
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// What a run finds when it wants the lease.
 enum Found {
     /// The condition under which the run can take it, and who had it before.
@@ -501,6 +334,20 @@ async fn write(store: &dyn Store, key: &str, body: &Body, condition: Condition) 
 }
 
 impl Body {
+    /// The content of a lease that was taken now, for this time.
+    fn new(holder: Holder, run: &str, (now, ttl): (Timestamp, Duration), previous: Option<&Body>) -> Self {
+        Self {
+            holder,
+            run: run.to_owned(),
+            backup: None,
+            acquired_at: now,
+            expires_at: later(now, ttl),
+            released: false,
+            claimed: previous.and_then(|body| body.claimed.clone()),
+            progress: None,
+        }
+    }
+
     fn written(&self) -> Result<(Bytes, ObjectInfo)> {
         let bytes = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::internal("cannot write the lease as JSON").source(error))?;

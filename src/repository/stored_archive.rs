@@ -2,6 +2,7 @@
 //! is stored beside it. Verify, restore and drill all read through this module.
 
 mod joining;
+mod record;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -13,15 +14,18 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::{Assembly, StoredFile};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockKind, BlockSink, Blocks, Changing, Check, Head,
-    Input, Layout, Renumbered, SealedRange, TocEntry, Unpack, empty_block,
+    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Changing, Check, Head, Input,
+    Renumbered, SealedRange, Unpack, empty_block,
 };
 use crate::format::fold::Net;
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{self, FileIndex, FileRange, FileRecord, Manifest, RangeRecord, role};
+use crate::repository::manifest::{self, FileIndex, FileRange, FileRecord, Manifest, role};
 use crate::repository::references;
 use crate::store::{Store, limits, unsteady};
+pub(crate) use record::is_named;
+
 use joining::Joining;
+use record::{elsewhere, make_up, records};
 
 /// The archive holds all tables and large objects that the manifest lists. It is one data file, unless the backup refers
 /// to another one: then the blocks of unchanged tables are in that one's data file, and the places here are those in the
@@ -84,84 +88,74 @@ impl StoredArchive {
     pub fn describe(manifest: &Manifest, toc: &Bytes) -> Result<Self> {
         let id = &manifest.id;
         let file = file_of(manifest, role::DUMP)?.clone();
-        let own = manifest.data_file(role::DUMP).map(|(index, _)| index);
         let name = &file_of(manifest, role::TOC)?.name;
         let broken = |what: String| Error::new(Code::Integrity, format!("{}: {what}", id.key(name)));
-        let mut input = Input::new(&toc[..]);
-        let head = Head::read(&mut input).map_err(|error| broken(error.to_string()))?;
-        if !matches!(input.available(), Ok([])) {
-            return Err(broken("there are bytes after the table of contents".into()));
-        }
-        let announced = match manifest.compression.algorithm {
-            manifest::CompressionAlgorithm::None => BlockCompression::None,
-            manifest::CompressionAlgorithm::Gzip => BlockCompression::Gzip,
-            manifest::CompressionAlgorithm::Zstd => BlockCompression::Zstd,
-        };
-        // An increment's manifest tells how its changes are compressed. pg_dump before 16 has only gzip for its archive.
-        if manifest.increment.is_none() && head.compression != announced {
-            return Err(broken(format!(
-                "its compression is {:?}, but the manifest says {:?}",
-                head.compression, announced
-            )));
-        }
-        let positions = head
-            .positions()
-            .ok_or_else(|| broken("the blocks' offsets are not filled in".into()))?;
-        let records = records(manifest).map_err(|hex| broken(format!("the manifest's {hex:?} is no SHA-256")))?;
-        if positions.len() != records.len() {
-            return Err(broken(format!(
-                "it has {} blocks, but the manifest {}",
-                positions.len(),
-                records.len()
-            )));
-        }
+        let head = head_of(manifest, toc).map_err(broken)?;
+        let blocks = head.data.len();
         let mut archive = StoredArchive {
             key: id.key(&file.name),
-            places: Vec::with_capacity(records.len()),
-            promises: Vec::with_capacity(records.len()),
-            ranges: Vec::with_capacity(records.len()),
-            tables: Vec::with_capacity(records.len()),
+            places: Vec::with_capacity(blocks),
+            promises: Vec::with_capacity(blocks),
+            ranges: Vec::with_capacity(blocks),
+            tables: Vec::with_capacity(blocks),
             origins: Vec::new(),
             changes: HashMap::new(),
             referred: None,
             file,
             head,
         };
+        archive.place_blocks(manifest).map_err(broken)?;
+        Ok(archive)
+    }
+
+    /// Joins each entry of the table of contents with the manifest's record of its block.
+    fn place_blocks(&mut self, manifest: &Manifest) -> std::result::Result<(), String> {
+        let positions = self
+            .head
+            .positions()
+            .ok_or_else(|| "the blocks' offsets are not filled in".to_owned())?;
+        let records = records(manifest).map_err(|hex| format!("the manifest's {hex:?} is no SHA-256"))?;
+        if positions.len() != records.len() {
+            return Err(format!(
+                "it has {} blocks, but the manifest {}",
+                positions.len(),
+                records.len()
+            ));
+        }
         let utf8 = manifest.server.encoding == "UTF8";
-        let mut end = archive.head.len() as u64;
-        let mut joining = Joining::new(manifest, own, &archive.head);
-        for ((entry, position), mut record) in archive.head.data.iter().zip(positions).zip(records) {
+        let own = manifest.data_file(role::DUMP).map(|(index, _)| index);
+        let mut end = self.head.len() as u64;
+        let mut joining = Joining::new(manifest, own, &self.head);
+        for ((entry, position), mut record) in self.head.data.iter().zip(positions).zip(records) {
             let Some(offset) = joining.join(entry, &record) else {
-                return Err(broken(format!(
+                return Err(format!(
                     "the manifest says that {entry} is in another file than {}, or not at its place there",
-                    archive.file.name
-                )));
+                    self.file.name
+                ));
             };
             if offset != position || position != end {
-                return Err(broken(elsewhere(entry, &record, position)));
+                return Err(elsewhere(entry, &record, position));
             }
             record.move_to(FileIndex::FIRST, offset);
-            record.agrees(entry, utf8).map_err(broken)?;
-            if !make_up(&record.ranges, &record, archive.head.int_size) {
-                return Err(broken(format!(
-                    "the manifest's ranges of {entry} do not make up its block"
-                )));
+            record.agrees(entry, utf8)?;
+            if !make_up(&record.ranges, &record, self.head.int_size) {
+                return Err(format!("the manifest's ranges of {entry} do not make up its block"));
             }
             end = record.place.end();
-            archive.places.push(record.place);
-            archive.promises.push(record.promise);
-            archive.ranges.push(record.ranges);
-            archive.tables.push(record.table);
+            self.places.push(record.place);
+            self.promises.push(record.promise);
+            self.ranges.push(record.ranges);
+            self.tables.push(record.table);
         }
         let end = joining.own_end;
-        archive.referred = joining.referred();
-        if end != archive.file.bytes {
-            return Err(broken(format!(
+        self.referred = joining.referred();
+        if end != self.file.bytes {
+            return Err(format!(
                 "its blocks end at byte {end}, but the archive at {}",
-                archive.file.bytes
-            )));
+                self.file.bytes
+            ));
         }
-        Ok(archive)
+        Ok(())
     }
 
     /// The file from which its content is read.
@@ -256,6 +250,28 @@ impl StoredArchive {
     }
 }
 
+/// The table of contents, if it is whole and says the same of the compression as the manifest.
+fn head_of(manifest: &Manifest, toc: &Bytes) -> std::result::Result<Head, String> {
+    let mut input = Input::new(&toc[..]);
+    let head = Head::read(&mut input).map_err(|error| error.to_string())?;
+    if !matches!(input.available(), Ok([])) {
+        return Err("there are bytes after the table of contents".into());
+    }
+    let announced = match manifest.compression.algorithm {
+        manifest::CompressionAlgorithm::None => BlockCompression::None,
+        manifest::CompressionAlgorithm::Gzip => BlockCompression::Gzip,
+        manifest::CompressionAlgorithm::Zstd => BlockCompression::Zstd,
+    };
+    // An increment's manifest tells how its changes are compressed. pg_dump before 16 has only gzip for its archive.
+    if manifest.increment.is_none() && head.compression != announced {
+        return Err(format!(
+            "its compression is {:?}, but the manifest says {:?}",
+            head.compression, announced
+        ));
+    }
+    Ok(head)
+}
+
 /// Tells how many bytes are read.
 struct Counted<'a, R> {
     inner: R,
@@ -268,140 +284,6 @@ impl<R: Read> Read for Counted<'_, R> {
         (self.read)(count as u64);
         Ok(count)
     }
-}
-
-struct Record {
-    place: FileRange,
-    promise: BlockDigest,
-    ranges: Vec<SealedRange>,
-    table: Option<(String, String)>,
-    owner: Option<String>,
-}
-
-impl Record {
-    /// Gives the block, and its ranges, another place.
-    fn move_to(&mut self, file: FileIndex, offset: u64) {
-        let before = self.place.offset;
-        for range in &mut self.ranges {
-            range.offset = range.offset.saturating_sub(before).saturating_add(offset);
-        }
-        self.place.file = file;
-        self.place.offset = offset;
-    }
-
-    /// Whether the manifest and the table of contents describe the same block.
-    fn agrees(&self, entry: &TocEntry, utf8: bool) -> std::result::Result<(), String> {
-        let position = self.place.offset;
-        let kind = match self.promise.content {
-            BlockContent::Table { .. } => BlockKind::Table,
-            BlockContent::LargeObjects { .. } => BlockKind::LargeObjects,
-        };
-        if kind != entry.block_kind() {
-            return Err(elsewhere(entry, self, position));
-        }
-        if let Some((schema, name)) = &self.table
-            && !(is_named(schema, entry.namespace.as_deref().unwrap_or_default(), utf8)
-                && is_named(name, &entry.tag, utf8))
-        {
-            return Err(format!(
-                "the block at {position} is that of {entry}, but the manifest calls it {schema}.{name}"
-            ));
-        }
-        if self.owner.as_ref().is_some_and(|owner| *owner != entry.owner) {
-            return Err(format!(
-                "the manifest and the table of contents differ on the owner of {entry}"
-            ));
-        }
-        Ok(())
-    }
-}
-
-fn elsewhere(entry: &TocEntry, record: &Record, position: u64) -> String {
-    format!(
-        "the manifest and the table of contents differ on the place of {entry}: {} and {position}",
-        record.place.offset
-    )
-}
-
-/// Whether a name in the manifest, which came from the server, is the name in the table of contents, which has the
-/// database's encoding. If that is not UTF-8, only the ASCII letters can be compared.
-pub(crate) fn is_named(manifest: &str, head: &str, utf8: bool) -> bool {
-    let ascii = |text: &str| text.chars().filter(char::is_ascii).collect::<String>();
-    manifest == head || (!utf8 && ascii(manifest) == ascii(head))
-}
-
-/// Whether the ranges, if there are any, hold every chunk and every row of the block exactly once.
-fn make_up(ranges: &[SealedRange], record: &Record, int_size: usize) -> bool {
-    let (Some(last), BlockContent::Table { rows }) = (ranges.last(), &record.promise.content) else {
-        return ranges.is_empty();
-    };
-    let layout = Layout { int_size };
-    let mut due = record.place.offset + layout.block_header();
-    let (mut found_rows, mut bytes) = (0_u64, 0_u64);
-    for range in ranges {
-        if range.offset != due || range.length == 0 {
-            return false;
-        }
-        due = range.end();
-        found_rows = found_rows.saturating_add(range.rows);
-        bytes = bytes.saturating_add(range.bytes);
-    }
-    last.end().checked_add(layout.terminator()) == Some(record.place.end())
-        && found_rows == *rows
-        && bytes == record.promise.bytes
-}
-
-/// The manifest's records of the blocks, in the archive's order. Large objects without a place belong to a script.
-fn records(manifest: &Manifest) -> std::result::Result<Vec<Record>, String> {
-    let digest = |text: &str| -> std::result::Result<[u8; 32], String> {
-        let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest).map_err(|_| text.to_owned())?;
-        Ok(digest)
-    };
-    let range = |range: &RangeRecord| -> std::result::Result<SealedRange, String> {
-        Ok(SealedRange {
-            offset: range.offset,
-            length: range.length,
-            rows: range.rows,
-            bytes: range.bytes,
-            stored_sha256: digest(&range.stored_sha256)?,
-        })
-    };
-    let mut records = Vec::with_capacity(manifest.tables.len() + manifest.large_objects.len());
-    for table in &manifest.tables {
-        records.push(Record {
-            place: table.place,
-            promise: BlockDigest {
-                content: BlockContent::Table { rows: table.rows },
-                bytes: table.bytes,
-                sha256: digest(&table.sha256)?,
-            },
-            ranges: table.ranges.iter().map(range).collect::<std::result::Result<_, _>>()?,
-            table: Some((table.schema.clone(), table.name.clone())),
-            owner: table.owner.clone(),
-        });
-    }
-    for objects in &manifest.large_objects {
-        let Some(place) = objects.place else {
-            continue;
-        };
-        records.push(Record {
-            place,
-            promise: BlockDigest {
-                content: BlockContent::LargeObjects { count: objects.count },
-                bytes: objects.bytes,
-                sha256: digest(&objects.sha256)?,
-            },
-            ranges: Vec::new(),
-            table: None,
-            owner: None,
-        });
-    }
-    // A backup that refers to another lists its tables in the archive's order: their places are in two files.
-    if manifest.references.is_none() {
-        records.sort_by_key(|record| record.place.offset);
-    }
-    Ok(records)
 }
 
 pub fn file_of<'m>(manifest: &'m Manifest, role: &str) -> Result<&'m FileRecord> {

@@ -165,6 +165,63 @@ pub enum VerificationError {
     OtherBackup { claimed: BackupId },
 }
 
+/// What [`Verification::parse_outline`] reads.
+#[derive(Deserialize)]
+struct Outline {
+    schema: u32,
+    id: BackupId,
+    #[serde(default)]
+    verify: Option<End>,
+    #[serde(default)]
+    drill: Option<End>,
+}
+
+#[derive(Deserialize)]
+struct End {
+    status: VerificationStatus,
+    at: Timestamp,
+    #[serde(default)]
+    manifest_sha256: Option<String>,
+    #[serde(default)]
+    major: Option<u64>,
+    #[serde(default)]
+    source_major: Option<u64>,
+    #[serde(default)]
+    source_fault: Option<bool>,
+    #[serde(default)]
+    tables: Option<u64>,
+    #[serde(default)]
+    tables_equal: Option<u64>,
+    #[serde(default)]
+    partly: Option<bool>,
+}
+
+impl End {
+    fn outcome(self) -> VerificationOutcome {
+        // No digest is longer.
+        let digest = self
+            .manifest_sha256
+            .map(|said| said.get(..64).unwrap_or_default().to_owned());
+        let said = [
+            (MANIFEST_SHA256, digest.map(Value::from)),
+            (MAJOR, self.major.map(Value::from)),
+            (SOURCE_MAJOR, self.source_major.map(Value::from)),
+            (SOURCE_FAULT, self.source_fault.map(Value::from)),
+            (TABLES, self.tables.map(Value::from)),
+            (TABLES_EQUAL, self.tables_equal.map(Value::from)),
+            (PARTLY, self.partly.map(Value::from)),
+        ];
+        let said = said
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        VerificationOutcome {
+            status: self.status,
+            at: self.at,
+            rest: said.collect(),
+        }
+    }
+}
+
 impl Verification {
     /// For a backup that no check has read yet.
     pub fn new(id: BackupId) -> Self {
@@ -193,64 +250,13 @@ impl Verification {
     /// The same, but only the status and the time. A list of thousands needs nothing else, and the rest is not taken
     /// into memory.
     pub fn parse_outline(bytes: &[u8], id: &BackupId) -> Result<Self, VerificationError> {
-        #[derive(Deserialize)]
-        struct Outline {
-            schema: u32,
-            id: BackupId,
-            #[serde(default)]
-            verify: Option<End>,
-            #[serde(default)]
-            drill: Option<End>,
-        }
-        #[derive(Deserialize)]
-        struct End {
-            status: VerificationStatus,
-            at: Timestamp,
-            #[serde(default)]
-            manifest_sha256: Option<String>,
-            #[serde(default)]
-            major: Option<u64>,
-            #[serde(default)]
-            source_major: Option<u64>,
-            #[serde(default)]
-            source_fault: Option<bool>,
-            #[serde(default)]
-            tables: Option<u64>,
-            #[serde(default)]
-            tables_equal: Option<u64>,
-            #[serde(default)]
-            partly: Option<bool>,
-        }
-        let outcome = |end: End| {
-            // No digest is longer.
-            let digest = end
-                .manifest_sha256
-                .map(|said| said.get(..64).unwrap_or_default().to_owned());
-            let said = [
-                (MANIFEST_SHA256, digest.map(Value::from)),
-                (MAJOR, end.major.map(Value::from)),
-                (SOURCE_MAJOR, end.source_major.map(Value::from)),
-                (SOURCE_FAULT, end.source_fault.map(Value::from)),
-                (TABLES, end.tables.map(Value::from)),
-                (TABLES_EQUAL, end.tables_equal.map(Value::from)),
-                (PARTLY, end.partly.map(Value::from)),
-            ];
-            let said = said
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-            VerificationOutcome {
-                status: end.status,
-                at: end.at,
-                rest: said.collect(),
-            }
-        };
         Self::read(bytes, id, |bytes| {
             let outline: Outline = serde_json::from_slice(bytes)?;
             Ok(Self {
                 schema: outline.schema,
                 id: outline.id,
-                verify: outline.verify.map(outcome),
-                drill: outline.drill.map(outcome),
+                verify: outline.verify.map(End::outcome),
+                drill: outline.drill.map(End::outcome),
                 chain: None,
             })
         })

@@ -1,5 +1,6 @@
 //! The messages of a run while it runs. The data path reports to an [`Observer`]; it never prints.
 
+mod counted;
 mod counters;
 mod event;
 mod log;

@@ -11,9 +11,11 @@ use crate::error::{Code, Error, Result, Signal};
 /// Why a run must stop early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
+    /// The process got this signal.
     Signal(Signal),
-    /// The task's time is about to run out; `left` is the time that remained at the request.
+    /// The task's time is about to run out.
     Deadline {
+        /// What remained of the time at the request.
         left: Duration,
     },
 }

@@ -152,34 +152,7 @@ fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut
         });
     }
 
-    let bucket = match (s3, minio) {
-        (Some(true), true) => {
-            problems.add(
-                "BACKUP_S3 and BACKUP_MINIO are both true: this version uses one S3 endpoint; set one of them to false"
-                    .to_owned(),
-            );
-            None
-        }
-        (_, true) => values.get("MINIO_BUCKET").or_else(|| values.get("BACKUP_S3_BUCKET")),
-        (Some(false), false) => None,
-        (_, false) => values.get("BACKUP_S3_BUCKET"),
-    };
-    match bucket {
-        Some(bucket) => {
-            let text = bucket.text().trim_start_matches("s3://");
-            found.push(Value {
-                texts: vec![format!("s3://{text}")],
-                ..bucket.clone()
-            });
-        }
-        None if s3 == Some(true) && !minio && values.get("BACKUP_STORE").is_none() => {
-            problems.add("BACKUP_S3 is true, but BACKUP_S3_BUCKET names no bucket".to_owned());
-        }
-        None if minio && s3 != Some(true) && values.get("BACKUP_STORE").is_none() => {
-            problems.add("MinIO is the store, but MINIO_BUCKET names no bucket".to_owned());
-        }
-        None => {}
-    }
+    found.extend(bucket(values, (s3, minio), problems));
 
     let Some(strongest) = found.iter().min_by_key(|value| value.layer).cloned() else {
         return;
@@ -200,6 +173,39 @@ fn stores(values: &mut Values, minio: bool, problems: &mut Problems, notes: &mut
             file: None,
         },
     );
+}
+
+/// The bucket that `BACKUP_S3_BUCKET` or `MINIO_BUCKET` names, if the switches want one.
+fn bucket(values: &Values, (s3, minio): (Option<bool>, bool), problems: &mut Problems) -> Option<Value> {
+    let bucket = match (s3, minio) {
+        (Some(true), true) => {
+            problems.add(
+                "BACKUP_S3 and BACKUP_MINIO are both true: this version uses one S3 endpoint; set one of them to false"
+                    .to_owned(),
+            );
+            None
+        }
+        (_, true) => values.get("MINIO_BUCKET").or_else(|| values.get("BACKUP_S3_BUCKET")),
+        (Some(false), false) => None,
+        (_, false) => values.get("BACKUP_S3_BUCKET"),
+    };
+    match bucket {
+        Some(bucket) => {
+            let text = bucket.text().trim_start_matches("s3://");
+            return Some(Value {
+                texts: vec![format!("s3://{text}")],
+                ..bucket.clone()
+            });
+        }
+        None if s3 == Some(true) && !minio && values.get("BACKUP_STORE").is_none() => {
+            problems.add("BACKUP_S3 is true, but BACKUP_S3_BUCKET names no bucket".to_owned());
+        }
+        None if minio && s3 != Some(true) && values.get("BACKUP_STORE").is_none() => {
+            problems.add("MinIO is the store, but MINIO_BUCKET names no bucket".to_owned());
+        }
+        None => {}
+    }
+    None
 }
 
 /// Turns `MINIO_END_POINT`, `MINIO_PORT` and `MINIO_USE_SSL` into `AWS_ENDPOINT_URL_S3`.

@@ -29,58 +29,27 @@ pub struct Layers {
 /// Reads all layers. If a file that the user has named cannot be read, that is a problem; a missing `.env` in the
 /// working directory is none.
 pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, warnings: &mut Vec<String>) -> Layers {
-    let mut values = Values::default();
-    take_flags(&mut values, input);
-    let (mut unknown, mut unseen) = (Unknown::default(), Vec::new());
+    let mut taking = Taking {
+        values: Values::default(),
+        unknown: Unknown::default(),
+        unseen: Vec::new(),
+        problems,
+    };
+    take_flags(&mut taking.values, input);
     let from_environment = input.env.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     let origin = Origin {
         layer: Layer::Environment,
         place: "the environment",
         folder: &input.working_dir,
     };
-    take_variables(
-        &mut values,
-        from_environment,
-        &origin,
-        &mut unknown,
-        &mut unseen,
+    taking.take(from_environment, &origin);
+    let mut without_found = taking.take_env_file(input, warnings);
+    let Taking {
+        mut values,
+        unknown,
+        unseen,
         problems,
-    );
-    let (path, required) = env_file(input);
-    let name = file_name(&path);
-    let text = if required {
-        read_file(&path, "--env-file", problems)
-    } else {
-        found_file::read(&path, problems, warnings)
-    };
-    let mut without_found = None;
-    match text.as_deref().map(dotenv::parse) {
-        Some(Ok(mut pairs)) => {
-            let mut layer = Layer::EnvFile;
-            if !required {
-                layer = Layer::FoundFile;
-                found_file::leave_out(&mut pairs, problems, warnings);
-                without_found = Some(values.clone());
-            }
-            // The last of two lines with the same name counts, as in the older systems.
-            let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            let origin = Origin {
-                layer,
-                place: &name,
-                folder: &input.working_dir,
-            };
-            take_variables(
-                &mut values,
-                last.into_iter(),
-                &origin,
-                &mut unknown,
-                &mut unseen,
-                problems,
-            );
-        }
-        Some(Err(malformed)) => problems.add(format!("line {} of {name}: {}", malformed.line, malformed.why)),
-        None => {}
-    }
+    } = taking;
     // In the report too: of a scheduled run, people read only the report.
     for told in unseen.into_iter().chain(unknown.warning()) {
         notes.push(told.clone());
@@ -92,6 +61,16 @@ pub fn read(input: &Input, problems: &mut Problems, notes: &mut Vec<String>, war
         take_config(values, input, &mut Problems::default());
     }
     Layers { values, without_found }
+}
+
+/// The layers that consist of variables, while they are taken.
+struct Taking<'a> {
+    values: Values,
+    /// Variables that are no settings, although a user may think that they are.
+    unknown: Unknown,
+    /// Warnings about variables in a file that only the SDK would read, from the environment.
+    unseen: Vec<String>,
+    problems: &'a mut Problems,
 }
 
 fn take_flags(values: &mut Values, input: &Input) {
@@ -166,61 +145,95 @@ fn read_file(path: &Path, name: &str, problems: &mut Problems) -> Option<String>
     }
 }
 
-/// Takes variables of the table, of the older systems and of libpq. An empty variable counts as not set, because
-/// templates and compose files often set every variable.
-fn take_variables<'a>(
-    values: &mut Values,
-    variables: impl Iterator<Item = (&'a str, &'a str)>,
-    origin: &Origin<'_>,
-    unknown: &mut Unknown,
-    unseen: &mut Vec<String>,
-    problems: &mut Problems,
-) {
-    let layer = origin.layer;
-    for (name, text) in variables {
-        let name_here = format!("{name} from {}", origin.place);
-        let setting = known::by_variable(name);
-        let known = setting
-            .map(|setting| setting.variable)
-            .or_else(|| aliases::variable(name))
-            .or_else(|| libpq::variable(name));
-        let Some(variable) = known else {
-            match secret_file::of_variable(name) {
-                _ if text.is_empty() => {}
-                Some(variable) => {
-                    let value = secret_file::read(text, variable, name_here, origin, problems);
-                    offer_file(values, variable, value, problems);
-                }
-                None => {
-                    unknown.meet(name, text, origin.place);
-                    unseen.extend(unseen_by_the_sdk(name, &name_here, layer));
-                }
+impl Taking<'_> {
+    /// Returns the values without the file if the user has not named it.
+    fn take_env_file(&mut self, input: &Input, warnings: &mut Vec<String>) -> Option<Values> {
+        let (path, required) = env_file(input);
+        let name = file_name(&path);
+        let text = if required {
+            read_file(&path, "--env-file", self.problems)
+        } else {
+            found_file::read(&path, self.problems, warnings)
+        };
+        let mut pairs = match dotenv::parse(&text?) {
+            Ok(pairs) => pairs,
+            Err(malformed) => {
+                let what = format!("line {} of {name}: {}", malformed.line, malformed.why);
+                self.problems.add(what);
+                return None;
             }
-            continue;
         };
-        let texts: Vec<String> = match setting.map(|setting| setting.kind) {
-            Some(ValueKind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
-                Ok(words) => words,
-                Err(why) => {
-                    problems.add_of(variable, format!("{name_here}: {why}"));
-                    continue;
-                }
-            },
-            Some(ValueKind::List) => text.split_whitespace().map(str::to_owned).collect(),
-            _ => vec![text.to_owned()],
-        };
-        if texts.iter().all(String::is_empty) {
-            continue;
+        let mut layer = Layer::EnvFile;
+        let mut without_found = None;
+        if !required {
+            layer = Layer::FoundFile;
+            found_file::leave_out(&mut pairs, self.problems, warnings);
+            without_found = Some(self.values.clone());
         }
-        values.offer(
-            variable,
-            Value {
-                texts,
-                layer,
-                name: name_here,
-                file: None,
-            },
-        );
+        // The last of two lines with the same name counts, as in the older systems.
+        let last: BTreeMap<_, _> = pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let origin = Origin {
+            layer,
+            place: &name,
+            folder: &input.working_dir,
+        };
+        self.take(last.into_iter(), &origin);
+        without_found
+    }
+
+    /// Takes variables of the table, of the older systems and of libpq. An empty variable counts as not set, because
+    /// templates and compose files often set every variable.
+    fn take<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>, origin: &Origin<'_>) {
+        for (name, text) in variables {
+            let name_here = format!("{name} from {}", origin.place);
+            let setting = known::by_variable(name);
+            let known = setting
+                .map(|setting| setting.variable)
+                .or_else(|| aliases::variable(name))
+                .or_else(|| libpq::variable(name));
+            let Some(variable) = known else {
+                self.take_unknown(name, text, name_here, origin);
+                continue;
+            };
+            let texts: Vec<String> = match setting.map(|setting| setting.kind) {
+                Some(ValueKind::List) if variable == "BACKUP_STORE" => match stores::words(text) {
+                    Ok(words) => words,
+                    Err(why) => {
+                        self.problems.add_of(variable, format!("{name_here}: {why}"));
+                        continue;
+                    }
+                },
+                Some(ValueKind::List) => text.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![text.to_owned()],
+            };
+            if texts.iter().all(String::is_empty) {
+                continue;
+            }
+            self.values.offer(
+                variable,
+                Value {
+                    texts,
+                    layer: origin.layer,
+                    name: name_here,
+                    file: None,
+                },
+            );
+        }
+    }
+
+    /// A variable that is in no table may name the file of a secret.
+    fn take_unknown(&mut self, name: &str, text: &str, name_here: String, origin: &Origin<'_>) {
+        match secret_file::of_variable(name) {
+            _ if text.is_empty() => {}
+            Some(variable) => {
+                let value = secret_file::read(text, variable, name_here, origin, self.problems);
+                offer_file(&mut self.values, variable, value, self.problems);
+            }
+            None => {
+                self.unknown.meet(name, text, origin.place);
+                self.unseen.extend(unseen_by_the_sdk(name, &name_here, origin.layer));
+            }
+        }
     }
 }
 

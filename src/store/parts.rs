@@ -91,7 +91,7 @@ mod tests {
             memory: 0,
             retry: std::time::Duration::from_secs(35),
             checksums: Checksums::Always,
-            tagging: settings::Tagging::Off,
+            tagging: settings::TagMode::Off,
             encryption: Encryption::Bucket,
             storage_class: None,
             path_style: None,

@@ -25,7 +25,7 @@ pub struct S3 {
     /// How long requests to a failing store are retried.
     pub retry: Duration,
     pub checksums: Checksums,
-    pub tagging: Tagging,
+    pub tagging: TagMode,
     pub encryption: Encryption,
     pub storage_class: Option<String>,
     /// `None`: path-style for a custom endpoint, virtual-hosted otherwise.
@@ -34,7 +34,7 @@ pub struct S3 {
 
 /// Whether objects get tags, which lifecycle rules use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tagging {
+pub enum TagMode {
     /// If the store knows them.
     Auto,
     /// A store that refuses them is an error.

@@ -16,7 +16,7 @@ use crate::outside::aws;
 
 /// The result is used for the store's other requests in the same run.
 pub struct Tagging {
-    mode: settings::Tagging,
+    mode: settings::TagMode,
     found: AtomicU8,
     /// Whether tags were read back after they were set.
     pub(super) looked: AtomicBool,
@@ -51,7 +51,7 @@ const OTHER_REASONS: [&str; 13] = [
 ];
 
 impl Tagging {
-    pub fn new(mode: settings::Tagging) -> Self {
+    pub fn new(mode: settings::TagMode) -> Self {
         Self {
             mode,
             found: AtomicU8::new(0),
@@ -63,7 +63,7 @@ impl Tagging {
 
     pub fn keeping(&self) -> TagKeeping {
         match self.mode {
-            settings::Tagging::Off => TagKeeping::Off,
+            settings::TagMode::Off => TagKeeping::Off,
             _ => FOUND[usize::from(self.found.load(Ordering::Relaxed))],
         }
     }
@@ -89,7 +89,7 @@ impl Tagging {
     /// before. Otherwise the objects put before would keep the tag by which they expire.
     pub fn header_may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
         !self.taken.load(Ordering::Relaxed)
-            && self.mode == settings::Tagging::Auto
+            && self.mode == settings::TagMode::Auto
             && says_so(error)
             && (status(error) != Some(400) || names(error, &["tag"]))
     }
@@ -97,7 +97,7 @@ impl Tagging {
     /// Whether the store may have refused a request about tags because it has none. Also true if another request has
     /// found that out meanwhile, since the requests for all files run at once.
     pub fn may_be_refused<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> bool {
-        self.mode == settings::Tagging::Auto && self.keeping() != TagKeeping::Kept && says_so(error)
+        self.mode == settings::TagMode::Auto && self.keeping() != TagKeeping::Kept && says_so(error)
     }
 
     /// The result of the same request without tags decides. Returns true if the tags were the reason.

@@ -20,18 +20,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pgstow::dataflow::budget::{Demand, Shares};
+use pgstow::dataflow::budget::{MemoryDemand, Shares};
 use pgstow::dataflow::compress::Codec;
-use pgstow::dataflow::parallel::{self, Opening, ReadRequest};
 use pgstow::dataflow::pipeline::{self, Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
 use pgstow::error::Result;
-use pgstow::postgres::{ConnectionInfo, Hold, Programs, Session, StallClock, Taken};
+use pgstow::postgres::StallClock;
 use pgstow::run::progress::Silent;
 use pgstow::store::{Expected, Mark, Stored, Upload};
 
 use support::database::Database;
-use support::services::postgres_settings;
+use support::held::Held;
 
 struct Counting;
 
@@ -99,28 +98,7 @@ const BESIDE: usize = 8 << 20;
 
 /// The most bytes at once.
 async fn most(database: &Database, jobs: usize, shares: Shares, codec: Codec, threads: usize) -> usize {
-    let settings = postgres_settings(database.major);
-    let info = ConnectionInfo::parse_url(&database.url()).unwrap();
-    let session = Session::connect(&info, &settings).await.unwrap();
-    let programs = Programs::find(database.major, &settings).await.unwrap();
-    let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info()).unwrap();
-    let passfile = passfile.map(Arc::new);
-    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
-        panic!("the tables cannot be held");
-    };
-    let request = ReadRequest {
-        session: &session,
-        programs: &programs,
-        passfile: passfile.as_ref(),
-        snapshot: &snapshot.id,
-        jobs,
-        read_ahead: shares.read_ahead,
-        settings: &settings,
-    };
-    let streams = match parallel::open(&request, hold).await.unwrap() {
-        Opening::Streams(streams) => streams,
-        Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
-    };
+    let (_held, streams) = Held::open(database, jobs, shares.read_ahead).await;
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let (head, source, _reading) = streams.start(&StallClock::default(), &Throttle::default());
@@ -156,7 +134,7 @@ async fn the_data_path_stays_within_its_shares() {
         (3, 2, Codec::AutoGzip),
     ];
     for (jobs, threads, codec) in cases {
-        let demand = Demand {
+        let demand = MemoryDemand {
             jobs,
             threads,
             buckets: 0,

@@ -2,6 +2,7 @@
 //! each other in one direction.
 
 mod source;
+mod surface;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -140,8 +140,7 @@ impl Assembling {
     /// In a tokio runtime. `own` gives the file's own bytes in order; without it they are requested.
     pub(super) fn begin(
         assembly: &Assembly,
-        store: &Arc<dyn Store>,
-        own_key: &str,
+        (store, own_key): (&Arc<dyn Store>, &str),
         content: &Range<u64>,
         own: Option<Content>,
         runtime: Handle,

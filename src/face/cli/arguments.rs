@@ -3,30 +3,19 @@
 
 mod actions;
 mod help;
+mod request;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
-use jiff::Timestamp;
 
-use crate::command::{
-    AskedMoment, BackupRequest, ChangesRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest,
-    RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
-};
+use crate::command::Command;
 use crate::error::{Error, Result};
-use crate::repository::backup_id::{BackupKind, NoKind};
-use crate::repository::trigger::{NoTrigger, Trigger};
-use crate::settings::{SETTINGS, parse_span};
-use actions::{Action, IncrementalAction, RetentionAction};
-
-/// How often `--follow` makes an increment, if `--every` does not say so, and the limits of that.
-const PACE: Duration = Duration::from_secs(60);
-const LEAST_PACE: Duration = Duration::from_secs(5);
-const MOST_PACE: Duration = Duration::from_hours(24);
+use crate::settings::SETTINGS;
+use actions::Action;
 
 /// What to do for a command line.
 #[derive(Debug)]
@@ -96,16 +85,8 @@ fn help_of(args: &[OsString]) -> String {
 
 fn understood(args: &[OsString]) -> Result<Invocation> {
     let everything = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == help::ALL);
-    let words = |from: usize| args.iter().skip(from).cloned();
-    let asked: Vec<OsString> = match args.get(1) {
-        Some(word) if word == "help" && args.get(2).is_some_and(|topic| topic == "settings") => {
-            return Ok(Invocation::Text(help::settings()));
-        }
-        Some(word) if word == "help" => words(0).take(1).chain(words(2)).chain(["--help".into()]).collect(),
-        _ if everything => words(0)
-            .map(|arg| if arg == help::ALL { "--help".into() } else { arg })
-            .collect(),
-        _ => args.to_vec(),
+    let Some(asked) = asked(args, everything) else {
+        return Ok(Invocation::Text(help::settings()));
     };
     let matches = match command(everything).try_get_matches_from(asked) {
         Ok(matches) => matches,
@@ -117,181 +98,8 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
     };
     let mut flags = flags(&matches);
     let command = match arguments.action {
-        Action::Verify {
-            backup,
-            all,
-            since,
-            drill,
-            chain,
-            to_time,
-            to_lsn,
-            database,
-            expect_manifest,
-        } => Command::Verify(VerifyRequest {
-            selection: match backup {
-                Some(_) if since.is_some() => return Err(since_of_one()),
-                Some(backup) => {
-                    check_whose(&backup, database.as_deref())?;
-                    Selection::One(backup)
-                }
-                None if !all => Selection::One("latest".to_owned()),
-                None => Selection::All {
-                    since: since.as_deref().map(moment).transpose()?,
-                },
-            },
-            database,
-            drill,
-            moment: asked_moment(to_time, to_lsn)?,
-            chain,
-            expect_manifest: digest(expect_manifest)?,
-        }),
-        Action::Doctor => Command::Doctor,
-        Action::Restore {
-            backup,
-            target,
-            tables,
-            into,
-            data_only,
-            create,
-            clean,
-            force,
-            no_verify,
-            check,
-            no_check,
-            keep_going,
-            single_transaction,
-            globals,
-            globals_privileged,
-            no_owner,
-            no_privileges,
-            no_tablespaces,
-            no_comments,
-            no_publications,
-            no_subscriptions,
-            exclude,
-            to_time,
-            to_lsn,
-            allow_partial,
-            dry_run,
-            expect_manifest,
-            database,
-        } => {
-            let moment = asked_moment(to_time, to_lsn)?;
-            check_whose(&backup, database.as_deref())?;
-            flags.extend(target.map(|target| ("BACKUP_TARGET_URL", vec![target])));
-            Command::Restore(RestoreRequest {
-                backup,
-                database,
-                tables,
-                into,
-                data_only,
-                create,
-                clean,
-                force,
-                no_verify,
-                check,
-                no_check,
-                keep_going,
-                single_transaction,
-                globals,
-                globals_privileged,
-                no_owner,
-                no_privileges,
-                no_tablespaces,
-                no_comments,
-                no_publications,
-                no_subscriptions,
-                exclude,
-                moment,
-                allow_partial,
-                dry_run,
-                expect_manifest: digest(expect_manifest)?,
-            })
-        }
-        Action::Backup {
-            kind,
-            follow,
-            every,
-            trigger,
-            event_id,
-            database,
-        } => {
-            let database = named(database)?;
-            // It counts as a flag, so it wins over the other settings.
-            flags.extend(database.clone().map(|name| ("DB_NAME", vec![name])));
-            let kind = backup_kind(&kind)?;
-            let every = follow.then(|| pace(kind, every.as_deref())).transpose()?;
-            Command::Backup(BackupRequest {
-                kind,
-                every,
-                trigger: backup_trigger(&trigger)?,
-                event_id: checked_event(event_id, every)?,
-                database,
-            })
-        }
-        Action::List { database } => Command::List {
-            database: named(database)?,
-        },
-        Action::Status { database } => Command::Status {
-            database: named(database)?,
-        },
-        Action::Prune {
-            dry_run,
-            verified_only,
-            allow_delete,
-            database,
-        } => Command::Prune(PruneRequest {
-            dry_run,
-            verified_only,
-            allow_delete,
-            database: named(database)?,
-        }),
-        Action::Changes {
-            tables,
-            since,
-            until,
-            limit,
-            database,
-        } => {
-            let request = ChangesRequest::all(named(database)?).between(
-                since.as_deref(),
-                until.as_deref(),
-                Timestamp::now(),
-                &jiff::tz::TimeZone::system(),
-            )?;
-            let request = match limit {
-                Some(limit) => request.limited(limit)?,
-                None => request,
-            };
-            Command::Changes(ChangesRequest { tables, ..request })
-        }
-        Action::Download {
-            backup,
-            output,
-            database,
-            as_stored,
-            force,
-            expect_manifest,
-        } => {
-            check_whose(&backup, database.as_deref())?;
-            Command::Download(DownloadRequest {
-                backup,
-                database: named(database)?,
-                output,
-                as_stored,
-                force,
-                expect_manifest: digest(expect_manifest)?,
-            })
-        }
-        Action::Retention {
-            action: RetentionAction::Show,
-        } => Command::RetentionShow,
-        Action::Retention {
-            action: RetentionAction::Apply,
-        } => Command::RetentionApply,
-        Action::Incremental { action } => Command::Incremental(incremental(action)?),
-        Action::Keygen { file } => Command::Keygen { file },
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
+        action => request::command(action, &mut flags)?,
     };
     Ok(Invocation::Run {
         command: Box::new(command),
@@ -299,6 +107,19 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
         env_file: arguments.files.env_file,
         config_file: arguments.files.config,
         json: arguments.files.json,
+    })
+}
+
+/// The command line as clap reads it: `help WORD` as `WORD --help`. `None`: the page of settings.
+fn asked(args: &[OsString], everything: bool) -> Option<Vec<OsString>> {
+    let words = |from: usize| args.iter().skip(from).cloned();
+    Some(match args.get(1) {
+        Some(word) if word == "help" && args.get(2).is_some_and(|topic| topic == "settings") => return None,
+        Some(word) if word == "help" => words(0).take(1).chain(words(2)).chain(["--help".into()]).collect(),
+        _ if everything => words(0)
+            .map(|arg| if arg == help::ALL { "--help".into() } else { arg })
+            .collect(),
+        _ => args.to_vec(),
     })
 }
 
@@ -357,112 +178,6 @@ fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, Vec<String>> {
         .filter(|setting| setting.flag.is_some())
         .filter_map(|setting| given(setting.variable).map(|values| (setting.variable, values)))
         .collect()
-}
-
-fn backup_kind(kind: &str) -> Result<BackupKind> {
-    kind.parse().map_err(|NoKind| {
-        Error::config(format!("--kind: {kind:?} is not a kind of backup")).hint("use full or incremental")
-    })
-}
-
-/// How often `--follow` makes an increment.
-fn pace(kind: BackupKind, every: Option<&str>) -> Result<Duration> {
-    if kind != BackupKind::Incremental {
-        return Err(
-            Error::config("--follow is for increments, but --kind incremental is not given")
-                .hint("give `--kind incremental --follow`, or leave --follow out"),
-        );
-    }
-    let Some(text) = every else { return Ok(PACE) };
-    match parse_span(text) {
-        Some(span) if (LEAST_PACE..=MOST_PACE).contains(&span) => Ok(span),
-        Some(_) => Err(Error::config(format!("--every: {text:?} is not between 5s and 1d"))
-            .hint("60s is usual: as much as that can be lost with the server")),
-        None => Err(Error::config(format!("--every: {text:?} is no span of time")).hint("give one such as 60s or 5m")),
-    }
-}
-
-fn backup_trigger(trigger: &str) -> Result<Trigger> {
-    match trigger.parse() {
-        Ok(known @ (Trigger::Cli | Trigger::Schedule | Trigger::Manual)) => Ok(known),
-        Ok(Trigger::Api) | Err(NoTrigger) => Err(Error::config(format!(
-            "--trigger: {trigger:?} is not schedule, manual or cli"
-        ))),
-    }
-}
-
-fn checked_event(id: Option<String>, every: Option<Duration>) -> Result<Option<String>> {
-    let Some(id) = id else { return Ok(None) };
-    if !is_event_id(&id) {
-        return Err(Error::config(
-            "--event-id: expected 1 to 256 printable ASCII characters",
-        ));
-    }
-    if every.is_some() {
-        return Err(Error::config("--event-id names one backup, but --follow makes many").hint("leave one of them out"));
-    }
-    Ok(Some(id))
-}
-
-fn incremental(action: IncrementalAction) -> Result<IncrementalRequest> {
-    Ok(match action {
-        IncrementalAction::Start {
-            accept_unbounded_wal,
-            print_sql,
-        } => IncrementalRequest::Start {
-            accept_unbounded_wal,
-            print_sql,
-        },
-        IncrementalAction::Stop { slot } => IncrementalRequest::stop(slot.as_deref())?,
-        IncrementalAction::Status => IncrementalRequest::Status,
-    })
-}
-
-fn digest(expected: Option<String>) -> Result<Option<[u8; 32]>> {
-    let Some(text) = expected else { return Ok(None) };
-    match manifest_digest(&text) {
-        Some(digest) => Ok(Some(digest)),
-        None => Err(Error::config(format!("--expect-manifest: {text:?} is no SHA-256"))
-            .hint("give the 64 hex digits that the backup's report calls `manifest_sha256`")),
-    }
-}
-
-fn named(database: Option<String>) -> Result<Option<String>> {
-    if database.as_deref().is_some_and(str::is_empty) {
-        return Err(Error::config("--database: the name is empty"));
-    }
-    Ok(database)
-}
-
-fn asked_moment(to_time: Option<String>, to_lsn: Option<String>) -> Result<Option<AskedMoment>> {
-    match (to_time, to_lsn) {
-        (Some(time), _) => AskedMoment::at(&time, Timestamp::now()).map(Some),
-        (None, Some(lsn)) => AskedMoment::after(&lsn).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-/// clap accepts this, because the `--all` that `--since` needs conflicts with the backup.
-fn since_of_one() -> Error {
-    Error::config("--since chooses among all backups (--all), but the command names one")
-        .hint("leave --since out, or give --all instead of the backup")
-}
-
-/// A time in the past: a span back from now (`7d`), a date, or a timestamp.
-fn moment(text: &str) -> Result<Timestamp> {
-    let refused = || {
-        Error::config(format!("--since: {text:?} is no time"))
-            .hint("give a span (7d, 12h), a date (2025-01-31, UTC) or a timestamp (2025-01-31T04:05:00Z)")
-    };
-    if let Some(span) = parse_span(text) {
-        let span = jiff::SignedDuration::try_from(span).map_err(|_| refused())?;
-        return Timestamp::now().checked_sub(span).map_err(|_| refused());
-    }
-    if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        let start = date.to_zoned_datetime(jiff::tz::TimeZone::UTC).map_err(|_| refused())?;
-        return Ok(start.timestamp());
-    }
-    text.parse().map_err(|_| refused())
 }
 
 fn completions(shell: clap_complete::Shell) -> String {

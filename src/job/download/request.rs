@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+/// Which backup is fetched, and where it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownloadRequest {
     /// An exact id, or `latest`.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::reading::Reading;
@@ -37,7 +37,7 @@ pub enum Followed {
 }
 
 struct Following<'a> {
-    told: &'a UnboundedSender<Followed>,
+    told: &'a Sender<Followed>,
     last: Option<BackupReport>,
     /// Whether the current session has come to the end of a round.
     is_sound: bool,
@@ -46,13 +46,14 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    fn sound(&mut self, made: Option<BackupReport>) {
+    async fn sound(&mut self, made: Option<BackupReport>) {
         (self.is_sound, self.was_sound) = (true, true);
-        // If nobody listens, the log has it.
-        let _ = self.told.send(match &made {
+        let told = match &made {
             Some(report) => Followed::Made(Box::new(report.clone())),
             None => Followed::Idle,
-        });
+        };
+        // If the receiver is gone, the log still has it.
+        let _ = self.told.send(told).await;
         self.last = made.or(self.last.take());
     }
 }
@@ -64,7 +65,7 @@ pub async fn follow(
     job: &Job<'_>,
     request: &BackupRequest,
     every: Duration,
-    told: &UnboundedSender<Followed>,
+    told: &Sender<Followed>,
 ) -> Result<BackupReport> {
     let mut following = Following {
         told,
@@ -93,7 +94,7 @@ pub async fn follow(
         job.observer.event(&Event::Warned {
             message: error.message(),
         });
-        let _ = told.send(Followed::Failing(error));
+        let _ = told.send(Followed::Failing(error)).await;
         tokio::select! {
             _ = job.stop.requested() => {}
             () = sleep(pause) => {}
@@ -151,7 +152,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
         Begin::Anew { why, needs_slot } => {
             reading.finish(job).await?;
             let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, needs_slot))).await?;
-            following.sound(Some(renewed));
+            following.sound(Some(renewed)).await;
             return Ok(());
         }
     };
@@ -161,18 +162,18 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
         let is_behind = match Box::pin(round(run, &mut reading, &start)).await? {
             RoundEnd::Made(report, after) => {
                 let is_behind = report.increment.as_ref().is_some_and(|increment| increment.is_behind);
-                following.sound(Some(*report));
+                following.sound(Some(*report)).await;
                 start = after;
                 is_behind
             }
             RoundEnd::Idle => {
-                following.sound(None);
+                following.sound(None).await;
                 false
             }
             RoundEnd::NewFull(why) => {
                 reading.finish(job).await?;
                 let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, false))).await?;
-                following.sound(Some(renewed));
+                following.sound(Some(renewed)).await;
                 return Ok(());
             }
         };

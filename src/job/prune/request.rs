@@ -1,5 +1,6 @@
 //! The request for a prune.
 
+/// What a prune may remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneRequest {
     /// Show what would be done, and do nothing.

@@ -3,6 +3,7 @@
 use super::plan::Without;
 use crate::job::moment::AskedMoment;
 
+/// Which backup is restored, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreRequest {
     /// An exact id, or `latest`.

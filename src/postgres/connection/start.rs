@@ -171,7 +171,6 @@ pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
     if error.code() == Code::Config {
         return error;
     }
-    let text = format!("cannot connect to {}: {}", info.target(), error.message());
     let hint = error.hint_text();
     let hint = match info.whose {
         // With a token, no login is possible on an unencrypted connection.
@@ -179,5 +178,6 @@ pub(super) fn in_context(info: &ConnectionInfo, error: Error) -> Error {
         Whose::Source => hint,
         Whose::Target => for_target(hint).unwrap_or(hint),
     };
-    Error::new(error.code(), text).hint(info.naming_the_role(hint))
+    let hint = info.naming_the_role(hint);
+    error.context(format!("cannot connect to {}", info.target())).hint(hint)
 }

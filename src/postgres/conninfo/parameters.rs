@@ -161,7 +161,7 @@ pub(super) fn several_hosts() -> Error {
 }
 
 pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<()> {
-    let invalid = |why: &str| Error::config(format!("the connection parameter {}: {why}", printable(name)));
+    let invalid = |why: &str| invalid(name, why);
     if value.contains('\0') {
         return Err(invalid("contains a zero byte"));
     }
@@ -199,31 +199,40 @@ pub(super) fn set(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<
         }
         "ssl" | "requiressl" => return Err(invalid("has a value that is not understood; use sslmode")),
         _ if CORE.contains(&name) || OF_APPLICATIONS.contains(&name) => {}
-        _ => {
-            let Some((_, treatment)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
-                return Err(
-                    invalid("is not one of libpq's").hint("remove parameters of other drivers from the connection URL")
-                );
-            };
-            match treatment {
-                Refused(why) => return Err(invalid(why)),
-                Kept if !empty => {
-                    check(name, value).map_err(|why| invalid(&why))?;
-                    info.params.insert(name.to_owned(), value.to_owned());
-                }
-                File if !empty => {
-                    let files = &mut info.files;
-                    match name {
-                        "service" => files.service = Some(value.to_owned()),
-                        "servicefile" => files.servicefile = Some(value.into()),
-                        _ => files.passfile = Some(value.into()),
-                    }
-                }
-                Kept | Dropped | File => {}
-            }
-        }
+        _ => set_of_libpq(info, name, value)?,
     }
     Ok(())
+}
+
+/// Sets a parameter that only libpq's table knows.
+fn set_of_libpq(info: &mut ConnectionInfo, name: &str, value: &str) -> Result<()> {
+    let Some((_, treatment)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
+        return Err(
+            invalid(name, "is not one of libpq's").hint("remove parameters of other drivers from the connection URL")
+        );
+    };
+    let empty = value.is_empty();
+    match treatment {
+        Refused(why) => return Err(invalid(name, why)),
+        Kept if !empty => {
+            check(name, value).map_err(|why| invalid(name, &why))?;
+            info.params.insert(name.to_owned(), value.to_owned());
+        }
+        File if !empty => {
+            let files = &mut info.files;
+            match name {
+                "service" => files.service = Some(value.to_owned()),
+                "servicefile" => files.servicefile = Some(value.into()),
+                _ => files.passfile = Some(value.into()),
+            }
+        }
+        Kept | Dropped | File => {}
+    }
+    Ok(())
+}
+
+fn invalid(name: &str, why: &str) -> Error {
+    Error::config(format!("the connection parameter {}: {why}", printable(name)))
 }
 
 /// An IPv6 address may be in brackets as in URLs, although no port follows it here.

@@ -1,7 +1,7 @@
 //! The hints for a server that answers and refuses the session. The function in the server's source that reports the
 //! error shows the case, because the words are in the server's language.
 
-use super::{Complaint, SERVER_SAYS, classify_server};
+use super::{SERVER_SAYS, ServerComplaint, classify_server};
 use crate::error::{Code, Error};
 use crate::postgres::quoting::identifier;
 use crate::postgres::{ConnectionInfo, Redactor};
@@ -32,7 +32,7 @@ pub(super) const IDLE: &str = "the server ends sessions that are idle for a mome
 
 /// A refusal of the session that `info` asks for; `has_options`: with options that pgstow has not added.
 pub(in crate::postgres) fn refused_login(
-    complaint: &Complaint,
+    complaint: &ServerComplaint,
     info: &ConnectionInfo,
     has_options: bool,
     redactor: &Redactor,
@@ -48,7 +48,7 @@ pub(in crate::postgres) fn refused_login(
     }
 }
 
-fn hint(complaint: &Complaint, info: &ConnectionInfo, has_options: bool, code: Code) -> Option<String> {
+fn hint(complaint: &ServerComplaint, info: &ConnectionInfo, has_options: bool, code: Code) -> Option<String> {
     let role = identifier(info.user.as_deref().unwrap_or_default());
     let database = identifier(info.dbname.as_deref().unwrap_or_default());
     let state = complaint.state.code();

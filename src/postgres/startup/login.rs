@@ -41,7 +41,7 @@ impl<'a> Login<'a> {
     /// Logs in, and reads everything that the server sends before it takes a statement.
     pub async fn log_in(mut self, stream: &mut Stream) -> Result<Greeting> {
         let mut message = BytesMut::new();
-        frontend::startup_message(self.parameters(), &mut message).map_err(|error| unwritable(&error))?;
+        frontend::startup_message(self.parameters(), &mut message).map_err(unwritable)?;
         self.send(stream, &message).await?;
         let Question { code, rest } = self.hear(stream).await?;
         match code {
@@ -106,13 +106,12 @@ impl<'a> Login<'a> {
         }
         let mut scram = ScramSha256::new(password, binding);
         let mut message = BytesMut::new();
-        frontend::sasl_initial_response(mechanism, scram.message(), &mut message)
-            .map_err(|error| unwritable(&error))?;
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut message).map_err(unwritable)?;
         self.send(stream, &message).await?;
         let challenge = self.said(stream, SASL_CONTINUE).await?;
         scram.update(&challenge).map_err(|error| self.refuse(&error))?;
         message.clear();
-        frontend::sasl_response(scram.message(), &mut message).map_err(|error| unwritable(&error))?;
+        frontend::sasl_response(scram.message(), &mut message).map_err(unwritable)?;
         self.send(stream, &message).await?;
         let proof = self.said(stream, SASL_FINAL).await?;
         scram.finish(&proof).map_err(|error| self.refuse(&error))
@@ -175,7 +174,7 @@ impl<'a> Login<'a> {
 
     async fn give(&self, stream: &mut Stream, proof: &[u8]) -> Result<()> {
         let mut message = BytesMut::new();
-        frontend::password_message(proof, &mut message).map_err(|error| unwritable(&error))?;
+        frontend::password_message(proof, &mut message).map_err(unwritable)?;
         self.send(stream, &message).await
     }
 
@@ -255,8 +254,8 @@ pub(super) fn failed(what: &str) -> Error {
     Error::new(Code::Auth, format!("authentication error: {what}"))
 }
 
-pub(super) fn unwritable(error: &std::io::Error) -> Error {
-    Error::new(Code::ConnErr, format!("error encoding message to server: {error}"))
+pub(super) fn unwritable(error: std::io::Error) -> Error {
+    Error::new(Code::ConnErr, "error encoding message to server").source(error)
 }
 
 fn not_due(kind: u8) -> Error {

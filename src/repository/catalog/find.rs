@@ -1,6 +1,8 @@
 //! Finds the backup that a command was given: by its exact id, or the latest good one. Never by a prefix: `app` is
 //! not `app_prod`.
 
+mod meant;
+
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::repository::manifest::Manifest;
 use crate::repository::signature::KeyId;
 use crate::repository::verification::Verdict;
 use crate::store::Store;
+
+pub use meant::{Meant, meant};
 
 /// How many ids or names an error lists as a choice.
 const NEAREST: usize = 3;
@@ -53,8 +57,9 @@ impl Located {
     }
 }
 
-/// Finds `wanted`, an id or `latest` (the newest full backup), in the first store that has it whole. `database`, if given, is the database
-/// whose latest backup is wanted. If no store has it, the error is that of the first store, the primary.
+/// Finds `wanted`, an id or `latest` (the newest full backup), in the first store that has it whole. `database`, if
+/// given, is the database whose latest backup is wanted. If no store has it, the error is that of the first store, the
+/// primary.
 ///
 /// A backup without the required signature ends the search: pgstow uses neither another backup nor its copy instead,
 /// because a person has written to that store.
@@ -101,87 +106,6 @@ async fn no_id(stores: &[Arc<dyn Store>], wanted: &str) -> Error {
         }
     }
     asked.error()
-}
-
-/// The backup that a check was given, whole or not.
-pub struct Meant {
-    pub id: BackupId,
-    /// The backup was made for the first store, and the first store has none as new.
-    pub is_lost: bool,
-    /// Numbers of the stores that could not be read.
-    pub failed: Vec<(usize, Error)>,
-    pub warnings: Vec<String>,
-}
-
-/// Finds what [`find`] looks for, but never uses another backup instead. `latest` is the newest backup of the first
-/// store, damaged or not; or a newer one that a copy has and that was made for the first store as well.
-pub async fn meant(stores: &[Arc<dyn Store>], wanted: &str, database: Option<&str>, now: Timestamp) -> Result<Meant> {
-    let mut meant = None;
-    let (mut failed, mut warnings) = (Vec::new(), Vec::new());
-    if wanted != "latest" {
-        match wanted.parse() {
-            Ok(id) => meant = Some((id, false)),
-            Err(_) => return Err(no_id(stores, wanted).await),
-        }
-    } else {
-        let mut database = database.map(str::to_owned);
-        let mut none = None;
-        for (at, store) in stores.iter().enumerate() {
-            let listed = match there(store.as_ref(), database.as_deref()).await {
-                Ok(listed) => listed,
-                Err(error) => {
-                    failed.push((at, error));
-                    continue;
-                }
-            };
-            let (ids, ahead) = dated(store.as_ref(), &listed, now)?;
-            warnings.extend(ahead.map(|error| error.message()));
-            let Some(&newest) = ids.first() else {
-                if at == 0 {
-                    none = Some(none_good(store.as_ref(), database.as_deref()).await);
-                }
-                continue;
-            };
-            database.get_or_insert_with(|| newest.database().to_owned());
-            match &meant {
-                None => {
-                    let is_lost = none.is_some() && was_made_for(store.as_ref(), newest, stores).await?;
-                    meant = Some((newest.clone(), is_lost));
-                }
-                // If the first store could not be read, nothing proves that it lacks a backup.
-                Some((id, _)) if newest.timestamp() > id.timestamp() => {
-                    let first_failed = failed.iter().any(|(at, _)| *at == 0);
-                    if first_failed || was_made_for(store.as_ref(), newest, stores).await? {
-                        meant = Some((newest.clone(), !first_failed));
-                    }
-                }
-                Some(_) => {}
-            }
-        }
-        if meant.is_none() {
-            let failures = failed.into_iter().map(|(_, error)| error).chain(none);
-            return Err(Asked {
-                failures: failures.collect(),
-            }
-            .error());
-        }
-    }
-    let (id, is_lost) = meant.ok_or_else(|| Error::config("no store is set"))?;
-    Ok(Meant {
-        id,
-        is_lost,
-        failed,
-        warnings,
-    })
-}
-
-/// Whether the manifest in a copy says that the backup was made for the first store.
-async fn was_made_for(copy: &dyn Store, id: &BackupId, stores: &[Arc<dyn Store>]) -> Result<bool> {
-    let Some(first) = stores.first() else { return Ok(false) };
-    Ok(match read_manifest(copy, id).await? {
-        Found::Good(manifest) => manifest.stores.iter().any(|url| url == first.url()),
-        Found::Broken(_) | Found::Missing => false,
-    })
 }
 
 /// The error for an exact backup that this store does not have.
@@ -393,7 +317,7 @@ async fn none_good(store: &dyn Store, database: Option<&str>) -> Error {
 /// belong to several databases: that is a question to the user.
 fn dated<'a>(store: &dyn Store, listed: &'a [Listed], now: Timestamp) -> Result<(Vec<&'a BackupId>, Option<Error>)> {
     let url = store.url();
-    // An increment alone is no backup that anybody can restore.
+    // An increment alone cannot be restored.
     let ids: Vec<&BackupId> = committed(listed).filter(|id| id.kind() == BackupKind::Full).collect();
     let databases: BTreeSet<&str> = ids.iter().map(|id| id.database()).collect();
     if databases.len() > 1 {

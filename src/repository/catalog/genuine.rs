@@ -103,22 +103,15 @@ struct Looked {
 
 /// Reads once. `again`: if the digest file contradicts the manifest, compares with all other records of its digest.
 async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool) -> Result<Looked> {
+    let nothing = |read: Read, is_sound: bool| Looked {
+        read,
+        sha256: None,
+        is_sound,
+    };
     let bytes = match manifest_bytes(store, id).await? {
         Found::Good(bytes) => bytes,
-        Found::Missing => {
-            return Ok(Looked {
-                read: Read::Missing,
-                sha256: None,
-                is_sound: true,
-            });
-        }
-        Found::Broken(broken) => {
-            return Ok(Looked {
-                read: Read::Broken(broken),
-                sha256: None,
-                is_sound: false,
-            });
-        }
+        Found::Missing => return Ok(nothing(Read::Missing, true)),
+        Found::Broken(broken) => return Ok(nothing(Read::Broken(broken), false)),
     };
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let wrong = |read: Read| Looked {
@@ -131,16 +124,7 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
         seal = attested(store, id, &sha256, seal).await?;
     }
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
-        let (found, expected) = (hex::encode(sha256), hex::encode(expected));
-        let what = format!(
-            "the manifest of {id} in {} has the SHA-256 {found}, expected was {expected}",
-            store.url()
-        );
-        let error = Error::new(Code::Integrity, what).hint(
-            "compare the expected digest with `manifest_sha256` in the backup's report: if they are equal, a person \
-             has changed the store; if not, give the digest of the right backup",
-        );
-        return Ok(wrong(Read::Unexpected(error)));
+        return Ok(wrong(Read::Unexpected(unexpected(store, id, (&sha256, &expected)))));
     }
     let mut signed_by = None;
     if demand.trust.asks() {
@@ -188,6 +172,19 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
         sha256: Some(sha256),
         is_sound,
     })
+}
+
+/// The error for a manifest with another digest than the caller has named.
+fn unexpected(store: &dyn Store, id: &BackupId, (found, expected): (&[u8; 32], &[u8; 32])) -> Error {
+    let (found, expected) = (hex::encode(found), hex::encode(expected));
+    let what = format!(
+        "the manifest of {id} in {} has the SHA-256 {found}, expected was {expected}",
+        store.url()
+    );
+    Error::new(Code::Integrity, what).hint(
+        "compare the expected digest with `manifest_sha256` in the backup's report: if they are equal, a person has \
+         changed the store; if not, give the digest of the right backup",
+    )
 }
 
 /// The evidence against a manifest in a listed folder. The manifest itself is whole.

@@ -1,5 +1,7 @@
 //! What a manifest must be, and a whole one for the tests of this crate.
 
+mod references;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -8,24 +10,7 @@ use crate::store::{Part, StoreChecksum};
 
 /// A whole manifest for the tests of this crate.
 pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
-    let files = BTreeMap::from([
-        (
-            role::DUMP.to_owned(),
-            FileRecord {
-                name: id.dump_name(),
-                bytes: 4,
-                sha256: "11".repeat(32),
-            },
-        ),
-        (
-            role::TOC.to_owned(),
-            FileRecord {
-                name: id.toc_name(),
-                bytes: 4,
-                sha256: "22".repeat(32),
-            },
-        ),
-    ]);
+    let files = files(id);
     Manifest {
         id: id.clone(),
         kind: id.kind(),
@@ -40,13 +25,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
         stores: Vec::new(),
         tags: None,
         event_id: None,
-        server: Server {
-            version: "15.18 (Debian)".into(),
-            version_num: 150_018,
-            encoding: "UTF8".into(),
-            system_identifier: Some("7412345678901234567".into()),
-            database_oid: Some(16_384),
-        },
+        server: server(),
         pg_dump: PgDump {
             version: "15.18".into(),
             archive_version: Some("1.14".into()),
@@ -74,23 +53,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
         collations: None,
         warnings: Vec::new(),
         script: None,
-        tables: vec![TableRecord {
-            schema: "public".into(),
-            name: "orders".into(),
-            owner: Some("shop".into()),
-            oid: Some(16_385),
-            columns: Vec::new(),
-            rows: 3,
-            bytes: 30,
-            sha256: "33".repeat(32),
-            place: FileRange {
-                file: FileIndex(0),
-                offset: 100,
-                length: 60,
-            },
-            read: ReadBy::PgDump,
-            ranges: Vec::new(),
-        }],
+        tables: vec![orders()],
         large_objects: Vec::new(),
         settings: None,
         references: None,
@@ -99,6 +62,48 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
             host: Some("vm-1".into()),
             ..Metadata::default()
         },
+    }
+}
+
+fn files(id: &BackupId) -> BTreeMap<String, FileRecord> {
+    let file = |name: String, digit: &str| FileRecord {
+        name,
+        bytes: 4,
+        sha256: digit.repeat(64),
+    };
+    BTreeMap::from([
+        (role::DUMP.to_owned(), file(id.dump_name(), "1")),
+        (role::TOC.to_owned(), file(id.toc_name(), "2")),
+    ])
+}
+
+fn server() -> Server {
+    Server {
+        version: "15.18 (Debian)".into(),
+        version_num: 150_018,
+        encoding: "UTF8".into(),
+        system_identifier: Some("7412345678901234567".into()),
+        database_oid: Some(16_384),
+    }
+}
+
+fn orders() -> TableRecord {
+    TableRecord {
+        schema: "public".into(),
+        name: "orders".into(),
+        owner: Some("shop".into()),
+        oid: Some(16_385),
+        columns: Vec::new(),
+        rows: 3,
+        bytes: 30,
+        sha256: "33".repeat(32),
+        place: FileRange {
+            file: FileIndex(0),
+            offset: 100,
+            length: 60,
+        },
+        read: ReadBy::PgDump,
+        ranges: Vec::new(),
     }
 }
 
@@ -463,73 +468,4 @@ fn a_manifest_that_contradicts_itself_about_its_data_files_is_broken() {
     assert!(broken.contains("no file with data"), "{broken}");
     json["tables"] = json!([]);
     assert_eq!(read(&json).unwrap().data_files, []);
-}
-
-/// A backup whose first table is in an older one.
-fn referring() -> Manifest {
-    let mut manifest = sample(&id(), Tier::Daily);
-    manifest.references = Some(References {
-        from: "shop/20250130T040500Z-full".parse().unwrap(),
-        file: manifest.files["dump"].clone(),
-        tables: 1,
-        bytes: 3,
-    });
-    manifest.tables[0].place = FileRange {
-        file: FileIndex(manifest.data_files.len()),
-        offset: 1,
-        length: 3,
-    };
-    manifest
-}
-
-#[test]
-fn a_backup_that_refers_to_another_has_a_schema_of_its_own_and_says_what_is_where() {
-    let manifest = referring();
-    let bytes = manifest.to_bytes().unwrap();
-    let json: Value = serde_json::from_slice(&bytes).unwrap();
-    assert_eq!(json["schema"], 3);
-    assert_eq!(json["references"]["from"], "shop/20250130T040500Z-full");
-    let table = &json["tables"][0];
-    assert_eq!(
-        [&table["from"], &table["file"], &table["offset"], &table["length"]],
-        [
-            &json!("shop/20250130T040500Z-full"),
-            &json!("shop.dump"),
-            &json!(1),
-            &json!(3)
-        ]
-    );
-    let read = Manifest::parse(&bytes, &id()).unwrap();
-    assert_eq!(read, manifest);
-    assert!(read.is_referenced(read.tables[0].place));
-    assert_eq!(Figures::parse(&bytes, &id()).unwrap().references, manifest.references);
-    assert_eq!(Summary::parse(&bytes, &id()).unwrap().references, manifest.references);
-}
-
-#[test]
-fn a_manifest_that_contradicts_itself_about_what_it_refers_to_is_broken() {
-    type Alter = fn(&mut Value);
-    let changes: [(&str, Alter); 7] = [
-        ("do not name", |json| json["references"] = Value::Null),
-        ("another database", |json| {
-            json["references"]["from"] = json!("other/20250130T040500Z-full");
-        }),
-        ("not older", |json| {
-            json["references"]["from"] = json!("shop/20250131T040500Z-full");
-        }),
-        ("cannot be in its folder", |json| {
-            json["references"]["file"]["name"] = json!("../x");
-        }),
-        ("but not in", |json| json["tables"][0]["file"] = json!("shop.toc")),
-        ("do not name", |json| {
-            json["tables"][0]["from"] = json!("shop/20250129T040500Z-full");
-        }),
-        ("beyond its end", |json| json["tables"][0]["length"] = json!(4)),
-    ];
-    for (why, change) in changes {
-        let mut json: Value = serde_json::from_slice(&referring().to_bytes().unwrap()).unwrap();
-        change(&mut json);
-        let error = Manifest::parse(&serde_json::to_vec(&json).unwrap(), &id()).unwrap_err();
-        assert!(error.to_string().contains(why), "{why}: {error}");
-    }
 }

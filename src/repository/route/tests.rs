@@ -142,14 +142,13 @@ fn a_position_that_two_servers_have_is_refused_and_its_time_is_not() {
 }
 
 #[test]
-fn a_thousand_increments_are_planned_at_once() {
-    let began = std::time::Instant::now();
+fn among_a_thousand_increments_every_moment_has_its_route() {
     let fulls = (0..30).map(|at| full(at * 300 + 3));
     let history = history((0..1_000).map(|at| link(at * 10, at * 10 + 10)), fulls);
     for at in 1..100 {
-        to(&history, Target::Time(minute(at * 100))).unwrap();
+        let found = to(&history, Target::Time(minute(at * 100))).unwrap();
+        assert!(found.base_end.time <= minute(at * 100));
     }
-    assert!(began.elapsed().as_millis() < 1_000, "{:?}", began.elapsed());
 }
 
 /// A store: increments of ten minutes of which some are missing, and full backups whose oldest running transaction

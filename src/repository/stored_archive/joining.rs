@@ -1,6 +1,7 @@
 //! The blocks of a backup that refers to another one: some are in its own archive, some in the other's.
 
-use super::{Record, Referred};
+use super::Referred;
+use super::record::Record;
 use crate::dataflow::stored_file::{Assembly, Source};
 use crate::format::archive::{BlockKind, Head, Layout, TocEntry};
 use crate::repository::manifest::{FileIndex, FileRange, Manifest, References};

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Event;
+use super::counted::{Counted, Display};
 use super::counters::{Counters, Rate};
-use super::{Event, Observer, Progress};
 
 const EVERY: Duration = Duration::from_secs(30);
 
-pub struct LogLine {
-    counters: Arc<Counters>,
+pub type LogLine = Counted<LogLines>;
+
+pub struct LogLines {
     /// Dropped to end the thread.
     running: Mutex<Option<mpsc::Sender<()>>>,
 }
@@ -53,42 +55,22 @@ impl LogLine {
         };
         // Without the thread the run works as well; only these lines are missing.
         let spawned = thread::Builder::new().name("progress".into()).spawn(tell).is_ok();
+        let running = Mutex::new(spawned.then_some(running));
         Self {
             counters,
-            running: Mutex::new(spawned.then_some(running)),
+            display: LogLines { running },
         }
     }
 }
 
-impl Observer for LogLine {
+impl Display for LogLines {
     fn event(&self, event: &Event) {
-        self.counters.event(event);
         match event {
             Event::Begun { id } => tracing::debug!(%id, "begun"),
             Event::Committed { id } => tracing::debug!(%id, "committed"),
             // Phases and progress are logged every 30 s; warnings and errors have their own lines.
             Event::Phase { .. } | Event::Progress(_) | Event::Warned { .. } | Event::Failed { .. } => {}
         }
-    }
-
-    fn progress(&self) -> Option<Progress> {
-        Some(self.counters.snapshot().progress(None))
-    }
-
-    fn estimate(&self, bytes: u64) {
-        self.counters.estimate(bytes);
-    }
-
-    fn bytes_read(&self, more: u64) {
-        self.counters.read(more);
-    }
-
-    fn table(&self, name: &str) {
-        self.counters.table(name);
-    }
-
-    fn bytes_stored(&self, more: u64) {
-        self.counters.stored(more);
     }
 
     fn finish(&self) {
@@ -101,6 +83,7 @@ mod tests {
     use std::io::{self, Write};
 
     use super::*;
+    use crate::run::progress::Observer;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<String>>);

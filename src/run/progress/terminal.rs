@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::counted::{Counted, Display};
 use super::counters::{Counters, Rate};
-use super::{Event, Observer, Progress};
 
 /// Draws on stderr, and clears the line when the run ends.
-pub struct TerminalLine {
-    counters: Arc<Counters>,
-    bar: ProgressBar,
-}
+pub type TerminalLine = Counted<Bar>;
+
+pub struct Bar(ProgressBar);
 
 impl TerminalLine {
     pub fn start() -> Self {
@@ -33,49 +32,28 @@ impl TerminalLine {
             bar.set_style(style.with_key("line", line));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { counters, bar }
+        Self {
+            counters,
+            display: Bar(bar),
+        }
     }
 
     /// For log lines: they are written between two redraws of the line.
     pub fn log_writer(&self) -> impl Fn() -> AboveTheLine + Send + Sync + 'static {
-        let bar = self.bar.clone();
+        let bar = self.display.0.clone();
         move || AboveTheLine { bar: bar.clone() }
     }
 }
 
-impl Observer for TerminalLine {
-    fn event(&self, event: &Event) {
-        self.counters.event(event);
-    }
-
-    fn progress(&self) -> Option<Progress> {
-        Some(self.counters.snapshot().progress(None))
-    }
-
-    fn estimate(&self, bytes: u64) {
-        self.counters.estimate(bytes);
-    }
-
-    fn bytes_read(&self, more: u64) {
-        self.counters.read(more);
-    }
-
-    fn table(&self, name: &str) {
-        self.counters.table(name);
-    }
-
-    fn bytes_stored(&self, more: u64) {
-        self.counters.stored(more);
-    }
-
+impl Display for Bar {
     fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.0.finish_and_clear();
     }
 }
 
-impl Drop for TerminalLine {
+impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.finish();
     }
 }
 

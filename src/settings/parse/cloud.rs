@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::Reader;
 use crate::settings::value::{Layer, Value};
-use crate::settings::{Aws, Checksums, Encryption, S3, StoreUrl, Tagging, aliases, specs};
+use crate::settings::{Aws, Checksums, Encryption, S3, StoreUrl, TagMode, aliases, specs};
 
 const PART_SIZE: u64 = 8 << 20;
 const SMALLEST_PART: u64 = 5 << 20;
@@ -41,7 +41,7 @@ impl Reader<'_> {
         );
         let tagging = self.choice(
             "BACKUP_S3_TAGGING",
-            &[("auto", Tagging::Auto), ("on", Tagging::On), ("off", Tagging::Off)],
+            &[("auto", TagMode::Auto), ("on", TagMode::On), ("off", TagMode::Off)],
         );
         if ours.or(sdk) == Some(Checksums::WhenRequired)
             && stores.iter().any(|store| matches!(store, StoreUrl::S3 { .. }))
@@ -57,7 +57,7 @@ impl Reader<'_> {
             memory: 0,
             retry: retry.unwrap_or(RETRY),
             checksums: ours.or(sdk).unwrap_or(Checksums::Always),
-            tagging: tagging.unwrap_or(Tagging::Auto),
+            tagging: tagging.unwrap_or(TagMode::Auto),
             encryption: self.of("BACKUP_S3_SSE", Self::encryption),
             storage_class: self.read("BACKUP_S3_STORAGE_CLASS", |text| {
                 let plausible = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Reader;
-use crate::dataflow::budget::{self, Demand, Shares};
+use crate::dataflow::budget::{self, MemoryDemand, Shares};
 use crate::settings::{Format, Nice, StoreUrl, specs};
 use crate::units::count;
 
@@ -54,7 +54,7 @@ impl Reader<'_> {
             .iter()
             .filter(|store| matches!(store, StoreUrl::S3 { .. }))
             .count();
-        let demand = Demand {
+        let demand = MemoryDemand {
             jobs,
             threads,
             buckets,
@@ -66,7 +66,7 @@ impl Reader<'_> {
             return (shares, threads);
         }
         // Fewer threads are only slower. With more memory than the task has, the system would kill it.
-        let least = Demand { threads: 1, ..demand };
+        let least = MemoryDemand { threads: 1, ..demand };
         if given.is_some() && least.shares(memory).is_none() {
             self.problems.add(format!(
                 "BACKUP_MEMORY: with {} and {} a backup needs at least {} MiB",
@@ -76,7 +76,7 @@ impl Reader<'_> {
             ));
         }
         let fitting = (1..threads).rev().find_map(|threads| {
-            let shares = Demand { threads, ..demand }.shares(memory)?;
+            let shares = MemoryDemand { threads, ..demand }.shares(memory)?;
             Some((shares, threads))
         });
         let (shares, fewer) = fitting.unwrap_or_else(|| (least.at_least(), 1));

@@ -1,4 +1,4 @@
-//! The messages of logical decoding, as PostgreSQL sends them and as nobody should.
+//! The messages of logical decoding, as PostgreSQL sends them, and as no server should.
 
 use pgstow::format::Lsn;
 use pgstow::format::changes::{Head, Writer};

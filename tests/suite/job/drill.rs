@@ -27,13 +27,7 @@ use crate::support::services::postgres_bin;
 use crate::support::wreck::{Site, failure, tree};
 
 fn drill(site: &Site) -> Command {
-    let mut command = pgstow();
-    command
-        .args(["verify", "latest", "--drill", "--json", "--store"])
-        .arg(site.store())
-        .env("TMPDIR", site.path().join("tmp"))
-        .current_dir(site.path());
-    command
+    site.drill(pgstow())
 }
 
 fn verification(site: &Site) -> Value {
@@ -254,7 +248,7 @@ fn an_extension_that_this_machine_lacks_is_named_with_all_that_could_not_be_prov
     }
     assert!(lefts[0]["why"].as_str().unwrap().contains("hstore"));
     assert_eq!(report["drill"]["partly"], true);
-    // And nobody takes it for the whole.
+    // And no command takes it for the whole.
     let told = |command: &str| {
         let mut told = pgstow();
         told.args([command, "--store"]).arg(site.store());

@@ -174,7 +174,7 @@ async fn globals_that_the_role_may_not_read_say_why() {
         "no passfile, no login, and pg_dumpall does not say more: {error}"
     );
     let passfile = Passfile::create(&settings.temp, &info).unwrap();
-    // Privileges on the catalogs are each database's own: nobody else is hurt.
+    // Privileges on the catalogs are each database's own, so other tests are not affected.
     client(&with_name(&superuser(15), "no_globals"))
         .await
         .batch_execute("REVOKE SELECT ON pg_catalog.pg_roles FROM public")

@@ -3,8 +3,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use pgstow::error::Code;
+use pgstow::format::archive::Section;
 use pgstow::postgres::{
-    ArchiveInput, ConnectionInfo, Passfile, Psql, RestoreEnd, RestoreOrder, RestoreProgram, Restoring, Script, Section,
+    ArchiveInput, ConnectionInfo, Passfile, Psql, RestoreEnd, RestoreOrder, RestoreProgram, Restoring, Script,
 };
 use pgstow::settings::Postgres;
 

@@ -9,9 +9,8 @@ use pgstow::error::Code;
 use pgstow::postgres::{Lacking, ScratchServer, ServerPrograms, Session};
 use pgstow::settings::Postgres;
 
-use secrecy::ExposeSecret;
-
 use crate::postgres::place::{bin, settings};
+use crate::support::throwaway::client;
 
 /// Where [`an_owner_that_lives_until_it_is_killed`] makes its server, and where it says that it runs.
 const TEMP: &str = "PGSTOW_TEST_SCRATCH_TEMP";
@@ -131,20 +130,6 @@ async fn a_server_of_each_major_starts_serves_and_leaves_nothing(major: u32) {
 }
 
 on_majors! { async a_server_of_each_major_starts_serves_and_leaves_nothing: 15 16 17 18 }
-
-async fn client(server: &ScratchServer) -> tokio_postgres::Client {
-    let info = server.info();
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(info.host.as_deref().unwrap())
-        .port(info.port.unwrap())
-        .user(info.user.as_deref().unwrap())
-        .password(info.password.as_ref().unwrap().expose_secret())
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
 
 async fn modules_of_a_relocated_installation_load(major: u32) {
     let temp = temp();

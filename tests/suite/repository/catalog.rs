@@ -67,7 +67,7 @@ async fn places() -> Vec<Place> {
         memory: 40 << 20,
         retry: Duration::from_secs(35),
         checksums: settings::Checksums::Always,
-        tagging: settings::Tagging::On,
+        tagging: settings::TagMode::On,
         encryption: settings::Encryption::Bucket,
         storage_class: None,
         path_style: None,

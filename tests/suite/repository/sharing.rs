@@ -347,7 +347,7 @@ fn an_event_that_comes_again_is_answered_as_it_was() {
         error["message"].as_str().unwrap().contains("does not hold"),
         "{report:#}"
     );
-    // Somebody has mended it.
+    // A person has repaired it.
     let copied = run(Command::new("cp").args(["-r", "one", "two"]).current_dir(site.path()));
     assert!(copied.status.success());
     let told = again();

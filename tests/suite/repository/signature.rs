@@ -1,4 +1,4 @@
-//! Signed manifests: whoever can write to the store can mend every digest in it, and no signature.
+//! Signed manifests: a person who can write to the store can correct every digest in it, but cannot sign.
 
 mod attacks;
 mod dying;

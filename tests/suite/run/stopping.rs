@@ -114,7 +114,7 @@ fn stopped_at(moment: Duration, signal: Signal, exit: i32, database: &Database) 
 fn at_any_moment(signal: Signal, exit: i32) {
     let database = Database::fresh(15);
     database.sql("CREATE TABLE t AS SELECT i, md5(i::text) AS a FROM generate_series(1, 50000) i");
-    // The same moments in every run, unless somebody looks for others.
+    // The same moments in every run, unless the seed is set.
     let seed = std::env::var("PGSTOW_TEST_SEED").map_or(u64::from(exit.unsigned_abs()), |seed| seed.parse().unwrap());
     println!("PGSTOW_TEST_SEED={seed}");
 

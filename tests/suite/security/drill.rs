@@ -27,16 +27,6 @@ use serde_json::Value;
 use crate::support::program::pgstow;
 use crate::support::wreck::{Site, processes};
 
-/// A drill of the newest backup in the site's store.
-pub fn drill(site: &Site, mut command: Command) -> Command {
-    command
-        .args(["verify", "latest", "--drill", "--json", "--store"])
-        .arg(site.store())
-        .env("TMPDIR", site.path().join("tmp"))
-        .current_dir(site.path());
-    command
-}
-
 /// All of it was proved, but for what the database itself has, which no drill takes over.
 pub fn assert_proved(report: &Value) {
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");

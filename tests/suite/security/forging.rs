@@ -1,4 +1,4 @@
-//! What whoever can write to the store can do: another content, and every sum mended to fit it.
+//! Forged backups: a person who can write to the store changes the content, and corrects every sum.
 
 use std::fs;
 use std::io::{Read, Write};

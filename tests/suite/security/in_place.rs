@@ -1,11 +1,11 @@
-//! Rows that a superuser puts back into tables of somebody who waits for that.
+//! A superuser puts rows back into tables whose owner has set traps.
 
 use crate::job::restore::place::Backed;
 use crate::security::sessions::{Hostile, PASSWORD};
 use crate::support::database::{Database, psql};
 use crate::support::program::succeed;
 
-/// The same tables in the backup, and in the target of somebody else.
+/// The same tables in the backup, and in a target that belongs to another role.
 const TABLES: &str = "CREATE TABLE orders (i int PRIMARY KEY, a text); CREATE TABLE lines (i int REFERENCES orders);
     CREATE TYPE mood AS ENUM ('a', 'b', 'c'); CREATE TABLE root (i int, m mood) PARTITION BY HASH (m);
     CREATE TABLE leaf_0 PARTITION OF root FOR VALUES WITH (MODULUS 2, REMAINDER 0);

@@ -147,7 +147,7 @@ fn who_asks_for_it_gets_what_libpq_would_do() {
     assert!(tried(here, MD5, "?require_auth=md5").0);
     assert!(!tried(here, MD5, "?require_auth=password").0);
     assert!(!tried(here, CLEAR_TEXT, "?require_auth=!password").0);
-    // What does not leave the machine nobody else reads.
+    // No other machine reads what does not leave this one.
     assert!(tried(home, CLEAR_TEXT, "").1);
     assert!(tried(home, MD5, "").0);
     // But what was asked for holds there as well, also against a server that wants no proof.
@@ -205,7 +205,7 @@ fn in_the_middle(server: SocketAddr) -> (SocketAddr, Given, Arc<Mutex<usize>>) {
     (place, given, attacked)
 }
 
-/// Our own session has logged in by SCRAM. Then somebody takes the next login, which is pg_dump's.
+/// Our own session has logged in by SCRAM. Then an attacker takes the next login, which is pg_dump's.
 fn a_later_login_gives_the_password_away_no_more_than_the_first(major: u32) {
     let server = OwnServer::start(major);
     let (place, given, attacked) = in_the_middle(SocketAddr::from(([127, 0, 0, 1], server.port)));
@@ -234,7 +234,7 @@ fn a_later_login_gives_the_password_away_no_more_than_the_first(major: u32) {
 
 on_majors! { a_later_login_gives_the_password_away_no_more_than_the_first: 15 16 18 }
 
-/// Over an open line, without anybody in between: all works that worked.
+/// Over an unencrypted line, without an attacker in between: all works that worked.
 fn an_open_line_serves_every_command_all_the_same(major: u32) {
     let server = OwnServer::start_with(major, &["listen_addresses=*"]);
     let (here, database) = (outward(), server.database("open"));

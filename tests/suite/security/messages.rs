@@ -95,7 +95,7 @@ async fn no_answer_message_or_line_of_a_function_carries_what_steers() {
     place.database.sql(&format!("DROP ROLE {}", quoted(&role)));
 }
 
-/// Where it is kept that nobody changes who writes to the store: for `--expect-manifest`, without keys.
+/// Where a person who can write to the store cannot change it: for `--expect-manifest`, without keys.
 #[test]
 fn the_manifests_digest_is_told_in_the_report_in_the_message_and_in_the_log() {
     let (site, database, topic) = (Site::new(), Database::fresh(17), Topic::fresh());

@@ -118,7 +118,7 @@ fn used_names() -> BTreeSet<String> {
     names
 }
 
-/// A database of somebody who is no superuser.
+/// A database that belongs to an ordinary role.
 pub struct Hostile {
     // Dropped before its owner.
     pub database: Database,
@@ -153,7 +153,7 @@ impl Hostile {
         psql(self.database.major, &url, script);
     }
 
-    /// Whether anybody stepped on anything here, or the owner is more than before.
+    /// Whether a trap was sprung, or the owner is more than before.
     pub fn assert_untouched(&self, what: &str) {
         self.assert_untouched_in(&self.database.url(), what);
     }
@@ -319,7 +319,7 @@ fn no_query_is_planned_over_an_owners_expressions(major: u32) {
     assert_eq!(read(&hostile.database.url())["large"], "copy");
     assert_eq!(read(&readers)["large"], "copy");
     hostile.assert_untouched("backup --jobs 3");
-    // A superuser's own table may have them: nobody else made them.
+    // A superuser's own table may have them: no other role made them.
     hostile
         .database
         .sql(&format!("CREATE SCHEMA trusted; SET search_path = trusted; {LARGE}"));

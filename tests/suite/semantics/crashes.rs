@@ -271,7 +271,7 @@ fn fails_everywhere(trial: Trial, fate: Fate, down: bool) {
                 assert!(error.message().contains("scripted fault"), "{error}");
                 let is_commit = call.ends_with("/manifest.json if absent");
                 if is_commit && fate == Fate::LoseAnswer && down {
-                    // Nobody can know then; and it was.
+                    // The run cannot know that; the backup was committed.
                     assert_eq!(made, 1);
                     assert!(error.hint_text().contains("may exist"), "{}", error.hint_text());
                 } else {

@@ -82,7 +82,7 @@ fn survives_being_killed(place: Place) {
         let report: Value = succeed(&mut command(&world)).json();
         last = report["id"].as_str().unwrap().to_owned();
         let mut state = world.state();
-        // Somebody else may just be trying to take the lease: this one gets a day.
+        // Another run may be about to take the lease, so this one lasts a day.
         state.unfinished.retain(|key| !key.ends_with("/.lease"));
         assert_backups_are_whole(&state);
         assert_clean(&state);

@@ -56,7 +56,7 @@ impl Place {
     }
 
     pub async fn prefix() -> Self {
-        // Somebody else may have made it; if not, the first request fails.
+        // Another test may have made it; if not, the first request fails.
         let _ = client(&s3()).create_bucket().bucket(BUCKET).send().await;
         Self::Prefix(unique_word())
     }

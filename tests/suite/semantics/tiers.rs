@@ -58,7 +58,7 @@ fn when_backups_stop_no_rule_matches_the_last_good_one() {
         advance(86_400);
         let _ = world.run_by(&Script::first(&["/manifest.json if absent"], fate));
         if fate == Fate::Die {
-            // Committed: then it is the last good one, until somebody takes its manifest away.
+            // Committed: then it is the last good one, until its manifest is removed.
             let newest = backups(&world.state()).into_keys().next_back().unwrap();
             assert!(newest > last);
             world.remove([newest.manifest_key()]);

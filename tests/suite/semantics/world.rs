@@ -205,7 +205,7 @@ impl World {
         block_on(self.places[0].remove(keys));
     }
 
-    /// A lease that nobody renews ends.
+    /// A lease that no run renews ends.
     pub fn let_the_lease_expire(&self) {
         advance(LEASE + 1);
     }

@@ -118,7 +118,7 @@ fn variables_and_files_of_libpqs_name_the_database() {
         failure.message
     );
 
-    // A `.env` that nobody has named does not choose such files.
+    // A `.env` that the user has not named does not choose such files.
     fs::write(
         site.path().join(".env"),
         format!("PGSERVICE=shop\nPGSERVICEFILE={}\n", services.display()),

@@ -115,7 +115,7 @@ pub fn s3_settings() -> settings::S3 {
         memory: 40 << 20,
         retry: Duration::from_secs(35),
         checksums: Checksums::Always,
-        tagging: settings::Tagging::On,
+        tagging: settings::TagMode::On,
         encryption: Encryption::Bucket,
         storage_class: None,
         path_style: None,

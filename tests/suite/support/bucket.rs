@@ -7,6 +7,7 @@ use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Config;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -43,6 +44,21 @@ impl Bucket {
             client: client(&s3()),
         };
         bucket.client.create_bucket().bucket(&bucket.name).send().await.unwrap();
+        bucket
+    }
+
+    /// One that several tests share. Made if it is not there.
+    pub async fn named(name: &str) -> Self {
+        let bucket = Self {
+            name: name.to_owned(),
+            client: client(&s3()),
+        };
+        if let Err(error) = bucket.client.create_bucket().bucket(name).send().await {
+            assert!(
+                matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")),
+                "{error:?}"
+            );
+        }
         bucket
     }
 

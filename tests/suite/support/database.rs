@@ -82,7 +82,7 @@ impl Database {
         Self::from_template(major, server, prefix, "template0")
     }
 
-    /// Another one with the same pages, while nobody is connected to this one. The same statements
+    /// Another one with the same pages, while no session is connected to this one. The same statements
     /// would not always put every row into the same place.
     pub fn copy(&self) -> Self {
         Self::from_template(self.major, &self.server, "copy", &self.name)

@@ -13,9 +13,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use ring::hmac;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::tls_front::acceptor;
+use super::tls_front::{accept, acceptor, listen};
 
 const TLS: u32 = 80_877_103;
 const CANCEL: u32 = 80_877_102;
@@ -45,9 +45,7 @@ struct State {
 impl IamFront {
     /// Before a server that trusts whom this lets through.
     pub fn start(server: SocketAddr, region: &'static str, keys: Keys) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (port, listener) = listen();
         let state = Arc::new(State {
             server,
             port,
@@ -57,19 +55,9 @@ impl IamFront {
             accepted: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&state);
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                loop {
-                    let (client, _) = listener.accept().await.unwrap();
-                    let state = Arc::clone(&serving);
-                    tokio::spawn(async move { drop(serve(client, &state).await) });
-                }
-            });
+        accept(listener, move |client| {
+            let state = Arc::clone(&serving);
+            async move { serve(client, &state).await }
         });
         Self { port, state }
     }

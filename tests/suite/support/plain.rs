@@ -103,7 +103,7 @@ impl Kept {
         serde_json::from_slice(&fs::read(self.folder().join("manifest.json")).unwrap()).unwrap()
     }
 
-    /// The manifest as somebody makes it who knows of its digest.
+    /// A forged manifest, with its digest forged too.
     pub fn alter(&self, change: impl FnOnce(&mut Value)) {
         let mut manifest = self.manifest();
         change(&mut manifest);

@@ -1,4 +1,4 @@
-//! Backups that nobody made: their files written by hand, as docs/FORMAT.md describes them.
+//! Backups that no run made: tests write their files by hand, as docs/FORMAT.md describes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -94,19 +94,16 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Run {
 /// Runs to success.
 pub fn succeed(command: &mut Command) -> Run {
     let run = run(command);
-    assert!(
-        run.status.success(),
-        "{command:?} ended with {}:\n{}\n{}",
-        run.status,
-        run.stderr,
-        run.text()
-    );
-    run
+    succeeded(command, run)
 }
 
 /// Runs to success with `input` on stdin.
 pub fn succeed_with_input(command: &mut Command, input: &[u8]) -> Run {
     let run = run_with_input(command, input);
+    succeeded(command, run)
+}
+
+fn succeeded(command: &Command, run: Run) -> Run {
     assert!(
         run.status.success(),
         "{command:?} ended with {}:\n{}\n{}",

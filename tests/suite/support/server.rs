@@ -114,7 +114,7 @@ impl OwnServer {
     }
 
     fn launch(major: u32, folder: TempDir, settings: &[&str]) -> Self {
-        // Somebody may take the port between our finding it free and the server's taking it.
+        // Another process may take the port after it was found free and before the server takes it.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut postmaster = postmaster(major, folder.path(), port, settings);

@@ -1,4 +1,4 @@
-//! A line to a PostgreSQL server that goes silent: from a certain statement on, nothing comes back, and nobody hangs up.
+//! A line to a PostgreSQL server that goes silent: from a certain statement on, no byte comes back, and neither side closes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -28,6 +28,34 @@ pub fn acceptor() -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
+/// A port of its own, and who listens there.
+pub fn listen() -> (u16, std::net::TcpListener) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    (listener.local_addr().unwrap().port(), listener)
+}
+
+/// Serves each client that comes, in a thread of its own that ends with the program.
+pub fn accept<F>(listener: std::net::TcpListener, serve: impl Fn(TcpStream) -> F + Send + 'static)
+where
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
+{
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let serving = serve(client);
+                tokio::spawn(async move { drop(serving.await) });
+            }
+        });
+    });
+}
+
 /// Listens on a port of its own, and counts who comes.
 pub struct Front {
     pub port: u16,
@@ -76,25 +104,12 @@ impl Front {
     where
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (port, listener) = listen();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                loop {
-                    let (client, _) = listener.accept().await.unwrap();
-                    counter.fetch_add(1, Ordering::SeqCst);
-                    let serving = serve(client);
-                    tokio::spawn(async move { drop(serving.await) });
-                }
-            });
+        accept(listener, move |client| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            serve(client)
         });
         Self { port, connections }
     }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::database::Database;
 use super::program::{Run, pgstow};
 
-/// Nobody but the run that is tested knows this folder: what mentions it is that run's.
+/// Only the run under test knows this folder: a process or file that mentions it belongs to that run.
 pub struct Site {
     folder: TempDir,
 }
@@ -39,6 +39,16 @@ impl Site {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// This program, with the arguments for a drill of the newest backup in the store.
+    pub fn drill(&self, mut command: Command) -> Command {
+        command
+            .args(["verify", "latest", "--drill", "--json", "--store"])
+            .arg(self.store())
+            .env("TMPDIR", self.path().join("tmp"))
+            .current_dir(self.path());
+        command
     }
 
     /// Made by the run itself.
@@ -156,7 +166,7 @@ impl Running {
             .stderr(fs::File::create(&stderr).unwrap())
             .stdin(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        // Whoever runs the same command again wants to read its output as usual.
+        // The next run of the same command has its output read as usual.
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         Self {
             child,
@@ -334,7 +344,7 @@ pub fn backups(store: &Path) -> Vec<String> {
     manifests.map(str::to_owned).collect()
 }
 
-/// The file beside a manifest that holds its digest says what the manifest has now, as whoever alters the
+/// The file beside a manifest that holds its digest says what the manifest has now, as an attacker who alters the
 /// one can have the other say.
 pub fn reseal(folder: &Path) {
     let manifest = fs::read(folder.join("manifest.json")).unwrap();

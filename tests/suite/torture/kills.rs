@@ -61,7 +61,7 @@ impl Arenas {
     }
 }
 
-/// How long each command takes where nobody cuts it off, as far as that is known: most signals are to hit.
+/// How long each command takes if it is not killed, as far as that is known: most signals are to hit.
 #[derive(Default)]
 struct Times(HashMap<(&'static [&'static str], Shape), Duration>);
 
@@ -133,7 +133,7 @@ impl Arena {
 
     /// A restore that was cut off can be done again.
     pub fn assert_restores(&self, target: &Database, words: &[&str]) {
-        // A server sees a little later that nobody is at the other end any more.
+        // A server notices a little later that the client is gone.
         let patience = Instant::now() + Duration::from_secs(5);
         let run = loop {
             let run = run(self.command(words).args(["--target", &target.url()]));
@@ -215,7 +215,7 @@ async fn sigterm_at_any_moment_ends_soon_and_leaves_nothing() {
             arena.assert_nothing_else();
             arena.assert_restores_after(words, &target);
             if came_to == "interrupted" {
-                // Nobody has to wait for a lease.
+                // No run has to wait for a lease.
                 let next = crate::support::program::run(&mut arena.backup("1"));
                 assert_eq!(next.status.code(), Some(0), "{}", next.stderr);
                 arena.note(&next);

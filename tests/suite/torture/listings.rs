@@ -14,7 +14,7 @@ async fn lists_that_lag_give_up_and_replace_no_good_backup() {
             let mut arena = Arena::new(Shape::Bucket);
             let proxy = wait(FaultProxy::start(&s3().endpoint));
             let lists = || On::any().target("list-type=2");
-            // As they are before the second backup, for whoever asks afterwards.
+            // As they are before the second backup, for the comparison afterwards.
             proxy.remember_lists(true);
             let second = run(arena.backup("1").env("AWS_ENDPOINT_URL_S3", proxy.url()));
             assert!(arena.note(&second).is_some(), "{}", second.stderr);

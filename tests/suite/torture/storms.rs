@@ -11,7 +11,7 @@ use crate::support::program::{run, stock, succeed};
 const ACCOUNTS: usize = 200;
 const FACTS: usize = 1000;
 
-/// Whoever sees all of it at one moment sees these.
+/// One snapshot sees all of these together.
 const INVARIANTS: &str = "SELECT (SELECT sum(balance) FROM accounts), (SELECT count(*) FROM facts),
     (SELECT coalesce(sum(amount), 0) FROM ledger),
     (SELECT count(*) FROM accounts a WHERE balance <> 100 + coalesce(

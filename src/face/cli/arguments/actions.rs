@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
@@ -16,26 +16,7 @@ pub(super) enum Action {
             pgstow backup --secret-id prod/shop --store s3://acme-backups/pg --store /mnt/copy\n  \
             pgstow backup --compress zstd:9 --retention daily=7,weekly=4,monthly=12 --json"
     )]
-    Backup {
-        /// The kind of backup: full, or incremental: what was changed since the last one
-        #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
-        kind: String,
-        /// Go on making increments until the program is stopped (with --kind incremental)
-        #[arg(long)]
-        follow: bool,
-        /// How often --follow makes an increment: 60s by default, 5s at the least
-        #[arg(long, value_name = "SPAN", requires = "follow")]
-        every: Option<String>,
-        /// What started it, for the manifest: schedule, manual or cli
-        #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
-        trigger: String,
-        /// The id of the event that asked for it: the same id within two days makes no second backup
-        #[arg(long, value_name = "ID")]
-        event_id: Option<String>,
-        /// The database to back up, instead of the one that the settings name
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
+    Backup(BackupArguments),
     /// Start or stop increments, or show how they stand
     #[command(
         long_about = "Start or stop increments, or show how they stand.\n\n\
@@ -43,7 +24,7 @@ pub(super) enum Action {
             needs two publications and a replication slot. `start` makes them, and the first full backup; `stop` drops \
             them, and leaves nothing on the server. As long as the slot is there, the server keeps the log that no \
             increment has stored yet: stop increments before you stop making them.\n\n\
-            Exit code of status: 0 if nobody has to act, 1 if a person has to.",
+            Exit code of status: 0 if no person has to act, 1 if a person has to.",
         after_long_help = "Examples:\n  \
             pgstow incremental start --store s3://acme-backups/pg\n  \
             pgstow incremental start --print-sql > for-the-owner.sql\n  \
@@ -77,7 +58,7 @@ pub(super) enum Action {
             database with its age. For each store it shows whether it can be reached, the size of the backups, free \
             space on the disk, lifecycle rules that are missing or differ, leases, uploads in progress, backups that \
             lack a file, and leftovers of killed runs. `status` asks no database and writes nothing.\n\n\
-            Exit code 0: nobody has to act. Exit code 1: a person has to act, because there is no backup yet, the \
+            Exit code 0: no person has to act. Exit code 1: a person has to act, because there is no backup yet, the \
             last good one is older than --max-age, a store cannot be reached, or a backup is damaged.",
         after_long_help = "Examples:\n  \
             pgstow status --store s3://acme-backups/pg --max-age 26h\n  \
@@ -132,23 +113,7 @@ pub(super) enum Action {
             pgstow changes --table 'public.orders*' --since '2025-01-31 14:00' --until '2025-01-31 14:10'\n  \
             pgstow changes --since 2h --json | jq -c '.transactions[] | select(.deletes > 1000)'"
     )]
-    Changes {
-        /// Only transactions that changed this table; `*` stands for any text; repeat it for more
-        #[arg(long = "table", value_name = "SCHEMA.TABLE")]
-        tables: Vec<String>,
-        /// Only commits from then on: 14:00, 2025-01-31 14:02:59 (local time), a timestamp with an offset, or 2h
-        #[arg(long, value_name = "WHEN")]
-        since: Option<String>,
-        /// Only commits up to then
-        #[arg(long, value_name = "WHEN")]
-        until: Option<String>,
-        /// At most so many transactions, the newest [default: 1000]
-        #[arg(long, value_name = "NUMBER")]
-        limit: Option<usize>,
-        /// The database, if the store holds increments of several
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
+    Changes(ChangesArguments),
     /// Fetch a backup's archive as one file for stock pg_restore
     #[command(
         long_about = "Fetch a backup's archive as one file for stock pg_restore.\n\n\
@@ -162,26 +127,7 @@ pub(super) enum Action {
             pgstow download shop/20260131T040500Z-full -o /restore/shop.dump && pg_restore -j 4 -d shop \
             /restore/shop.dump"
     )]
-    Download {
-        /// An id as `pgstow list` prints it, or latest
-        #[arg(value_name = "BACKUP")]
-        backup: String,
-        /// The file to write, or the folder for it [default: the archive's own name, in the working folder]
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-        /// With latest: the database, instead of the one that the settings name
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-        /// Write exactly the stored bytes, without the offsets in the table of contents
-        #[arg(long)]
-        as_stored: bool,
-        /// Replace an existing file
-        #[arg(long)]
-        force: bool,
-        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
-        #[arg(long, value_name = "SHA256")]
-        expect_manifest: Option<String>,
-    },
+    Download(DownloadArguments),
     /// Try everything that a backup needs, and say how to correct what fails
     #[command(
         alias = "test",
@@ -226,35 +172,7 @@ pub(super) enum Action {
             pgstow verify --all --since 7d --json\n\n\
             Exit code 40 (INTEGRITY) if something differs."
     )]
-    Verify {
-        /// The backup: an exact id as `list` prints it, or latest; latest by default with --chain, --to-time and --to-lsn
-        #[arg(value_name = "BACKUP", required_unless_present_any = ["all", "chain", "to_time", "to_lsn"])]
-        backup: Option<String>,
-        /// Every backup in the store
-        #[arg(long, conflicts_with = "backup")]
-        all: bool,
-        /// With --all: only the backups since then, as 7d, 12h, 2025-01-31 or a whole timestamp
-        #[arg(long, value_name = "WHEN", requires = "all")]
-        since: Option<String>,
-        /// Restore it into a throwaway server, dump it again and compare
-        #[arg(long)]
-        drill: bool,
-        /// Prove that the increments since the full backup before it lead exactly to it
-        #[arg(long)]
-        chain: bool,
-        /// With --drill: restore the database as it was at this time, from the full backup before it and the increments
-        #[arg(long, value_name = "TIME", requires = "drill", conflicts_with_all = ["to_lsn", "all", "chain"])]
-        to_time: Option<String>,
-        /// The same for a position in the server's log
-        #[arg(long, value_name = "LSN", requires = "drill", conflicts_with_all = ["all", "chain"])]
-        to_lsn: Option<String>,
-        /// The database, if the store holds backups of several
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
-        #[arg(long, value_name = "SHA256", conflicts_with = "all")]
-        expect_manifest: Option<String>,
-    },
+    Verify(VerifyArguments),
     /// Restore a backup, or some of its tables, into a database
     #[command(
         long_about = "Restore a backup into a database, straight from the store: it needs no local disk.\n\n\
@@ -270,95 +188,7 @@ pub(super) enum Action {
             Give the target's password in BACKUP_TARGET_PASSWORD, or the whole URL in BACKUP_TARGET_URL: other users \
             of the machine can see arguments."
     )]
-    Restore {
-        /// The backup: an exact id as `list` prints it, or latest
-        #[arg(value_name = "BACKUP")]
-        backup: String,
-        /// The database to fill: postgres://user@host:5432/name [BACKUP_TARGET_URL]
-        #[arg(long, value_name = "URL")]
-        target: Option<String>,
-        /// Only this table, with its data, indexes and constraints; repeat it for more
-        #[arg(long = "table", value_name = "SCHEMA.TABLE")]
-        tables: Vec<String>,
-        /// Make copies of these tables in this schema (or one copy with this name); the existing tables stay as they
-        /// are
-        #[arg(long, value_name = "SCHEMA[.NAME]", requires = "tables")]
-        into: Option<String>,
-        /// Restore only the rows, into existing tables
-        #[arg(long, requires = "tables")]
-        data_only: bool,
-        /// Create the target database first
-        #[arg(long)]
-        create: bool,
-        /// First remove the objects that the backup also holds, or with --create the whole database
-        #[arg(long)]
-        clean: bool,
-        /// End other sessions in the database that --create --clean replaces
-        #[arg(long, requires = "clean")]
-        force: bool,
-        /// With --clean: remove without verifying the backup's bytes first
-        #[arg(long)]
-        no_verify: bool,
-        /// At the end, read every table again and compare it with the backup; the default with --table
-        #[arg(long, conflicts_with = "no_check")]
-        check: bool,
-        /// With --table: do not compare the rows with the backup
-        #[arg(long)]
-        no_check: bool,
-        /// Continue after objects that the server refuses, report each, and end with exit code 4 (PARTIAL)
-        #[arg(long)]
-        keep_going: bool,
-        /// Restore in one transaction, over one session: if any step fails, the target stays as it was
-        #[arg(long)]
-        single_transaction: bool,
-        /// First create the roles of the backup that the target lacks
-        #[arg(long)]
-        globals: bool,
-        /// With --globals: also SUPERUSER, CREATEROLE, REPLICATION, BYPASSRLS, and memberships in existing roles
-        #[arg(long)]
-        globals_privileged: bool,
-        /// Skip owners: the role that restores owns everything
-        #[arg(long)]
-        no_owner: bool,
-        /// Leave out grants
-        #[arg(long, visible_alias = "no-acl")]
-        no_privileges: bool,
-        /// Put everything into the target's default tablespace
-        #[arg(long)]
-        no_tablespaces: bool,
-        /// Leave out comments
-        #[arg(long)]
-        no_comments: bool,
-        /// Leave out publications
-        #[arg(long)]
-        no_publications: bool,
-        /// Leave out subscriptions
-        #[arg(long)]
-        no_subscriptions: bool,
-        /// Leave out objects of this kind (and name), with all that needs them; with --clean the target keeps them;
-        /// repeatable
-        #[arg(long, value_name = "KIND[:NAME]")]
-        exclude: Vec<String>,
-        /// Restore the database as it was at this time: the newest full backup before it, and the changes that
-        /// increments hold since
-        #[arg(long, value_name = "TIME", conflicts_with = "to_lsn")]
-        to_time: Option<String>,
-        /// The same for a position in the server's log, as `pgstow changes` prints it
-        #[arg(long, value_name = "LSN")]
-        to_lsn: Option<String>,
-        /// Restore the moment also if some tables cannot be had exactly as they were; the report names them
-        #[arg(long)]
-        allow_partial: bool,
-        /// Show what would be done, and change nothing
-        #[arg(long)]
-        dry_run: bool,
-        /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
-        #[arg(long, value_name = "SHA256")]
-        expect_manifest: Option<String>,
-        /// With latest: the database, if the store holds backups of several
-        #[arg(long, value_name = "NAME")]
-        database: Option<String>,
-    },
+    Restore(RestoreArguments),
     /// Make a key pair that signs backups
     #[command(
         long_about = "Make a key pair that signs backups, in minisign's format: FILE holds the secret key, FILE.pub \
@@ -384,6 +214,191 @@ pub(super) enum Action {
             pgstow completions zsh > ~/.zfunc/_pgstow\n  \
             pgstow completions fish > ~/.config/fish/completions/pgstow.fish")]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BackupArguments {
+    /// The kind of backup: full, or incremental: what was changed since the last one
+    #[arg(long, value_name = "KIND", default_value = "full", hide_default_value = true)]
+    pub(super) kind: String,
+    /// Go on making increments until the program is stopped (with --kind incremental)
+    #[arg(long)]
+    pub(super) follow: bool,
+    /// How often --follow makes an increment: 60s by default, 5s at the least
+    #[arg(long, value_name = "SPAN", requires = "follow")]
+    pub(super) every: Option<String>,
+    /// What started it, for the manifest: schedule, manual or cli
+    #[arg(long, value_name = "WHO", default_value = "cli", hide_default_value = true)]
+    pub(super) trigger: String,
+    /// The id of the event that asked for it: the same id within two days makes no second backup
+    #[arg(long, value_name = "ID")]
+    pub(super) event_id: Option<String>,
+    /// The database to back up, instead of the one that the settings name
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChangesArguments {
+    /// Only transactions that changed this table; `*` stands for any text; repeat it for more
+    #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+    pub(super) tables: Vec<String>,
+    /// Only commits from then on: 14:00, 2025-01-31 14:02:59 (local time), a timestamp with an offset, or 2h
+    #[arg(long, value_name = "WHEN")]
+    pub(super) since: Option<String>,
+    /// Only commits up to then
+    #[arg(long, value_name = "WHEN")]
+    pub(super) until: Option<String>,
+    /// At most so many transactions, the newest [default: 1000]
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) limit: Option<usize>,
+    /// The database, if the store holds increments of several
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DownloadArguments {
+    /// An id as `pgstow list` prints it, or latest
+    #[arg(value_name = "BACKUP")]
+    pub(super) backup: String,
+    /// The file to write, or the folder for it [default: the archive's own name, in the working folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// With latest: the database, instead of the one that the settings name
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: Option<String>,
+    /// Write exactly the stored bytes, without the offsets in the table of contents
+    #[arg(long)]
+    pub(super) as_stored: bool,
+    /// Replace an existing file
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
+    #[arg(long, value_name = "SHA256")]
+    pub(super) expect_manifest: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// The backup: an exact id as `list` prints it, or latest; latest by default with --chain, --to-time and --to-lsn
+    #[arg(value_name = "BACKUP", required_unless_present_any = ["all", "chain", "to_time", "to_lsn"])]
+    pub(super) backup: Option<String>,
+    /// Every backup in the store
+    #[arg(long, conflicts_with = "backup")]
+    pub(super) all: bool,
+    /// With --all: only the backups since then, as 7d, 12h, 2025-01-31 or a whole timestamp
+    #[arg(long, value_name = "WHEN", requires = "all")]
+    pub(super) since: Option<String>,
+    /// Restore it into a throwaway server, dump it again and compare
+    #[arg(long)]
+    pub(super) drill: bool,
+    /// Prove that the increments since the full backup before it lead exactly to it
+    #[arg(long)]
+    pub(super) chain: bool,
+    /// With --drill: restore the database as it was at this time, from the full backup before it and the increments
+    #[arg(long, value_name = "TIME", requires = "drill", conflicts_with_all = ["to_lsn", "all", "chain"])]
+    pub(super) to_time: Option<String>,
+    /// The same for a position in the server's log
+    #[arg(long, value_name = "LSN", requires = "drill", conflicts_with_all = ["all", "chain"])]
+    pub(super) to_lsn: Option<String>,
+    /// The database, if the store holds backups of several
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: Option<String>,
+    /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
+    #[arg(long, value_name = "SHA256", conflicts_with = "all")]
+    pub(super) expect_manifest: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArguments {
+    /// The backup: an exact id as `list` prints it, or latest
+    #[arg(value_name = "BACKUP")]
+    pub(super) backup: String,
+    /// The database to fill: postgres://user@host:5432/name [BACKUP_TARGET_URL]
+    #[arg(long, value_name = "URL")]
+    pub(super) target: Option<String>,
+    /// Only this table, with its data, indexes and constraints; repeat it for more
+    #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+    pub(super) tables: Vec<String>,
+    /// Make copies of these tables in this schema (or one copy with this name); the existing tables stay as they
+    /// are
+    #[arg(long, value_name = "SCHEMA[.NAME]", requires = "tables")]
+    pub(super) into: Option<String>,
+    /// Restore only the rows, into existing tables
+    #[arg(long, requires = "tables")]
+    pub(super) data_only: bool,
+    /// Create the target database first
+    #[arg(long)]
+    pub(super) create: bool,
+    /// First remove the objects that the backup also holds, or with --create the whole database
+    #[arg(long)]
+    pub(super) clean: bool,
+    /// End other sessions in the database that --create --clean replaces
+    #[arg(long, requires = "clean")]
+    pub(super) force: bool,
+    /// With --clean: remove without verifying the backup's bytes first
+    #[arg(long)]
+    pub(super) no_verify: bool,
+    /// At the end, read every table again and compare it with the backup; the default with --table
+    #[arg(long, conflicts_with = "no_check")]
+    pub(super) check: bool,
+    /// With --table: do not compare the rows with the backup
+    #[arg(long)]
+    pub(super) no_check: bool,
+    /// Continue after objects that the server refuses, report each, and end with exit code 4 (PARTIAL)
+    #[arg(long)]
+    pub(super) keep_going: bool,
+    /// Restore in one transaction, over one session: if any step fails, the target stays as it was
+    #[arg(long)]
+    pub(super) single_transaction: bool,
+    /// First create the roles of the backup that the target lacks
+    #[arg(long)]
+    pub(super) globals: bool,
+    /// With --globals: also SUPERUSER, CREATEROLE, REPLICATION, BYPASSRLS, and memberships in existing roles
+    #[arg(long)]
+    pub(super) globals_privileged: bool,
+    /// Skip owners: the role that restores owns everything
+    #[arg(long)]
+    pub(super) no_owner: bool,
+    /// Leave out grants
+    #[arg(long, visible_alias = "no-acl")]
+    pub(super) no_privileges: bool,
+    /// Put everything into the target's default tablespace
+    #[arg(long)]
+    pub(super) no_tablespaces: bool,
+    /// Leave out comments
+    #[arg(long)]
+    pub(super) no_comments: bool,
+    /// Leave out publications
+    #[arg(long)]
+    pub(super) no_publications: bool,
+    /// Leave out subscriptions
+    #[arg(long)]
+    pub(super) no_subscriptions: bool,
+    /// Leave out objects of this kind (and name), with all that needs them; with --clean the target keeps them;
+    /// repeatable
+    #[arg(long, value_name = "KIND[:NAME]")]
+    pub(super) exclude: Vec<String>,
+    /// Restore the database as it was at this time: the newest full backup before it, and the changes that
+    /// increments hold since
+    #[arg(long, value_name = "TIME", conflicts_with = "to_lsn")]
+    pub(super) to_time: Option<String>,
+    /// The same for a position in the server's log, as `pgstow changes` prints it
+    #[arg(long, value_name = "LSN")]
+    pub(super) to_lsn: Option<String>,
+    /// Restore the moment also if some tables cannot be had exactly as they were; the report names them
+    #[arg(long)]
+    pub(super) allow_partial: bool,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Refuse the backup unless its manifest has this SHA-256, as in the report of the backup
+    #[arg(long, value_name = "SHA256")]
+    pub(super) expect_manifest: Option<String>,
+    /// With latest: the database, if the store holds backups of several
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,12 @@
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use super::*;
+use crate::command::{BackupRequest, PruneRequest};
 use crate::error::Code;
+use crate::repository::backup_id::BackupKind;
+use crate::repository::trigger::Trigger;
 
 fn read(line: &[&str]) -> Result<Invocation> {
     let args: Vec<OsString> = std::iter::once("pgstow")

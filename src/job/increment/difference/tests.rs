@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::format::pgoutput::Message;
-use crate::postgres::{CatalogColumn, EnumLabel, ExtensionTable, Postponed, PrimaryKey, ReplicaIdentity};
+use crate::postgres::{CatalogColumn, EnumLabel, ExtensionTable, Postponed, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(1000);
 const ORDERS: u32 = 20_000;
@@ -28,24 +28,8 @@ fn column(number: i16, name: &str, type_oid: u32) -> CatalogColumn {
 /// `public.t<oid>(id, v)` with a primary key.
 fn table(oid: u32) -> CatalogTable {
     CatalogTable {
-        oid,
-        schema: "public".into(),
-        name: format!("t{oid}"),
-        kind: TableKind::Ordinary,
-        is_unlogged: false,
-        parent: None,
-        identity: ReplicaIdentity::Default,
-        identity_index: Some(oid + 1),
-        key: vec!["id".into()],
-        primary_key: Some(PrimaryKey::Immediate),
         columns: vec![column(1, "id", 23), column(2, "v", 25)],
-        types: None,
-        labels: Vec::new(),
-        filenode: oid,
-        bytes: 8192,
-        owner: "shop".into(),
-        is_ours: true,
-        extension: None,
+        ..sample_table(oid)
     }
 }
 

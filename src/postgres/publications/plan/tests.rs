@@ -1,27 +1,13 @@
 use super::*;
-use crate::postgres::{PrimaryKey, ReplicaIdentity, TableKind};
+use crate::postgres::{ReplicaIdentity, TableKind, sample_table};
 
 /// With a primary key.
 fn table(oid: u32, kind: TableKind, parent: Option<u32>) -> CatalogTable {
     CatalogTable {
-        oid,
         schema: "s".into(),
-        name: format!("t{oid}"),
         kind,
-        is_unlogged: false,
         parent,
-        identity: ReplicaIdentity::Default,
-        identity_index: Some(oid + 1000),
-        key: vec!["id".into()],
-        primary_key: Some(PrimaryKey::Immediate),
-        columns: Vec::new(),
-        types: None,
-        labels: Vec::new(),
-        filenode: oid,
-        bytes: 0,
-        owner: "app".into(),
-        is_ours: true,
-        extension: None,
+        ..sample_table(oid)
     }
 }
 

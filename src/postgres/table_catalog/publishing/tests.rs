@@ -1,27 +1,12 @@
 use super::*;
-use crate::postgres::{CatalogColumn, Generated};
+use crate::postgres::{CatalogColumn, Generated, sample_table};
 
 /// With a primary key on the column `id`.
 fn table(oid: u32, parent: Option<u32>) -> CatalogTable {
     CatalogTable {
-        oid,
-        schema: "public".into(),
-        name: format!("t{oid}"),
-        kind: TableKind::Ordinary,
-        is_unlogged: false,
         parent,
-        identity: ReplicaIdentity::Default,
-        identity_index: Some(oid + 1000),
-        key: vec!["id".into()],
-        primary_key: Some(PrimaryKey::Immediate),
         columns: vec![column("id", None)],
-        types: None,
-        labels: Vec::new(),
-        filenode: oid,
-        bytes: 0,
-        owner: "app".into(),
-        is_ours: true,
-        extension: None,
+        ..sample_table(oid)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::ser::{Error, SerializeMap, SerializeSeq, Serializer};
 
 use super::{Digests, JsonFile, JsonObjects, JsonTable};
 use crate::repository::manifest::blocks::{LargeObjectsRecord, TableRecord};
-use crate::repository::manifest::{DataFile, FileRange, Manifest, References, SCHEMA, WRITTEN, format_name};
+use crate::repository::manifest::{DataFile, FileRange, Increment, Manifest, References, SCHEMA, WRITTEN, format_name};
 
 impl Serialize for Manifest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,12 +52,7 @@ impl Serialize for Manifest {
         some(&mut map, "settings", self.settings.as_ref())?;
         some(&mut map, "references", self.references.as_ref())?;
         if let Some(increment) = &self.increment {
-            map.serialize_entry("stream", &increment.stream)?;
-            map.serialize_entry("changes", &increment.changes)?;
-            map.serialize_entry("coverage", &increment.coverage)?;
-            some(&mut map, "baselines", filled(&increment.baselines))?;
-            map.serialize_entry("sequences", &increment.sequences)?;
-            some(&mut map, "large_objects_coverage", increment.large_objects.as_ref())?;
+            increment_entries(&mut map, increment)?;
         }
         let first = written.files.first();
         map.serialize_entry("parts", first.map_or(&[][..], |first| &first.parts))?;
@@ -70,6 +65,15 @@ impl Serialize for Manifest {
         map.serialize_entry("checksums", &self.checksums)?;
         map.end()
     }
+}
+
+fn increment_entries<M: SerializeMap>(map: &mut M, increment: &Increment) -> Result<(), M::Error> {
+    map.serialize_entry("stream", &increment.stream)?;
+    map.serialize_entry("changes", &increment.changes)?;
+    map.serialize_entry("coverage", &increment.coverage)?;
+    some(map, "baselines", filled(&increment.baselines))?;
+    map.serialize_entry("sequences", &increment.sequences)?;
+    some(map, "large_objects_coverage", increment.large_objects.as_ref())
 }
 
 fn some<M: SerializeMap, T: Serialize + ?Sized>(map: &mut M, name: &str, value: Option<&T>) -> Result<(), M::Error> {

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgstow::dataflow::compress::Codec;
-use pgstow::dataflow::parallel::{self, Opening, ReadRequest};
 use pgstow::dataflow::pipeline::{Flow, Inflow};
 use pgstow::dataflow::throttle::Throttle;
 use pgstow::format::archive::Head;
-use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Hold, Programs, Session, StallClock, Taken};
+use pgstow::postgres::{ConnectionInfo, Contents, Dump, DumpOrder, Session, StallClock};
 use pgstow::run::progress::Silent;
 use pgstow::settings::Format;
 
@@ -18,9 +17,9 @@ use super::same::{LARGE, backup, ways};
 use crate::format::archive::builder::streams as blocks;
 use crate::format::archive::memory;
 use crate::support::database::Database;
+use crate::support::held::Held;
 use crate::support::lock::Lock;
 use crate::support::program::stock;
-use crate::support::services::postgres_settings;
 use crate::support::wreck::{Site, assert_good, assert_no_session, report};
 
 fn flow(input: Inflow) -> Flow {
@@ -83,29 +82,16 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
     database.sql(LARGE);
     database.sql("CREATE TABLE little AS SELECT i, md5(i::text) AS a FROM generate_series(1, 1000) i");
     let copy = database.copy();
-    let info = ConnectionInfo::parse_url(&database.url()).unwrap();
-    let settings = postgres_settings(major);
-    let session = Session::connect(&info, &settings).await.unwrap();
-    let programs = Programs::find(major, &settings).await.unwrap();
-    let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info())
-        .unwrap()
-        .map(Arc::new);
-    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
-        panic!("the tables cannot be held");
-    };
-    let request = ReadRequest {
-        session: &session,
-        programs: &programs,
-        passfile: passfile.as_ref(),
-        snapshot: &snapshot.id,
-        jobs: 3,
-        read_ahead: 8 << 20,
-        settings: &settings,
-    };
-    let opened = match parallel::open(&request, hold).await.unwrap() {
-        Opening::Streams(opened) => opened,
-        Opening::Crossed(why) | Opening::OneStream(why) => panic!("no streams: {why}"),
-    };
+    let (
+        Held {
+            settings,
+            session,
+            programs,
+            passfile,
+            ..
+        },
+        opened,
+    ) = Held::open(&database, 3, 8 << 20).await;
     // From here on the tables are held. What the snapshot does not see is written, and who wants
     // to empty and alter waits; the last to come waits for them.
     database.sql(
@@ -180,39 +166,19 @@ async fn one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams(major: 
 
 on_majors! { async one_snapshot_gives_the_same_bytes_to_pg_dump_and_to_the_streams: 15 17 }
 
-/// Whoever waits for the next task's rows hears that none will come, though no task was ever taken.
+/// A reader that waits for the next task's rows learns that none will come, although no task was ever taken.
 #[tokio::test]
 async fn a_reading_that_ends_before_it_has_begun_leaves_nobody_waiting() {
     let database = Database::fresh(17);
     database.sql(LARGE);
     database.sql("SELECT lo_from_bytea(0, 'a large object')");
-    let info = ConnectionInfo::parse_url(&database.url()).unwrap();
-    let settings = postgres_settings(17);
-    let session = Session::connect(&info, &settings).await.unwrap();
-    let programs = Programs::find(17, &settings).await.unwrap();
-    let passfile = pgstow::postgres::Passfile::create(&settings.temp, session.info()).unwrap();
-    let passfile = passfile.map(Arc::new);
-    let Taken::Held(hold, snapshot) = Hold::take(&session, settings.lock_wait).await.unwrap() else {
-        panic!("the tables cannot be held");
-    };
-    let request = ReadRequest {
-        session: &session,
-        programs: &programs,
-        passfile: passfile.as_ref(),
-        snapshot: &snapshot.id,
-        jobs: 2,
-        read_ahead: 8 << 20,
-        settings: &settings,
-    };
-    let Opening::Streams(opened) = parallel::open(&request, hold).await.unwrap() else {
-        panic!("no streams");
-    };
+    let (_held, opened) = Held::open(&database, 2, 8 << 20).await;
     // None of its sessions has come to its first step: this runtime has one thread, and it is ours.
     let (head, source, mut reading) = opened.start(&StallClock::default(), &Throttle::default());
     reading.stop().await;
     let run = memory::run(flow(Inflow::Blocks { head, source }));
     let ended = tokio::time::timeout(Duration::from_secs(10), run).await;
-    assert!(ended.expect("somebody still waits").is_err());
+    assert!(ended.expect("a reader still waits").is_err());
 }
 
 /// The application must not hang for longer than the backup, nor the backup at all.

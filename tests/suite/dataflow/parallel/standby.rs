@@ -60,7 +60,7 @@ fn a_standby_gives_the_same_rows_by_many_streams() {
     assert_eq!(manifests[0]["tables"][0]["sha256"], manifests[1]["tables"][0]["sha256"]);
 }
 
-/// Replay ends whoever is in its way, readers and the session that holds the tables alike: the
+/// Replay ends all sessions that are in its way, readers and the session that holds the tables alike: the
 /// backup ends too, and says why.
 #[test]
 fn a_conflict_with_replay_is_conn_err_and_says_what_helps() {

@@ -26,7 +26,7 @@ async fn ended_in_good_order(place: &Place, function: &Function) {
     let message = place.message();
     assert_eq!(message.attributes["code"], "DEADLINE");
     assert_eq!(message.attributes["database"], place.database.name);
-    // Nobody is left who reads the database.
+    // No session reads the database any more.
     let sessions = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()",
         place.database.name
@@ -55,7 +55,7 @@ async fn a_dump_that_waits_for_a_lock_ends_with_deadline_before_lambda_kills_it(
 }
 
 /// pg_dump as it is, but for its output: after 20 MB nothing more comes. The process that we start
-/// is the one that stays, so whoever ends it ends all of it.
+/// is the one that stays, so ending it ends all of it.
 fn programs_that_falter(folder: &Path) {
     let real = postgres_bin(15);
     let real = real.display();

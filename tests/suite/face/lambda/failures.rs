@@ -146,7 +146,7 @@ async fn a_secret_that_rotates_between_two_events_is_read_anew() {
 async fn a_database_that_is_down_is_conn_err() {
     let place = Place::fresh().await;
     let mut down = place.secret();
-    // Bound and not listening any more: nobody answers there.
+    // The port was bound once, and no longer listens: no server answers there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     down["port"] = json!(port);
     let id = secret(&down.to_string());

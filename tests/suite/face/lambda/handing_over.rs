@@ -74,7 +74,7 @@ async fn a_backup_that_will_not_fit_is_not_begun() {
     assert_eq!(place.backups().await, [before]);
     assert_eq!(place.bucket.uploads().await, [""; 0]);
     assert_eq!(place.message().attributes["code"], "DEADLINE");
-    // The lease is free for whoever has the time.
+    // The lease is free for a run that has the time.
     succeed(place.command_line().args(["backup", "--json"]));
 }
 

@@ -5,10 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use serde_json::Value;
 
-use crate::support::bucket::{Bucket, client};
+use crate::support::bucket::Bucket;
 use crate::support::database::{Database, unique_word};
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::program::{pgstow, program, succeed};
@@ -30,21 +29,6 @@ pub struct Place {
     folder: tempfile::TempDir,
 }
 
-/// Made if it is not there.
-pub async fn bucket(name: &str) -> Bucket {
-    let bucket = Bucket {
-        name: name.to_owned(),
-        client: client(&s3()),
-    };
-    if let Err(error) = bucket.client.create_bucket().bucket(name).send().await {
-        assert!(
-            matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")),
-            "{error:?}"
-        );
-    }
-    bucket
-}
-
 /// A new database with one table, whose uncompressed archive is about so long.
 pub fn holding(bytes: u64) -> Database {
     let database = Database::named(17, "shop");
@@ -59,7 +43,7 @@ pub fn holding(bytes: u64) -> Database {
 impl Place {
     /// Backed up into S3.
     pub async fn in_s3(database: Database, options: &[&str]) -> Self {
-        let bucket = bucket(BUCKET).await;
+        let bucket = Bucket::named(BUCKET).await;
         let store = bucket.url(&unique_word());
         Self::backed_up(database, store, options).await
     }
@@ -137,7 +121,7 @@ impl Place {
         Path::new(&self.store).join(self.id()).join(name)
     }
 
-    /// The file has its name, its sums and nobody else's eyes, and nothing lies beside it.
+    /// The file has its name and its sums, only its owner can read it, and no other file is beside it.
     pub fn assert_whole(&self) {
         assert_eq!(self.files(), ["SHA256SUMS", self.name()]);
         check_sums(self.here());

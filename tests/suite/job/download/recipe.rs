@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::place::bucket;
+use crate::support::bucket::Bucket;
 use crate::support::contents::Contents;
 use crate::support::database::{Database, psql, quoted};
 use crate::support::program::{pgstow, program, succeed};
@@ -28,7 +28,7 @@ fn blocks() -> Vec<String> {
 async fn the_documented_recipe_restores_a_backup_without_pgstow() {
     // A database of this name and a bucket of that are those of the document.
     let source = Database::loaded_as(17, "shop", "shop.sql");
-    bucket("acme-backups").await;
+    Bucket::named("acme-backups").await;
     let store = "s3://acme-backups/pg";
     let mut backup = pgstow();
     backup

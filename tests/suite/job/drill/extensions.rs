@@ -150,7 +150,7 @@ fn write_extension(folder: &Path, version: &str, script: &str) {
 #[test]
 fn another_version_of_an_extension_is_this_machines_difference() {
     let (site, database) = (Site::new(), Database::fresh(18));
-    // Where the server may read it, whoever that is.
+    // Where the server may read it, under any user.
     let shared = tempfile::tempdir().unwrap();
     let folder = shared.path().join("extension");
     fs::create_dir(&folder).unwrap();

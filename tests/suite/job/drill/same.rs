@@ -6,23 +6,13 @@ mod definitions;
 mod roots;
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::program::{Run, pgstow, run};
+use super::drill;
+use crate::support::program::{Run, run};
 use crate::support::services::postgres_bin;
 use crate::support::wreck::Site;
-
-fn drill(site: &Site) -> Command {
-    let mut command = pgstow();
-    command
-        .args(["verify", "latest", "--drill", "--json", "--store"])
-        .arg(site.store())
-        .env("TMPDIR", site.path().join("tmp"))
-        .current_dir(site.path());
-    command
-}
 
 /// A drill behind whose back this is said to the restored database.
 fn drill_with_injuries(site: &Site, major: u32, injuries: &str) -> Run {

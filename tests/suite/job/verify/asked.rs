@@ -97,7 +97,7 @@ fn a_backup_is_verified_in_every_store_and_no_copy_stands_for_another() {
             );
             assert!(!report.to_string().contains("is used instead"), "{report}");
         }
-        // Whoever restores takes it from where it is.
+        // A restore takes it from the store that has it.
         let downloaded = succeed(&mut with(&["download", "latest", "-o", "it.dump", "--force"])).json();
         assert_eq!(downloaded["id"], newest.as_str());
         fs::copy(other, broken).unwrap();
@@ -193,7 +193,7 @@ fn a_manifest_whose_digest_was_taken_away_is_held_against_all_others_that_know_i
         0
     );
 
-    // Nobody knows the newest.
+    // No other record has the digest of the newest.
     fs::remove_file(kept.folder().join("manifest.json.sha256")).unwrap();
     alter(&kept.folder());
     let report = run(&mut with(&["download", "latest", "-o", "y", "--force"]));

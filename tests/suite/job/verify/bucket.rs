@@ -124,7 +124,7 @@ async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it()
         assert!(told.took < Duration::from_secs(35), "{fault:?}: {:?}", told.took);
         assert_eq!(place.bucket.get(&key).await, before);
     }
-    // One that is silent is waited for as long as a slow one, but not by whoever says stop.
+    // pgstow waits for a silent store as long as for a slow one, but not after a stop.
     proxy.heal();
     let so_far = proxy.faults();
     proxy.fault(blocks().calls(3..=usize::MAX), Fault::HoldAnswer);

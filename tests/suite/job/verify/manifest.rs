@@ -91,7 +91,7 @@ fn a_manifest_with_a_flipped_bit_is_not_restored_from_nor_downloaded() {
         assert!(failure.message.contains("was changed"), "{}", failure.message);
         assert!(failure.hint.contains("--expect-manifest"), "{}", failure.hint);
     }
-    // Whoever has the digest from elsewhere needs no file that says it.
+    // A user who has the digest from elsewhere needs no digest file.
     fs::write(&path, &whole).unwrap();
     flip(&kept.folder().join("manifest.json.sha256"), 3);
     let digest = kept.report["manifest_sha256"].as_str().unwrap().to_owned();
@@ -252,7 +252,7 @@ fn each_backup_vouches_for_the_one_before_it() {
         kept.manifest()["predecessor"],
         json!({"id": first, "manifest_sha256": digest})
     );
-    // Altered with its own digest, as somebody does who knows of it.
+    // Altered together with its own digest.
     let path = folder.join("manifest.json");
     let whole = fs::read_to_string(&path).unwrap();
     fs::write(&path, whole.replace("\"trigger\": \"cli\"", "\"trigger\": \"api\"")).unwrap();
@@ -364,7 +364,7 @@ fn a_digest_file_that_was_altered_is_told_and_makes_no_good_backup_a_bad_one() {
     )
     .unwrap();
     let first = kept.id.clone();
-    // Nobody else knows which of the two is what it was.
+    // No other record says which of the two is the original.
     assert_eq!(kept.verify(&[&first]).1, 40);
     kept.another(&source);
     let (report, code, _) = kept.verify(&[&first]);

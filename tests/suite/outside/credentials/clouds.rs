@@ -311,7 +311,7 @@ fn a_proxy_that_does_not_answer_is_named_and_no_proxy_means_addresses_too() {
     assert!(told.contains("not-there") && !told.contains("proxy"), "{told}");
 }
 
-/// Refuses the old key as expired, after which somebody has put a new one into the file; and passes on what
+/// Refuses the old key as expired, after which a new one was put into the file; and passes on what
 /// comes with that.
 fn expiring(file: &Path, code: &'static str, new: &'static str) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

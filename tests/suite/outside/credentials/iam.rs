@@ -98,7 +98,7 @@ fn each_session_and_program_logs_in_with_a_token_of_its_own() {
     let failure = fail(&mut command, "CONN_ERR", 10);
     assert!(failure.hint.contains("IAM login needs TLS"), "{}", failure.hint);
     assert!(!failure.hint.contains("sslmode=disable"), "{}", failure.hint);
-    // No keys at all: not where anybody would wait for.
+    // No keys at all: pgstow does not wait for an answer that cannot come.
     let mut command = site.backup(&url(&source.name));
     command
         .env("BACKUP_DB_AUTH", "iam")

@@ -100,7 +100,7 @@ fn a_secret_that_is_rotated_midway_is_asked_for_again_by_every_session_and_progr
     drop(target);
 }
 
-/// An index that can be made when somebody lets go of a lock.
+/// An index that can be made when another session releases a lock.
 const HELD_INDEX: &str = "CREATE FUNCTION public.held(n integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql
     AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(16); RETURN n; END';
     CREATE INDEX held ON public.t (public.held(n)); CREATE INDEX other ON public.t (n);";

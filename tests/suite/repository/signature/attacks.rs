@@ -1,4 +1,4 @@
-//! What somebody does who can write to the store, and mends all digests.
+//! Attacks by a person who can write to the store and corrects all digests.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Events that come again, and what somebody has put into the store before they come at all.
+//! Events that come again, and forged backups that are in the store before the event comes.
 
 use std::fs;
 use std::process::Command;
@@ -81,7 +81,7 @@ fn a_backup_that_was_planted_for_an_event_to_come_does_not_pass_for_the_one_that
         // Its own is known again.
         assert_eq!(made(true), id);
     }
-    // Without keys nobody can tell.
+    // Without keys no run can tell.
     let known = succeed(&mut asked(&signed, EVENT)).json();
     assert_eq!(known["repeated"], true, "{known}");
 }

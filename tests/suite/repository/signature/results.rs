@@ -244,7 +244,7 @@ fn prune_removes_in_their_time_what_a_key_of_the_past_has_signed() {
     let goes = decided(&line(&new));
     assert!(goes["reason"].as_str().unwrap().contains("older than 1 day"), "{goes}");
     assert!(!goes["reason"].as_str().unwrap().contains("cannot be used"), "{goes}");
-    // By a trusted key and not of these bytes: somebody has changed it, and it stays to be looked at.
+    // Signed by a trusted key, but over other bytes: the file was changed, and stays for an investigation.
     let stays = decided(&line(&signed.key));
     assert!(stays["reason"].as_str().unwrap().contains("cannot be used"), "{stays}");
 }

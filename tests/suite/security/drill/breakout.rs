@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Listener, as_nameless, assert_proved, drill, entries, open_folder};
+use super::{Listener, as_nameless, assert_proved, entries, open_folder};
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, succeed};
 use crate::support::wreck::Site;
@@ -64,7 +64,7 @@ fn tries(marks: &str, port: u16, word: &str) -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// The body of a function that tries them all, as whoever it finds itself to be.
+/// The body of a function that tries them all, as the role that it runs as.
 pub fn attack(marks: &Path, port: u16, word: &str) -> String {
     let tries: String = tries(marks.to_str().unwrap(), port, word)
         .iter()
@@ -152,7 +152,7 @@ fn an_owner_who_attacks_gets_nothing_and_his_backup_is_proved(major: u32) {
     let (marks, listener) = (open_folder("pgstow-marks-"), Listener::start());
     hostile(&database, &attack(marks.path(), listener.port, &unique_word()));
     succeed(&mut site.backup(&database.url()));
-    assert_held(&site, &mut drill(&site, pgstow()), marks.path(), &listener);
+    assert_held(&site, &mut site.drill(pgstow()), marks.path(), &listener);
 }
 
 on_majors! { an_owner_who_attacks_gets_nothing_and_his_backup_is_proved: 15 18 }
@@ -165,7 +165,7 @@ fn he_gets_nothing_of_a_user_without_a_name_either(major: u32) {
     let (marks, listener) = (open_folder("pgstow-marks-"), Listener::start());
     hostile(&database, &attack(marks.path(), listener.port, &unique_word()));
     succeed(&mut site.backup(&database.url()));
-    let mut command = drill(&site, as_nameless(&site));
+    let mut command = site.drill(as_nameless(&site));
     assert_held(&site, &mut command, marks.path(), &listener);
 }
 

@@ -1,9 +1,8 @@
-//! A table of contents that somebody with write access to the store has changed, every sum with it: the drill's
+//! A table of contents that an attacker with write access to the store has changed, every sum with it: the drill's
 //! superuser runs nothing of it that pg_dump does not write of such a thing.
 
 use std::fs;
 
-use super::drill;
 use crate::job::restore::place::Backed;
 use crate::security::forging;
 use crate::support::database::Database;
@@ -118,7 +117,7 @@ fn a_forged_table_of_contents_gets_no_superuser(major: u32) {
     forging::forge_whole(&backed, "toc", &changed(&toc, &keys));
     forging::forge_whole(&backed, "dump", &[&changed(head, &keys), rows].concat());
 
-    let told = run(&mut drill(&backed.site, pgstow()));
+    let told = run(&mut backed.site.drill(pgstow()));
     let words = format!("{}{}", told.text(), told.stderr);
     assert!(words.contains("super=off") && !words.contains("super=on"), "{words}");
     assert!(!words.contains("root:"), "{words}");

@@ -1,6 +1,6 @@
 //! What is no attack, and out of the ordinary all the same: a drill proves it, whole.
 
-use super::{assert_proved, drill};
+use super::assert_proved;
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, succeed};
 use crate::support::wreck::Site;
@@ -8,7 +8,7 @@ use crate::support::wreck::Site;
 fn assert_is_proved(database: &Database) {
     let site = Site::new();
     succeed(&mut site.backup(&database.url()));
-    assert_proved(&succeed(&mut drill(&site, pgstow())).json());
+    assert_proved(&succeed(&mut site.drill(pgstow())).json());
     site.assert_nothing_runs();
 }
 
@@ -33,7 +33,7 @@ fn what_only_a_superuser_can_restore_is_restored_all_the_same(major: u32) {
     ));
     succeed(&mut site.backup(&database.url()));
     database.sql(&format!("DROP SUBSCRIPTION s_{word}"));
-    let report = succeed(&mut drill(&site, pgstow())).json();
+    let report = succeed(&mut site.drill(pgstow())).json();
     assert_proved(&report);
     site.assert_nothing_runs();
 }

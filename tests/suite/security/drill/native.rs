@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use pgstow::postgres::{Lacking, ScratchServer, ServerPrograms, Session};
 use pgstow::run::confinement::Walls;
-use secrecy::ExposeSecret;
 use tokio_postgres::Client;
 
 use super::{Listener, assert_no_process_knows, entries, open_folder};
 use crate::support::database::unique_word;
 use crate::support::program::{program, succeed};
 use crate::support::services::postgres_settings;
+use crate::support::throwaway;
 use crate::support::wreck::processes;
 
 async fn start(major: u32, temp: &Path, walls: Walls) -> (ScratchServer, Client) {
@@ -24,16 +24,7 @@ async fn start(major: u32, temp: &Path, walls: Walls) -> (ScratchServer, Client)
         .await
         .unwrap();
     Session::connect(server.info(), &settings).await.unwrap();
-    let info = server.info();
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(info.host.as_deref().unwrap())
-        .port(info.port.unwrap())
-        .user(info.user.as_deref().unwrap())
-        .password(info.password.as_ref().unwrap().expose_secret())
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = throwaway::client(&server).await;
     (server, client)
 }
 

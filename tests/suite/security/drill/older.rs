@@ -3,7 +3,7 @@
 use pgstow::postgres::{Lacking, ScratchServer, ServerPrograms};
 use secrecy::ExposeSecret;
 
-use super::{assert_proved, drill, not_proved, open_folder, result};
+use super::{assert_proved, not_proved, open_folder, result};
 use crate::support::database::try_psql;
 use crate::support::program::{pgstow, succeed};
 use crate::support::services::{postgres_bin, postgres_settings};
@@ -46,7 +46,7 @@ async fn a_backup_of_postgresql_14_is_proved_on_postgresql_14() {
     let site = Site::new();
     let drilled = || {
         succeed(site.backup(&url).env("BACKUP_PG_BIN", postgres_bin(MAJOR)));
-        let mut command = drill(&site, pgstow());
+        let mut command = site.drill(pgstow());
         let report = succeed(command.env("BACKUP_PG_BIN", postgres_bin(MAJOR))).json();
         assert!(
             report["drill"]["server"].as_str().unwrap().starts_with("14."),

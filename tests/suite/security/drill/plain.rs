@@ -1,6 +1,5 @@
 //! A plain dump is run as a role that is no superuser, too.
 
-use super::drill;
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, succeed};
 use crate::support::wreck::Site;
@@ -16,7 +15,7 @@ fn a_script_that_gives_its_schemas_to_others_is_run(major: u32) {
          GRANT SELECT ON app.t TO PUBLIC"
     ));
     succeed(site.backup(&database.url()).args(["--format", "plain"]));
-    let report = succeed(&mut drill(&site, pgstow())).json();
+    let report = succeed(&mut site.drill(pgstow())).json();
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
     site.assert_nothing_runs();
 }

@@ -2,7 +2,7 @@
 //! it gets none, and the drill says that it was not proved.
 
 use super::breakout::attack;
-use super::{Listener, drill, entries, not_proved, open_folder, result};
+use super::{Listener, entries, not_proved, open_folder, result};
 use crate::support::database::{Database, unique_word};
 use crate::support::program::{pgstow, run, succeed};
 use crate::support::wreck::{Site, tree};
@@ -40,7 +40,7 @@ fn a_check_that_says_must_be_superuser_gets_none(major: u32) {
     ));
     succeed(&mut site.backup(&database.url()));
     database.sql(&format!("DROP SUBSCRIPTION s_{word}"));
-    let report = succeed(&mut drill(&site, pgstow())).json();
+    let report = succeed(&mut site.drill(pgstow())).json();
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
     let left = not_proved(&report);
     let what: Vec<&str> = left.iter().map(|(what, _)| what.as_str()).collect();
@@ -69,7 +69,7 @@ fn a_drill_in_which_nothing_could_be_proved_leaves_no_result_and_is_an_error() {
     database.sql("DROP TABLE app.child; DROP EXTENSION dblink");
     for format in ["custom", "plain"] {
         succeed(site.backup(&database.url()).args(["--format", format]));
-        let told = run(&mut drill(&site, pgstow()));
+        let told = run(&mut site.drill(pgstow()));
         assert_eq!(told.status.code(), Some(43), "{format}: {}", told.stderr);
         let report = told.json();
         let message = report["error"]["message"].as_str().unwrap();
@@ -131,7 +131,7 @@ fn what_only_a_superuser_could_make_and_would_compute_is_not_made(major: u32) {
          CREATE OR REPLACE FUNCTION app.attack() RETURNS void LANGUAGE plpgsql AS $attack${attack}$attack$"
     ));
     succeed(&mut site.backup(&database.url()));
-    let report = succeed(&mut drill(&site, pgstow())).json();
+    let report = succeed(&mut site.drill(pgstow())).json();
     assert_eq!(report["drill"]["status"], "ok", "{report:#}");
     let left = not_proved(&report);
     let mut what: Vec<String> = left.into_iter().map(|(what, _)| what).collect();

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{NAMELESS, as_nameless, drill};
+use super::{NAMELESS, as_nameless};
 use crate::support::database::Database;
 use crate::support::program::{run, succeed};
 use crate::support::wreck::{Site, tree};
@@ -40,7 +40,7 @@ fn its_own_user_cannot_read_its_environment_while_it_drills() {
     let (site, database) = (Site::new(), Database::fresh(17));
     database.sql("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)");
     succeed(&mut site.backup(&database.url()));
-    let mut command = drill(&site, as_nameless(&site));
+    let mut command = site.drill(as_nameless(&site));
     let secrets = [
         ("DB_PASSWORD", "a hidden word"),
         ("AWS_SECRET_ACCESS_KEY", "a hidden key"),

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog};
 
-use super::{assert_proved, drill};
+use super::assert_proved;
 use crate::support::database::Database;
 use crate::support::program::{pgstow, run, succeed};
 use crate::support::wreck::{Site, tree};
@@ -60,7 +60,7 @@ fn without_a_filter_a_drill_is_refused_and_doctor_says_what_stands() {
     let (site, source) = (Site::new(), Database::fresh(17));
     source.sql("CREATE TABLE t AS SELECT 1 AS n");
     succeed(&mut site.backup(&source.url()));
-    let refused = run(without_filters(&mut drill(&site, pgstow())));
+    let refused = run(without_filters(&mut site.drill(pgstow())));
     let said = refused.json();
     assert!(!refused.status.success(), "{said:#}");
     let said = said.to_string();
@@ -72,7 +72,7 @@ fn without_a_filter_a_drill_is_refused_and_doctor_says_what_stands() {
     let kept = std::fs::read_to_string(site.store().join(kept)).unwrap();
     assert!(kept.contains("\"verify\"") && !kept.contains("\"drill\""), "{kept}");
     // A person's word, by flag or variable.
-    let mut command = drill(&site, pgstow());
+    let mut command = site.drill(pgstow());
     assert_proved(&succeed(without_filters(command.arg("--unconfined"))).json());
     let doctor = || {
         let mut command = pgstow();

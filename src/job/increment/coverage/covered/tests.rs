@@ -1,7 +1,7 @@
 //! What the decisions make of the tables' coverage.
 
 use super::*;
-use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity};
+use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(100);
 const AT: Lsn = Lsn(200);
@@ -11,24 +11,12 @@ const ORDERS: u32 = 20_000;
 
 fn table(oid: u32) -> CatalogTable {
     CatalogTable {
-        oid,
-        schema: "public".into(),
         name: "orders".into(),
-        kind: TableKind::Ordinary,
-        is_unlogged: false,
-        parent: None,
         identity: ReplicaIdentity::Full,
         identity_index: None,
         key: Vec::new(),
         primary_key: None,
-        columns: Vec::new(),
-        types: None,
-        labels: Vec::new(),
-        filenode: oid,
-        bytes: 8192,
-        owner: "shop".into(),
-        is_ours: true,
-        extension: None,
+        ..sample_table(oid)
     }
 }
 

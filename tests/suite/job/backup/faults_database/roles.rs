@@ -152,7 +152,7 @@ fn many_large_objects_are_granted_by_one_statement() {
     );
 }
 
-/// What is asked before all else: nobody has looked at the role's privileges yet.
+/// What is asked before all else: the role's privileges have not been checked yet.
 #[test]
 fn a_closed_function_that_every_session_calls_is_named_with_its_grant() {
     for function in ["pg_is_in_recovery()", "set_config(text, text, boolean)"] {
@@ -196,7 +196,7 @@ fn a_login_that_the_server_refuses_is_cured_by_its_hint(major: u32) {
     let role = Role::new(&database, "");
     database.sql(&format!("GRANT pg_read_all_data TO {}", role.name));
     let this = quoted(&database.name);
-    // Another database: nobody can connect to this one in between.
+    // From another database, so that no session can connect to this one in between.
     let sql = |statement: &str| psql(major, &postgres_url(major), statement);
     for (hurdle, code, exit) in [
         (

@@ -107,7 +107,7 @@ fn bytes_after_the_stream_are_pg_dump_err() {
 
 #[test]
 fn two_streams_in_a_row_are_pg_dump_err() {
-    // In plain SQL the first's end may as well be a row's text, so nobody can tell.
+    // In plain SQL the first's end may as well be a row's text, so no reader can tell.
     spoilt_format("custom", "$REAL \"$@\"; $REAL \"$@\"", "PG_DUMP_ERR", 20);
 }
 

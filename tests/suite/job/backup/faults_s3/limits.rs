@@ -237,7 +237,7 @@ async fn a_store_of_few_parts_gets_longer_ones_when_it_is_said() {
     let ended = scene.run();
     let id = ended.succeeded()["id"].as_str().unwrap();
     is_good(&scene, id).await;
-    // Nobody knew that it would become so long.
+    // The length was not known before.
     scene.set("BACKUP_S3_MAX_PARTS", "1");
     scene
         .run()
@@ -309,7 +309,7 @@ async fn what_lies_in_an_archive_class_is_named_with_what_fetches_it() {
     );
 }
 
-/// Nobody is told to remove such a backup, and the class by which pgstow would make them is refused.
+/// No message tells a person to remove such a backup, and the class by which pgstow would make them is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archived_manifest_is_named_with_what_fetches_it_and_does_not_pass_for_a_broken_one() {
     let mut scene = Scene::small().await;

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::bucket::{Bucket, client};
+use crate::support::bucket::Bucket;
 use crate::support::database::{Database, unique_word};
 use crate::support::fault_proxy::{FaultProxy, Op};
 use crate::support::program::{Run, pgstow, run, run_with_input, stock};
@@ -55,20 +54,6 @@ pub struct Running {
     started: Instant,
 }
 
-async fn bucket(name: &str) -> Bucket {
-    let bucket = Bucket {
-        name: name.to_owned(),
-        client: client(&s3()),
-    };
-    if let Err(error) = bucket.client.create_bucket().bucket(name).send().await {
-        assert!(
-            matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")),
-            "{error:?}"
-        );
-    }
-    bucket
-}
-
 impl Scene {
     /// With a small database, whose archive goes in one request.
     pub async fn small() -> Self {
@@ -91,7 +76,7 @@ impl Scene {
         let proxy = FaultProxy::start(&s3().endpoint).await;
         let prefix = unique_word();
         let place = async |name: &str| Place {
-            bucket: bucket(name).await,
+            bucket: Bucket::named(name).await,
             prefix: prefix.clone(),
             database: database.name.clone(),
         };
