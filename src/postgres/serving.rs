@@ -160,7 +160,7 @@ fn steps<'a>(asked: &ForeignServer<'a>) -> Vec<(ServerRefusal<'a>, String)> {
         let options = table.options.iter();
         let options = options.map(|(name, value)| format!("{} {}", identifier(name), literal(value)));
         let options = options.collect::<Vec<_>>().join(", ");
-        let making = format!("CREATE FOREIGN TABLE pg_temp.{TRIED}_{number} () SERVER {server} OPTIONS ({options})");
+        let making = format!("CREATE FOREIGN TABLE pg_temp.pgstow_asks{number} () SERVER {server} OPTIONS ({options})");
         steps.push((ServerRefusal::TableOptions(table.name), making));
     }
     steps

@@ -49,6 +49,7 @@ pub(super) enum Action {
             pgstow incremental start --print-sql > for-the-owner.sql\n  \
             pgstow incremental status --json | jq -r '.problems[]'\n  \
             pgstow incremental stop",
+        subcommand_required = true,
         arg_required_else_help = false
     )]
     Incremental {
