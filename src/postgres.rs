@@ -114,7 +114,7 @@ pub use script::{Script, ScriptInput, TransactionEnd, transaction_end};
 pub use sequences::{SequenceReading, SequenceReadings};
 pub(crate) use server::FOR_LOADING;
 pub use server::ServerInfo;
-pub use serving::{ForeignServer, MappedUser, ServerRefusal};
+pub use serving::{ForeignOption, ForeignServer, MappedUser, ServedTable, ServerRefusal};
 pub use slot::Slot;
 pub use slot_name::SlotName;
 pub use snapshot::{DatabaseSize, Snapshot, TableName};

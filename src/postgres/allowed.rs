@@ -258,7 +258,7 @@ impl Session {
         read.map_err(failed)
     }
 
-    async fn may_make_temporary(&self) -> Result<bool> {
+    pub(super) async fn may_make_temporary(&self) -> Result<bool> {
         let sql = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP')";
         let row = self.client.query_one(sql, &[]).await;
         row.and_then(|row| row.try_get(0))

@@ -401,7 +401,7 @@ fn cure(unreadable: &[Unreadable], role: &str, major: u32) -> String {
         _ if of_tables_only => {
             format!("{grants}; a role with pg_read_all_data reads tables, but large objects only by their own grant")
         }
-        READS_ALL_SINCE.. => format!("{grants}; or for everything: {everything}"),
+        READS_ALL_SINCE.. if grants != everything => format!("{grants}; or for everything: {everything}"),
         _ => grants,
     }
 }
@@ -437,6 +437,21 @@ fn some_of(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cure_names_each_statement_once() {
+        let table = |n: usize| Unreadable {
+            kind: UnreadableKind::Table,
+            name: format!("public.t{n}"),
+            schema: None,
+        };
+        let tables = |count: usize, major: u32| cure(&(0..count).map(table).collect::<Vec<_>>(), "r", major);
+        let everything = "GRANT pg_read_all_data TO r";
+        let one = "GRANT SELECT ON public.t0 TO r";
+        assert_eq!(tables(1, 15), format!("{one}; or for everything: {everything}"));
+        assert_eq!(tables(1, 13), one);
+        assert_eq!(tables(AT_ONCE, 15), everything);
+    }
 
     #[test]
     fn long_lists_are_cut() {

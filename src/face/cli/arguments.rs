@@ -131,6 +131,10 @@ fn older_word(error: &clap::Error) -> Option<Error> {
     };
     match error.kind() {
         ErrorKind::InvalidSubcommand => older_command(word(ContextKind::InvalidSubcommand)?),
+        ErrorKind::MissingSubcommand if word(ContextKind::InvalidSubcommand)?.ends_with(" incremental") => {
+            let what = "incremental needs one of start, stop and status; alone it is a command of the older systems";
+            Some(Error::config(what).hint(INCREMENT))
+        }
         // As in `backup full`.
         ErrorKind::UnknownArgument => {
             let word = word(ContextKind::InvalidArg)?;
@@ -140,13 +144,13 @@ fn older_word(error: &clap::Error) -> Option<Error> {
     }
 }
 
+const INCREMENT: &str = "an increment is made by `pgstow backup --kind incremental`, after `pgstow incremental start`";
+
 /// The error for a command of an older system, with its name in pgstow.
 fn older_command(word: &str) -> Option<Error> {
     let hint = match word {
         "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
-        "incremental" | "incr" | "incremental-backup" | "backup-incremental" => {
-            "an increment is made by `pgstow backup --kind incremental`, after `pgstow incremental start`"
-        }
+        "incremental" | "incr" | "incremental-backup" | "backup-incremental" => INCREMENT,
         "start-scheduler" | "scheduler" | "serve" | "start" => {
             "this version has no scheduler of its own: let cron, a systemd timer, a Kubernetes CronJob or EventBridge run \
              `pgstow backup`, and `pgstow prune` after it (infra/ has one of each)"

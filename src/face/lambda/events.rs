@@ -342,7 +342,10 @@ fn sounds_secret(name: &str) -> bool {
 }
 
 fn looks_secret(text: &str) -> bool {
-    is_connection_url(text) || text.to_ascii_lowercase().contains("password=")
+    // In a keyword string blanks may stand beside the sign, and a JSON document may be in a text.
+    let plain: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let plain = plain.to_ascii_lowercase();
+    is_connection_url(text) || ["password=", "password\":"].iter().any(|word| plain.contains(word))
 }
 
 #[cfg(test)]

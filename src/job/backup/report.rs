@@ -261,20 +261,20 @@ impl BackupReport {
                 ""
             }
         )?;
-        let algorithm = match self.compression.algorithm {
-            CompressionAlgorithm::None => "not compressed,",
-            CompressionAlgorithm::Gzip => "gzip",
-            CompressionAlgorithm::Zstd => "zstd",
+        let level = self.compression.level;
+        let compression = match self.compression.algorithm {
+            CompressionAlgorithm::None => "not compressed".to_owned(),
+            CompressionAlgorithm::Gzip => format!("gzip {level}"),
+            CompressionAlgorithm::Zstd => format!("zstd {level}"),
         };
         writeln!(
             f,
-            "  {}, {}, {} read, {} stored ({} {}), {:.1} s, tier {}",
+            "  {}, {}, {} read, {} stored ({}), {:.1} s, tier {}",
             count(self.tables, "table"),
             count(self.rows, "row"),
             human_bytes(self.bytes_read),
             human_bytes(self.bytes_stored),
-            algorithm,
-            self.compression.level,
+            compression,
             self.duration_seconds,
             self.tier.name(),
         )

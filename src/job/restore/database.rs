@@ -119,6 +119,12 @@ pub(super) fn beginning(name: &str) -> String {
     format!("{}_pgstow_", &name[..end])
 }
 
+/// Whether the archive's database had this encoding, which pgstow's sessions have too.
+pub(super) fn is_utf8(items: &[Item]) -> bool {
+    let mut database = items.iter().filter(|item| item.entry.desc == "DATABASE");
+    database.any(|item| item.details.definition.contains(" ENCODING = 'UTF8'"))
+}
+
 /// The same for a server that has only its own tablespaces.
 pub(crate) fn without_tablespace(creation: &str) -> String {
     match creation.rfind(" TABLESPACE = ") {

@@ -12,9 +12,12 @@ use crate::postgres::{ConnectionInfo, DatabaseSetting};
 
 pub(super) struct DeniedSetting {
     setting: DatabaseSetting,
-    /// Whether the restore's sessions may have it.
+    /// Whether the restore's sessions have it.
     is_of_sessions: bool,
 }
+
+/// How long the options of a session may become: the server takes 10,000 bytes of all parameters.
+const LONGEST: usize = 8_000;
 
 /// Asks the server about each setting of a database that the restore will make.
 pub(super) async fn find(target: &Target, items: &[Item], request: &RestoreRequest) -> Result<Vec<DeniedSetting>> {
@@ -23,6 +26,8 @@ pub(super) async fn find(target: &Target, items: &[Item], request: &RestoreReque
         return Ok(denied);
     }
     let user = &target.session.server().user;
+    let is_utf8 = database::is_utf8(items);
+    let mut length = 0;
     for statement in database::properties(items, target.name(), false).settings {
         let Some(setting) = DatabaseSetting::parse(&statement) else {
             continue;
@@ -31,7 +36,11 @@ pub(super) async fn find(target: &Target, items: &[Item], request: &RestoreReque
         if setting.role.as_ref().is_some_and(|role| role != user) || target.session.may_keep(&setting).await? {
             continue;
         }
-        let is_of_sessions = target.session.may_have(&setting).await?;
+        let option = option(&setting, is_utf8).filter(|option| length + option.len() < LONGEST);
+        let is_of_sessions = option.is_some() && target.session.may_have(&setting).await?;
+        if is_of_sessions {
+            length += option.map_or(0, |option| option.len() + 1);
+        }
         denied.push(DeniedSetting {
             setting,
             is_of_sessions,
@@ -46,8 +55,8 @@ impl DeniedSetting {
         let why = match self.is_of_sessions {
             true => "this role may not set it: the restore computes with it, but later sessions do not have it until a",
             false => {
-                "the server does not let this role set it, in its sessions neither: what depends on it is computed \
-                      without it, until a"
+                "this role may not set it, and the restore's sessions cannot have it: what depends on it is computed \
+                 without it, until a"
             }
         };
         LeftOut {
@@ -66,13 +75,23 @@ impl DeniedSetting {
 /// Gives them to the sessions of this connection.
 pub(super) fn add_to(info: &mut ConnectionInfo, denied: &[DeniedSetting]) {
     for one in denied.iter().filter(|one| one.is_of_sessions) {
-        let [value] = one.setting.values.as_slice() else {
+        let Some(option) = option(&one.setting, true) else {
             continue;
         };
-        let option = format!("-c {}={}", escaped(&one.setting.name), escaped(value));
         let options = info.params.entry("options".into()).or_default();
         *options = format!("{options} {option}").trim_start().to_owned();
     }
+}
+
+/// The option that gives it to a session. `None`: no option can. The server reads the bytes of options in the
+/// database's encoding, and pgstow sends UTF-8.
+fn option(setting: &DatabaseSetting, is_utf8: bool) -> Option<String> {
+    let [value] = setting.values.as_slice() else {
+        return None;
+    };
+    // In an option's name the server takes `-` for `_`.
+    let is_sent_as_it_is = !setting.name.contains('-') && (is_utf8 || (setting.name.is_ascii() && value.is_ascii()));
+    is_sent_as_it_is.then(|| format!("-c {}={}", escaped(&setting.name), escaped(value)))
 }
 
 /// The server splits the options at spaces.
@@ -106,6 +125,11 @@ mod tests {
         add_to(&mut info, &all);
         assert_eq!(info.params["options"], r"-c a=b -c shop.name=it's\ \\\ two");
         assert!(all[0].is("ALTER DATABASE \"new\" SET \"shop.name\" TO 'other';"));
+        let sent = |statement: &str, is_utf8| option(&DatabaseSetting::parse(statement).unwrap(), is_utf8).is_some();
+        let umlaut = "ALTER DATABASE shop SET \"shop.name\" TO 'Käse';";
+        assert!(sent(umlaut, true) && !sent(umlaut, false));
+        assert!(!sent("ALTER DATABASE shop SET search_path TO 'a', 'b';", true));
+        assert!(!sent("ALTER DATABASE shop SET \"shop.my-name\" TO 'a';", true));
         assert!(!all[0].is("ALTER ROLE ada IN DATABASE \"new\" SET \"shop.name\" TO 'other';"));
     }
 }

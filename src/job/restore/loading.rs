@@ -156,7 +156,8 @@ impl Loader<'_> {
         let mut load = load.clone();
         let mut refused = Vec::new();
         loop {
-            let Some(Again { failed, rest }) = queue::again(&load, order, &error) else {
+            let entry = |block: usize| self.archive.head.data[block].dump_id;
+            let Some(Again { failed, rest }) = queue::again(&load, order, &error, entry) else {
                 return Err(error);
             };
             tracing::debug!("tried again after other tables are loaded: {}", error.message());

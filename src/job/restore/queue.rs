@@ -95,23 +95,25 @@ pub struct Again {
 }
 
 /// A table whose functions look at others may be refused because one of these is not loaded yet. Everything before it
-/// in the same load is committed.
-pub fn again(load: &Load, order: &LoadOrder, error: &Error) -> Option<Again> {
+/// in the same load is committed. `entry` gives a block's dump id: large objects also have entries without a block.
+pub fn again(load: &Load, order: &LoadOrder, error: &Error, entry: impl Fn(usize) -> i64) -> Option<Again> {
     let refused = entry_of(error)?;
     let at = load.list.iter().position(|id| *id == refused)?;
+    let block = load.blocks.iter().position(|block| entry(*block) == refused)?;
     let minds = order.late.contains(&refused) || order.behind.contains_key(&refused);
-    if error.code() != Code::RestoreErr || !minds || load.blocks.len() != load.list.len() {
+    if error.code() != Code::RestoreErr || !minds {
         return None;
     }
-    let part = |range: std::ops::Range<usize>| Load {
-        blocks: load.blocks[range.clone()].to_vec(),
-        list: load.list[range].to_vec(),
+    let part = |list: &[i64], blocks: &[usize]| Load {
+        blocks: blocks.to_vec(),
+        list: list.to_vec(),
         part: load.part.clone(),
         stored_bytes: 0,
     };
+    let rest = part(&load.list[at + 1..], &load.blocks[block + 1..]);
     Some(Again {
-        failed: part(at..at + 1),
-        rest: (at + 1 < load.list.len()).then(|| part(at + 1..load.list.len())),
+        failed: part(&load.list[at..=at], &load.blocks[block..=block]),
+        rest: (!rest.list.is_empty()).then_some(rest),
     })
 }
 
@@ -203,6 +205,10 @@ mod tests {
         };
         let error = |text: &str| Error::new(Code::RestoreErr, text);
         let refused = error("pg_restore failed with exit status 1: from TOC entry 2; 0 1 TABLE DATA t x: violates");
+        let again = |load: &Load, order: &LoadOrder, error: &Error| {
+            let entry = |block: usize| i64::try_from(block).unwrap();
+            again(load, order, error, entry)
+        };
         let again_of = again(&load(&[1, 2, 3], 0), &order, &refused).unwrap();
         assert_eq!((again_of.failed, again_of.rest), (load(&[2], 0), Some(load(&[3], 0))));
         assert_eq!(again(&load(&[1, 2], 0), &order, &refused).unwrap().rest, None);
@@ -210,5 +216,17 @@ mod tests {
         assert_eq!(again(&load(&[2], 0), &LoadOrder::default(), &refused), None);
         let damaged = Error::new(Code::Integrity, refused.message());
         assert_eq!(again(&load(&[2], 0), &order, &damaged), None);
+        // Large objects, with entries of their own that make them: on both sides of the table.
+        let mixed = Load {
+            list: vec![20, 21, 9, 2, 22, 3],
+            ..load(&[9, 2, 3], 0)
+        };
+        let again_of = again(&mixed, &order, &refused).unwrap();
+        assert_eq!(again_of.failed, load(&[2], 0));
+        let rest = Load {
+            list: vec![22, 3],
+            ..load(&[3], 0)
+        };
+        assert_eq!(again_of.rest, Some(rest));
     }
 }

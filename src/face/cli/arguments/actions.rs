@@ -29,7 +29,9 @@ pub(super) enum Action {
             pgstow incremental start --store s3://acme-backups/pg\n  \
             pgstow incremental start --print-sql > for-the-owner.sql\n  \
             pgstow incremental status --json | jq -r '.problems[]'\n  \
-            pgstow incremental stop"
+            pgstow incremental stop",
+        subcommand_required = true,
+        arg_required_else_help = false
     )]
     Incremental {
         #[command(subcommand)]

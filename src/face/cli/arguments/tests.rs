@@ -278,6 +278,8 @@ fn commands_of_the_older_systems_are_answered_wherever_they_stand() {
         (&["backup", "--store", "x", "full"], full),
         (&["backup", "incremental"], incremental),
         (&["--json", "incr"], incremental),
+        (&["incremental"], incremental),
+        (&["incremental", "--store", "x"], incremental),
     ] {
         let error = refusal(line);
         assert_eq!(error.code(), Code::Config);

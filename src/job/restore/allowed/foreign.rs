@@ -1,7 +1,7 @@
 //! Foreign servers, their user mappings and their foreign tables: each takes a right that a role may lack. The server
 //! is asked for all of them, in the order in which the restore needs them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::schema_of_extension;
 use crate::error::{Code, Error, Result};
@@ -9,12 +9,12 @@ use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::job::restore::ready::Target;
 use crate::postgres::quoting::{identifier, unquoted};
-use crate::postgres::{ForeignServer, MappedUser, ServerRefusal};
+use crate::postgres::{ForeignOption, ForeignServer, MappedUser, ServedTable, ServerRefusal};
 
 pub(super) async fn check(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
     let of_kind = |kind: &'static str| planned.iter().copied().filter(move |item| item.entry.desc == kind);
     let mappings: Vec<Mapping> = of_kind("USER MAPPING").filter_map(Mapping::of).collect();
-    let used: BTreeSet<String> = of_kind("FOREIGN TABLE").filter_map(server_of_table).collect();
+    let tables = Tables::of(of_kind("FOREIGN TABLE"));
     let made: Vec<Made> = of_kind("SERVER").filter_map(Made::of).collect();
     let extensions = missing_extensions(target, planned, request);
     for server in &made {
@@ -25,7 +25,7 @@ pub(super) async fn check(target: &Target, planned: &[&Item], request: &RestoreR
             extensions: extensions.clone(),
             owner: owner.filter(|owner| *owner != target.session.server().user),
             users: users(&mappings, server.name),
-            has_tables: used.contains(server.name),
+            tables: tables.of_server(server.name),
         };
         refuse(target, server.name, &asked).await?;
     }
@@ -36,7 +36,7 @@ pub(super) async fn check(target: &Target, planned: &[&Item], request: &RestoreR
     let others: BTreeSet<&str> = mappings
         .iter()
         .map(|one| one.server.as_str())
-        .chain(used.iter().map(String::as_str))
+        .chain(tables.0.keys().map(String::as_str))
         .collect();
     for server in others
         .into_iter()
@@ -45,7 +45,7 @@ pub(super) async fn check(target: &Target, planned: &[&Item], request: &RestoreR
         let asked = ForeignServer {
             existing: Some(server),
             users: users(&mappings, server),
-            has_tables: used.contains(server),
+            tables: tables.of_server(server),
             ..ForeignServer::default()
         };
         refuse(target, server, &asked).await?;
@@ -76,7 +76,7 @@ struct Mapping {
     /// `None`: it is for everybody.
     role: Option<String>,
     server: String,
-    is_without_password: bool,
+    options: Vec<ForeignOption>,
 }
 
 impl Mapping {
@@ -89,14 +89,91 @@ impl Mapping {
         Some(Self {
             role: Some(role).filter(|role| role != "public"),
             server: first_name(rest),
-            is_without_password: definition.contains("\n    password_required 'false'"),
+            options: options(&rest[end_of_name(rest)..]),
         })
     }
 }
 
-fn server_of_table(item: &Item) -> Option<String> {
+/// Foreign tables that the restore makes, by their servers. Of tables with the same options, one stands for all:
+/// which role may set an option does not depend on the value.
+struct Tables(BTreeMap<String, BTreeMap<Vec<String>, Table>>);
+
+struct Table {
+    name: String,
+    options: Vec<ForeignOption>,
+}
+
+impl Tables {
+    fn of<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
+        let mut servers: BTreeMap<String, BTreeMap<Vec<String>, Table>> = BTreeMap::new();
+        for item in items {
+            let Some((server, options)) = server_of_table(item) else {
+                continue;
+            };
+            let names = options.iter().map(|(name, _)| name.clone()).collect();
+            let of_server = servers.entry(server).or_default();
+            of_server.entry(names).or_insert_with(|| Table {
+                name: item.entry.name(),
+                options,
+            });
+        }
+        Self(servers)
+    }
+
+    fn of_server(&self, name: &str) -> Vec<ServedTable<'_>> {
+        let tables = self.0.get(name).into_iter().flat_map(BTreeMap::values);
+        let tables = tables.map(|table| ServedTable {
+            name: &table.name,
+            options: &table.options,
+        });
+        tables.collect()
+    }
+}
+
+fn server_of_table(item: &Item) -> Option<(String, Vec<ForeignOption>)> {
     let (_, rest) = item.details.definition.rsplit_once("\nSERVER ")?;
-    Some(first_name(rest))
+    let (name, rest) = rest.split_at(end_of_name(rest));
+    Some((unquoted(name), options(rest)))
+}
+
+/// The options as pg_dump writes them after a name. If the text has another form, what was read before it.
+fn options(text: &str) -> Vec<ForeignOption> {
+    let mut options = Vec::new();
+    let Some(mut rest) = text.trim_start().strip_prefix("OPTIONS (") else {
+        return options;
+    };
+    loop {
+        rest = rest.trim_start();
+        let (name, value) = rest.split_at(end_of_name(rest));
+        let Some((value, next)) = first_literal(value.trim_start()) else {
+            return options;
+        };
+        options.push((unquoted(name), value));
+        match next.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return options,
+        }
+    }
+}
+
+/// The value of the literal (`'…'`, or `E'…'` with doubled backslashes) at the beginning of the text, and the rest.
+fn first_literal(text: &str) -> Option<(String, &str)> {
+    let escapes = text.starts_with('E');
+    let inner = text.strip_prefix('E').unwrap_or(text).strip_prefix('\'')?;
+    let mut value = String::new();
+    let mut chars = inner.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        let is_doubled = chars.peek().is_some_and(|(_, next)| *next == c);
+        match c {
+            '\'' if !is_doubled => return Some((value, &inner[at + 1..])),
+            '\\' if escapes && !is_doubled => return None,
+            '\'' => drop(chars.next()),
+            '\\' if escapes => drop(chars.next()),
+            _ => {}
+        }
+        value.push(c);
+    }
+    None
 }
 
 /// The name at the beginning of the text, as the server knows it.
@@ -117,7 +194,7 @@ fn users<'a>(mappings: &'a [Mapping], server: &str) -> Vec<MappedUser<'a>> {
     let of_server = mappings.iter().filter(|one| one.server == server);
     let users = of_server.map(|one| MappedUser {
         role: one.role.as_deref(),
-        is_without_password: one.is_without_password,
+        options: &one.options,
     });
     users.collect()
 }
@@ -135,6 +212,9 @@ fn missing_extensions<'a>(target: &Target, planned: &[&'a Item], request: &Resto
         .collect()
 }
 
+/// The option of user mappings that lets sessions connect without a password.
+const WAIVED: &str = "password_required";
+
 async fn refuse(target: &Target, server: &str, asked: &ForeignServer<'_>) -> Result<()> {
     let Some(refusal) = target.session.refuses_server(asked).await? else {
         return Ok(());
@@ -142,7 +222,7 @@ async fn refuse(target: &Target, server: &str, asked: &ForeignServer<'_>) -> Res
     let user = &target.session.server().user;
     let (quoted, wrapper) = (identifier(server), identifier(asked.wrapper));
     let usage = |role: &str| format!("GRANT USAGE ON FOREIGN DATA WRAPPER {wrapper} TO {}", identifier(role));
-    let without = format!("leave it out, with what needs it: --exclude SERVER:{server}");
+    let without = format!("leave it out, with what needs it: {}", excluding("SERVER", server));
     let (what, hint) = match refusal {
         ServerRefusal::Making => (
             format!("the role {user} may not make the foreign server {quoted}"),
@@ -155,25 +235,55 @@ async fn refuse(target: &Target, server: &str, asked: &ForeignServer<'_>) -> Res
                 format!("{}; or restore with --no-owner; or {without}", usage(owner)),
             )
         }
-        ServerRefusal::WithoutPassword => (
-            format!("the role {user} may not make a user mapping without a password for the foreign server {quoted}"),
-            "leave it out with --exclude USER-MAPPING:NAME, or all with --exclude USER-MAPPING, and make it by hand; or \
-             restore as a superuser"
-                .to_owned(),
+        ServerRefusal::MappingOption(role, option) => (
+            match option {
+                WAIVED => format!(
+                    "the role {user} may not make a user mapping without a password for the foreign server {quoted}"
+                ),
+                _ => format!(
+                    "the role {user} may not make a user mapping with the option {} for the foreign server {quoted}",
+                    identifier(option)
+                ),
+            },
+            format!(
+                "leave it out with {}, or all with --exclude USER-MAPPING, and make it by hand; or restore as a superuser",
+                excluding("USER-MAPPING", &format!("{} SERVER {server}", role.unwrap_or("public")))
+            ),
         ),
         ServerRefusal::Mapping(role) => (
             format!(
                 "the role {user} may not make the user mapping of {} for the foreign server {quoted}",
                 role.unwrap_or("PUBLIC")
             ),
-            format!("{}; or leave user mappings out: --exclude USER-MAPPING", as_owner(asked, user)),
+            format!(
+                "{}; or leave user mappings out: --exclude USER-MAPPING",
+                as_owner(asked, user)
+            ),
         ),
         ServerRefusal::Using => (
             format!("the role {user} may not make tables of the foreign server {quoted}"),
             format!("{}; or {without}", as_owner(asked, user)),
         ),
+        ServerRefusal::TableOptions(table) => (
+            format!("the role {user} may not give the foreign table {table} its options"),
+            format!(
+                "for tables of files or programs of the server: GRANT pg_read_server_files, pg_execute_server_program TO \
+                 {}; or leave it out: {}",
+                identifier(user),
+                excluding("FOREIGN-TABLE", table)
+            ),
+        ),
     };
     Err(Error::new(Code::Permission, what).hint(hint))
+}
+
+/// The option of a command line that leaves this object out. A shell may read the name.
+fn excluding(kind: &str, name: &str) -> String {
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    match is_plain {
+        true => format!("--exclude {kind}:{name}"),
+        false => format!("--exclude '{kind}:{}'", name.replace('\'', "'\\''")),
+    }
 }
 
 /// Only a server's owner, or who has the owner's rights, may do everything with it.
@@ -208,17 +318,48 @@ mod tests {
         assert_eq!(server("CREATE SERVER s"), None);
         let mapping = |definition: &str| {
             let mapping = Mapping::of(&item(definition)).unwrap();
-            (mapping.role, mapping.server, mapping.is_without_password)
+            (mapping.role, mapping.server, mapping.options)
         };
         assert_eq!(
             mapping("CREATE USER MAPPING FOR public SERVER s;\n"),
-            (None, "s".into(), false)
+            (None, "s".into(), Vec::new())
         );
         assert_eq!(
             mapping("CREATE USER MAPPING FOR \"a SERVER b\" SERVER s OPTIONS (\n    password_required 'false'\n);\n").0,
             Some("a SERVER b".into())
         );
         let table = "CREATE FOREIGN TABLE public.f (\n    a integer\n)\nSERVER \"S x\"\nOPTIONS (\n    t 'y'\n);\n";
-        assert_eq!(server_of_table(&item(table)).as_deref(), Some("S x"));
+        assert_eq!(
+            server_of_table(&item(table)),
+            Some(("S x".into(), vec![("t".into(), "y".into())]))
+        );
+    }
+
+    #[test]
+    fn a_hint_can_be_given_to_a_shell_whatever_the_name_is() {
+        assert_eq!(excluding("SERVER", "far_1"), "--exclude SERVER:far_1");
+        assert_eq!(excluding("SERVER", "it's $(x)"), r"--exclude 'SERVER:it'\''s $(x)'");
+    }
+
+    #[test]
+    fn options_are_read_as_pg_dump_writes_them() {
+        let read = |text: &str| {
+            let options = options(text).into_iter().map(|(name, value)| format!("{name}={value}"));
+            options.collect::<Vec<_>>()
+        };
+        let text =
+            " OPTIONS (\n    \"A \"\"b\" 'it''s, (x)',\n    c E'\\\\d\\\\''',\n    password_required 'off'\n);\n";
+        assert_eq!(read(text), ["A \"b=it's, (x)", "c=\\d\\'", "password_required=off"]);
+        for (text, expected) in [
+            (";\n", &[][..]),
+            ("", &[]),
+            (" OPTIONS (", &[]),
+            (" OPTIONS (\n    a 'x", &[]),
+            (" OPTIONS (\n    a E'\\n'\n);", &[]),
+            (" OPTIONS (\n    a 'x',", &["a=x"]),
+            (" OPTIONS (\n    a 'x'); DROP TABLE t; --'", &["a=x"]),
+        ] {
+            assert_eq!(read(text), expected, "{text:?}");
+        }
     }
 }

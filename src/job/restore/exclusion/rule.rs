@@ -113,6 +113,8 @@ fn names(item: &Item) -> Vec<String> {
     // A function also without its arguments.
     let bare = tag.split('(').next().unwrap_or_default();
     names.push(bare.to_owned());
+    // The kind is said already.
+    names.extend(tag.strip_prefix("USER MAPPING ").map(str::to_owned));
     if let Some(schema) = item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
         names.extend([
             format!("{schema}.{tag}"),

@@ -69,7 +69,7 @@ impl<'a> Table<'a> {
             is_partitioned,
             columns,
             options,
-            has_more: !rest[groups.statement.end + 1..].trim_ascii().is_empty(),
+            has_more: has_more(&rest[groups.statement.end + 1..]),
         })
     }
 }
@@ -263,6 +263,13 @@ impl<'a> Groups<'a> {
     }
 }
 
+/// Whether something follows besides the statement that forces row-level security on the owner too: the copy's report
+/// says who may read its rows.
+fn has_more(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.any(|line| !line.is_empty() && !line.ends_with(b" FORCE ROW LEVEL SECURITY;"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +312,11 @@ mod tests {
             whole("", "")
         );
         assert_eq!(table(&more), Ok((false, false, columns(), none(), true)));
+        let forced = format!(
+            "\n{}\nALTER TABLE ONLY {NAME} FORCE ROW LEVEL SECURITY;\n",
+            whole("", "")
+        );
+        assert_eq!(table(forced.trim_start()), Ok((false, false, columns(), none(), false)));
         assert_eq!(
             table(&format!("CREATE TABLE {NAME} (\n);\n")),
             Ok((false, false, "(\n)".into(), none(), false))

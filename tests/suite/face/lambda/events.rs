@@ -264,6 +264,8 @@ async fn credentials_in_an_event_are_refused_and_not_repeated() {
         json!({"action": "backup", "notes": [["see", "Postgres://u:hunter2@h/d"]]}),
         json!({"action": "backup", "postgres://u:hunter2@h/d": true}),
         json!({"action": "backup", "db": {"DbPassword": "hunter2"}}),
+        json!({"action": "backup", "note": "host=h Password = hunter2"}),
+        json!({"action": "backup", "note": "{\"password\": \"hunter2\"}"}),
         json!({"action": "backup", "secret_id": "hunter2"}),
         json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {"token": "hunter2"}}),
     ] {

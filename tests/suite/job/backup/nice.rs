@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::database::Database;
-use crate::support::program::stock;
+use crate::support::program::{pgstow, stock, succeed};
 use crate::support::server::OwnServer;
 use crate::support::wreck::{Site, assert_good, report};
 
@@ -136,4 +136,21 @@ fn without_its_watch_the_backup_goes_on_and_says_so() {
     let report = run.json();
     assert!(report["warnings"].to_string().contains("--nice"), "{report}");
     manifest(&site, &report);
+}
+
+#[test]
+fn the_summary_names_a_level_only_of_what_is_compressed() {
+    let (site, database) = (Site::new(), Database::fresh(15));
+    for (compress, said) in [("none", " stored (not compressed), "), ("gzip:1", " stored (gzip 1), ")] {
+        let mut command = pgstow();
+        command
+            .args(["backup", "--compress", compress, "--store"])
+            .arg(site.store())
+            .env("DATABASE_URL", database.url())
+            .env("TMPDIR", site.path().join("tmp"));
+        let text = succeed(&mut command).text();
+        assert!(text.contains(said), "{text}");
+        // Ids are made of seconds.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
 }

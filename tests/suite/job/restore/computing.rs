@@ -98,7 +98,10 @@ fn a_custom_setting_that_the_role_may_not_give_is_there_while_it_computes(major:
         &postgres_url(major),
         &format!(
             "ALTER DATABASE {name} SET shop.vat = '1.19'; ALTER DATABASE {name} SET shop.label = 'it''s \\ our own';
-             ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'; ALTER DATABASE {name} SET log_statement = 'none'"
+             ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'; ALTER DATABASE {name} SET log_statement = 'none';
+             ALTER DATABASE {name} SET shop.long = '{}'",
+            // Longer than all options of a session may be.
+            "x".repeat(12_000)
         ),
     );
     source.sql(
@@ -134,7 +137,7 @@ fn a_custom_setting_that_the_role_may_not_give_is_there_while_it_computes(major:
         // Later sessions do not have it, which was told before anything was changed, with the statement that helps.
         assert_eq!(target.sql("SELECT label IS NULL FROM labels"), "t");
     }
-    for what in ["shop.vat", "shop.label", "log_statement"] {
+    for what in ["shop.vat", "shop.label", "log_statement", "shop.long"] {
         let statement = format!("ALTER DATABASE {name} SET \"{what}\" TO …").replace('"', "\\\"");
         assert!(told.contains(&statement), "{statement}: {told}");
     }

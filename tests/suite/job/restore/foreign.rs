@@ -71,7 +71,7 @@ fn foreign_servers_and_user_mappings_that_the_role_may_not_make_are_told_before(
          CREATE SERVER \"Far away\" FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'nowhere.invalid');
          ALTER SERVER \"Far away\" OWNER TO {app};
          CREATE USER MAPPING FOR {other} SERVER \"Far away\" OPTIONS (user 'x', password 'y');
-         CREATE USER MAPPING FOR {app} SERVER \"Far away\" OPTIONS (user 'x', password_required 'false');
+         CREATE USER MAPPING FOR {app} SERVER \"Far away\" OPTIONS (user 'x', password_required 'off');
          CREATE FOREIGN TABLE there (a int) SERVER \"Far away\"; CREATE TABLE here AS SELECT 1 AS a;
          ALTER FOREIGN TABLE there OWNER TO {app}; ALTER TABLE here OWNER TO {app}"
     ));
@@ -119,7 +119,7 @@ fn foreign_servers_and_user_mappings_that_the_role_may_not_make_are_told_before(
         ),
         (
             "without a password",
-            "--exclude USER-MAPPING:NAME".into(),
+            format!("--exclude 'USER-MAPPING:{app} SERVER Far away'"),
             String::new(),
             Some("--exclude=user-mapping"),
         ),

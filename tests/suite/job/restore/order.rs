@@ -36,13 +36,14 @@ fn rows_that_others_look_for_are_there_before_them(major: u32) {
          INSERT INTO large SELECT 1 + n % 100, md5(n::text) FROM generate_series(1, 5000) n;
          CREATE TABLE by_domain (id known_id); INSERT INTO by_domain SELECT generate_series(1, 100);
          CREATE TABLE computed (id int, half int GENERATED ALWAYS AS (half(id)) STORED);
-         INSERT INTO computed SELECT generate_series(1, 100)",
+         INSERT INTO computed SELECT generate_series(1, 100);
+         SELECT lo_from_bytea(4711, 'large')",
     );
     let what =
         "SELECT (SELECT count(*) FROM large), (SELECT count(*) FROM by_domain), (SELECT sum(half) FROM computed),
-        (SELECT count(*) FROM link_001), (SELECT count(*) FROM link_260), (SELECT count(*) FROM known)";
+        (SELECT count(*) FROM link_001), (SELECT count(*) FROM link_260), (SELECT count(*) FROM known), lo_get(4711)";
     let backed = Backed::up(source, &[]);
-    assert_eq!(backed.source.sql(what), "5000|100|2500|1000|1260|100");
+    assert_eq!(backed.source.sql(what), "5000|100|2500|1000|1260|100|\\x6c61726765");
     for jobs in ["1", "4"] {
         let target = Database::fresh(major);
         target.sql(CHAIN);
