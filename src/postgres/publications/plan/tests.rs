@@ -1,5 +1,5 @@
 use super::*;
-use crate::postgres::{PrimaryKey, ReplicaIdentity, TableKind};
+use crate::postgres::{PrimaryKey, ReplicaIdentity, TableKind, Traces};
 
 /// With a primary key.
 fn table(oid: u32, kind: TableKind, parent: Option<u32>) -> CatalogTable {
@@ -22,6 +22,7 @@ fn table(oid: u32, kind: TableKind, parent: Option<u32>) -> CatalogTable {
         owner: "app".into(),
         is_ours: true,
         extension: None,
+        traces: Traces::default(),
     }
 }
 

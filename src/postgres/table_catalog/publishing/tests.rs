@@ -1,5 +1,5 @@
 use super::*;
-use crate::postgres::{CatalogColumn, Generated};
+use crate::postgres::{CatalogColumn, Generated, Traces};
 
 /// With a primary key on the column `id`.
 fn table(oid: u32, parent: Option<u32>) -> CatalogTable {
@@ -22,6 +22,7 @@ fn table(oid: u32, parent: Option<u32>) -> CatalogTable {
         owner: "app".into(),
         is_ours: true,
         extension: None,
+        traces: Traces::default(),
     }
 }
 

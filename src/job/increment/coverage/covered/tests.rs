@@ -1,7 +1,7 @@
 //! What the decisions make of the tables' coverage.
 
 use super::*;
-use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity};
+use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity, Traces};
 
 const FROM: Lsn = Lsn(100);
 const AT: Lsn = Lsn(200);
@@ -29,6 +29,7 @@ fn table(oid: u32) -> CatalogTable {
         owner: "shop".into(),
         is_ours: true,
         extension: None,
+        traces: Traces::default(),
     }
 }
 
@@ -58,6 +59,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
             action,
         }],
         probed: BTreeMap::new(),
+        probed_in: None,
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
@@ -120,7 +122,7 @@ fn a_baseline_that_has_to_wait_leaves_the_table_lost_and_the_next_increment_know
         fingerprint: String::new(),
         from: AT,
     };
-    assert!(!seen(&settled, definitions).is_settled());
+    assert!(!seen(&settled, definitions, &StreamFacts::new(None, FROM)).is_settled());
 }
 
 #[test]
