@@ -100,7 +100,7 @@ pub use older_transactions::{OlderTransactions, OldestTransaction};
 pub use passfile::Passfile;
 pub use privileges::{Unreadable, UnreadableKind};
 pub use programs::{Programs, Psql, RestoreProgram, ServerPrograms};
-pub use publications::{Listing, Postponed, PublicationChanges, Publications, Published};
+pub use publications::{Listing, Memberships, Postponed, PublicationChanges, Publications, Published};
 pub(crate) use publications::{add_table, create_publication};
 pub use raw_names::RawTable;
 pub use redaction::Redactor;
@@ -126,7 +126,7 @@ pub(crate) use surroundings::{Around, ForeignKey, TableTrigger, not_locked};
 pub(crate) use table_catalog::tests::sample as sample_table;
 pub use table_catalog::{
     CatalogColumn, CatalogTable, EnumLabel, ExtensionTable, Generated, IdentityColumn, OLDEST_STREAMED, Obstacle,
-    PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind,
+    PrimaryKey, PublicationKind, Publishing, ReplicaIdentity, TableCatalog, TableKind, Traces,
 };
 pub use tables::Names;
 pub(crate) use tables::TABLES;

@@ -30,3 +30,4 @@ pub use images::Memory;
 pub use net::{Net, RowKey, Tally};
 pub use rewriter::Rewriter;
 pub use tables::{Base, Broken, Changed, Fold};
+pub use text::copy_row;

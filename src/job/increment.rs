@@ -105,7 +105,8 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
             Ok(*report)
         }
         RoundEnd::Idle => idle(run, &start).await,
-        RoundEnd::NewFull(why) => Box::pin(renewal::renew(job, request, source, slot, (&why, false))).await,
+        // With a new slot: with the old one, the next run would go on where the last increment ended, and find the same.
+        RoundEnd::NewFull(why) => Box::pin(renewal::renew(job, request, source, slot, (&why, true))).await,
     }
 }
 

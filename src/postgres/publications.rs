@@ -23,11 +23,16 @@ const KINDS: [PublicationKind; 2] = [PublicationKind::All, PublicationKind::Inse
 /// How the changes of each table arrive, by OID. Tables whose changes do not arrive are not in it.
 pub type Published = BTreeMap<u32, PublicationKind>;
 
+/// By what each table is published, by OID.
+pub type Memberships = BTreeMap<u32, String>;
+
 /// What was done to make the publications list what they should.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PublicationChanges {
     pub before: Published,
     pub after: Published,
+    /// By what each table is published, before and after: see [`Publications::memberships`].
+    pub memberships: (Memberships, Memberships),
     /// Tables in both whose changes were not published for a moment in between.
     pub interrupted: BTreeSet<u32>,
     pub postponed: Vec<Postponed>,
@@ -74,11 +79,32 @@ pub struct Publications {
     /// Those that exist, and whether this role may change them.
     pub existing: BTreeMap<PublicationKind, bool>,
     pub listing: Listing,
+    /// The OID of the row of `pg_publication_rel` that lists a table.
+    entries: BTreeMap<(PublicationKind, u32), u32>,
 }
 
 impl Publications {
     pub fn are_complete(&self) -> bool {
         KINDS.iter().all(|kind| self.existing.contains_key(kind))
+    }
+
+    /// By which entry of a publication each table's changes arrive, with the transactions that attached it to what the
+    /// entry names. If this is another text than before, the table's changes may not have been published for a while.
+    pub fn memberships(&self, catalog: &TableCatalog) -> Memberships {
+        let published = self.listing.published(catalog);
+        let one = |table: &CatalogTable| {
+            let kind = *published.get(&table.oid)?;
+            let mut text = String::new();
+            for above in std::iter::once(table).chain(catalog.ancestors(table)) {
+                if let Some(entry) = self.entries.get(&(kind, above.oid)) {
+                    return Some((table.oid, format!("{text}{entry}")));
+                }
+                let attached_by = above.traces.attached_by.unwrap_or_default();
+                text = format!("{text}{attached_by} ");
+            }
+            None
+        };
+        catalog.tables.iter().filter_map(one).collect()
     }
 }
 
@@ -118,7 +144,8 @@ impl Session {
             let question = format!(
                 "SELECT p.puballtables, p.pubinsert, p.pubtruncate, p.pubupdate, p.pubdelete, p.pubviaroot,
                         pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
-                        ARRAY(SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid {whole} ORDER BY 1)
+                        ARRAY(SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid {whole} ORDER BY r.oid),
+                        ARRAY(SELECT r.oid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid {whole} ORDER BY r.oid)
                  FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
                 literal(&name)
             );
@@ -138,7 +165,10 @@ impl Session {
                 )));
             }
             let oids: Vec<u32> = row.try_get(7).map_err(failed)?;
+            let entries: Vec<u32> = row.try_get(8).map_err(failed)?;
             found.existing.insert(kind, is_ours);
+            let entries = oids.iter().zip(entries);
+            found.entries.extend(entries.map(|(oid, entry)| ((kind, *oid), entry)));
             found.listing.set(kind, oids.into_iter().collect());
         }
         Ok(found)
@@ -207,9 +237,10 @@ impl Session {
                 format!("a publication of the stream {names} is missing"),
             ));
         }
-        let before = found.listing.published(catalog);
+        let memberships = found.memberships(catalog);
         let mut changes = PublicationChanges {
-            before,
+            before: found.listing.published(catalog),
+            memberships: (memberships.clone(), memberships),
             ..PublicationChanges::default()
         };
         let steps = steps(&found.listing, catalog);
@@ -228,7 +259,8 @@ impl Session {
             .batch_execute("SET lock_timeout = 0")
             .await
             .map_err(failed)?;
-        changes.after = self.publications(names).await?.listing.published(catalog);
+        let now = self.publications(names).await?;
+        (changes.after, changes.memberships.1) = (now.listing.published(catalog), now.memberships(catalog));
         Ok(changes)
     }
 

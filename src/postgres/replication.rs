@@ -122,7 +122,7 @@ impl ReplicationSession {
     /// The server's next message. Cancelling this call loses nothing.
     pub async fn next(&mut self) -> Result<Streamed> {
         let heard = self.wire.hear_both(&mut self.partial).await;
-        match heard.map_err(Refusal::into_error)? {
+        match heard.map_err(broken_off)? {
             Some(body) => streamed(body).ok_or_else(|| unexpected("an invalid message of replication")),
             None => Ok(Streamed::End),
         }
@@ -182,6 +182,20 @@ fn not_started(slot: &str, refusal: Refusal) -> Error {
             .hint("the next run makes a new slot and a full backup, which begin a new chain of increments")
             .source(error),
         _ => error,
+    }
+}
+
+/// `SLOT` if the server cannot decode a change of the log: what publishes it did not exist at that time.
+fn broken_off(refusal: Refusal) -> Error {
+    // undefined_object
+    let is_unpublished = matches!(&refusal, Refusal::Server { state, .. } if state.code() == "42704");
+    let error = refusal.into_error();
+    match is_unpublished {
+        true => Error::new(Code::Slot, format!("the stream cannot be read on: {}", error.message())).hint(
+            "a publication was dropped and made again, and the server's log has changes from the time in between: run \
+             `pgstow incremental stop`, then `pgstow incremental start`",
+        ),
+        false => error,
     }
 }
 

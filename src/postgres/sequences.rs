@@ -21,6 +21,8 @@ pub struct SequenceReading {
     pub name: String,
     pub last_value: i64,
     pub is_called: bool,
+    /// Whether its numbers grow; if not, they fall. `None`: at its end it begins anew (CYCLE).
+    pub ascends: Option<bool>,
 }
 
 /// All sequences that are not temporary.
@@ -49,29 +51,36 @@ impl Session {
     async fn read_sequences(&self) -> Result<SequenceReadings, tokio_postgres::Error> {
         let listed = "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
                              pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-                               AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                               AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT'),
+                             CASE WHEN NOT s.seqcycle THEN s.seqincrement > 0 END
                       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
                       WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
                         AND n.nspname <> 'information_schema'
                       ORDER BY c.oid";
         let mut readings = SequenceReadings::default();
         let mut readable = Vec::new();
+        let mut ascending: Vec<Option<bool>> = Vec::new();
         for row in self.client.query(listed, &[]).await? {
             let (oid, schema, name): (u32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             match row.try_get(3)? {
-                true => readable.push((oid, schema, name)),
+                true => {
+                    readable.push((oid, schema, name));
+                    ascending.push(row.try_get(4)?);
+                }
                 false => readings.unreadable.push(format!("{schema}.{name}")),
             }
         }
-        for some in readable.chunks(AT_ONCE) {
+        for (some, ascending) in readable.chunks(AT_ONCE).zip(ascending.chunks(AT_ONCE)) {
             let rows = self.client.query(&question(some), &[]).await?;
-            for ((oid, schema, name), row) in some.iter().zip(&rows) {
+            for (((oid, schema, name), row), ascends) in some.iter().zip(&rows).zip(ascending) {
                 readings.read.push(SequenceReading {
                     oid: *oid,
                     schema: schema.clone(),
                     name: name.clone(),
                     last_value: row.try_get(1)?,
                     is_called: row.try_get(2)?,
+                    ascends: *ascends,
                 });
             }
         }

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use super::Session;
+use super::refusal::Refusal;
+use super::{Session, Wire};
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 
@@ -109,6 +110,21 @@ impl Session {
             xip,
             end: self.end_of_log().await,
         })
+    }
+
+    /// Opens another session that reads rows by COPY, with one view of the database for all of them. Also returns what
+    /// the view sees: `xmin`, `xmax`, and the transactions between the two that had not ended.
+    pub(crate) async fn open_view(&self) -> Result<(Wire, (u64, u64, Vec<u64>))> {
+        let mut wire = self.open_wire().await?;
+        let view = b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
+        let rows = wire.query(view).await.map_err(Refusal::into_error)?;
+        let text = rows.first().and_then(|row| row.text(0)).unwrap_or_default();
+        match parse_snapshot(text) {
+            Some(sees) => Ok((wire, sees)),
+            None => Err(Error::internal(format!(
+                "the server's snapshot `{text}` is not understood"
+            ))),
+        }
     }
 
     /// The position of the log, the clock and the timeline at this moment.

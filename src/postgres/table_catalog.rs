@@ -59,6 +59,23 @@ pub struct CatalogTable {
     pub is_ours: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension: Option<ExtensionTable>,
+    #[serde(default)]
+    pub traces: Traces,
+}
+
+/// What the catalogs show of statements after which a table looks as before. `None`: an older pgstow read the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traces {
+    /// The transaction that attached it to its partitioned table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_by: Option<u32>,
+    /// The transaction that changed its row of `pg_class` last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<u32>,
+    /// The table of its out-of-line values; 0: none. ALTER TABLE makes another one when it rewrites the rows, and
+    /// TRUNCATE does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toast: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,6 +203,7 @@ pub(crate) mod tests {
             owner: "shop".into(),
             is_ours: true,
             extension: None,
+            traces: Traces::default(),
         }
     }
 }

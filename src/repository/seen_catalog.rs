@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
-use crate::postgres::{CatalogTable, PublicationKind, TableCatalog};
+use crate::format::script::Sum;
+use crate::postgres::{CatalogTable, Memberships, PublicationKind, Published, TableCatalog};
 use crate::repository::backup_id::{BackupId, CATALOG};
 use crate::store::limits;
 
@@ -43,6 +44,9 @@ pub struct SeenTable {
     /// The publication by which its changes arrive. `None`: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublicationKind>,
+    /// By what it was published, as `Publications::memberships` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership: Option<String>,
     /// Why the stream does not lead to its rows, although it is published: it needs a baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacking: Option<String>,
@@ -61,6 +65,9 @@ pub struct SeenRows {
     pub bytes: u64,
     /// Hex digits.
     pub sha256: String,
+    /// The rows that the increment's changes have inserted, and that are not in this text yet. `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Sum>,
 }
 
 impl SeenCatalog {
@@ -74,15 +81,16 @@ impl SeenCatalog {
         }
     }
 
-    /// Of a stream that begins: `published` says how each table's changes arrive.
+    /// Of a stream that begins: `published` says how each table's changes arrive, and `memberships` by what.
     pub fn first(
         catalog: TableCatalog,
         at: Lsn,
         fingerprint: String,
-        published: impl Fn(u32) -> Option<PublicationKind>,
+        (published, memberships): (&Published, &Memberships),
     ) -> Self {
         let seen = |table: CatalogTable| SeenTable {
-            published: published(table.oid),
+            published: published.get(&table.oid).copied(),
+            membership: memberships.get(&table.oid).cloned(),
             table,
             lacking: None,
             rows: None,

@@ -37,6 +37,11 @@ pub(super) fn write<'a>(values: impl Iterator<Item = Value<'a>>, row: &mut Vec<u
     written
 }
 
+/// Replaces the content of `row` with these values, as COPY writes them.
+pub fn copy_row<'a>(values: impl Iterator<Item = Value<'a>>, row: &mut Vec<u8>) {
+    write(values, row);
+}
+
 /// COPY's letter for a byte that it does not write as it is; 0 for the others.
 const LETTERS: [u8; 256] = {
     let mut letters = [0; 256];

@@ -1,9 +1,10 @@
 //! A sum that is equal for the same rows, in any order of rows and columns.
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The sum of the SHA-256 of every row: four numbers of 64 bits, each modulo 2^64.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum([u64; 4]);
 
 impl Sum {

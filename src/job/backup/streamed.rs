@@ -22,10 +22,11 @@ pub(super) async fn catalog(job: &Job<'_>, session: &Session) -> Result<Option<V
         }
         let catalog = session.table_catalog().await?;
         let published = publications.listing.published(&catalog);
+        let memberships = publications.memberships(&catalog);
         let fingerprint = session.definitions_fingerprint(&slot.publications()).await?;
         let at: Option<Lsn> = session.settled_position().await?;
         let at = at.ok_or_else(|| Error::internal("the server does not flush its log up to the snapshot"))?;
-        let seen = SeenCatalog::first(catalog, at, fingerprint, |oid| published.get(&oid).copied());
+        let seen = SeenCatalog::first(catalog, at, fingerprint, (&published, &memberships));
         seen.to_bytes().map(Some)
     };
     session.apart(reading).await

@@ -4,8 +4,9 @@
 //!
 //! 1. [`look`] reads the catalog. Then the round brings the publications up to date with it, and reads the stream at
 //!    least to [`Looked::at`]; [`StreamFacts`] hears every message.
-//! 2. [`settle`] decides what the differences from the previous catalog mean for each table, and reads the baselines
-//!    into the stores. Then the round reads the stream on, at least to [`Settled::at`], so that the baselines lie within
+//! 2. [`probe`] takes a view of the tables whose updates do not arrive, if there are any. Then the round reads the stream
+//!    on, at least to [`Probe::at`], so that it has all that the view sees. [`settle`] decides what the differences from
+//!    the previous catalog mean for each table, and reads the baselines into the stores. Then the round reads the stream on, at least to [`Settled::at`], so that the baselines lie within
 //!    the increment.
 //! 3. [`finish`] looks once more, and says what is covered.
 //!
@@ -22,18 +23,20 @@ use bytes::Bytes;
 use super::baselines::{self, Chosen, StoredBaselines};
 use super::context::Context;
 use super::definitions;
-use super::difference::{Action, Decision, Now, difference};
+use super::difference::{Action, Decision, Now, SMALL, difference};
 use super::facts::StreamFacts;
 use super::probe::{Probe, Probed};
 use super::sequences;
 use crate::error::Result;
 use crate::format::Lsn;
+use crate::format::fold::Horizon;
+use crate::format::script::Sum;
 use crate::job::backup::answered;
 use crate::job::backup::replicas::Replicas;
-use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, TableCatalog};
+use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, TableCatalog, TableKind};
 use crate::repository::backup_id::CATALOG;
 use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
-use crate::repository::seen_catalog::SeenCatalog;
+use crate::repository::seen_catalog::{SeenCatalog, SeenRows};
 use crate::units::human_bytes;
 
 /// How long the transactions that are older than a table's publication may go on at most, before its baseline is left
@@ -75,6 +78,8 @@ pub(in crate::job) struct Settled {
     counted: BTreeMap<u32, u64>,
     decisions: Vec<Decision>,
     probed: BTreeMap<u32, Probed>,
+    /// What the probe saw.
+    probed_in: Option<Horizon>,
     /// Tables whose baseline has to wait, and why.
     postponed: BTreeMap<u32, String>,
     baselines: Option<StoredBaselines>,
@@ -130,6 +135,7 @@ pub(in crate::job) async fn settle(
     looked: Looked,
     publications: PublicationChanges,
     (facts, read_to): (&StreamFacts, Lsn),
+    probe: Option<Probe>,
 ) -> Result<Outcome> {
     let session = &context.source.session;
     let counted = answered(context.job, session.rows_changed(&keyless(&publications))).await?;
@@ -150,6 +156,7 @@ pub(in crate::job) async fn settle(
         counted,
         decisions,
         probed: BTreeMap::new(),
+        probed_in: None,
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
@@ -161,7 +168,9 @@ pub(in crate::job) async fn settle(
         settled.large_objects = objects(context, false).await?;
         return Ok(Outcome::Settled(Box::new(settled)));
     }
-    probe(context, &mut settled).await?;
+    if let Some(probe) = probe {
+        read_with(context, &mut settled, probe, facts).await?;
+    }
     if let Some(why) = too_much(context, &settled).await? {
         return Ok(Outcome::NewFull(why));
     }
@@ -222,26 +231,52 @@ impl Settled {
     }
 }
 
+/// A view of the small tables whose updates do not arrive. `None`: there are none.
+pub(in crate::job) async fn probe(
+    context: &Context<'_>,
+    catalog: &TableCatalog,
+    publications: &PublicationChanges,
+) -> Result<Option<Probe>> {
+    let is_small = |oid: &u32| {
+        let table = catalog.table(*oid);
+        table.is_some_and(|table| table.kind == TableKind::Ordinary && table.bytes <= SMALL)
+    };
+    if !keyless(publications).iter().any(is_small) {
+        return Ok(None);
+    }
+    let opened = context.job.stop.or_stop(Probe::open(&context.source.session));
+    opened.await.map(Some)
+}
+
 /// Reads the small tables whose updates do not arrive.
-async fn probe(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
+async fn read_with(context: &Context<'_>, settled: &mut Settled, mut probe: Probe, facts: &StreamFacts) -> Result<()> {
     let is_probed = |decision: &&Decision| decision.action == Action::Probe;
     let tables: Vec<u32> = settled.decisions.iter().filter(is_probed).map(|one| one.oid).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
     let session = &context.source.session;
     let statements = answered(context.job, session.copy_statements(&tables)).await?;
-    let mut probe = answered(context.job, Probe::open(session)).await?;
     for (oid, copy) in statements {
         let seen = settled.previous.as_ref().and_then(|previous| previous.table(oid));
         let earlier = seen.and_then(|seen| seen.rows.as_ref());
         match answered(context.job, probe.look(&copy, earlier)).await? {
-            Ok(probed) => drop(settled.probed.insert(oid, probed)),
+            Ok(mut probed) => {
+                probed.keeps_earlier &= earlier
+                    .and_then(|earlier| grown(earlier, facts, oid, &probe.horizon))
+                    .is_some_and(|grown| grown == probed.appended);
+                settled.probed.insert(oid, probed);
+            }
             Err(refused) => settled.postpone(&[oid], &format!("it could not be read: {refused}")),
         }
     }
+    settled.probed_in = Some(probe.horizon.clone());
     probe.close().await;
     Ok(())
+}
+
+/// The rows that the view has since the earlier text, by the stream's account.
+fn grown(earlier: &SeenRows, facts: &StreamFacts, oid: u32, view: &Horizon) -> Option<Sum> {
+    let mut grown = earlier.ahead?;
+    grown.merge(facts.inserted(oid, |xid| view.sees(xid))?);
+    Some(grown)
 }
 
 /// Why a new full is better than these baselines.
@@ -343,6 +378,10 @@ pub(in crate::job) async fn finish(
     mut settled: Settled,
     (facts, to): (&StreamFacts, Lsn),
 ) -> Result<Coverage> {
+    let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
+    let (fingerprint, at) = (&settled.looked.fingerprint, settled.looked.at);
+    let taken = definitions::take(context, previous, fingerprint, at).await?;
+    // After the definitions, so that what has changed in them until they were taken is known to be late.
     let again = answered(context.job, context.source.session.table_catalog()).await?;
     let late = covered::late(&settled.looked, &again, facts);
     let unusable: Vec<u32> = settled
@@ -354,15 +393,12 @@ pub(in crate::job) async fn finish(
         &unusable,
         "it changed while it was read; its baseline is left to the next increment",
     );
-    let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
-    let looked = &settled.looked;
-    let taken = definitions::take(context, previous, &looked.fingerprint, looked.at).await?;
     let (sequences, unreadable) = sequences::read(context).await?;
     settled.warnings.extend(unreadable);
     settled.warnings.extend(taken.warning);
     let tables = covered::tables((context.from, to), &settled, &late, &again);
     let baselines = covered::baselines(&settled);
-    let seen = covered::seen(&settled, taken.seen);
+    let seen = covered::seen(&settled, taken.seen, facts);
     let mut files = vec![CoverageFile {
         role: role::CATALOG,
         name: CATALOG.to_owned(),

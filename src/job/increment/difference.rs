@@ -226,7 +226,9 @@ impl Judging<'_> {
             None => return Action::Read(self.lost("its changes arrive since this increment".into())),
             Some(earlier) if earlier == published => {
                 let publications = self.now.publications;
-                let stayed = publications.before.get(&table.oid) == Some(&published);
+                let by = before.membership.as_ref();
+                let stayed = publications.before.get(&table.oid) == Some(&published)
+                    && by.is_none_or(|by| publications.memberships.0.get(&table.oid) == Some(by));
                 if !stayed || publications.interrupted.contains(&table.oid) {
                     return Action::Read(self.lost("it was not published for a while".into()));
                 }
@@ -309,7 +311,7 @@ impl Judging<'_> {
         if labels_changed(before, table) {
             return read(lost, None, "a label of an enum was renamed or removed");
         }
-        if is_rewritten && facts.is_none_or(|facts| facts.last_truncate.is_none()) {
+        if is_rewritten && facts.is_none_or(|facts| !facts.is_truncated(self.now.from, before, table)) {
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
             return read(lost, Some(ReplayProof::FromBase), why);
         }

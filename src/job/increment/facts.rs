@@ -1,10 +1,12 @@
 //! What the stream says about the tables while it is read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::format::Lsn;
-use crate::format::pgoutput::{Identity, Message, Relation};
-use crate::postgres::{CatalogTable, ReplicaIdentity};
+use crate::format::fold::copy_row;
+use crate::format::pgoutput::{Identity, Message, Relation, Tuple};
+use crate::format::script::Sum;
+use crate::postgres::{CatalogTable, PublicationKind, ReplicaIdentity};
 use crate::repository::seen_catalog::SeenCatalog;
 
 /// The facts about the tables of one increment. Memory: a few hundred bytes per table that was changed.
@@ -16,15 +18,37 @@ pub(in crate::job) struct StreamFacts {
     known_to: Lsn,
     /// The end of the last transaction that was heard whole.
     end: Lsn,
-    /// The commit of the transaction that is being heard.
+    /// The commit of the transaction that is being heard, and its number.
     commit: Lsn,
+    xid: u32,
+    inserted: Insertions,
 }
+
+/// The rows that were inserted into tables whose other changes do not arrive: what such a table must have grown by.
+#[derive(Default)]
+struct Insertions {
+    /// Tables of which all changes arrive. `None`: nothing is known of any table.
+    keyed: Option<HashSet<u32>>,
+    /// Of each other table, by transaction.
+    rows: HashMap<u32, Vec<(u32, Sum)>>,
+    /// How many entries `rows` has.
+    entries: usize,
+    /// Tables that were also emptied.
+    emptied: HashSet<u32>,
+    row: Vec<u8>,
+}
+
+/// The most entries: 12 MB. With more of them, no table's growth is known.
+const ENTRIES: usize = 200_000;
+
+/// The most TRUNCATEs of one table that are remembered, the last ones.
+const TRUNCATES: usize = 64;
 
 /// What was heard about one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TableFacts {
-    /// The commit of the last TRUNCATE since the previous catalog.
-    pub last_truncate: Option<Lsn>,
+    /// The last TRUNCATEs since the previous catalog: their commits and transactions.
+    pub truncates: VecDeque<(Lsn, u32)>,
     /// The commit of the last transaction that changed it.
     pub last_change: Lsn,
     /// The end of the transaction before the first one that described it otherwise than the previous catalog.
@@ -61,26 +85,64 @@ impl StreamFacts {
             known_to: previous.map_or(from, |previous| previous.at),
             end: from,
             commit: from,
+            xid: 0,
+            inserted: Insertions {
+                keyed: previous.map(keyed),
+                ..Insertions::default()
+            },
         }
     }
 
     /// Hears one message of the stream. Every message has to come here, in order.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
-            Message::Begin(begin) => self.commit = begin.final_lsn,
+            Message::Begin(begin) => (self.commit, self.xid) = (begin.final_lsn, begin.xid),
             Message::Commit(commit) => self.end = commit.end,
             Message::Relation(relation) => self.relation(relation),
-            Message::Insert { relid, .. } | Message::Update { relid, .. } | Message::Delete { relid, .. } => {
+            Message::Insert { relid, new } => {
+                self.change(*relid);
+                self.inserted.add(*relid, self.xid, new);
+            }
+            Message::Update { relid, .. } | Message::Delete { relid, .. } => {
                 self.change(*relid);
             }
             Message::Truncate { relids, .. } => {
                 for relid in relids.iter() {
-                    let commit = self.commit;
-                    self.change(relid).last_truncate = Some(commit).filter(|commit| *commit >= self.known_to);
+                    self.inserted.emptied.insert(relid);
+                    let (commit, xid, is_known) = (self.commit, self.xid, self.commit < self.known_to);
+                    let truncates = &mut self.change(relid).truncates;
+                    if !is_known {
+                        truncates.push_back((commit, xid));
+                    }
+                    if truncates.len() > TRUNCATES {
+                        truncates.pop_front();
+                    }
                 }
             }
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
+    }
+
+    /// The sum of the rows that these transactions inserted into a table of which only INSERT and TRUNCATE arrive.
+    /// `None`: not known, or the table was emptied.
+    pub(super) fn inserted(&self, oid: u32, counts: impl Fn(u32) -> bool) -> Option<Sum> {
+        let Insertions {
+            keyed,
+            rows,
+            entries,
+            emptied,
+            ..
+        } = &self.inserted;
+        let is_known = keyed.as_ref().is_some_and(|keyed| !keyed.contains(&oid)) && !emptied.contains(&oid);
+        if !is_known || *entries > ENTRIES {
+            return None;
+        }
+        let mut sum = Sum::default();
+        let counted = rows.get(&oid).into_iter().flatten();
+        counted
+            .filter(|(xid, _)| counts(*xid))
+            .for_each(|(_, rows)| sum.merge(*rows));
+        Some(sum)
     }
 
     fn change(&mut self, relid: u32) -> &mut TableFacts {
@@ -105,6 +167,51 @@ impl StreamFacts {
 
     pub(super) fn table(&self, oid: u32) -> Option<&TableFacts> {
         self.tables.get(&oid)
+    }
+}
+
+fn keyed(previous: &SeenCatalog) -> HashSet<u32> {
+    let tables = previous.tables.iter();
+    tables
+        .filter(|seen| seen.published == Some(PublicationKind::All))
+        .map(|seen| seen.table.oid)
+        .collect()
+}
+
+impl Insertions {
+    fn add(&mut self, relid: u32, xid: u32, new: &Tuple<'_>) {
+        let is_wanted = self.keyed.as_ref().is_some_and(|keyed| !keyed.contains(&relid));
+        if !is_wanted || self.entries > ENTRIES {
+            return;
+        }
+        let of_table = self.rows.entry(relid).or_default();
+        if of_table.last().is_none_or(|(last, _)| *last != xid) {
+            of_table.push((xid, Sum::default()));
+            self.entries += 1;
+        }
+        copy_row(new.values(), &mut self.row);
+        if let Some((_, sum)) = of_table.last_mut() {
+            sum.add(&self.row);
+        }
+        if self.entries > ENTRIES {
+            self.rows = HashMap::new();
+        }
+    }
+}
+
+impl TableFacts {
+    /// Whether a TRUNCATE behind this position is the reason for which the table's file is another one than before. After
+    /// a TRUNCATE, ALTER TABLE may have rewritten the new rows, of which the stream says nothing.
+    pub fn is_truncated(&self, since: Lsn, before: &CatalogTable, table: &CatalogTable) -> bool {
+        let mut truncates = self.truncates.iter().filter(|(commit, _)| *commit >= since);
+        match (before.traces.toast, table.traces.toast) {
+            (Some(0), _) | (_, Some(0)) => match table.traces.changed_by {
+                // A TRUNCATE within a savepoint has another number: then nothing is sure.
+                Some(changed_by) => truncates.any(|(_, xid)| *xid == changed_by),
+                None => truncates.next().is_some(),
+            },
+            (before, now) => before == now && truncates.next().is_some(),
+        }
     }
 }
 

@@ -172,7 +172,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
             }
             RoundEnd::NewFull(why) => {
                 reading.finish(job).await?;
-                let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, false))).await?;
+                let renewed = Box::pin(renewal::renew(job, request, source, slot, (&why, true))).await?;
                 following.sound(Some(renewed)).await;
                 return Ok(());
             }

@@ -2,14 +2,18 @@
 //!
 //! The server has no cheap evidence that a table was not updated: its counts may be late or lost, and the size and the
 //! file of a table stay when rows are changed in place. So the rows themselves are compared, as the text that COPY
-//! gives. A heap keeps the order of its rows, and new rows come behind them while no space in it is free. So if the
-//! text begins with the text from before, all earlier rows are as they were, and the others are new. If not, nothing is
-//! known, and the table is stored. pgstow sends COPY and not a query, because planning a query may run code of the
-//! table's owner.
+//! gives. A heap keeps the order of its rows, and new rows come behind them while no space in it is free. If the text
+//! begins with the text from before, and the rows behind it are exactly those that the stream has inserted since, then
+//! the stream has all that happened. Otherwise nothing is known, and the table is stored: rows may have come and gone
+//! again between two looks, so that the text alone is no proof. pgstow sends COPY and not a query, because planning a
+//! query may run code of the table's owner.
 
 use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use crate::format::Lsn;
+use crate::format::fold::Horizon;
+use crate::format::script::{RowSum, Sum};
 use crate::postgres::{Refusal, Rows, Session, Wire};
 use crate::repository::seen_catalog::SeenRows;
 
@@ -19,36 +23,50 @@ pub(super) struct Probed {
     pub rows: SeenRows,
     /// The text begins with the earlier one.
     pub keeps_earlier: bool,
-    /// The text is the earlier one.
-    pub is_same: bool,
+    /// The rows behind the earlier text.
+    pub appended: Sum,
 }
 
-/// A session that reads one table after another.
-pub(super) struct Probe {
+/// A session that reads one table after another, all of them as they were at one moment.
+pub(in crate::job) struct Probe {
     wire: Wire,
+    /// What it sees.
+    pub(super) horizon: Horizon,
+    /// Everything that it sees was committed before this position.
+    pub at: Lsn,
 }
 
 impl Probe {
-    pub async fn open(session: &Session) -> Result<Self> {
-        let mut wire = session.open_wire().await?;
+    pub(super) async fn open(session: &Session) -> Result<Self> {
+        let (mut wire, (xmin, xmax, running)) = session.open_view().await?;
         // Otherwise a scan may begin in the middle of a table.
-        wire.execute(b"SET synchronize_seqscans = off; SET lock_timeout = '2s'")
-            .await
-            .map_err(Refusal::into_error)?;
-        Ok(Self { wire })
+        let settings = wire.execute(b"SET synchronize_seqscans = off; SET lock_timeout = '2s'");
+        settings.await.map_err(Refusal::into_error)?;
+        let at = session.settled_position().await?;
+        let at = at.ok_or_else(|| Error::new(Code::Stalled, "the server does not flush its log up to a snapshot"))?;
+        Ok(Self {
+            wire,
+            horizon: Horizon::new(xmin, xmax, running),
+            at,
+        })
     }
 
     /// `copy` is the statement, in the database's encoding. The inner `Err` is the server's refusal.
-    pub async fn look(&mut self, copy: &[u8], earlier: Option<&SeenRows>) -> Result<Result<Probed, String>> {
+    pub(super) async fn look(&mut self, copy: &[u8], earlier: Option<&SeenRows>) -> Result<Result<Probed, String>> {
         let mut summing = Summing::of(earlier);
+        let failed = Refusal::into_error;
+        self.wire.execute(b"SAVEPOINT one").await.map_err(failed)?;
         match self.wire.copy(copy, &mut summing).await {
             Ok(()) => Ok(Ok(summing.end_of(earlier))),
             Err(Refusal::Broken(error)) => Err(error),
-            Err(refusal) => Ok(Err(refusal.into_error().message())),
+            Err(refusal) => {
+                self.wire.execute(b"ROLLBACK TO SAVEPOINT one").await.map_err(failed)?;
+                Ok(Err(refusal.into_error().message()))
+            }
         }
     }
 
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         self.wire.close().await;
     }
 }
@@ -60,6 +78,8 @@ struct Summing {
     /// Where the beginning ends.
     mark: Option<u64>,
     beginning: Option<[u8; 32]>,
+    /// What comes behind it.
+    appended: RowSum,
 }
 
 impl Summing {
@@ -69,6 +89,7 @@ impl Summing {
             bytes: 0,
             mark: earlier.map(|rows| rows.bytes),
             beginning: None,
+            appended: RowSum::of(&[]),
         };
         summing.note_beginning();
         summing
@@ -84,11 +105,12 @@ impl Summing {
         let is_beginning = |earlier: &SeenRows| self.beginning.is_some_and(|sum| hex::encode(sum) == earlier.sha256);
         let keeps_earlier = earlier.is_some_and(is_beginning);
         Probed {
-            is_same: keeps_earlier && earlier.is_some_and(|earlier| earlier.bytes == self.bytes),
             keeps_earlier,
+            appended: self.appended.finish(),
             rows: SeenRows {
                 bytes: self.bytes,
                 sha256: hex::encode(self.all.finalize()),
+                ahead: None,
             },
         }
     }
@@ -102,6 +124,9 @@ impl Rows for Summing {
             .unwrap_or_default();
         let cut = usize::try_from(before_mark).unwrap_or(bytes.len()).min(bytes.len());
         for part in [&bytes[..cut], &bytes[cut..]] {
+            if self.beginning.is_some() {
+                self.appended.update(part);
+            }
             self.all.update(part);
             self.bytes += part.len() as u64;
             self.note_beginning();
@@ -123,7 +148,14 @@ mod tests {
         SeenRows {
             bytes: text.len() as u64,
             sha256: hex::encode(Sha256::digest(text)),
+            ahead: None,
         }
+    }
+
+    fn sum(rows: &[&[u8]]) -> Sum {
+        let mut sum = Sum::default();
+        rows.iter().for_each(|row| sum.add(row));
+        sum
     }
 
     fn look(text: &[u8], piece: usize, earlier: Option<&SeenRows>) -> Probed {
@@ -138,21 +170,26 @@ mod tests {
         for piece in 1..after.len() + 2 {
             let earlier = seen(before);
             let grown = look(after, piece, Some(&earlier));
-            assert_eq!((grown.keeps_earlier, grown.is_same), (true, false), "{piece}");
+            assert_eq!(
+                (grown.keeps_earlier, grown.appended),
+                (true, sum(&[b"3\tc"])),
+                "{piece}"
+            );
             assert_eq!(grown.rows, seen(after));
             let same = look(before, piece, Some(&earlier));
-            assert_eq!((same.keeps_earlier, same.is_same), (true, true), "{piece}");
+            assert_eq!((same.keeps_earlier, same.appended), (true, sum(&[])), "{piece}");
             let changed = look(b"1\ta\n2\tB\n3\tc\n", piece, Some(&earlier));
-            assert_eq!((changed.keeps_earlier, changed.is_same), (false, false), "{piece}");
+            assert!(!changed.keeps_earlier, "{piece}");
             let shorter = look(b"1\ta\n", piece, Some(&earlier));
-            assert_eq!((shorter.keeps_earlier, shorter.is_same), (false, false), "{piece}");
+            assert!(!shorter.keeps_earlier, "{piece}");
         }
     }
 
     #[test]
     fn an_empty_text_is_the_beginning_of_every_text() {
-        assert!(look(b"1\n", 4, Some(&seen(b""))).keeps_earlier);
-        assert!(look(b"", 4, Some(&seen(b""))).is_same);
+        let grown = look(b"1\n2\n", 4, Some(&seen(b"")));
+        assert_eq!((grown.keeps_earlier, grown.appended), (true, sum(&[b"2", b"1"])));
+        assert!(look(b"", 4, Some(&seen(b""))).keeps_earlier);
         assert!(!look(b"1\n", 4, None).keeps_earlier);
     }
 }

@@ -128,7 +128,7 @@ async fn make(
     job.observer.phase("reading the changes");
     let head = head(run, reading, start)?;
     let mut span = Span::new(&head, start.catalog.as_ref(), start.newest_xid, horizon.xmax)?;
-    let goal = looked.at.max(horizon.flushed);
+    let mut goal = looked.at.max(horizon.flushed);
     let bounds = Bounds {
         job,
         lease: run.lease,
@@ -138,7 +138,11 @@ async fn make(
             .and_then(|deadline| deadline.checked_sub(TO_STORE).ok()),
         may_end_early: true,
     };
-    let read = reading.read(&bounds, (&mut span, &mut *destination), goal).await?;
+    let whole = Bounds {
+        may_end_early: false,
+        ..bounds
+    };
+    let mut read = reading.read(&bounds, (&mut span, &mut *destination), goal).await?;
     if span.transactions() == 0
         && reading
             .through(is_idle(run, start, (horizon, goal), &looked, &publications))
@@ -148,6 +152,14 @@ async fn make(
     }
 
     job.observer.phase("reading new and changed tables");
+    let mut probe = None;
+    if read == ReadTo::Goal {
+        let viewing = context(run, &unnamed, start);
+        let probing = coverage::probe(&viewing, &looked.catalog, &publications);
+        probe = reading.through(Box::pin(probing)).await?;
+        goal = probe.as_ref().map_or(goal, |probe| probe.at.max(goal));
+        read = reading.read(&whole, (&mut span, &mut *destination), goal).await?;
+    }
     let id = reading.through(destination.id()).await?;
     let context = context(run, &id, start);
     let read_to = read.position(&span, goal);
@@ -159,6 +171,7 @@ async fn make(
         looked,
         publications,
         (&span.facts, read_to),
+        probe,
     );
     let settled = match reading.through(Box::pin(settling)).await? {
         Outcome::NewFull(why) => return Ok(RoundEnd::NewFull(why)),
@@ -168,12 +181,8 @@ async fn make(
         None => read_to,
         // The baselines are later than the end of the stream so far, and must lie within the increment.
         Some(at) => {
-            let bounds = Bounds {
-                may_end_early: false,
-                ..bounds
-            };
             let goal = at.max(read_to);
-            let read = reading.read(&bounds, (&mut span, &mut *destination), goal).await?;
+            let read = reading.read(&whole, (&mut span, &mut *destination), goal).await?;
             read.position(&span, goal)
         }
     };
@@ -333,7 +342,11 @@ async fn is_idle(
             .iter()
             .all(|seen| files(seen.table.oid) == Some(seen.table.filenode))
         && publications.before == publications.after
-        && publications.interrupted.is_empty();
+        && publications.interrupted.is_empty()
+        && before.tables.iter().all(|seen| {
+            let by = seen.membership.as_ref();
+            by.is_none_or(|by| publications.memberships.1.get(&seen.table.oid) == Some(by))
+        });
     if !same {
         return Ok(false);
     }

@@ -19,6 +19,7 @@ pub(super) async fn read(context: &Context<'_>) -> Result<(Vec<SequenceState>, O
         oid: sequence.oid,
         last_value: sequence.last_value,
         is_called: sequence.is_called,
+        ascends: sequence.ascends,
     });
     let unreadable = &readings.unreadable;
     let warning = (!unreadable.is_empty()).then(|| {

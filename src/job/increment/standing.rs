@@ -166,6 +166,7 @@ fn is_base(full: &Full, now: &Now<'_>, confirmed: Lsn) -> bool {
     };
     let timeline = full.snapshot.end.and_then(|end| end.timeline);
     begun(full).is_some_and(|begun| begun >= confirmed && begun <= now.source.flushed)
+        && !full.snapshot.hides_transactions()
         && is_of(&full.system_identifier)
         && full.database_oid == Some(now.database_oid)
         && timeline.is_none_or(|timeline| timeline == now.source.timeline)

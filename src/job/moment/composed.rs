@@ -85,6 +85,10 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
     };
     let mut lacking = lacking;
     lacking.extend(without_definition(&archive, choice));
+    lacking.extend(sequences::set_back(sequences::positions(
+        parts.increments,
+        parts.position,
+    )));
     Ok(Composed {
         archive,
         definitions_of,

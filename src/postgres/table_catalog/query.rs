@@ -128,7 +128,9 @@ fn question(major: u32, sizes: Sizes) -> String {
              'extension', (SELECT CASE WHEN c.oid = ANY (e.extconfig) THEN 'configuration' ELSE 'member' END
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.objsubid = 0
-                 AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1)
+                 AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1),
+             'traces', pg_catalog.json_build_object('attached_by', above.xmin::pg_catalog.text::pg_catalog.int8,
+               'changed_by', c.xmin::pg_catalog.text::pg_catalog.int8, 'toast', c.reltoastrelid::pg_catalog.int8)
            )::pg_catalog.text AS one
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
            LEFT JOIN pg_catalog.pg_class h ON h.oid = c.reltoastrelid

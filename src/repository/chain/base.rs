@@ -69,6 +69,8 @@ pub enum NotABase {
     Script,
     /// Its manifest does not say where its snapshot lies.
     NoPosition,
+    /// Its manifest does not say which transactions its snapshot lacks.
+    Standby,
     OtherSource,
     /// It was made before the run begins.
     Before,
@@ -86,6 +88,10 @@ impl fmt::Display for NotABase {
             NotABase::NoPosition => {
                 "its manifest does not say where its snapshot lies in the log: an older pgstow made it, or the service \
                  hides the position"
+            }
+            NotABase::Standby => {
+                "it was made of a standby while transactions ran, and a standby does not say which ones a snapshot lacks: \
+                 make the base of the primary"
             }
             NotABase::OtherSource => "it is of another server, database or timeline than the increments",
             NotABase::Before => "it was made before the increments begin",

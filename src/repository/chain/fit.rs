@@ -14,6 +14,9 @@ pub(super) fn base(full: &Full, run: &Run) -> Result<Base, NotABase> {
     let (Some(begun), Some(end)) = (position(full), full.snapshot.end) else {
         return Err(NotABase::NoPosition);
     };
+    if full.snapshot.hides_transactions() {
+        return Err(NotABase::Standby);
+    }
     if is_of_another_source(full, run) {
         return Err(NotABase::OtherSource);
     }

@@ -69,6 +69,7 @@ pub(crate) fn full(at: i64) -> Full {
         snapshot: Position {
             lsn: Some(Lsn(lsn).to_string()),
             xmin: u64::try_from(at).unwrap() * 10,
+            xmax: u64::try_from(at).unwrap() * 10,
             end: Some(SnapshotEnd {
                 lsn: Lsn(lsn + 1),
                 at: Some(minute(at) + SignedDuration::from_secs(30)),
@@ -85,7 +86,7 @@ pub(crate) fn manifest_of(full: &Full) -> Manifest {
     let mut manifest = sample(&full.id, Tier::Daily);
     manifest.server = full.server.clone();
     manifest.snapshot.lsn.clone_from(&full.snapshot.lsn);
-    manifest.snapshot.xmin = full.snapshot.xmin;
+    (manifest.snapshot.xmin, manifest.snapshot.xmax) = (full.snapshot.xmin, full.snapshot.xmax);
     manifest.snapshot.end = full.snapshot.end;
     manifest
 }
@@ -233,6 +234,16 @@ fn a_full_backup_that_the_changes_do_not_lead_on_from_is_no_base_and_says_why() 
     assert_eq!(why(&|full| timeline(full, Some(2))), Some(NotABase::OtherSource));
     // Without a timeline, the time must fit: after a failover another server may have the position.
     assert_eq!(why(&|full| timeline(full, None)), None);
+    // A standby does not say which of these transactions ran.
+    let busy = |full: &mut Full| full.snapshot.xmax += 2;
+    assert_eq!(why(&busy), None);
+    assert_eq!(
+        why(&|full| {
+            timeline(full, None);
+            busy(full);
+        }),
+        Some(NotABase::Standby)
+    );
     let hours_later = |full: &mut Full| {
         timeline(full, None);
         (full.timestamp, full.finished_at) = (minute(200), minute(201));

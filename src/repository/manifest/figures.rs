@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::parse;
 use super::files::check_names;
+use super::server::hides_transactions;
 use super::{
     CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, References, Server, SnapshotEnd,
     Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
@@ -91,7 +92,16 @@ pub struct Position {
     #[serde(default)]
     pub xmin: u64,
     #[serde(default)]
+    pub xmax: u64,
+    #[serde(default)]
     pub end: Option<SnapshotEnd>,
+}
+
+impl Position {
+    /// As that of the whole record.
+    pub fn hides_transactions(&self) -> bool {
+        hides_transactions(self.end, self.xmin, self.xmax)
+    }
 }
 
 /// How many tables were changed, and how often.

@@ -211,6 +211,21 @@ pub struct SequenceState {
     pub oid: u32,
     pub last_value: i64,
     pub is_called: bool,
+    /// Whether its numbers grow; if not, they fall. `None`: at its end it begins anew, or an older pgstow read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ascends: Option<bool>,
+}
+
+impl SequenceState {
+    /// Whether it would give numbers again that it had given in this other state.
+    pub fn is_behind(&self, other: &Self) -> bool {
+        let place = |state: &Self| (i128::from(state.last_value), state.is_called);
+        match self.ascends {
+            Some(true) => place(self) < place(other),
+            Some(false) => (-place(self).0, self.is_called) < (-place(other).0, other.is_called),
+            None => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

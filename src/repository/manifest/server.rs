@@ -56,6 +56,18 @@ pub struct SnapshotEnd {
     pub timeline: Option<u32>,
 }
 
+impl SnapshotRecord {
+    /// Whether transactions ran that it does not name: a standby keeps them in a place that `pg_current_snapshot` does
+    /// not show, so `xip` is empty. What such a transaction changed is not in the rows, although it seems to be.
+    pub fn hides_transactions(&self) -> bool {
+        hides_transactions(self.end, self.xmin, self.xmax)
+    }
+}
+
+pub(super) fn hides_transactions(end: Option<SnapshotEnd>, xmin: u64, xmax: u64) -> bool {
+    end.is_some_and(|end| end.timeline.is_none()) && xmin < xmax
+}
+
 impl From<&Snapshot> for SnapshotRecord {
     fn from(snapshot: &Snapshot) -> Self {
         Self {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Looked, Settled, StoredBaselines};
 use crate::error::{Code, Error};
 use crate::format::Lsn;
+use crate::format::fold::Horizon;
+use crate::format::script::Sum;
 use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed};
 use crate::job::increment::facts::StreamFacts;
 use crate::postgres::{PublicationKind, TableCatalog, TableKind};
@@ -43,8 +45,9 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
         .iter()
         .filter(|table| match again.table(table.oid) {
             Some(now) => {
-                let truncate = facts.table(table.oid).and_then(|facts| facts.last_truncate);
-                is_changed(table, now, truncate.is_some_and(|commit| commit >= looked.at))
+                let facts = facts.table(table.oid);
+                let is_truncated = facts.is_some_and(|facts| facts.is_truncated(looked.at, table, now));
+                is_changed(table, now, is_truncated)
             }
             None => true,
         });
@@ -145,7 +148,7 @@ impl Covering<'_> {
         let updates = "its updates do not arrive";
         match (keeps, postponed) {
             (true, None) => {
-                let why = format!("{updates}; the rows that it had are unchanged");
+                let why = format!("{updates}; the stream has all by which its rows differ from before");
                 entry(decision, CoverageState::Inserts, None, None, Some(why))
             }
             (_, Some(why)) => {
@@ -251,15 +254,26 @@ pub(super) fn describe(stored: &mut StoredBaselines, catalog: &TableCatalog) {
 }
 
 /// What the next increment compares with.
-pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions) -> SeenCatalog {
-    let read: BTreeMap<u32, SeenRows> = settled.baselines.iter().flat_map(rows).collect();
+pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &StreamFacts) -> SeenCatalog {
+    // What the changes have and the text has not.
+    let ahead = |oid: u32, view: &Horizon| facts.inserted(oid, |xid| !view.sees(xid));
+    let read: BTreeMap<u32, SeenRows> = settled
+        .baselines
+        .iter()
+        .flat_map(|stored| rows(stored, &ahead))
+        .collect();
     let looked = &settled.looked;
     let tables = looked.catalog.saved().map(|table| {
-        let probed = settled.probed.get(&table.oid).map(|probed| &probed.rows);
+        let probed = settled.probed.get(&table.oid).zip(settled.probed_in.as_ref());
+        let probed = probed.map(|(probed, view)| SeenRows {
+            ahead: ahead(table.oid, view),
+            ..probed.rows.clone()
+        });
         SeenTable {
             published: settled.publications.after.get(&table.oid).copied(),
+            membership: settled.publications.memberships.1.get(&table.oid).cloned(),
             lacking: settled.postponed.get(&table.oid).cloned(),
-            rows: read.get(&table.oid).or(probed).cloned(),
+            rows: read.get(&table.oid).cloned().or(probed),
             counted: settled.counted.get(&table.oid).copied(),
             table: table.clone(),
         }
@@ -267,13 +281,20 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions) -> SeenCatal
     SeenCatalog::new(looked.catalog.major, looked.at, definitions, tables.collect())
 }
 
-fn rows(stored: &StoredBaselines) -> impl Iterator<Item = (u32, SeenRows)> {
-    stored.tables.iter().filter_map(|table| {
+fn rows(
+    stored: &StoredBaselines,
+    ahead: impl Fn(u32, &Horizon) -> Option<Sum>,
+) -> impl Iterator<Item = (u32, SeenRows)> {
+    let view = &stored.snapshot;
+    let view = Horizon::new(view.xmin, view.xmax, view.xip.clone());
+    stored.tables.iter().filter_map(move |table| {
+        let oid = table.oid?;
         let rows = SeenRows {
             bytes: table.bytes,
             sha256: table.sha256.clone(),
+            ahead: ahead(oid, &view),
         };
-        Some((table.oid?, rows))
+        Some((oid, rows))
     })
 }
 

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::format::pgoutput::Message;
-use crate::postgres::{CatalogColumn, EnumLabel, ExtensionTable, Postponed, ReplicaIdentity, sample_table};
+use crate::postgres::{
+    CatalogColumn, EnumLabel, ExtensionTable, Memberships, Postponed, ReplicaIdentity, Traces, sample_table,
+};
 
 const FROM: Lsn = Lsn(1000);
 const ORDERS: u32 = 20_000;
@@ -70,11 +72,17 @@ fn members(catalog: &TableCatalog) -> BTreeMap<u32, PublicationKind> {
     covered.filter_map(|(oid, one)| Some((*oid, one.covered?))).collect()
 }
 
+/// Each by an entry with this OID.
+fn by(members: &BTreeMap<u32, PublicationKind>, entry: u32) -> Memberships {
+    members.keys().map(|oid| (*oid, entry.to_string())).collect()
+}
+
 fn seen(tables: Vec<CatalogTable>) -> SeenCatalog {
     let catalog = catalog(tables);
     let members = members(&catalog);
     let fingerprint = String::new();
-    SeenCatalog::first(catalog, Lsn(900), fingerprint, |oid| members.get(&oid).copied())
+    let memberships = by(&members, 1);
+    SeenCatalog::first(catalog, Lsn(900), fingerprint, (&members, &memberships))
 }
 
 /// A world to compare: the tables now, with the counts and the messages of the stream.
@@ -85,6 +93,8 @@ struct World {
     unpublished: Vec<u32>,
     postponed: BTreeMap<u32, String>,
     interrupted: BTreeSet<u32>,
+    /// They were taken out of their publication and added again.
+    added_again: bool,
     messages: Vec<Vec<u8>>,
 }
 
@@ -114,7 +124,9 @@ impl World {
             breaks_updates: false,
             why,
         };
+        let memberships = by(&after, if self.added_again { 2 } else { 1 });
         let publications = PublicationChanges {
+            memberships: (memberships.clone(), memberships),
             before: after.clone(),
             after,
             interrupted: self.interrupted,
@@ -335,6 +347,31 @@ fn another_file_without_truncate_is_a_rewrite_that_a_replay_may_prove_harmless()
     assert_eq!(world.action(&previous, ORDERS), Action::Keep);
 }
 
+/// `TRUNCATE; INSERT; ALTER TABLE … TYPE text USING upper(v)`: the file is another one, and the stream has the TRUNCATE.
+#[test]
+fn a_rewrite_after_a_truncate_is_not_taken_for_the_truncate() {
+    let with = |filenode, toast, changed_by| {
+        let traces = Traces {
+            toast: Some(toast),
+            changed_by: Some(changed_by),
+            attached_by: None,
+        };
+        CatalogTable {
+            filenode,
+            traces,
+            ..table(ORDERS)
+        }
+    };
+    let heard = || two(vec![truncate(ORDERS)], vec![insert(ORDERS)]);
+    let action = |before, now| World::hearing(vec![now], heard()).action(&seen(vec![before]), ORDERS);
+    // TRUNCATE keeps the table of out-of-line values; ALTER TABLE does not.
+    assert_eq!(action(with(1, 50, 3), with(2, 50, 900)), Action::Keep);
+    assert!(read(action(with(1, 50, 3), with(2, 51, 900))).proof.is_some());
+    // Without such a table, the transaction tells: it is number 7 that truncates.
+    assert_eq!(action(with(1, 0, 3), with(2, 0, 7)), Action::Keep);
+    assert!(read(action(with(1, 0, 3), with(2, 0, 900))).proof.is_some());
+}
+
 #[test]
 fn a_dropped_table_is_exact_up_to_its_last_change() {
     let previous = seen(vec![table(ORDERS), table(ORDERS + 9)]);
@@ -519,6 +556,26 @@ fn a_table_that_was_not_published_for_a_moment_is_read() {
         ..World::of(vec![table(ORDERS)])
     };
     assert!(read(world.action(&previous, ORDERS)).waits);
+}
+
+/// Without a difference that a catalog shows: an owner took it out of the publication, changed rows, and added it again;
+/// or a partition was detached and attached.
+#[test]
+fn a_table_that_is_published_by_another_entry_than_before_is_read() {
+    let previous = seen(vec![table(ORDERS)]);
+    let world = World {
+        added_again: true,
+        ..World::of(vec![table(ORDERS)])
+    };
+    assert!(read(world.action(&previous, ORDERS)).waits);
+    // An older pgstow did not record the entry.
+    let mut older = seen(vec![table(ORDERS)]);
+    older.tables[0].membership = None;
+    let world = World {
+        added_again: true,
+        ..World::of(vec![table(ORDERS)])
+    };
+    assert_eq!(world.action(&older, ORDERS), Action::Keep);
 }
 
 #[test]

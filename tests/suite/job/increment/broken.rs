@@ -127,3 +127,27 @@ fn a_promoted_standby_makes_a_full_and_a_new_chain() {
     assert_eq!(scene.inserted(&next), ["3"]);
     assert_eq!(scene.manifest(&next).increment.unwrap().stream.timeline, 2);
 }
+
+/// The increment after that full must not find the same tables new once more.
+#[test]
+fn new_tables_that_are_too_much_for_an_increment_make_one_full_and_a_new_chain() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    scene.sql(
+        "CREATE TABLE large (id int PRIMARY KEY, v text); ALTER TABLE large ALTER v SET STORAGE EXTERNAL;
+         INSERT INTO large SELECT n, repeat('x', 1000000) FROM generate_series(1, 70) n",
+    );
+    let renewed = scene.increment();
+    assert_eq!(renewed["kind"], "full", "{renewed}");
+    assert!(
+        renewed["renewed"].as_str().unwrap().contains("more than a fifth"),
+        "{renewed}"
+    );
+    scene.sql("INSERT INTO orders VALUES (2)");
+    let next = scene.increment();
+    assert_eq!(next["kind"], "incremental", "{next}");
+    assert_eq!(scene.inserted(&next), ["2"]);
+}

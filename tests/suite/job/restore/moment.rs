@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::job::increment::scene::Scene;
-use crate::support::database::Database;
+use crate::support::database::{Database, psql};
 use crate::support::program::{Run, pgstow, run, succeed};
 
 /// Tables of every kind of identity, with large values, escapes, partitions, generated columns and foreign keys.
@@ -208,6 +208,49 @@ fn one_table_comes_back_beside_the_damaged_one() {
     assert_eq!(rows("acc"), acc);
 }
 
+/// A standby does not say which transactions ran when its snapshot was taken, so nothing says which changes it lacks.
+#[test]
+fn a_full_backup_of_a_standby_is_no_base_while_transactions_run() {
+    let settings = &["max_prepared_transactions=5"];
+    let scene = Scene::with(18, settings);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    let standby = scene.server.standby(settings);
+    scene.sql("BEGIN; INSERT INTO orders VALUES (1); PREPARE TRANSACTION 'one'");
+    scene.sql("INSERT INTO orders VALUES (2)");
+    let place = |port| format!(":{port}/");
+    let url = scene
+        .database
+        .url()
+        .replace(&place(scene.server.port), &place(standby.port));
+    let replayed = || psql(18, &url, "SELECT count(*) FROM orders");
+    for _ in 0..100 {
+        if replayed().trim() == "1" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let full = succeed(scene.command(&[]).env("DATABASE_URL", &url)).json();
+    assert_eq!(
+        (full["kind"].as_str(), full["rows"].as_u64()),
+        (Some("full"), Some(1)),
+        "{full}"
+    );
+    scene.sql("COMMIT PREPARED 'one'");
+    scene.increment();
+    let moment = scene.sql("SELECT pg_current_wal_insert_lsn()");
+    scene.sql("INSERT INTO orders VALUES (3)");
+    scene.increment();
+    let target = scene.server.database("of_a_standby");
+    let report = restored(&scene, &target, &["--to-lsn", &moment]);
+    assert_eq!(
+        target.sql("SELECT string_agg(id::text, ',' ORDER BY id) FROM orders"),
+        "1,2",
+        "{report}"
+    );
+    assert_ne!(report["moment"]["base"], full["id"], "{report}");
+}
+
 #[test]
 fn a_moment_that_cannot_be_had_is_refused_with_the_nearest_ones() {
     let scene = Scene::fresh(18);
@@ -297,3 +340,27 @@ fn a_table_that_was_made_after_the_full_comes_from_its_baseline_and_changes(majo
 }
 
 on_majors! { a_table_that_was_made_after_the_full_comes_from_its_baseline_and_changes: 15 18 }
+
+#[test]
+fn a_sequence_that_was_set_back_after_the_moment_is_named_and_keeps_its_position_before_it() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id serial PRIMARY KEY); CREATE TABLE other (id serial PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders SELECT FROM generate_series(1, 9); INSERT INTO other DEFAULT VALUES");
+    scene.increment();
+    scene.sql("INSERT INTO other DEFAULT VALUES");
+    let moment = witness(&scene);
+    scene.sql("TRUNCATE orders RESTART IDENTITY; ALTER SEQUENCE other_id_seq RENAME TO renamed");
+    scene.increment();
+    let target = scene.server.database("set_back");
+    let asked = ["--to-lsn", moment.lsn.as_str()];
+    refused(
+        &run(&mut restoring(&scene, &target, &asked)),
+        "NOT_COVERED",
+        "the sequence public.orders_id_seq",
+    );
+    restored(&scene, &target, &["--to-lsn", &moment.lsn, "--allow-partial"]);
+    target.sql("INSERT INTO orders DEFAULT VALUES; INSERT INTO other DEFAULT VALUES");
+    assert_eq!(target.sql("SELECT max(id) FROM orders"), "10");
+    assert_eq!(target.sql("SELECT max(id) FROM other"), "3");
+}

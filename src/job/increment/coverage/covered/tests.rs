@@ -46,6 +46,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
             action,
         }],
         probed: BTreeMap::new(),
+        probed_in: None,
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
@@ -108,7 +109,7 @@ fn a_baseline_that_has_to_wait_leaves_the_table_lost_and_the_next_increment_know
         fingerprint: String::new(),
         from: AT,
     };
-    assert!(!seen(&settled, definitions).is_settled());
+    assert!(!seen(&settled, definitions, &StreamFacts::new(None, FROM)).is_settled());
 }
 
 #[test]
