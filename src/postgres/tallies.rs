@@ -30,6 +30,19 @@ impl Session {
         Ok(counts)
     }
 
+    /// Those of these tables that the role may not read, or not all rows of.
+    pub async fn closed_tables(&self, oids: &[u32]) -> Result<Vec<u32>> {
+        let failed = |error| self.error("cannot read the role's privileges", &error);
+        let question = "SELECT c.oid FROM pg_catalog.pg_class AS c
+                        WHERE c.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])
+                          AND (NOT pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+                               OR NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                               OR pg_catalog.row_security_active(c.oid))
+                        ORDER BY c.oid";
+        let rows = self.client.query(question, &[&oids]).await.map_err(failed)?;
+        rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
+    }
+
     pub async fn large_object_tally(&self) -> Result<LargeObjectTally> {
         let failed = |error| self.error("cannot read the size of the large objects", &error);
         let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata),

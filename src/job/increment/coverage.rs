@@ -37,7 +37,7 @@ use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, Ta
 use crate::repository::backup_id::CATALOG;
 use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
 use crate::repository::seen_catalog::{SeenCatalog, SeenRows};
-use crate::units::human_bytes;
+use crate::units::{human_bytes, some_of};
 
 /// How long the transactions that are older than a table's publication may go on at most, before its baseline is left
 /// to the next increment.
@@ -327,7 +327,27 @@ async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
     Ok(())
 }
 
+/// A table that the role may not read must not stop the increments of all others: then the server keeps its log until
+/// the slot is lost. The next full backup fails because of it.
+async fn leave_closed(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
+    let tables = settled.readings();
+    let closed = answered(context.job, context.source.session.closed_tables(&tables)).await?;
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let named = closed.iter().filter_map(|oid| settled.looked.catalog.table(*oid));
+    let names: Vec<String> = named.map(|table| format!("{}.{}", table.schema, table.name)).collect();
+    let user = &context.source.session.server().user;
+    settled.warnings.push(format!(
+        "the role {user} may not read all rows of {}, so a full backup would fail (GRANT SELECT, BYPASSRLS)",
+        some_of(&names, WARNED)
+    ));
+    settled.postpone(&closed, "the role may not read all of its rows");
+    Ok(())
+}
+
 async fn baselines_of(context: &Context<'_>, replicas: &mut Replicas, settled: &mut Settled) -> Result<()> {
+    leave_closed(context, settled).await?;
     let tables = settled.readings();
     let large_objects = objects(context, true).await?;
     let with_large_objects = large_objects

@@ -114,6 +114,8 @@ async fn dump_in(context: &Context<'_>, snapshot: &Snapshot) -> Result<Result<By
     let (job, source) = (context.job, context.source);
     let begun = match view::begin(job, source, snapshot, Contents::Definitions, LOCK_WAIT).await {
         Ok(begun) => begun,
+        // The role may not read a new table.
+        Err(Unbegun::Failed(error)) if error.code() == Code::Permission => return Ok(Err(error.message())),
         Err(Unbegun::Failed(error)) => return Err(error),
         Err(unbegun) => return Ok(Err(Error::from(unbegun).message())),
     };

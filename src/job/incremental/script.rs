@@ -50,16 +50,38 @@ pub(super) async fn of_owner(session: &Session, name: &SlotName) -> Result<Vec<S
         "{role} does not own the publications, because you may not give it that: if a listed table loses its key, its \
          updates fail until you run ALTER PUBLICATION … DROP TABLE …"
     ));
-    lines.extend([
+    let mut body: Vec<String> = attempts.collect();
+    body.push("EXCEPTION WHEN insufficient_privilege THEN".to_owned());
+    body.push(format!("  RAISE WARNING '%', {note};"));
+    let quote = dollar_quote(&body);
+    lines.push(
         "-- pgstow then takes a table out by itself if the table loses its key, before the updates of applications fail."
             .to_owned(),
-        "DO LANGUAGE plpgsql $pgstow$ BEGIN".to_owned(),
-    ]);
-    lines.extend(attempts);
-    lines.extend([
-        "EXCEPTION WHEN insufficient_privilege THEN".to_owned(),
-        format!("  RAISE WARNING '%', {note};"),
-        "END $pgstow$;".to_owned(),
-    ]);
+    );
+    lines.push(format!("DO LANGUAGE plpgsql {quote} BEGIN"));
+    lines.extend(body);
+    lines.push(format!("END {quote};"));
     Ok(lines)
+}
+
+/// A quote that none of the lines holds: the names of databases and roles are anybody's, and the one who runs the script
+/// may be a superuser.
+fn dollar_quote(lines: &[String]) -> String {
+    let mut quote = "$pgstow$".to_owned();
+    while lines.iter().any(|line| line.contains(&quote)) {
+        quote.insert(quote.len() - 1, '_');
+    }
+    quote
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_end_the_quote_around_it() {
+        let named = |name: &str| dollar_quote(&["EXECUTE".to_owned(), name.to_owned()]);
+        assert_eq!(named("shop"), "$pgstow$");
+        assert_eq!(named("a$pgstow$; DROP b; $pgstow_$"), "$pgstow__$");
+    }
 }

@@ -53,7 +53,7 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
                 .iter()
                 .map(|error| format!("the store cannot be read: {error}")),
         );
-        let most = i64::try_from(job.settings.max_age.as_secs()).unwrap_or(i64::MAX);
+        let most = i64::try_from(job.settings.incremental_max_age.as_secs()).unwrap_or(i64::MAX);
         match &last {
             Some(last) if last.age_seconds > most => problems.push(format!(
                 "the last increment ends {} ago: run `pgstow backup --kind incremental`",

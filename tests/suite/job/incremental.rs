@@ -134,6 +134,10 @@ fn a_start_makes_what_is_missing_and_a_stop_leaves_nothing(major: u32) {
     assert_eq!(place.fulls(), 2);
 
     place.json(&["backup", "--kind", "incremental"]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut status = place.command(&["incremental", "status"]);
+    let late = run(status.env("BACKUP_INCREMENTAL_MAX_AGE", "1s"));
+    assert!(late.text().contains("the last increment ends"), "{}", late.text());
     let stopped = place.json(&["incremental", "stop"]);
     assert_eq!(stopped["slot"], started["slot"]);
     assert_eq!(place.there(), "0|0|0");
@@ -322,3 +326,41 @@ fn a_restore_leaves_the_publications_of_increments_out(major: u32) {
 }
 
 on_majors! { a_restore_leaves_the_publications_of_increments_out: 15 18 }
+
+/// Otherwise the server would keep its log until the slot is lost.
+#[test]
+fn a_table_that_the_role_may_not_read_does_not_stop_the_increments_of_the_others() {
+    let place = Place::start(18, &[BOUNDED]);
+    psql(
+        18,
+        &place.server.url(),
+        "CREATE ROLE reader LOGIN REPLICATION PASSWORD 'pw'",
+    );
+    place
+        .database
+        .sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader");
+    place.json(&["incremental", "start"]);
+    place.database.sql(
+        "CREATE TABLE secret (id int PRIMARY KEY); CREATE TABLE mine (id int PRIMARY KEY, who name);
+         GRANT SELECT ON mine TO reader; ALTER TABLE mine ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY own ON mine USING (who = current_user); UPDATE orders SET v = 'b'",
+    );
+    // The tables are published by their owner.
+    place.json(&["incremental", "start"]);
+    let reader = place.database.url_as(Some(("reader", "pw")));
+    let increment = succeed(&mut place.command_as(&reader, &["backup", "--kind", "incremental", "--json"])).json();
+    let changes = increment["increment"]["changes"].to_string();
+    assert!(changes.contains("orders"), "{increment}");
+    let warnings = increment["warnings"].to_string();
+    assert!(
+        warnings.contains("may not read all rows of public.secret, public.mine"),
+        "{warnings}"
+    );
+    // When the role may read them, the next increment has them.
+    place.database.sql(
+        "GRANT SELECT ON secret TO reader; ALTER TABLE mine DISABLE ROW LEVEL SECURITY; UPDATE orders SET v = 'c'",
+    );
+    let increment = succeed(&mut place.command_as(&reader, &["backup", "--kind", "incremental", "--json"])).json();
+    assert_eq!(increment["increment"]["baselines"], 2, "{increment}");
+    succeed(&mut place.command(&["incremental", "stop"]));
+}
