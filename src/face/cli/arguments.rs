@@ -226,6 +226,7 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
                 trigger: backup_trigger(&trigger)?,
                 event_id: checked_event(event_id, every)?,
                 database,
+                ..BackupRequest::default()
             })
         }
         Action::List { database } => Command::List {

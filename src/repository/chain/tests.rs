@@ -41,6 +41,7 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         transactions: 3,
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),
+        settled_xid: None,
         index: IndexRecord {
             offset: 44,
             length: 1,

@@ -28,4 +28,5 @@ pub mod silent_proxy;
 pub mod sql;
 pub mod stream;
 pub mod tls_front;
+pub mod watched_wire;
 pub mod wreck;

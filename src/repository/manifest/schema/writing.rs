@@ -51,6 +51,7 @@ impl Serialize for Manifest {
         }
         some(&mut map, "settings", self.settings.as_ref())?;
         some(&mut map, "references", self.references.as_ref())?;
+        some(&mut map, "beginning", self.beginning.as_ref())?;
         if let Some(increment) = &self.increment {
             map.serialize_entry("stream", &increment.stream)?;
             map.serialize_entry("changes", &increment.changes)?;
