@@ -1,6 +1,6 @@
 //! A chain that cannot go on, and a slot that is not pgstow's.
 
-use super::scene::Scene;
+use super::scene::{Scene, metric};
 use crate::support::database::psql;
 use crate::support::program::run;
 use crate::support::server::OwnServer;
@@ -70,20 +70,15 @@ fn a_slot_that_the_server_has_given_up_makes_a_full_and_a_new_chain() {
         renewed["renewed"].as_str().unwrap().contains("given the slot"),
         "{renewed}"
     );
-    let value = |metrics: &str, name: &str| -> f64 {
-        let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")));
-        let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
-    };
-    assert!(value(&metrics, "pgstow_increment_chain_broken") > 0.5);
+    assert!(metric(&metrics, "pgstow_increment_chain_broken") > 0.5);
     scene.sql("INSERT INTO orders VALUES (3)");
     let (next, metrics) = scene.increment_with_metrics();
     assert_eq!(scene.inserted(&next.json()), ["3"]);
-    assert!(value(&metrics, "pgstow_increment_chain_broken") < 0.5);
-    assert!(value(&metrics, "pgstow_increment_last_run_success") > 0.5);
-    assert!(value(&metrics, "pgstow_slot_wal_retained_bytes") < 64e6);
-    assert!(value(&metrics, "pgstow_slot_wal_safe_bytes") > 0.0);
-    assert!(value(&metrics, "pgstow_recovery_point_timestamp_seconds") > 1.7e9);
+    assert!(metric(&metrics, "pgstow_increment_chain_broken") < 0.5);
+    assert!(metric(&metrics, "pgstow_increment_last_run_success") > 0.5);
+    assert!(metric(&metrics, "pgstow_slot_wal_retained_bytes") < 64e6);
+    assert!(metric(&metrics, "pgstow_slot_wal_safe_bytes") > 0.0);
+    assert!(metric(&metrics, "pgstow_recovery_point_timestamp_seconds") > 1.7e9);
 }
 
 #[test]

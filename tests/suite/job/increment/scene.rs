@@ -15,6 +15,13 @@ use crate::support::database::Database;
 use crate::support::program::{Run, pgstow, run, succeed};
 use crate::support::server::OwnServer;
 
+/// What the file for Prometheus says of the one database in it.
+pub fn metric(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")));
+    let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
 pub struct Scene {
     pub database: Database,
     pub server: OwnServer,
