@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::aftermath::Aftermath;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::job::backup::BackupReport;
 use crate::job::verify::{self, ChainProof};
@@ -40,9 +40,7 @@ impl Proofs<'_> {
         match self.prove(&Reached::of(report)).await {
             Ok(Some(proof)) => report.proved(proof),
             Ok(None) => {}
-            Err(error) => report.warnings.push(format!(
-                "whether the increments lead to the newest full backup could not be proved: {error}"
-            )),
+            Err(error) => report.warnings.push(unproved(&error)),
         }
     }
 
@@ -58,11 +56,7 @@ impl Proofs<'_> {
                 Ok(None) => {}
                 // The run ends; the next one proves it.
                 Err(_) if self.job.stop.reason().is_some() => return,
-                Err(error) => {
-                    tracing::warn!(
-                        "whether the increments lead to the newest full backup could not be proved: {error}"
-                    );
-                }
+                Err(error) => tracing::warn!("{}", unproved(&error)),
             }
         }
     }
@@ -72,5 +66,17 @@ impl Proofs<'_> {
             return Ok(None);
         }
         verify::prove_newest(&self.job, &reached.database, reached.to).await
+    }
+}
+
+fn unproved(error: &Error) -> String {
+    let what = format!("whether the increments lead to the newest full backup could not be proved: {error}");
+    match error.code() {
+        Code::Deadline => {
+            format!(
+                "{what}; set BACKUP_PROVE_CHAIN=false here, and run `pgstow verify latest --chain` where there is time"
+            )
+        }
+        _ => what,
     }
 }
