@@ -38,7 +38,7 @@ use crate::settings::{Incremental, Settings};
 use crate::store::Store;
 use aftermath::Aftermath;
 use clients::Clients;
-use proofs::{Proofs, Reached};
+use proofs::Proofs;
 
 /// The limit for handing over a run whose time is up: if the handover fails, time must be left to report that.
 const HANDOVER_AT_THE_END: Duration = Duration::from_secs(3);
@@ -336,7 +336,7 @@ impl App {
             followed
         };
         let telling = async {
-            let made = |report: &backup::BackupReport| drop(reached.send(Some(Reached::of(report))));
+            let made = |report: &backup::BackupReport| drop(reached.send(Some(proofs::reached(report))));
             aftermath.of_following(request, &mut heard, made).await;
             drop(reached);
         };

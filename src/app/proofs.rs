@@ -4,24 +4,14 @@ use tokio::sync::watch;
 
 use super::aftermath::Aftermath;
 use crate::error::{Code, Error, Result};
-use crate::format::Lsn;
 use crate::job::backup::BackupReport;
-use crate::job::verify::{self, ChainProof};
+use crate::job::verify::{self, ChainProof, Reached};
 
-/// How far a run that follows its source has come.
-#[derive(Debug, Clone)]
-pub(super) struct Reached {
-    pub database: String,
-    /// `None`: it has made a full backup.
-    pub to: Option<Lsn>,
-}
-
-impl Reached {
-    pub fn of(report: &BackupReport) -> Self {
-        Self {
-            database: report.database.clone(),
-            to: report.increment.as_ref().map(|increment| increment.to),
-        }
+/// What a run has made.
+pub(super) fn reached(report: &BackupReport) -> Reached {
+    Reached {
+        database: report.database.clone(),
+        to: report.increment.as_ref().map(|increment| increment.to),
     }
 }
 
@@ -37,7 +27,7 @@ impl Proofs<'_> {
         if report.repeated {
             return;
         }
-        match self.prove(&Reached::of(report)).await {
+        match self.prove(&reached(report)).await {
             Ok(Some(proof)) => report.proved(proof),
             Ok(None) => {}
             Err(error) => report.warnings.push(unproved(&error)),
@@ -65,7 +55,7 @@ impl Proofs<'_> {
         if !self.is_wanted {
             return Ok(None);
         }
-        verify::prove_newest(&self.job, &reached.database, reached.to).await
+        verify::prove_newest(&self.job, reached).await
     }
 }
 

@@ -38,7 +38,7 @@ pub use report::{Verified, VerifyReport};
 use request::Proofs;
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;
-pub use unproved::prove_newest;
+pub use unproved::{Reached, prove_newest};
 
 /// Everything that a verification needs.
 pub struct Job<'a> {

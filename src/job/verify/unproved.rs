@@ -14,17 +14,24 @@ use crate::store::Store;
 /// How many of the newest full backups are looked at.
 const ASKED: usize = 4;
 
+/// How far the backups of a database have come.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    pub database: String,
+    /// The end of the increment that was just made: it saves reading all manifests. `None`: it was a full backup.
+    pub to: Option<Lsn>,
+}
+
 /// Proves the chain up to a full backup that increments have reached and whose chain was not proved yet, the oldest of
 /// several, and records the result beside it. `None`: there is nothing new to prove.
-///
-/// `reached` is the end of the increment that was just made, if this run has made one: it saves reading all manifests.
-pub async fn prove_newest(job: &Job<'_>, database: &str, reached: Option<Lsn>) -> Result<Option<ChainProof>> {
+pub async fn prove_newest(job: &Job<'_>, reached: &Reached) -> Result<Option<ChainProof>> {
+    let database = reached.database.as_str();
     let Some(store) = job.stores.first() else {
         return Ok(None);
     };
     let looking = async {
         let listed = catalog::backups(&**store, Some(database)).await?;
-        if !may_be_unproved(job, &**store, &listed, reached).await? {
+        if !may_be_unproved(job, &**store, &listed, reached.to).await? {
             return Ok(None);
         }
         let history = moment::history(&**store, database, job.trust).await?;
