@@ -199,9 +199,7 @@ fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() 
     assert_eq!(again["chain"], Value::Null, "{again}");
 
     // One transaction is taken out of the newest increment, before another full.
-    forge(&scene, scene.increments().last().unwrap(), |transactions| {
-        drop(transactions.pop())
-    });
+    forge(&scene, scene.increments().last().unwrap(), |all| drop(all.pop()));
     scene.backup(&[]);
     scene.sql("UPDATE acc SET bal = 8 WHERE id = 2");
     let (failed, metrics) = scene.increment_with_metrics();
