@@ -102,6 +102,10 @@ fn another_server_makes_a_full_and_a_new_chain() {
         &url,
         "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2)",
     );
+    // A physical copy has the publications, and no slot.
+    for publication in scene.slot().publications() {
+        psql(18, &url, &format!("CREATE PUBLICATION {publication}"));
+    }
     let increment = || {
         run(scene
             .command(&["--kind", "incremental"])
