@@ -5,6 +5,7 @@ mod aftermath;
 mod backups;
 mod clients;
 mod permission;
+mod proofs;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,6 +14,7 @@ pub mod signature;
 pub mod stored_archive;
 pub mod stored_changes;
 pub mod stored_script;
+pub mod stream_beginning;
 pub mod trigger;
 pub mod verification;
 pub mod window;

@@ -14,7 +14,7 @@ use crate::command::{BackupRequest, Selection, VerifyRequest};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{BackupReport, Notification};
 use crate::job::increment::Followed;
-use crate::job::verify::VerifyReport;
+use crate::job::verify::{ChainProof, VerifyReport};
 use crate::outside::metrics::{self, History, Observation};
 use crate::outside::notify::{About, Notice, Notifier, RunStatus};
 use crate::report::{self, Report};
@@ -91,12 +91,18 @@ impl Aftermath<'_> {
 
     /// While a run follows its source: the metrics of each increment; a message about a chain that was renewed, and one
     /// about failures that have lasted for [`LASTING`], with another when they have ended.
-    pub(super) async fn of_following(&self, request: &BackupRequest, heard: &mut Receiver<Followed>) {
+    pub(super) async fn of_following(
+        &self,
+        request: &BackupRequest,
+        heard: &mut Receiver<Followed>,
+        made: impl Fn(&BackupReport),
+    ) {
         let mut failing: Option<Timestamp> = None;
         let mut is_told = false;
         while let Some(followed) = heard.recv().await {
             match followed {
                 Followed::Made(report) => {
+                    made(&report);
                     if is_told || report.renewed.is_some() {
                         let told = self.tell_success(&report).await;
                         if let Some(error) = told.and_then(|told| told.error) {
@@ -122,6 +128,24 @@ impl Aftermath<'_> {
                 }
             }
         }
+    }
+
+    /// A proof that was made while a run follows its source. Only a failed one sends a message.
+    pub(super) async fn of_proof(&self, database: &str, proof: &ChainProof) {
+        let mut observation = observed::of_proof(database, proof, (self.clock)());
+        match proof.error() {
+            None => tracing::info!("{}", proof.to_string().trim()),
+            Some(error) => {
+                tracing::error!("{error}");
+                let mut notice = failure(About::Verify, Some(database.to_owned()), &error);
+                notice.summary = format!("{}\n{proof}", notice.summary);
+                if let Err(error) = self.tell(&notice).await {
+                    warn_of(&error);
+                    observation.notifications_failed = 1;
+                }
+            }
+        }
+        self.publish(vec![observation]).await;
     }
 
     /// Only a verification or drill that fails sends a message. `status` shows a success.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::App;
+use super::proofs::{self, Proofs};
 use crate::command::{BackupRequest, IncrementalRequest};
 use crate::error::{Code, Error, Result};
 use crate::job::{backup, increment, incremental, verify};
@@ -45,9 +46,7 @@ impl App {
         };
         match made {
             Ok(mut report) => {
-                if self.settings.prove_chain && !report.repeated {
-                    self.prove_chain(&mut report, (signer, &trust), stop, observer).await;
-                }
+                self.proofs((signer, &trust), stop, observer).after(&mut report).await;
                 for message in report.warnings.iter().cloned() {
                     observer.event(&Event::Warned { message });
                 }
@@ -57,14 +56,12 @@ impl App {
         }
     }
 
-    /// Proves the increments that have reached the newest full backup. Without a proof the backup is just as good.
-    async fn prove_chain(
-        &self,
-        report: &mut backup::BackupReport,
-        (signer, trust): (Option<&Signer>, &Trust),
-        stop: &Stop,
-        observer: &Arc<dyn Observer>,
-    ) {
+    fn proofs<'a>(
+        &'a self,
+        (signer, trust): (Option<&'a Signer>, &'a Trust),
+        stop: &'a Stop,
+        observer: &'a Arc<dyn Observer>,
+    ) -> Proofs<'a> {
         let job = verify::Job {
             settings: &self.settings,
             stores: &self.stores,
@@ -75,13 +72,8 @@ impl App {
             stop,
             observer,
         };
-        match verify::prove_newest(&job, &report.database).await {
-            Ok(Some(proof)) => report.proved(proof),
-            Ok(None) => {}
-            Err(error) => report.warnings.push(format!(
-                "whether the increments lead to the newest full backup could not be proved: {error}"
-            )),
-        }
+        let is_wanted = self.settings.prove_chain;
+        Proofs { job, is_wanted }
     }
 
     /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
@@ -107,13 +99,20 @@ impl App {
         }
         let aftermath = self.aftermath(begun, stop, observer).await;
         let (told, mut heard) = mpsc::channel(ROUNDS);
+        let (reached, reaching) = watch::channel(None);
         let following = async {
             let followed = increment::follow(&job, request, every, &told).await;
             drop(told);
             followed
         };
-        let telling = aftermath.of_following(request, &mut heard);
-        let (followed, ()) = tokio::join!(following, telling);
+        let telling = async {
+            let made = |report: &backup::BackupReport| drop(reached.send(Some(proofs::reached(report))));
+            aftermath.of_following(request, &mut heard, made).await;
+            drop(reached);
+        };
+        let proofs = self.proofs((signer, &trust), stop, observer);
+        let proving = proofs.beside(reaching, &aftermath);
+        let (followed, (), ()) = tokio::join!(following, telling, proving);
         match followed {
             Ok(report) => Ok(Report::Backup(Box::new(report))),
             Err(error) => aftermath.of_backup(request, Err(error)).await,

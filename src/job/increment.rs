@@ -28,6 +28,7 @@ use crate::postgres::{Slot, SlotName, StreamSource};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Holder, Lease};
+use crate::repository::stream_beginning::{self, Sought};
 use crate::store::Store;
 
 use reading::Reading;
@@ -187,9 +188,10 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
     let looking = async {
         let store = primary(job)?;
         let listed = catalog::backups(store, Some(&server.database)).await?;
-        standing::held(store, &listed, job.trust, (job.clock)()).await
+        let held = standing::held(store, &listed, job.trust, (job.clock)()).await?;
+        Ok((listed, held))
     };
-    let held = job.stop.or_stop(looking).await?;
+    let (listed, held) = job.stop.or_stop(looking).await?;
     let found = answered(job, source.session.slot(slot)).await?;
     let publications = answered(job, source.session.publications(slot)).await?;
     let now = Now {
@@ -200,7 +202,25 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
     };
     Ok(match standing::standing(held, slot, &now)? {
         Standing::GoesOn(last) => Begin::At(Box::new(Start::after(*last))),
-        Standing::Begins { from, settled, full } => Begin::At(Box::new(Start::first(slot.slot(), from, settled, full))),
+        Standing::Begins { from, full } => {
+            let sought = Sought {
+                slot: slot.slot(),
+                confirmed: from,
+                source: identified,
+            };
+            let looking = stream_beginning::find(primary(job)?, &listed, sought, job.trust, (job.clock)());
+            let beginning = job.stop.or_stop(looking).await?;
+            match beginning.filter(|beginning| beginning.precedes(&full.snapshot)) {
+                Some(beginning) => Begin::At(Box::new(Start::first(slot.slot(), from, &beginning, full))),
+                None => Begin::Anew {
+                    why: format!(
+                        "the newest full backup was made after the slot {slot}, but perhaps before the transactions that are \
+                         older than the slot had ended"
+                    ),
+                    needs_slot: false,
+                },
+            }
+        }
         Standing::Broken { why, needs_slot } => Begin::Anew { why, needs_slot },
     })
 }

@@ -12,6 +12,7 @@ mod seal;
 mod sidecars;
 mod stores;
 mod tallies;
+mod unproved;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,11 +33,12 @@ use crate::settings::Settings;
 use crate::store::{Store, unsteady};
 
 pub use crate::repository::verification::Finding;
-pub use chain::{ChainFinding, ChainProof, Proving, prove, prove_newest};
+pub use chain::{ChainFinding, ChainProof, Proving, prove};
 pub use report::{Verified, VerifyReport};
 use request::Proofs;
 pub use request::{Selection, VerifyRequest};
 use sidecars::Md5s;
+pub use unproved::{Reached, prove_newest};
 
 /// Everything that a verification needs.
 pub struct Job<'a> {

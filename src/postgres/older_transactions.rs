@@ -26,8 +26,8 @@ const OLDEST: &str = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_s
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OlderTransactions {
-    /// All of them have ended.
-    Ended,
+    /// All of them have ended: those with a smaller id than this.
+    Ended(u64),
     /// The limit passed before the oldest one ended. As far as this role may see it.
     Running(OldestTransaction),
 }
@@ -62,7 +62,7 @@ impl Session {
         let mut pause = SHORTEST;
         loop {
             if self.transaction(OLDEST).await? >= newest {
-                return Ok(OlderTransactions::Ended);
+                return Ok(OlderTransactions::Ended(newest));
             }
             if Instant::now() >= end {
                 return Ok(OlderTransactions::Running(

@@ -11,6 +11,9 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
+use crate::format::Lsn;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Figures;
 
@@ -87,6 +90,22 @@ impl History {
     /// The run that ends last: the one that the next increment continues.
     pub fn newest(&self) -> Option<&Run> {
         self.runs.last()
+    }
+
+    /// Why no increments join this full backup, which ends at the position, to the one before it; and that one. An
+    /// increment from before `since` may have expired, which breaks nothing.
+    pub fn hole_before(&self, id: &BackupId, position: Lsn, since: Timestamp) -> Option<(BackupId, String)> {
+        let behind = self.runs.iter().position(|run| position <= run.last().stream.to)?;
+        let (run, earlier) = (&self.runs[behind], &self.runs[..behind]);
+        if run.hole()?.timestamp() < since {
+            return None;
+        }
+        let mut of_stream = earlier.iter().rev().filter(|before| before.has_stream_of(run));
+        let base = of_stream.find_map(|before| before.bases.last()).map(|base| &base.id);
+        // Without any increment before the hole, the full that was the stream's first base is no base of it either.
+        let mut refused = run.refused().iter().rev().map(|(id, _)| id);
+        let before = base.or_else(|| refused.find(|refused| *refused < id))?;
+        Some((before.clone(), run.begins().to_string()))
     }
 
     /// What separates each run from the one before it.

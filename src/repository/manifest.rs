@@ -39,7 +39,7 @@ pub use figures::{ChangeTally, Count, CoverageTally, Figures, Kinds, Position, T
 pub use files::{FileRecord, checksums, role};
 pub use increment::{
     Baseline, ColumnRecord, CoverageState, Increment, IndexRecord, ObjectsCoverage, ReadSettings, ReplayProof,
-    SequenceState, Stream, TableChanges, TableCoverage,
+    SequenceState, Stream, StreamBeginning, TableChanges, TableCoverage,
 };
 pub use metadata::Metadata;
 pub use references::{References, Referring};
@@ -112,6 +112,8 @@ pub struct Manifest {
     pub settings: Option<ReadSettings>,
     /// The backup that has the tables which had not changed. `None`: this one has everything.
     pub references: Option<References>,
+    /// In a full that was made for a new stream of changes, behind its beginning.
+    pub beginning: Option<StreamBeginning>,
     /// What an increment holds; `None` for a full.
     pub increment: Option<Increment>,
     pub metadata: Metadata,

@@ -21,7 +21,9 @@ pub use plan::{BackupState, Candidate, Decision, Goes, Stays, Terms, plan};
 pub use references::keep_referred;
 use rules::shortest_tier_days;
 pub use rules::{PENDING_DAYS, days_kept, rules, rules_after, rules_json};
-pub use tags::{LATEST, Retag, SHA256_TAG, Tag, TagCandidate, settled, tag_of_increment, tag_plan};
+pub use tags::{
+    LATEST, Retag, SHA256_TAG, Tag, TagCandidate, increments_needed_since, settled, tag_of_increment, tag_plan,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {

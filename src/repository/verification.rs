@@ -293,7 +293,7 @@ impl Verification {
     pub fn about(mut self, sha256: &[u8; 32], strictly: bool) -> (Self, bool) {
         let sha256 = hex::encode(sha256);
         let mut others = false;
-        for outcome in [&mut self.verify, &mut self.drill] {
+        for outcome in [&mut self.verify, &mut self.drill, &mut self.chain] {
             others |= outcome.take_if(|outcome| !outcome.is_of(&sha256, strictly)).is_some();
         }
         (self, others)

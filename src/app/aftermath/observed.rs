@@ -18,16 +18,16 @@ use crate::repository::verification::VerificationStatus;
 /// a chain.
 pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp) -> Vec<Observation> {
     let mut observed = of_made(report, history, at);
-    observed.extend(report.chain.as_ref().map(|proof| of_proof(report, proof, at)));
+    observed.extend(report.chain.as_ref().map(|proof| of_proof(&report.database, proof, at)));
     observed
 }
 
-fn of_proof(report: &BackupReport, proof: &ChainProof, at: Timestamp) -> Observation {
+pub(super) fn of_proof(database: &str, proof: &ChainProof, at: Timestamp) -> Observation {
     let mut chain = CheckTally::default();
     chain.count(!proof.is_failed());
     Observation {
         at,
-        database: Some(report.database.clone()),
+        database: Some(database.to_owned()),
         notifications_failed: 0,
         run: Run::Verification(VerificationMetrics {
             chain: Some(chain),
@@ -206,6 +206,7 @@ mod tests {
                 table: "public.orders".into(),
                 what: "a row is missing".into(),
             }],
+            broken: None,
             not_compared: Vec::new(),
             duration_seconds: 0.5,
         });

@@ -182,6 +182,7 @@ fn backup(event: &Map<String, Value>, request_id: &str, database: Option<String>
         trigger,
         event_id: Some(checked_id(text(event, "event_id")?.unwrap_or(request_id))?),
         database,
+        ..BackupRequest::default()
     })
 }
 

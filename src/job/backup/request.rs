@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::repository::backup_id::BackupKind;
+use crate::repository::manifest::StreamBeginning;
 use crate::repository::trigger::Trigger;
 
 /// A backup of the database that the settings name.
@@ -18,4 +19,6 @@ pub struct BackupRequest {
     pub event_id: Option<String>,
     /// The database that the event names, if it names one.
     pub database: Option<String>,
+    /// The stream of changes for which this full backup is made, once the transactions that are older than it have ended.
+    pub beginning: Option<StreamBeginning>,
 }

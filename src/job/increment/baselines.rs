@@ -29,6 +29,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// The places in `tables` have the index of the first data file: it is the only one of an increment.
 pub(in crate::job) struct StoredBaselines {
     pub file: FileRecord,
+    /// If `MD5SUMS` is asked for.
+    pub md5: Option<[u8; 16]>,
     /// The bytes of the `.toc`.
     pub toc: Bytes,
     pub tables: Vec<TableRecord>,
@@ -209,6 +211,7 @@ fn stored(
     let Archive { head, toc, .. } = archive;
     Ok(StoredBaselines {
         file,
+        md5: passed.md5,
         toc: toc.into(),
         tables: blocks.tables,
         large_objects: blocks.large_objects,

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use md5::Md5;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,8 @@ struct Changes {
     fanout: Fanout,
     stop: CancellationToken,
     digest: Sha256,
+    /// For `MD5SUMS`, if it is asked for.
+    md5: Option<Md5>,
     bytes: u64,
 }
 
@@ -48,6 +51,7 @@ struct Changes {
 pub(super) struct StoredChanges {
     pub bytes: u64,
     pub sha256: [u8; 32],
+    pub md5: Option<[u8; 16]>,
     /// In the order of the stores.
     pub receipts: Vec<Option<Stored>>,
 }
@@ -105,6 +109,7 @@ impl<'a> Destination<'a> {
             fanout,
             stop,
             digest: Sha256::new(),
+            md5: self.run.job.settings.md5.then(Md5::new),
             bytes: 0,
         });
         Ok(())
@@ -116,6 +121,9 @@ impl<'a> Destination<'a> {
             return Err(Error::internal("the upload of the changes is not open"));
         };
         changes.digest.update(&bytes);
+        if let Some(md5) = &mut changes.md5 {
+            md5.update(&bytes);
+        }
         changes.bytes += bytes.len() as u64;
         let closed = changes.outlets.pass(&Bytes::from(bytes)).await.is_err();
         match closed {
@@ -135,6 +143,7 @@ impl<'a> Destination<'a> {
             fanout,
             stop,
             digest,
+            md5,
             bytes,
         } = changes;
         drop(outlets);
@@ -169,6 +178,7 @@ impl<'a> Destination<'a> {
         Ok(StoredChanges {
             bytes,
             sha256: expected.sha256,
+            md5: md5.map(|md5| md5.finalize().into()),
             receipts: completed?,
         })
     }

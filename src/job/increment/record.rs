@@ -79,6 +79,8 @@ impl<'a> Record<'a> {
             bytes: stored.bytes,
             sha256: hex::encode(stored.sha256),
         };
+        let mut md5s: Vec<(String, String)> = Vec::new();
+        md5s.extend(stored.md5.map(|md5| (changes.name.clone(), hex::encode(md5))));
         let mut files = BTreeMap::from([(role::CHANGES.to_owned(), changes)]);
         let has_dump = coverage.archive.is_some();
         let mut warnings = run.job.settings.notes.clone();
@@ -87,6 +89,7 @@ impl<'a> Record<'a> {
         let (mut tables, mut large_objects, mut archive_version) = (Vec::new(), Vec::new(), None);
         let mut of_dump: Vec<Option<Stored>> = Vec::new();
         if let Some(archive) = coverage.archive {
+            md5s.extend(archive.md5.map(|md5| (archive.file.name.clone(), hex::encode(md5))));
             files.insert(role::DUMP.to_owned(), archive.file);
             (tables, large_objects) = (archive.tables, archive.large_objects);
             archive_version = Some(archive.archive_version);
@@ -129,11 +132,12 @@ impl<'a> Record<'a> {
             raw_bytes: summary.raw_bytes,
             warnings,
         };
-        let sidecars = record.sidecars(coverage.files);
+        let sidecars = record.sidecars(coverage.files, md5s);
         Ok((record, receipts, sidecars))
     }
 
-    fn sidecars(&mut self, files: Vec<CoverageFile>) -> Vec<Sidecar> {
+    /// `md5s` are those of the large files, which have passed.
+    fn sidecars(&mut self, files: Vec<CoverageFile>, md5s: Vec<(String, String)>) -> Vec<Sidecar> {
         let server = &self.run.source.session.server().version;
         let about = |media: &'static str| -> ObjectInfo { object_info(&self.id, server, media) };
         let mut sidecars = Vec::new();
@@ -145,8 +149,7 @@ impl<'a> Record<'a> {
                 .insert(file.role.to_owned(), file_record(&file.name, &file.bytes));
             sidecars.push(Sidecar::of(&self.id, about, &file.name, file.bytes, file.content_type));
         }
-        // The large files have passed, so their MD5 is not known.
-        let md5 = self.run.job.settings.md5.then(|| md5_of(None, &sidecars));
+        let md5 = self.run.job.settings.md5.then(|| md5_of(md5s, &sidecars));
         let sums = Sidecar::sums(&self.id, about, &self.files, md5);
         self.sums = sums.iter().map(|sums| file_record(&sums.name, &sums.bytes)).collect();
         sidecars.extend(sums);
@@ -238,6 +241,7 @@ impl<'a> Record<'a> {
             large_objects: self.large_objects.clone(),
             settings: Some(read_settings(&server.encoding)),
             references: None,
+            beginning: None,
             increment: Some(self.increment.clone()),
             metadata: self.metadata(job.host, finished),
         }

@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::job::backup::{self, BackupReport, BackupRequest, Job, SourceDatabase, answered, answered_within};
 use crate::postgres::{OlderTransactions, SlotName};
 use crate::repository::backup_id::BackupKind;
+use crate::repository::manifest::StreamBeginning;
 
 /// How long the server may wait for the transactions that run when a slot is made, and pgstow after that.
 const OLDER: Duration = Duration::from_secs(600);
@@ -21,7 +22,7 @@ pub(super) async fn renew(
 ) -> Result<BackupReport> {
     tracing::warn!("the chain of increments ends, and a new one begins: {why}");
     let session = &source.session;
-    if needs_slot {
+    let from = if needs_slot {
         job.observer.phase("making a new slot");
         answered(job, session.drop_slot(slot)).await?;
         answered(job, session.create_publications(slot)).await?;
@@ -29,20 +30,33 @@ pub(super) async fn renew(
         // First the tables, so that the slot's stream has all of their changes.
         answered(job, session.reconcile(slot, &catalog)).await?;
         let patience = OLDER + job.settings.postgres.stall;
-        answered_within(job, patience, session.create_slot(slot, OLDER, job.stop)).await?;
-    }
+        answered_within(job, patience, session.create_slot(slot, OLDER, job.stop)).await?
+    } else {
+        let found = answered(job, session.slot(slot)).await?;
+        let confirmed = found.and_then(|found| found.confirmed);
+        confirmed.ok_or_else(|| Error::new(Code::Slot, format!("the slot {slot} has gone, or has no position")))?
+    };
     job.observer.phase("waiting for older transactions");
-    if let OlderTransactions::Running(oldest) = session.wait_for_older(OLDER, job.stop).await? {
-        let seconds = OLDER.as_secs();
-        let text = format!(
-            "a new chain of increments waits for older transactions, and they do not end for {seconds} s: {oldest}"
-        );
-        return Err(Error::new(Code::Stalled, text)
-            .hint("end the oldest transaction (pg_stat_activity, pg_prepared_xacts); the next run goes on from here"));
-    }
+    let xid = match session.wait_for_older(OLDER, job.stop).await? {
+        OlderTransactions::Ended(xid) => xid,
+        OlderTransactions::Running(oldest) => {
+            let seconds = OLDER.as_secs();
+            let text = format!(
+                "a new chain of increments waits for older transactions, and they do not end for {seconds} s: {oldest}"
+            );
+            let hint =
+                "end the oldest transaction (pg_stat_activity, pg_prepared_xacts); the next run goes on from here";
+            return Err(Error::new(Code::Stalled, text).hint(hint));
+        }
+    };
     let request = BackupRequest {
         kind: BackupKind::Full,
         every: None,
+        beginning: Some(StreamBeginning {
+            slot: slot.slot().to_owned(),
+            from,
+            xid,
+        }),
         ..request.clone()
     };
     let mut report = Box::pin(backup::run(job, &request)).await?;

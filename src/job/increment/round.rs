@@ -20,7 +20,7 @@ use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, PUT_GRACE, answered};
 use crate::postgres::{Horizon, PublicationChanges, PublicationKind};
 use crate::repository::backup_id::{BackupId, BackupKind};
-use crate::repository::manifest::Stream;
+use crate::repository::manifest::{Stream, StreamBeginning};
 use crate::repository::seen_catalog::SeenCatalog;
 use crate::run::progress::Event;
 
@@ -31,7 +31,7 @@ const IDLE: SignedDuration = SignedDuration::from_hours(1);
 const IDLE_LOG: u64 = 64 << 20;
 /// How much earlier than the commit at which a span ends another commit may have got its time, and still come later.
 const OUT_OF_ORDER: SignedDuration = SignedDuration::from_secs(2);
-/// A task's time that is kept for storing and confirming what was read.
+/// A task's time that is kept for storing and confirming what was read; of a short time it is a third.
 const TO_STORE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Where a round begins.
@@ -41,6 +41,7 @@ pub(super) struct Start {
     /// The increment that ends there. `None`: the round makes the first one of a stream.
     pub predecessor: Option<BackupId>,
     pub settled: Option<Lsn>,
+    pub settled_xid: Option<u64>,
     pub newest_xid: Option<u64>,
     pub seen_to: Option<Timestamp>,
     pub catalog: Option<SeenCatalog>,
@@ -56,6 +57,7 @@ impl Start {
             from: stream.to,
             predecessor: Some(id),
             settled: stream.settled,
+            settled_xid: stream.settled_xid,
             newest_xid: stream.newest_xid,
             seen_to: Some(stream.seen_to),
             catalog,
@@ -63,12 +65,13 @@ impl Start {
         }
     }
 
-    pub fn first(slot: &str, from: Lsn, settled: Lsn, full: Full) -> Self {
+    pub fn first(slot: &str, from: Lsn, beginning: &StreamBeginning, full: Full) -> Self {
         Self {
             stream: format!("{slot}@{from}"),
             from,
             predecessor: None,
-            settled: Some(settled),
+            settled: Some(beginning.from),
+            settled_xid: Some(beginning.xid),
             newest_xid: None,
             seen_to: None,
             catalog: full.catalog,
@@ -132,10 +135,7 @@ async fn make(
     let bounds = Bounds {
         job,
         lease: run.lease,
-        until: job
-            .stop
-            .deadline()
-            .and_then(|deadline| deadline.checked_sub(TO_STORE).ok()),
+        until: job.stop.deadline().map(|deadline| last_moment((job.clock)(), deadline)),
         may_end_early: true,
     };
     let whole = Bounds {
@@ -218,6 +218,7 @@ async fn make(
         transactions: summary.transactions,
         newest_xid,
         settled: start.settled,
+        settled_xid: start.settled_xid,
         index: (&summary.index).into(),
     };
     let begun = Begun {
@@ -284,6 +285,12 @@ async fn commit(
     });
     let report = record.report(&manifest, replicas, warnings);
     Ok(RoundEnd::Made(Box::new(report), Box::new(next)))
+}
+
+/// When a span ends early, so that it can be stored before the deadline.
+fn last_moment(now: Timestamp, deadline: Timestamp) -> Timestamp {
+    let kept = (deadline.duration_since(now) / 3).clamp(SignedDuration::ZERO, TO_STORE);
+    deadline.checked_sub(kept).unwrap_or(now)
 }
 
 fn context<'a>(run: &Run<'a>, id: &'a BackupId, start: &Start) -> Context<'a> {

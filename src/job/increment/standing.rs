@@ -46,8 +46,9 @@ pub(super) struct Full {
 pub(super) enum Standing {
     /// It goes on where the last one ended.
     GoesOn(Box<Last>),
-    /// It is the first of a new stream, which begins behind `from`. The full is its base.
-    Begins { from: Lsn, settled: Lsn, full: Full },
+    /// It is the first of a new stream, which begins behind `from`. The full is its base, if the stream has every
+    /// transaction that the full does not see.
+    Begins { from: Lsn, full: Full },
     /// The chain cannot be continued: a new full is needed, and perhaps a new slot.
     Broken { why: String, needs_slot: bool },
 }
@@ -101,14 +102,7 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
         },
     };
     match held.full {
-        Some(full) if is_base(&full, now, confirmed) => {
-            let settled = begun(&full).unwrap_or(confirmed);
-            Ok(Standing::Begins {
-                from: confirmed,
-                settled,
-                full,
-            })
-        }
+        Some(full) if is_base(&full, now, confirmed) => Ok(Standing::Begins { from: confirmed, full }),
         _ => match gap {
             None => broken("there is no full backup from after the slot was made".into(), false),
             // A slot that another server has copied may have lost transactions.

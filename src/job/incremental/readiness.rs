@@ -2,7 +2,7 @@
 //! trial of what only a trial shows.
 
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Decoding, IdleTimeout, OLDEST_STREAMED, Session};
+use crate::postgres::{Decoding, IdleTimeout, OLDEST_STREAMED, Session, StreamSource};
 use crate::units::human_span;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +123,7 @@ fn of_settings(found: &Decoding, has_slot: bool) -> Vec<Problem> {
 }
 
 /// Opens what reads the log: a pooler, or a rule of pg_hba.conf, shows only then.
-pub async fn try_replication(session: &Session) -> Result<()> {
+pub async fn try_replication(session: &Session) -> Result<StreamSource> {
     let mut replication = session.open_replication().await.map_err(|error| {
         let hint = "increments read the server's log over a session of their own: connect to the server itself, not to \
                     a pooler or proxy; pg_hba.conf must let the role log in to this database";
@@ -134,7 +134,7 @@ pub async fn try_replication(session: &Session) -> Result<()> {
     })?;
     let source = replication.identify().await;
     replication.close().await;
-    source.map(drop)
+    source
 }
 
 /// The first problem that refuses a start, with the others attached.

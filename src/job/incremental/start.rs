@@ -7,16 +7,19 @@ use tokio::time::sleep;
 
 use super::readiness::{problems_of, refusal, try_replication, warnings};
 use super::report::Started;
+use super::state::newest;
 use super::tables::CoveredTables;
 use super::{Job, name};
 use crate::error::{Code, Error, Result};
+use crate::format::Lsn;
 use crate::job::backup::{self, BackupReport, BackupRequest};
 use crate::postgres::{
     CatalogTable, OlderTransactions, PublicationChanges, PublicationKind, Publications, Session, Slot, SlotName,
-    TableCatalog,
+    StreamSource, TableCatalog,
 };
-use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog;
+use crate::repository::manifest::StreamBeginning;
+use crate::repository::stream_beginning::{self, Sought};
 use crate::repository::trigger::Trigger;
 use crate::units::{count, some_of};
 
@@ -50,11 +53,11 @@ pub(super) async fn run(job: &Job<'_>, session: &Session, accept_unbounded_wal: 
     if let Some(refusal) = refusal(&problems, accept_unbounded_wal) {
         return Err(refusal);
     }
-    job.stop.or_stop(try_replication(session)).await?;
+    let source = job.stop.or_stop(try_replication(session)).await?;
     let tables = job.stop.or_stop(session.table_catalog()).await?;
     refuse_foreign(session, &tables, &before.publications)?;
     let mut made = Made::default();
-    let begun = begin(job, session, &name, before, &tables, &mut made).await;
+    let begun = begin(job, session, &name, (before, &source), &tables, &mut made).await;
     match begun {
         Ok(started) => Ok(Started {
             warnings: [warnings(&problems), started.warnings].concat(),
@@ -110,7 +113,7 @@ async fn begin(
     job: &Job<'_>,
     session: &Session,
     name: &SlotName,
-    before: Before,
+    (before, source): (Before, &StreamSource),
     tables: &TableCatalog,
     made: &mut Made,
 ) -> Result<Started> {
@@ -121,55 +124,78 @@ async fn begin(
     let changes = job.stop.or_stop(publish(session, name, tables)).await?;
     tell_of(&changes, &before, &mut started);
     started.tables = CoveredTables::of(tables, &changes.after);
-    if slot {
-        let has_full = job.stop.or_stop(has_full(job, session)).await?;
-        if has_full {
+    let from = if let Some(confirmed) = slot {
+        let sought = Sought {
+            slot: name.slot(),
+            confirmed,
+            source,
+        };
+        let leads_on = job.stop.or_stop(leads_on(job, session, sought)).await?;
+        if leads_on {
             return Ok(started);
         }
         started
             .done
             .push("there was no full backup for the stream to continue".into());
+        confirmed
     } else {
         job.observer.phase("creating the slot");
         made.slot = true;
         let created = session.create_slot(name, WAIT, job.stop).await;
         // Another run's, made in the meantime.
         made.slot = !matches!(&created, Err(error) if error.code() == Code::Slot);
-        started.position = Some(created?);
+        let created = created?;
+        started.position = Some(created);
         started.done.push(format!("created the slot {name}"));
-    }
-    job.observer.phase("waiting for older transactions");
-    if let OlderTransactions::Running(oldest) = session.wait_for_older(WAIT, job.stop).await? {
-        let what = format!("transactions that began before the slot did not end within {WAIT:?}; the oldest: {oldest}");
-        return Err(Error::new(Code::Stalled, what).hint("end it, or start again at a quieter time"));
-    }
-    started.full = Some(Box::new(full(job, session).await?));
+        created
+    };
+    let beginning = StreamBeginning {
+        slot: name.slot().to_owned(),
+        from,
+        xid: wait(job, session).await?,
+    };
+    started.full = Some(Box::new(full(job, session, beginning).await?));
     Ok(started)
 }
 
-/// Whether there is a slot whose stream can go on. One that cannot is dropped.
+/// Returns the id before which all transactions have ended.
+async fn wait(job: &Job<'_>, session: &Session) -> Result<u64> {
+    job.observer.phase("waiting for older transactions");
+    match session.wait_for_older(WAIT, job.stop).await? {
+        OlderTransactions::Ended(xid) => Ok(xid),
+        OlderTransactions::Running(oldest) => {
+            let what =
+                format!("transactions that began before the slot did not end within {WAIT:?}; the oldest: {oldest}");
+            Err(Error::new(Code::Stalled, what).hint("end it, or start again at a quieter time"))
+        }
+    }
+}
+
+/// Where the slot is, if there is one whose stream can go on. One that cannot is dropped.
 async fn usable_slot(
     job: &Job<'_>,
     session: &Session,
     name: &SlotName,
     before: &Before,
     started: &mut Started,
-) -> Result<bool> {
-    let Some(slot) = &before.slot else { return Ok(false) };
+) -> Result<Option<Lsn>> {
+    let Some(slot) = &before.slot else { return Ok(None) };
     let why = if slot.is_lost() {
         "the server had given it up"
     } else if !before.publications.are_complete() {
         // The server reads a publication as it was at each moment of the stream, and there was none.
         "a publication was missing"
+    } else if slot.confirmed.is_none() {
+        "it had no position"
     } else {
-        return Ok(true);
+        return Ok(slot.confirmed);
     };
     if slot.reader.is_some() {
         return Err(session.slot_in_use(slot).await);
     }
     job.stop.or_stop(session.drop_slot(name)).await?;
     started.done.push(format!("dropped the old slot {name}, because {why}"));
-    Ok(false)
+    Ok(None)
 }
 
 /// Tries tables again whose locks other sessions hold.
@@ -213,24 +239,32 @@ fn tell_of(changes: &PublicationChanges, before: &Before, started: &mut Started)
     }
 }
 
-/// Whether the store has a full backup of this database.
-async fn has_full(job: &Job<'_>, session: &Session) -> Result<bool> {
-    let Some(store) = job.stores.first() else {
+/// Whether the store has an increment that reaches the slot's position, or a full backup that was made for its stream. If it
+/// has only other full backups, a start was killed before it had made its own.
+async fn leads_on(job: &Job<'_>, session: &Session, sought: Sought<'_>) -> Result<bool> {
+    let (Some(store), Some(trust)) = (job.stores.first(), job.trust) else {
         return Ok(false);
     };
-    let listed = catalog::backups(&**store, Some(&session.server().database)).await?;
-    Ok(listed
-        .iter()
-        .any(|one| one.has_manifest && one.id.kind() == BackupKind::Full))
+    let (store, now) = (&**store, (job.clock)());
+    let listed = catalog::backups(store, Some(&session.server().database)).await?;
+    if stream_beginning::find(store, &listed, sought, trust, now)
+        .await?
+        .is_some()
+    {
+        return Ok(true);
+    }
+    let last = newest(job, session).await.ok().flatten();
+    Ok(last.is_some_and(|last| last.to >= sought.confirmed))
 }
 
-async fn full(job: &Job<'_>, session: &Session) -> Result<BackupReport> {
+async fn full(job: &Job<'_>, session: &Session, beginning: StreamBeginning) -> Result<BackupReport> {
     let Some(backup) = job.backup else {
         return Err(Error::internal("a start has no way to make its first full backup"));
     };
     let request = BackupRequest {
         trigger: Trigger::Cli,
         database: Some(session.server().database.clone()),
+        beginning: Some(beginning),
         ..BackupRequest::default()
     };
     let made = backup::run(backup, &request).await;

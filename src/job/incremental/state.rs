@@ -145,7 +145,7 @@ fn of_tables(tables: &CoveredTables) -> Vec<String> {
 }
 
 /// The newest increment of this database in the primary store.
-async fn newest(job: &Job<'_>, session: &Session) -> Result<Option<LastIncrement>> {
+pub(super) async fn newest(job: &Job<'_>, session: &Session) -> Result<Option<LastIncrement>> {
     let Some(store) = job.stores.first() else {
         return Ok(None);
     };

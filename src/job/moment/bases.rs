@@ -203,6 +203,7 @@ mod tests {
             transactions: 0,
             newest_xid: None,
             settled: None,
+            settled_xid: None,
             index: IndexRecord {
                 offset: 0,
                 length: 0,

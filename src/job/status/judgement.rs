@@ -12,7 +12,7 @@ use crate::repository::catalog::Overview;
 use crate::repository::lease::LeaseState;
 use crate::repository::retention::{PENDING_DAYS, Retention, days_kept};
 use crate::repository::signature::SignatureState;
-use crate::repository::verification::{Verdict, VerificationOutcome};
+use crate::repository::verification::{Verdict, VerificationOutcome, VerificationStatus};
 use crate::units::{count, human_bytes, human_span, some_of};
 
 /// The most sentences of one sort about one store: a thousand broken manifests have one cause.
@@ -199,6 +199,7 @@ fn of_copy(copy: &SeenStore, databases: &[DatabaseStatus], now: Timestamp, probl
 fn of_backups(store: &SeenStore, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
     of_files(store, retention, now, problems);
     of_proofs(store, problems);
+    of_chains(store, retention, now, problems);
     of_times(store, now, problems);
 }
 
@@ -267,6 +268,25 @@ fn of_proofs(store: &SeenStore, problems: &mut Vec<String>) {
         )
     });
     few(of_source.collect(), url, problems);
+}
+
+/// Full backups to which the increments before them do not lead.
+fn of_chains(store: &SeenStore, retention: &Retention, now: Timestamp, problems: &mut Vec<String>) {
+    let url = &store.status.url;
+    let begins = retention.begins(now);
+    let unproved = store.backups.iter().filter(|one| {
+        let chain = one.verification.as_ref().and_then(|found| found.chain.as_ref());
+        let has_failed = chain.is_some_and(|chain| chain.status == VerificationStatus::Failed);
+        has_failed && one.id().timestamp() >= begins
+    });
+    let unproved = unproved.map(|one| {
+        format!(
+            "the increments before {} in {url} do not lead to it: see its verification.json, restore no moment between it and \
+             the full backup before it, and make another full backup",
+            one.id()
+        )
+    });
+    few(unproved.collect(), url, problems);
 }
 
 /// Backups and results with dates that cannot be right.

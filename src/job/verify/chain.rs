@@ -7,29 +7,27 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::FutureExt;
-use futures::stream::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-use super::{Job, record};
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::job::moment::{self, Known, Replayed};
-use crate::repository::backup_id::{BackupId, VERIFICATION};
+use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::chain::Run;
 use crate::repository::manifest::TableRecord;
 use crate::repository::route::{Target, route};
 use crate::repository::signature::Trust;
 use crate::repository::stored_archive::StoredArchive;
-use crate::repository::verification::{Verification, VerificationOutcome, VerificationStatus};
+use crate::repository::verification::{VerificationOutcome, VerificationStatus};
 use crate::run::clock::Clock;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::settings::Settings;
 use crate::units::count;
+use futures::FutureExt;
+use futures::stream::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What a proof works with.
 #[derive(Clone, Copy)]
@@ -67,6 +65,10 @@ pub struct ChainProof {
     pub equal: usize,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub different: Vec<ChainFinding>,
+    /// Why nothing could be compared further: an increment is missing, bytes are damaged, or changes contradict each
+    /// other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
     /// Tables that the increments do not cover exactly, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_compared: Vec<ChainFinding>,
@@ -88,7 +90,21 @@ impl fmt::Display for ChainFinding {
 
 impl ChainProof {
     pub fn is_failed(&self) -> bool {
-        !self.different.is_empty()
+        !self.different.is_empty() || self.broken.is_some()
+    }
+
+    fn begun(from: BackupId, later: &Located) -> Self {
+        Self {
+            from,
+            to: later.manifest.id.clone(),
+            increments: 0,
+            changes: 0,
+            equal: 0,
+            different: Vec::new(),
+            broken: None,
+            not_compared: Vec::new(),
+            duration_seconds: 0.0,
+        }
     }
 
     /// The result for `verification.json`.
@@ -106,8 +122,10 @@ impl ChainProof {
 
     /// The failure, as an error.
     pub fn error(&self) -> Option<Error> {
-        let first = self.different.first()?;
-        let more = self.different.len() - 1;
+        let different = self.different.iter().map(ToString::to_string);
+        let mut found = self.broken.iter().cloned().chain(different);
+        let first = found.next()?;
+        let more = found.count();
         let mut what = format!("the increments after {} do not lead to {}: {first}", self.from, self.to);
         if more > 0 {
             what = format!("{what} ({} more)", count(more, "table"));
@@ -137,6 +155,9 @@ impl fmt::Display for ChainProof {
                 self.from, self.to
             )?;
         }
+        if let Some(why) = &self.broken {
+            writeln!(f, "  BROKEN: {why}")?;
+        }
         for one in &self.different {
             writeln!(f, "  DIFFERENT: {one}")?;
         }
@@ -148,35 +169,48 @@ impl fmt::Display for ChainProof {
 }
 
 /// Proves that the increments lead to this full backup. `None`: no chain of increments joins an earlier full to it. An
-/// error means that pgstow could not look, or that the increments contradict themselves (`INTEGRITY`).
+/// error means that pgstow could not look. Damage that keeps it from looking is a failed proof.
 pub async fn prove(proving: &Proving<'_>, later: &Located) -> Result<Option<ChainProof>> {
     let begun = Instant::now();
-    let Proving { stop, observer, .. } = *proving;
-    let Some(earlier) = stop.or_stop(earlier(proving, later)).await? else {
-        return Ok(None);
+    let earlier = match proving.stop.or_stop(earlier(proving, later)).await? {
+        Earlier::None => return Ok(None),
+        Earlier::Hole { before, why } => {
+            let mut proof = ChainProof::begun(before, later);
+            proof.broken = Some(why);
+            return Ok(Some(proof));
+        }
+        Earlier::Joined(joined) => joined,
     };
-    let Earlier {
-        base,
-        increments,
-        position,
-    } = earlier;
+    let mut proof = ChainProof::begun(earlier.base.clone(), later);
+    match compare_all(proving, &earlier, later, &mut proof).await {
+        Ok(()) => {}
+        Err(error) if error.code() == Code::Integrity => proof.broken = Some(error.message()),
+        Err(error) => return Err(error),
+    }
+    proof.duration_seconds = begun.elapsed().as_secs_f64();
+    Ok(Some(proof))
+}
+
+async fn compare_all(proving: &Proving<'_>, earlier: &Joined, later: &Located, proof: &mut ChainProof) -> Result<()> {
+    let Proving { stop, observer, .. } = *proving;
     observer.phase(&format!(
         "proving the increments from {} to {}",
-        base.manifest.id, later.manifest.id
+        earlier.base, later.manifest.id
     ));
+    let demand = demand(proving);
+    let store = std::slice::from_ref(&later.store);
+    let base = stop
+        .or_stop(catalog::find(store, &earlier.base.to_string(), None, &demand))
+        .await?;
+    let increments = stop
+        .or_stop(moment::manifests(&later.store, &earlier.increments, &demand))
+        .await?;
+    proof.increments = increments.len();
+    moment::unbroken(&increments)?;
     let memory = moment::memory(proving.settings.task_memory, &proving.settings.postgres.temp);
-    let replaying = moment::replay(&base, &increments, &later.manifest, position, &memory);
+    let replaying = moment::replay(&base, &increments, &later.manifest, earlier.position, &memory);
     let replayed = stop.or_stop(replaying).await?;
-    let mut proof = ChainProof {
-        from: base.manifest.id.clone(),
-        to: later.manifest.id.clone(),
-        increments: increments.len(),
-        changes: replayed.changes,
-        equal: 0,
-        different: Vec::new(),
-        not_compared: Vec::new(),
-        duration_seconds: 0.0,
-    };
+    proof.changes = replayed.changes;
     let archive = Arc::new(
         stop.or_stop(StoredArchive::open(&*later.store, &later.manifest))
             .await?,
@@ -194,64 +228,40 @@ pub async fn prove(proving: &Proving<'_>, later: &Located) -> Result<Option<Chai
             Verdict::NotCompared(what) => proof.not_compared.push(ChainFinding { table, what }),
         }
     }
-    proof.duration_seconds = begun.elapsed().as_secs_f64();
-    Ok(Some(proof))
+    Ok(())
 }
 
-/// Proves the newest full backup of the database that increments reach, if that was not done yet, and records the
-/// result beside it. `None`: there is nothing new to prove.
-pub async fn prove_newest(job: &Job<'_>, database: &str) -> Result<Option<ChainProof>> {
-    let Some(store) = job.stores.first() else {
-        return Ok(None);
-    };
-    let newest = async {
-        let history = moment::history(&**store, database, job.trust).await?;
-        let bases = history.newest().map(|run| run.bases().to_vec()).unwrap_or_default();
-        let Some(newest) = bases.last().filter(|_| bases.len() > 1) else {
-            return Ok(None);
-        };
-        let (id, demand) = (
-            newest.id.to_string(),
-            Demand {
-                trust: job.trust,
-                manifest: None,
-                now: (job.clock)(),
-                altered: false,
-            },
-        );
-        let located = catalog::find(std::slice::from_ref(store), &id, None, &demand).await?;
-        let known = store.get(&newest.id.key(VERIFICATION)).await?;
-        let known = known.and_then(|known| Verification::parse(&known.body, &newest.id).ok());
-        Ok(Some(located).filter(|_| known.is_none_or(|known| known.chain.is_none())))
-    };
-    let Some(located) = job.stop.or_stop(newest).await? else {
-        return Ok(None);
-    };
-    let proving = Proving::of(job);
-    let proof = prove(&proving, &located).await?;
-    if let Some(proof) = &proof {
-        let (store, sha256) = (located.store.as_ref(), &located.manifest_sha256);
-        let outcome = proof.outcome((job.clock)()).of_manifest(sha256);
-        record::record(job, store, &located.manifest.id, sha256, |verification| {
-            verification.chain = Some(outcome.clone());
-        })
-        .await?;
+fn demand<'a>(proving: &Proving<'a>) -> Demand<'a> {
+    Demand {
+        trust: proving.trust,
+        manifest: None,
+        now: (proving.clock)(),
+        altered: false,
     }
-    Ok(proof)
 }
 
-/// The full before, and the increments between.
-struct Earlier {
-    base: Located,
-    increments: Vec<crate::repository::manifest::Manifest>,
+/// The full before, and what joins it to the later one.
+enum Earlier {
+    None,
+    Joined(Joined),
+    /// Increments of one stream lie on both sides of it.
+    Hole {
+        before: BackupId,
+        why: String,
+    },
+}
+
+struct Joined {
+    base: BackupId,
+    increments: Vec<BackupId>,
     /// The commits that the later snapshot sees are all at or before it.
     position: Lsn,
 }
 
-async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Option<Earlier>> {
-    let (store, id) = (&later.store, &later.manifest.id);
+async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Earlier> {
+    let id = &later.manifest.id;
     let now = (proving.clock)();
-    let history = moment::history(&**store, id.database(), proving.trust).await?;
+    let history = moment::history(&*later.store, id.database(), proving.trust).await?;
     // The newest full before it in a run that reaches it.
     let pair = history.runs().iter().rev().find_map(|run| {
         let at = run.bases().iter().position(|base| base.id == *id)?;
@@ -259,7 +269,10 @@ async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Option<Earlie
         Some((before.id.clone(), run.bases()[at].end.lsn))
     });
     let Some((before, position)) = pair else {
-        return Ok(None);
+        let begins = proving.settings.retention.begins(now);
+        let end = later.manifest.snapshot.end;
+        let hole = end.and_then(|end| history.hole_before(id, end.lsn, begins));
+        return Ok(hole.map_or(Earlier::None, |(before, why)| Earlier::Hole { before, why }));
     };
     let bases = history.runs().iter().flat_map(Run::bases);
     let unfit: BTreeSet<BackupId> = bases
@@ -268,18 +281,9 @@ async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Option<Earlie
         .collect();
     let chosen = route(&history, Target::Lsn(position), &unfit, now);
     let chosen = chosen.map_err(|refused| refused.into_error(id.database()))?;
-    let demand = Demand {
-        trust: proving.trust,
-        manifest: None,
-        now,
-        altered: false,
-    };
-    let base = catalog::find(std::slice::from_ref(store), &chosen.base.to_string(), None, &demand).await?;
-    let increments = moment::manifests(store, &chosen.increments, &demand).await?;
-    moment::unbroken(&increments)?;
-    Ok(Some(Earlier {
-        base,
-        increments,
+    Ok(Earlier::Joined(Joined {
+        base: chosen.base,
+        increments: chosen.increments,
         position,
     }))
 }

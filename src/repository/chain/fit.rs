@@ -27,7 +27,9 @@ pub(super) fn base(full: &Full, run: &Run) -> Result<Base, NotABase> {
         return Err(NotABase::OtherSource);
     }
     let stream = &run.first().stream;
-    if begun < stream.settled.unwrap_or(stream.from) {
+    let is_settled = begun >= stream.settled.unwrap_or(stream.from)
+        && stream.settled_xid.is_none_or(|xid| full.snapshot.xmin >= xid);
+    if !is_settled {
         return Err(NotABase::Before);
     }
     let first_needed = run.links().partition_point(|link| link.newest_xid < full.snapshot.xmin);

@@ -130,6 +130,24 @@ impl Run {
         of(self) == of(other)
     }
 
+    /// The increment before its first, if there should be one that could be joined.
+    pub fn hole(&self) -> Option<&BackupId> {
+        match &self.begins {
+            Break::Beginning => None,
+            Break::Missing(id)
+            | Break::Unusable(id, _)
+            | Break::Apart { id, .. }
+            | Break::OtherStream(id)
+            | Break::Forked(id) => Some(id),
+            Break::Backwards => Some(&self.links[0].id),
+        }
+    }
+
+    /// Whether both are parts of one stream.
+    pub(crate) fn has_stream_of(&self, other: &Run) -> bool {
+        self.has_source_of(other) && self.links[0].stream.id == other.links[0].stream.id
+    }
+
     pub(super) fn order(&self) -> (Timestamp, &BackupId) {
         (self.last().until, &self.last().id)
     }

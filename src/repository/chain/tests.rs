@@ -41,6 +41,7 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         transactions: 3,
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),
+        settled_xid: None,
         index: IndexRecord {
             offset: 44,
             length: 1,
@@ -258,6 +259,15 @@ fn a_full_backup_that_the_changes_do_not_lead_on_from_is_no_base_and_says_why() 
         history(settled, [full(33)]).newest().unwrap().refused()[0].1,
         NotABase::Before
     );
+    // The oldest transaction that its snapshot does not see has the id 330.
+    let settled = |xid: u64| {
+        let links = links().map(|mut link| {
+            link.stream.settled_xid = Some(xid);
+            link
+        });
+        history(links, [full(33)]).newest().unwrap().bases().len()
+    };
+    assert_eq!([settled(330), settled(331)], [1, 0]);
 }
 
 #[test]
@@ -286,4 +296,23 @@ fn increments_without_transactions_leave_the_largest_id_as_it_was() {
     let history = history(links, []);
     let newest: Vec<u64> = history.runs()[0].links().iter().map(|link| link.newest_xid).collect();
     assert_eq!(newest, [0, 0, 299, 299]);
+}
+
+#[test]
+fn a_hole_before_a_full_backup_is_told_from_what_has_expired() {
+    let links = (0..10).map(|at| link(at * 10, at * 10 + 10));
+    let links = links.filter(|link| link.stream.from != position(40));
+    let broken = history(links, [full(3), full(25), full(45), full(85)]);
+    let hole = |at: i64, since: i64| {
+        let full = full(at);
+        broken.hole_before(&full.id, full.snapshot.end.unwrap().lsn, minute(since))
+    };
+    assert_eq!(hole(25, 0), None);
+    for at in [45, 85] {
+        let (before, why) = hole(at, 0).unwrap();
+        assert_eq!(before, full(25).id);
+        assert!(why.contains("is not in the store"), "{why}");
+        // The one that is missing was made in minute 50.
+        assert_eq!(hole(at, 51), None);
+    }
 }

@@ -63,12 +63,38 @@ pub struct Stream {
     /// so no full is taken to hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_xid: Option<u64>,
-    /// The position at which all transactions had ended that ran when the slot was made: every increment of the stream
-    /// repeats it. A full whose snapshot is earlier may lack transactions that the stream lacks too. `None`: not known,
-    /// so no full from before the increment is taken to hold them.
+    /// The position of the stream's [`StreamBeginning`]: every increment of the stream repeats it. A full whose snapshot
+    /// is earlier may lack transactions that the stream lacks too. `None`: not known, so no full from before the increment
+    /// is taken to hold them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Lsn>,
+    /// All transactions with a smaller id had ended by then: every increment of the stream repeats it. A full whose
+    /// `xmin` is smaller may lack transactions that the stream lacks too. `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_xid: Option<u64>,
     pub index: IndexRecord,
+}
+
+/// From where on a stream has everything. The full that is made for a new stream records it, when the transactions that
+/// are older than the stream have ended.
+///
+/// A commit can be in the server's log before the stream's begin, and still be invisible, because it waits for a
+/// synchronous standby. A full whose snapshot is taken at that time does not have it either, so such a full is no base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamBeginning {
+    pub slot: String,
+    /// Where the slot was.
+    pub from: Lsn,
+    /// Transactions with this id or a greater one had not begun yet: all that they change comes after `from`.
+    pub xid: u64,
+}
+
+impl StreamBeginning {
+    /// Whether the stream has every transaction that the snapshot does not see.
+    pub fn precedes(&self, snapshot: &SnapshotRecord) -> bool {
+        let position = snapshot.lsn.as_deref().and_then(|lsn| lsn.parse::<Lsn>().ok());
+        position.is_some_and(|position| position >= self.from) && snapshot.xmin >= self.xid
+    }
 }
 
 /// Where the index of the file of changes is in it. Its digest, together with the digests of the frames in the index,

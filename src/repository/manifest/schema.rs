@@ -17,7 +17,7 @@ use super::files::{FileRecord, check_names, role};
 use super::{
     Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, LeftOut, Manifest, ManifestError,
     Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord,
-    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    Stream, StreamBeginning, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::read_by::ReadBy;
 use crate::format::Format;
@@ -86,6 +86,8 @@ pub(super) struct Json {
     settings: Option<ReadSettings>,
     #[serde(default)]
     references: Option<References>,
+    #[serde(default)]
+    beginning: Option<StreamBeginning>,
     #[serde(default)]
     stream: Option<Stream>,
     #[serde(default, deserialize_with = "bounded::tables")]
@@ -335,6 +337,7 @@ impl Json {
             tables,
             large_objects: objects.collect::<Result<_, _>>()?,
             settings: self.settings,
+            beginning: self.beginning,
             increment,
             references,
             metadata: self.metadata,

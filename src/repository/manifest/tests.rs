@@ -57,6 +57,7 @@ pub(crate) fn sample(id: &BackupId, tier: Tier) -> Manifest {
         large_objects: Vec::new(),
         settings: None,
         references: None,
+        beginning: None,
         increment: None,
         metadata: Metadata {
             host: Some("vm-1".into()),

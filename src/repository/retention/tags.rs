@@ -91,11 +91,27 @@ impl Places {
 /// it: it may hold changes of transactions that the snapshot does not see.
 const BEFORE_A_FULL: SignedDuration = SignedDuration::from_hours(24);
 
-/// The tag of an increment that began at `begun`: while backups are not made, the last full one and all increments
-/// that follow it stay. `oldest` is the time of the oldest full backup with the tag `latest`.
-pub fn tag_of_increment(begun: Timestamp, oldest: Option<Timestamp>) -> Tag {
-    match oldest {
-        Some(oldest) if oldest.duration_since(begun) > BEFORE_A_FULL => Tag::Tier(Tier::Increment),
+/// From which time on increments are needed with the newest full backups: while backups are not made, the last full one
+/// and all increments that follow it stay. The increment before the full is one of them, however long ago it was made:
+/// it proves that nothing is missing. `oldest` is the time of the oldest full backup with the tag `latest`; `begun` are
+/// those of all increments.
+pub fn increments_needed_since(
+    oldest: Option<Timestamp>,
+    begun: impl IntoIterator<Item = Timestamp>,
+) -> Option<Timestamp> {
+    let oldest = oldest?;
+    let before = begun
+        .into_iter()
+        .filter(|begun| *begun <= oldest)
+        .max()
+        .unwrap_or(oldest);
+    Some(before.min(oldest.checked_sub(BEFORE_A_FULL).unwrap_or(Timestamp::MIN)))
+}
+
+/// The tag of an increment that began at `begun`. `needed` is the time of [`increments_needed_since`].
+pub fn tag_of_increment(begun: Timestamp, needed: Option<Timestamp>) -> Tag {
+    match needed {
+        Some(needed) if begun < needed => Tag::Tier(Tier::Increment),
         _ => Tag::Latest,
     }
 }

@@ -7,6 +7,7 @@ mod deadline;
 mod events;
 mod failures;
 mod handing_over;
+mod increments;
 mod metrics;
 mod proving;
 mod secrecy;

@@ -157,7 +157,7 @@ async fn a_slot_that_waits_is_given_up_by_limit_and_by_stop(major: u32) {
     assert!(matches!(waited, OlderTransactions::Running(oldest) if oldest.to_string().contains("'it''s'")));
     old.batch_execute("ROLLBACK PREPARED 'it''s'").await.unwrap();
     let ended = session.wait_for_older(LONG, &Stop::new()).await.unwrap();
-    assert_eq!(ended, OlderTransactions::Ended);
+    assert!(matches!(ended, OlderTransactions::Ended(_)));
 }
 
 on_majors! { async a_slot_that_waits_is_given_up_by_limit_and_by_stop: 15 18 }
@@ -211,7 +211,7 @@ async fn a_transaction_that_waits_for_a_standby_is_waited_for(major: u32) {
         mender.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     };
     let (waited, ()) = tokio::join!(session.wait_for_older(LONG, &stop), mend);
-    assert_eq!(waited.unwrap(), OlderTransactions::Ended);
+    assert!(matches!(waited.unwrap(), OlderTransactions::Ended(_)));
     committing.unwrap().await.unwrap().unwrap();
     // So a backup that is made now has the row, which the slot's stream does not have.
     assert_eq!(place.database.sql("SELECT count(*) FROM t"), "1");

@@ -189,6 +189,7 @@ async fn make(store: &dyn Store, id: &BackupId, tier: Tier, finish: bool) {
         large_objects: Vec::new(),
         settings: None,
         references: None,
+        beginning: None,
         increment: None,
         metadata: Metadata::default(),
     };

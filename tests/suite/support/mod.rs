@@ -30,4 +30,5 @@ pub mod sql;
 pub mod stream;
 pub mod throwaway;
 pub mod tls_front;
+pub mod watched_wire;
 pub mod wreck;

@@ -75,6 +75,7 @@ fn backup(given: BackupArguments, flags: &mut Flags) -> Result<BackupRequest> {
         trigger: backup_trigger(&given.trigger)?,
         event_id: checked_event(given.event_id, every)?,
         database,
+        ..BackupRequest::default()
     })
 }
 

@@ -14,7 +14,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
-use crate::repository::manifest::{CompressionAlgorithm, role};
+use crate::repository::manifest::{CompressionAlgorithm, StreamBeginning, role};
 use crate::repository::references::Referent;
 use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
@@ -30,6 +30,7 @@ pub(in crate::job::backup) struct Begun<'a> {
     pub(super) md5: bool,
     pub(super) trigger: Trigger,
     pub(super) event_id: Option<String>,
+    pub(super) beginning: Option<StreamBeginning>,
     pub(super) tier: Tier,
     pub(super) started: Timestamp,
     pub(super) database_bytes: Option<u64>,
@@ -68,6 +69,7 @@ impl<'a> Begun<'a> {
             md5: job.settings.md5,
             trigger: request.trigger,
             event_id: request.event_id.clone(),
+            beginning: request.beginning.clone(),
             tier,
             started,
             database_bytes,

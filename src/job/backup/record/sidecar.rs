@@ -62,12 +62,15 @@ pub(in crate::job) fn file_record(name: &str, bytes: &[u8]) -> FileRecord {
     }
 }
 
-/// By name. The data comes first; it was summed earlier, since it has passed.
-pub(in crate::job) fn md5_of(data: Option<(String, String)>, sidecars: &[Sidecar]) -> Vec<(String, String)> {
+/// By name. The large files come first; they were summed earlier, since they have passed.
+pub(in crate::job) fn md5_of(
+    large: impl IntoIterator<Item = (String, String)>,
+    sidecars: &[Sidecar],
+) -> Vec<(String, String)> {
     let beside = sidecars
         .iter()
         .map(|file| (file.name.clone(), hex::encode(Md5::digest(&file.bytes))));
-    data.into_iter().chain(beside).collect()
+    large.into_iter().chain(beside).collect()
 }
 
 /// In the format of `sha256sum` and `md5sum`. pgstow's file names hold no backslash and no newline, so no line needs

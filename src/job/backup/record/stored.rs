@@ -213,6 +213,7 @@ impl Stored<'_> {
             large_objects: self.blocks.large_objects.clone(),
             settings: Some(read_settings(&begun.source.session.server().encoding)),
             references: self.references.clone(),
+            beginning: begun.beginning.clone(),
             increment: None,
             metadata: self.metadata(finished),
         }

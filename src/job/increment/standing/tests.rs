@@ -39,6 +39,7 @@ fn last(to: u64) -> Last {
             transactions: 0,
             newest_xid: None,
             settled: None,
+            settled_xid: None,
             index: IndexRecord {
                 offset: 0,
                 length: 0,
@@ -103,17 +104,7 @@ fn a_slot_at_or_before_the_end_of_the_last_increment_goes_on_there() {
 #[test]
 fn a_slot_past_the_last_increment_begins_a_new_stream_behind_a_full_or_needs_one() {
     let begins = stands(Some(last(100)), Some(full(300, 1)), Some(&slot(200)), 1).unwrap();
-    assert!(
-        matches!(
-            begins,
-            Standing::Begins {
-                from: Lsn(200),
-                settled: Lsn(300),
-                ..
-            }
-        ),
-        "{begins:?}"
-    );
+    assert!(matches!(begins, Standing::Begins { from: Lsn(200), .. }), "{begins:?}");
     let gap = stands(Some(last(100)), Some(full(150, 1)), Some(&slot(200)), 1).unwrap();
     assert!(
         matches!(&gap, Standing::Broken { why, needs_slot: false } if why.contains("0/C8")),

@@ -7,7 +7,7 @@ use super::{Retagged, apply, read_backup};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog::Listed;
-use crate::repository::retention::{Tag, Tier, tag_of_increment};
+use crate::repository::retention::{Tag, Tier, increments_needed_since, tag_of_increment};
 use crate::store::{Lifecycle, Store};
 
 /// How many increments get their tags at the same time.
@@ -25,8 +25,9 @@ pub(super) async fn retag(
     let increments = past
         .iter()
         .filter(|one| one.id.kind() == BackupKind::Incremental && one.has_manifest);
+    let since = increments_needed_since(oldest, increments.clone().map(|one| one.id.timestamp()));
     let (needed, others): (Vec<&Listed>, Vec<&Listed>) =
-        increments.partition(|one| tag_of_increment(one.id.timestamp(), oldest) == Tag::Latest);
+        increments.partition(|one| tag_of_increment(one.id.timestamp(), since) == Tag::Latest);
     let mut done = Vec::new();
     for (wanted, tag, acts) in [
         (needed, Tag::Latest, promotes),

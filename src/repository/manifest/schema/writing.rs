@@ -51,6 +51,7 @@ impl Serialize for Manifest {
         }
         some(&mut map, "settings", self.settings.as_ref())?;
         some(&mut map, "references", self.references.as_ref())?;
+        some(&mut map, "beginning", self.beginning.as_ref())?;
         if let Some(increment) = &self.increment {
             increment_entries(&mut map, increment)?;
         }

@@ -1,8 +1,9 @@
 //! A chain that cannot go on, and a slot that is not pgstow's.
 
-use super::scene::Scene;
+use super::scene::{Scene, metric};
 use crate::support::database::psql;
 use crate::support::program::run;
+use crate::support::server::OwnServer;
 
 #[test]
 fn increments_that_were_never_started_are_refused_with_the_way_to_start_them() {
@@ -36,6 +37,133 @@ fn a_slot_that_is_gone_makes_a_full_and_a_new_chain(major: u32) {
 }
 
 on_majors! { a_slot_that_is_gone_makes_a_full_and_a_new_chain: 15 18 }
+
+#[test]
+fn a_slot_that_the_server_has_given_up_makes_a_full_and_a_new_chain() {
+    let scene = Scene::with(
+        18,
+        &["max_slot_wal_keep_size=1MB", "max_wal_size=32MB", "min_wal_size=32MB"],
+    );
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    scene.sql("INSERT INTO orders VALUES (2)");
+    let lost = format!(
+        "SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{}'",
+        scene.slot()
+    );
+    for _ in 0..8 {
+        scene.sql("SELECT pg_logical_emit_message(false, 'pgstow', 'log'); SELECT pg_switch_wal(); CHECKPOINT");
+    }
+    assert_eq!(scene.sql(&lost), "lost");
+    let status = run(&mut scene.pgstow(&["incremental", "status", "--json"]));
+    assert_eq!(status.status.code(), Some(1));
+    assert!(status.text().contains("given the slot up"), "{}", status.text());
+    let (renewed, metrics) = scene.increment_with_metrics();
+    let renewed = renewed.json();
+    assert_eq!(
+        (renewed["kind"].as_str(), renewed["rows"].as_u64()),
+        (Some("full"), Some(2))
+    );
+    assert!(
+        renewed["renewed"].as_str().unwrap().contains("given the slot"),
+        "{renewed}"
+    );
+    assert!(metric(&metrics, "pgstow_increment_chain_broken") > 0.5);
+    scene.sql("INSERT INTO orders VALUES (3)");
+    let (next, metrics) = scene.increment_with_metrics();
+    assert_eq!(scene.inserted(&next.json()), ["3"]);
+    assert!(metric(&metrics, "pgstow_increment_chain_broken") < 0.5);
+    assert!(metric(&metrics, "pgstow_increment_last_run_success") > 0.5);
+    assert!(metric(&metrics, "pgstow_slot_wal_retained_bytes") < 64e6);
+    assert!(metric(&metrics, "pgstow_slot_wal_safe_bytes") > 0.0);
+    assert!(metric(&metrics, "pgstow_recovery_point_timestamp_seconds") > 1.7e9);
+}
+
+#[test]
+fn another_server_makes_a_full_and_a_new_chain() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    // The same database, restored into a new server.
+    let other = OwnServer::start(18);
+    let name = &scene.database.name;
+    psql(18, &other.url(), &format!("CREATE DATABASE \"{name}\""));
+    let port = |port: u16| format!(":{port}/");
+    let url = scene
+        .database
+        .url()
+        .replace(&port(scene.server.port), &port(other.port));
+    psql(
+        18,
+        &url,
+        "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2)",
+    );
+    // A physical copy has the publications, and no slot.
+    for publication in scene.slot().publications() {
+        psql(18, &url, &format!("CREATE PUBLICATION {publication}"));
+    }
+    let increment = || {
+        run(scene
+            .command(&["--kind", "incremental"])
+            .env("DATABASE_URL", &url)
+            .env("BACKUP_ADOPT", "true"))
+    };
+    let renewed = increment().json();
+    assert_eq!(
+        (renewed["kind"].as_str(), renewed["rows"].as_u64()),
+        (Some("full"), Some(2)),
+        "{renewed}"
+    );
+    assert!(renewed["renewed"].as_str().unwrap().contains("is missing"), "{renewed}");
+    psql(18, &url, "INSERT INTO orders VALUES (3)");
+    let next = increment().json();
+    assert_eq!(scene.inserted(&next), ["3"]);
+    let stream = scene.manifest(&next).increment.unwrap().stream;
+    assert!(stream.predecessor.is_none());
+}
+
+#[test]
+fn a_full_that_raced_a_start_that_was_killed_is_no_base() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    // Where the start dies: publications and slot are there, and the older transactions have not ended.
+    let slot = scene.slot();
+    for folder in std::fs::read_dir(scene.folder.path().join(&scene.database.name)).unwrap() {
+        let folder = folder.unwrap().path();
+        if folder.is_dir() {
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+    }
+    scene.sql(&format!(
+        "SELECT pg_drop_replication_slot('{slot}'); SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+    ));
+    let raced = scene.backup(&[]);
+    assert_eq!(scene.manifest(&raced).beginning, None);
+    let renewed = scene.increment();
+    assert_eq!(renewed["kind"], "full", "{renewed}");
+    assert!(
+        renewed["renewed"].as_str().unwrap().contains("older than the slot"),
+        "{renewed}"
+    );
+    let beginning = scene.manifest(&renewed).beginning.unwrap();
+    assert_eq!(beginning.slot, slot.slot());
+    scene.sql("INSERT INTO orders VALUES (1)");
+    let first = scene.increment();
+    let stream = scene.manifest(&first).increment.unwrap().stream;
+    assert_eq!(
+        (stream.settled, stream.settled_xid),
+        (Some(beginning.from), Some(beginning.xid))
+    );
+    // A full that another task makes now is one, even before any increment but the first.
+    let later = scene.backup(&[]);
+    scene.sql("INSERT INTO orders VALUES (2)");
+    assert_eq!(scene.increment()["chain"]["to"], later["id"]);
+}
 
 #[test]
 fn a_slot_that_another_program_has_read_makes_a_full() {

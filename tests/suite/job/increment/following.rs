@@ -101,6 +101,24 @@ fn a_follower_that_is_killed_loses_nothing_and_doubles_nothing() {
 }
 
 #[test]
+fn a_follower_proves_the_fulls_that_other_tasks_make() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    let follower = Follower::start(&scene, "5s");
+    scene.sql("INSERT INTO orders VALUES (1)");
+    wait_for("the first increment", PATIENCE, || stored(&scene) == ["1"]);
+    let full = scene.backup(&[]);
+    scene.sql("INSERT INTO orders VALUES (2)");
+    let result = scene.path(&full["id"], "verification.json");
+    wait_for("the proof", PATIENCE, || result.exists());
+    follower.end(Signal::TERM);
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(result).unwrap()).unwrap();
+    assert_eq!(result["chain"]["status"], "ok", "{result}");
+    assert_eq!(result["chain"]["equal"], 1, "{result}");
+}
+
+#[test]
 fn a_follower_outlives_a_restart_of_its_source() {
     let mut scene = Scene::fresh(18);
     scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::scene::Scene;
+use crate::support::program::succeed;
 
 fn holds_what_was_committed_and_confirms_it(major: u32) {
     let scene = Scene::fresh(major);
@@ -165,4 +166,34 @@ fn the_second_delivery_of_an_event_makes_no_second_increment() {
     let second = ask();
     assert_eq!((&second["id"], &second["repeated"]), (&first["id"], &json!(true)));
     assert_eq!(scene.inserted(&scene.increment()), ["2"]);
+}
+
+#[test]
+fn the_sums_of_an_increment_are_those_of_all_its_files() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    // A new table needs a baseline, so there is an archive beside the changes.
+    scene.sql("CREATE TABLE more (id int PRIMARY KEY); INSERT INTO more VALUES (1); INSERT INTO orders VALUES (1)");
+    let made = succeed(scene.command(&["--kind", "incremental"]).env("BACKUP_MD5", "true")).json();
+    let folder = scene.path(&made["id"], "");
+    let mut files: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with("manifest.json") && !name.ends_with("SUMS"))
+        .collect();
+    files.sort();
+    assert!(files.iter().any(|name| name.ends_with(".dump")), "{files:?}");
+    for (program, sums) in [("sha256sum", "SHA256SUMS"), ("md5sum", "MD5SUMS")] {
+        let listed = std::fs::read_to_string(folder.join(sums)).unwrap();
+        let mut listed: Vec<&str> = listed.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, files, "{sums}");
+        succeed(
+            crate::support::program::program(program)
+                .args(["-c", "--strict", sums])
+                .current_dir(&folder),
+        );
+    }
+    succeed(&mut scene.pgstow(&["verify", made["id"].as_str().unwrap()]));
 }

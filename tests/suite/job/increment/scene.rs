@@ -15,6 +15,13 @@ use crate::support::database::Database;
 use crate::support::program::{Run, pgstow, run, succeed};
 use crate::support::server::OwnServer;
 
+/// What the file for Prometheus says of the one database in it.
+pub fn metric(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")));
+    let line = line.unwrap_or_else(|| panic!("{name}: {metrics}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
 pub struct Scene {
     pub database: Database,
     pub server: OwnServer,
@@ -48,34 +55,24 @@ impl Scene {
         SlotName::of(&self.store(), &self.database.name)
     }
 
-    /// As `incremental start` does it: publications, slot, and the first full.
+    /// Makes publications, slot and the first full; returns its report.
     pub fn start(&self) -> Value {
-        let slot = self.slot();
-        let [all, inserts] = slot.publications();
-        self.sql(&format!(
-            "CREATE PUBLICATION {all} WITH (publish = 'insert, update, delete, truncate');
-             CREATE PUBLICATION {inserts} WITH (publish = 'insert, truncate')"
-        ));
-        let tables = "SELECT format('ALTER PUBLICATION %I ADD TABLE ONLY %s',
-                CASE WHEN relreplident = 'f' OR pg_get_replica_identity_index(oid) IS NOT NULL THEN '{all}' ELSE '{inserts}' END,
-                oid::regclass)
-            FROM pg_class WHERE relkind = 'r' AND relpersistence = 'p' AND relnamespace = 'public'::regnamespace";
-        let statements = self.sql(&tables.replace("{all}", &all).replace("{inserts}", &inserts));
-        statements.lines().for_each(|statement| drop(self.sql(statement)));
-        self.sql(&format!(
-            "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
-        ));
-        self.backup(&[])
+        let mut start = self.pgstow(&["incremental", "start", "--accept-unbounded-wal", "--json"]);
+        succeed(&mut start).json()["full"].clone()
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub fn pgstow(&self, arguments: &[&str]) -> Command {
         let mut command = pgstow();
-        command.args(["backup", "--json"]).args(arguments);
         command
+            .args(arguments)
             .env("DATABASE_URL", self.database.url())
             .env("BACKUP_STORE", self.store())
             .env("LOG_FORMAT", "text");
         command
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.pgstow(&[&["backup", "--json"], arguments].concat())
     }
 
     /// Makes a backup; returns its report.
@@ -85,6 +82,15 @@ impl Scene {
 
     pub fn increment(&self) -> Value {
         self.backup(&["--kind", "incremental"])
+    }
+
+    /// An increment, and the file for Prometheus after it.
+    pub fn increment_with_metrics(&self) -> (Run, String) {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("pgstow.prom");
+        let mut command = self.command(&["--kind", "incremental", "--metrics-file"]);
+        let run = run(command.arg(&file));
+        (run, std::fs::read_to_string(file).unwrap())
     }
 
     pub fn try_increment(&self) -> Run {

@@ -9,7 +9,7 @@ use pgstow::repository::manifest::{IndexRecord, Manifest, checksums, role};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::job::increment::scene::Scene;
+use crate::job::increment::scene::{Scene, metric};
 use crate::job::restore::moment::{PHASES, TABLES};
 use crate::support::program::{Run, pgstow, run};
 
@@ -78,6 +78,142 @@ fn one_transaction_that_is_missing_from_the_increments_is_found() {
         !document["chain"]["different"].as_array().unwrap().is_empty(),
         "{document}"
     );
+}
+
+/// Fails with `INTEGRITY`; returns what is said of the chain.
+fn broken(run: &Run) -> String {
+    let document = run.json();
+    assert_eq!(
+        (run.status.code(), &document["error"]["code"]),
+        (Some(40), &json!("INTEGRITY")),
+        "{document}"
+    );
+    document["chain"].to_string()
+}
+
+#[test]
+fn damage_between_two_fulls_is_found() {
+    type Blow = fn(&Scene, &str);
+    let flip: Blow = |scene, id| {
+        let name = &scene.manifest(&json!({ "id": id })).files[role::CHANGES].name;
+        let path = scene.path(&json!(id), name);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let remove: Blow = |scene, id| fs::remove_dir_all(scene.path(&json!(id), "")).unwrap();
+    let alter: Blow = |scene, id| {
+        let path = scene.path(&json!(id), "manifest.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text.replace("\"transactions\":", "\"transactions\": 1")).unwrap();
+    };
+    let shift: Blow = |scene, id| {
+        let report = json!({ "id": id });
+        let mut manifest = scene.manifest(&report);
+        let stream = &mut manifest.increment.as_mut().unwrap().stream;
+        stream.to = pgstow::format::Lsn(stream.to.0 - 8);
+        fs::write(scene.path(&report["id"], "manifest.json"), manifest.to_bytes().unwrap()).unwrap();
+        for folder in fs::read_dir(scene.folder.path().join(&scene.database.name)).unwrap() {
+            unlinked(&folder.unwrap().path(), &scene.database.name);
+        }
+    };
+    let scene = chained(18);
+    let database = scene.folder.path().join(&scene.database.name);
+    let kept = tempfile::tempdir().unwrap();
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let mut copy = crate::support::program::program("cp");
+        crate::support::program::succeed(copy.arg("-a").arg(from.join(".")).arg(to));
+    };
+    copy(&database, kept.path());
+    let increments = scene.increments();
+    for (name, blow) in [("flip", flip), ("remove", remove), ("alter", alter), ("shift", shift)] {
+        for id in &increments[..2] {
+            blow(&scene, id);
+            let told = broken(&verified(&scene));
+            assert!(
+                told.contains("broken") || told.contains("different"),
+                "{name} {id}: {told}"
+            );
+            fs::remove_dir_all(&database).unwrap();
+            fs::create_dir(&database).unwrap();
+            copy(kept.path(), &database);
+        }
+    }
+    assert_eq!(verified(&scene).status.code(), Some(0));
+}
+
+#[test]
+fn the_chain_between_any_two_fulls_is_proved_alone() {
+    let scene = chained(18);
+    scene.sql("UPDATE acc SET bal = bal + 3 WHERE id < 9");
+    let last = scene.backup(&[]);
+    scene.sql("UPDATE acc SET bal = bal + 4 WHERE id < 9");
+    scene.increment();
+    let fulls = || {
+        let listed = fs::read_dir(scene.folder.path().join(&scene.database.name)).unwrap();
+        let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut fulls: Vec<String> = names.filter(|name| name.ends_with("-full")).collect();
+        fulls.sort();
+        fulls
+    };
+    let of = |name: &str| {
+        let id = format!("{}/{name}", scene.database.name);
+        run(&mut scene.pgstow(&["verify", &id, "--chain", "--json"]))
+    };
+    let fulls = fulls();
+    assert_eq!(fulls.len(), 3);
+    for (at, name) in fulls.iter().enumerate().skip(1) {
+        let document = of(name).json();
+        let from = document["chain"]["from"].as_str().unwrap().to_owned();
+        assert!(from.ends_with(&fulls[at - 1]), "{document}");
+        assert_eq!(document["chain"]["different"], Value::Null, "{document}");
+    }
+    assert!(last["id"].as_str().unwrap().ends_with(&fulls[2]));
+    // The third increment lies between the second full and the third.
+    forge(&scene, &scene.increments()[2], |transactions| drop(transactions.pop()));
+    assert_eq!(of(&fulls[1]).status.code(), Some(0));
+    broken(&of(&fulls[2]));
+}
+
+#[test]
+fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() {
+    let scene = Scene::fresh(18);
+    scene.sql(TABLES);
+    scene.start();
+    scene.sql(PHASES[0]);
+    scene.increment();
+    scene.backup(&[]);
+    scene.sql(PHASES[1]);
+    let (proved, metrics) = scene.increment_with_metrics();
+    let document = proved.json();
+    assert_eq!(
+        (proved.status.code(), &document["chain"]["different"]),
+        (Some(0), &Value::Null),
+        "{document}"
+    );
+    assert!(document["chain"]["equal"].as_u64().unwrap() > 5, "{document}");
+    assert!(metric(&metrics, "pgstow_chain_last_run_success") > 0.5);
+    scene.sql("UPDATE acc SET bal = 7 WHERE id = 1");
+    let again = scene.increment();
+    assert_eq!(again["chain"], Value::Null, "{again}");
+
+    // One transaction is taken out of the newest increment, before another full.
+    forge(&scene, scene.increments().last().unwrap(), |all| drop(all.pop()));
+    scene.backup(&[]);
+    scene.sql("UPDATE acc SET bal = 8 WHERE id = 2");
+    let (failed, metrics) = scene.increment_with_metrics();
+    let document = failed.json();
+    assert_eq!(
+        (failed.status.code(), &document["status"]),
+        (Some(3), &json!("degraded")),
+        "{document}"
+    );
+    assert_eq!(document["chain"]["different"][0]["table"], "public.acc", "{document}");
+    assert!(metric(&metrics, "pgstow_chain_last_run_success") < 0.5);
+    let status = run(&mut scene.pgstow(&["status", "--json"]));
+    assert_eq!(status.status.code(), Some(1), "{}", status.text());
+    assert!(status.text().contains("do not lead to it"), "{}", status.text());
 }
 
 #[test]
