@@ -372,11 +372,12 @@ impl Judging<'_> {
     }
 }
 
-/// Whether a table is no more as it was, in any way that matters for its rows.
+/// Whether a table is no more as it was, in any way that matters for its rows: definitions from before do not know the
+/// new label of an enum either.
 pub(super) fn is_changed(before: &CatalogTable, table: &CatalogTable, truncated: bool) -> bool {
     !is_same_rows(before, table)
         || before.types != table.types
-        || labels_changed(before, table)
+        || before.labels != table.labels
         || before.filenode != table.filenode && !truncated
         || before.is_unlogged != table.is_unlogged
         || before.identity != table.identity
