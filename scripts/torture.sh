@@ -3,6 +3,7 @@
 #
 #   TORTURE_TIMES   so many times the rounds of the gate (default 25)
 #   TORTURE_SEED    the same seed gives the same rounds (default: a new one)
+#   TORTURE_SECONDS how long each load of torture::load lasts (default 150)
 #   TORTURE_ROUND   this round alone, of the campaign that is named:
 #                   TORTURE_SEED=7 TORTURE_ROUND=12 scripts/torture.sh torture::storms
 set -euo pipefail
@@ -11,6 +12,7 @@ set -euo pipefail
 cd "$ROOT"
 
 export TORTURE_TIMES=${TORTURE_TIMES:-25} TORTURE_SEED=${TORTURE_SEED:-$(date +%s)}
+export TORTURE_SECONDS=${TORTURE_SECONDS:-150}
 export TORTURE_REPORT=$ROOT/target/torture.jsonl
 mkdir -p target
 : >"$TORTURE_REPORT"

@@ -8,5 +8,6 @@ mod faults;
 mod kills;
 mod leases;
 mod listings;
+mod load;
 mod mutations;
 mod storms;

@@ -433,7 +433,8 @@ pub(in crate::job) async fn finish(
     }));
     if let Some(stored) = &mut settled.baselines {
         settled.warnings.append(&mut stored.warnings);
-        covered::describe(stored, &settled.looked.catalog);
+        let encoding = &context.source.session.server().encoding;
+        covered::describe(&mut stored.tables, &settled.looked.catalog, encoding);
         files.push(CoverageFile {
             role: role::TOC,
             name: context.id.toc_name(),

@@ -115,6 +115,33 @@ impl Replayed {
         }
     }
 
+    fn columns(&self, oid: u32, origin: &Origin) -> Result<Vec<Vec<u8>>> {
+        Ok(match (origin, self.tables.get(&oid)) {
+            (_, Some(changed)) => changed.columns.clone(),
+            (Origin::Block(archive, index), None) => columns(archive, *index)?.unwrap_or_default(),
+            (Origin::Nothing, None) => Vec::new(),
+        })
+    }
+
+    /// Whether its rows have other columns than those of this block: the stream shows that a column was added, dropped
+    /// or renamed only with the next row.
+    pub fn differs_in_columns(&self, oid: u32, archive: &StoredArchive, index: usize) -> Result<bool> {
+        let Some(table) = self.choice.tables.get(&oid) else {
+            return Ok(false);
+        };
+        let Some(origin) = self.sources.block(oid, table.rows) else {
+            return Ok(false);
+        };
+        let (mut ours, mut theirs) = (
+            self.columns(oid, &origin)?,
+            columns(archive, index)?.unwrap_or_default(),
+        );
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        // Without a row there is no description.
+        Ok(!ours.is_empty() && ours != theirs)
+    }
+
     /// The sum of its rows. `None`: no backup has its rows.
     pub async fn sum(&self, oid: u32, read: impl Fn(u64) + Send + 'static) -> Result<Option<(u64, Sum)>> {
         let Some(table) = self.choice.tables.get(&oid) else {
@@ -123,12 +150,8 @@ impl Replayed {
         let Some(origin) = self.sources.block(oid, table.rows) else {
             return Ok(None);
         };
+        let columns = self.columns(oid, &origin)?;
         let changed = self.tables.get(&oid);
-        let columns = match (&origin, changed) {
-            (_, Some(changed)) => changed.columns.clone(),
-            (Origin::Block(archive, index), None) => columns(archive, *index)?.unwrap_or_default(),
-            (Origin::Nothing, None) => Vec::new(),
-        };
         let net = changed.map(|changed| Arc::clone(&changed.net));
         let net = net.filter(|net| !net.is_untouched());
         let store = Arc::clone(&self.store);

@@ -342,6 +342,9 @@ async fn compare(
     {
         return Ok(Verdict::Equal);
     }
+    if replayed.differs_in_columns(oid, archive, index)? {
+        return not_compared("its columns were changed after its last row that the increments have");
+    }
     let heard = || {
         let observer = Arc::clone(proving.observer);
         move |bytes| observer.bytes_read(bytes)

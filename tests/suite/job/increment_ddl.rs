@@ -365,6 +365,35 @@ fn small_large_objects_are_read_by_each_increment(major: u32) {
 
 on_majors! { small_large_objects_are_read_by_each_increment: 15 18 }
 
+/// Its baseline waits for the lock that the renaming transaction holds.
+fn a_table_that_is_renamed_before_its_baseline_has_the_new_name_there(major: u32) {
+    let chain = Chain::begin(
+        major,
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')",
+    );
+    chain.sql("ALTER TABLE t ALTER v TYPE text USING upper(v)");
+    let held = chain.hold("ALTER TABLE t RENAME TO renamed");
+    let increment = std::thread::scope(|scope| {
+        let increment = scope.spawn(|| chain.increment());
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = (SELECT oid FROM pg_class
+            WHERE relname = 't' AND relnamespace = 'public'::regnamespace)";
+        while chain.value(waits) == "0" && !increment.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        held.commit();
+        increment.join().unwrap()
+    });
+    assert_eq!(
+        (increment.baselines(), &increment.table("renamed")["rows"]),
+        (vec!["t"], &json!(1))
+    );
+    let id = increment.manifest["id"].as_str().unwrap();
+    let verified = chain.verify(id);
+    assert_eq!(verified["status"], "ok", "{verified}");
+}
+
+on_majors! { a_table_that_is_renamed_before_its_baseline_has_the_new_name_there: 18 }
+
 fn a_transaction_that_does_not_end_leaves_new_tables_to_the_next_increment(major: u32) {
     let chain = Chain::begin(major, "CREATE TABLE t (id int PRIMARY KEY)");
     let held = chain.hold("CREATE TABLE held (a int)");

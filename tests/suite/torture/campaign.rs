@@ -49,7 +49,7 @@ pub struct Campaign {
     lost: Vec<usize>,
 }
 
-fn setting(name: &str) -> Option<u64> {
+pub fn setting(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))

@@ -11,9 +11,10 @@ use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_cha
 use crate::job::increment::facts::StreamFacts;
 use crate::postgres::{PublicationKind, TableCatalog, TableKind};
 use crate::repository::manifest::{
-    Baseline, ColumnRecord, CoverageState, ObjectsCoverage, SnapshotRecord, TableCoverage,
+    Baseline, ColumnRecord, CoverageState, ObjectsCoverage, SnapshotRecord, TableCoverage, TableRecord,
 };
 use crate::repository::seen_catalog::{SeenCatalog, SeenDefinitions, SeenRows, SeenTable};
+use crate::repository::stored_archive::is_named;
 
 pub(super) fn unflushed() -> Error {
     Error::new(
@@ -233,14 +234,20 @@ pub(super) fn baselines(settled: &Settled) -> Vec<Baseline> {
     settled.decisions.iter().filter(usable).map(baseline).collect()
 }
 
-/// Records the columns of the tables in the archive, and their names as the catalog has them.
-pub(super) fn describe(stored: &mut StoredBaselines, catalog: &TableCatalog) {
-    for record in &mut stored.tables {
+/// Records the columns of the tables in the archive, and their names as the catalog has them: the archive has them in
+/// the database's encoding. A table that was renamed after the catalog was read keeps the name that the archive has.
+pub(super) fn describe(tables: &mut [TableRecord], catalog: &TableCatalog, encoding: &str) {
+    let utf8 = encoding == "UTF8";
+    for record in tables {
         let Some(table) = record.oid.and_then(|oid| catalog.table(oid)) else {
             continue;
         };
-        record.schema.clone_from(&table.schema);
-        record.name.clone_from(&table.name);
+        if is_named(&table.schema, &record.schema, utf8) {
+            record.schema.clone_from(&table.schema);
+        }
+        if is_named(&table.name, &record.name, utf8) {
+            record.name.clone_from(&table.name);
+        }
         record.columns = table
             .columns
             .iter()

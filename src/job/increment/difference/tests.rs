@@ -387,6 +387,27 @@ fn a_dropped_table_is_exact_up_to_its_last_change() {
     assert_eq!(ends, [Some(Lsn(2000)), Some(FROM)]);
 }
 
+/// Its updates do not arrive, so no change of it tells how it was.
+#[test]
+fn a_table_without_a_key_is_exact_only_up_to_the_increment_that_drops_or_changes_it() {
+    let before = seen(vec![keyless(ORDERS), keyless(EVENTS)]);
+    let wider = CatalogTable {
+        columns: vec![column(1, "id", 23), column(2, "v", 25), column(3, "w", 25)],
+        ..keyless(EVENTS)
+    };
+    let inserts = two(
+        vec![relation(&keyless(ORDERS)), insert(ORDERS)],
+        vec![relation(&wider), insert(EVENTS)],
+    );
+    let decisions = World::hearing(vec![wider], inserts).differences(Some(&before));
+    let Action::End { last_exact, .. } = &decisions[0].action else {
+        panic!("{decisions:?}")
+    };
+    assert_eq!(*last_exact, Some(FROM));
+    let reading = read(decisions[1].action.clone());
+    assert_eq!((reading.last_exact, reading.proof), (Some(FROM), None));
+}
+
 #[test]
 fn a_table_made_again_under_its_name_is_a_dropped_one_and_a_new_one() {
     let previous = seen(vec![table(ORDERS)]);

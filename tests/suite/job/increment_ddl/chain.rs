@@ -54,6 +54,17 @@ impl Chain {
         self.database.sql(script);
     }
 
+    pub fn value(&self, query: &str) -> String {
+        self.database.sql(query)
+    }
+
+    /// The report of `pgstow verify`.
+    pub fn verify(&self, id: &str) -> Value {
+        let mut verify = crate::support::program::pgstow();
+        verify.args(["verify", id, "--json", "--store"]).arg(self.site.store());
+        succeed(&mut verify).json()
+    }
+
     /// The table's rows as COPY writes them, in the order of a column.
     pub fn rows(&self, table: &str, order: &str) -> Vec<String> {
         let columns = "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
@@ -102,6 +113,14 @@ impl Chain {
 }
 
 pub struct Held(std::process::Child);
+
+impl Held {
+    pub fn commit(mut self) {
+        use std::io::Write;
+        let stdin = self.0.stdin.as_mut().unwrap();
+        writeln!(stdin, "COMMIT;").unwrap();
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {

@@ -216,6 +216,36 @@ fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() 
     assert!(status.text().contains("do not lead to it"), "{}", status.text());
 }
 
+/// The stream shows such a change with the next row, and there is none.
+#[test]
+fn columns_that_changed_just_before_the_later_full_are_not_compared() {
+    let scene = Scene::fresh(18);
+    scene.sql(
+        "CREATE TABLE wider (id int PRIMARY KEY); CREATE TABLE narrower (id int PRIMARY KEY, v text);
+         CREATE TABLE named (id int PRIMARY KEY, v text); CREATE TABLE stays (id int PRIMARY KEY);
+         INSERT INTO wider VALUES (1); INSERT INTO narrower VALUES (1, 'a'); INSERT INTO named VALUES (1, 'a')",
+    );
+    scene.start();
+    scene.sql("INSERT INTO wider VALUES (2); INSERT INTO narrower VALUES (2, 'b'); INSERT INTO named VALUES (2, 'b')");
+    scene.sql("INSERT INTO stays VALUES (1)");
+    scene.sql("ALTER TABLE wider ADD v int DEFAULT 7; ALTER TABLE narrower DROP v; ALTER TABLE named RENAME v TO w");
+    scene.backup(&[]);
+    scene.sql("INSERT INTO wider VALUES (3, 3); INSERT INTO narrower VALUES (3); INSERT INTO named VALUES (3, 'c')");
+    scene.increment();
+    let run = verified(&scene);
+    let document = run.json();
+    assert_eq!(run.status.code(), Some(0), "{document}\n{}", run.stderr);
+    let chain = &document["chain"];
+    assert_eq!(
+        (&chain["different"], &chain["equal"]),
+        (&Value::Null, &json!(1)),
+        "{document}"
+    );
+    let named = chain["not_compared"].as_array().unwrap().iter();
+    let named: Vec<&str> = named.map(|one| one["table"].as_str().unwrap()).collect();
+    assert_eq!(named, ["public.named", "public.narrower", "public.wider"], "{document}");
+}
+
 #[test]
 fn a_full_before_which_there_is_none_has_no_chain_to_prove() {
     let scene = Scene::fresh(18);

@@ -1,7 +1,7 @@
 //! What the decisions make of the tables' coverage.
 
 use super::*;
-use crate::postgres::{CatalogTable, PublicationChanges, ReplicaIdentity, sample_table};
+use crate::postgres::{CatalogTable, EnumLabel, PublicationChanges, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(100);
 const AT: Lsn = Lsn(200);
@@ -81,6 +81,20 @@ fn rewritten() -> TableCatalog {
         filenode: 7,
         ..table(ORDERS)
     }])
+}
+
+/// Rows with it may be in the increment, whose moments have the definitions from before.
+#[test]
+fn a_label_that_came_after_the_look_leaves_the_rest_of_the_increment_open() {
+    let labelled = catalog(vec![CatalogTable {
+        labels: vec![EnumLabel {
+            oid: 9,
+            label: "new".into(),
+        }],
+        ..table(ORDERS)
+    }]);
+    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
+    assert_eq!(covered(&settled(Action::Keep, None), &labelled), open);
 }
 
 #[test]
