@@ -7,6 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt;
+use futures::stream::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Job;
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::job::moment::{self, Known, Replayed};
@@ -23,11 +30,6 @@ use crate::run::progress::Observer;
 use crate::run::stop::Stop;
 use crate::settings::Settings;
 use crate::units::count;
-use futures::FutureExt;
-use futures::stream::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// What a proof works with.
 #[derive(Clone, Copy)]
