@@ -3,7 +3,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::*;
-use crate::command::{BackupRequest, PruneRequest};
+use crate::command::{BackupRequest, PruneRequest, Selection};
 use crate::error::Code;
 use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
