@@ -22,8 +22,10 @@ use crate::repository::catalog::{
     Counting, Demand, Overview, histories, nothing_found, overviews, reachable_folders, read_genuine,
 };
 use crate::repository::chain::{History, Link, Run};
-use crate::repository::manifest::Manifest;
+use crate::repository::manifest::{Manifest, role};
+use crate::repository::seen_catalog::SeenCatalog;
 use crate::repository::signature::Trust;
+use crate::repository::stored_archive::read_file;
 use crate::repository::stored_changes::StoredChanges;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
@@ -89,6 +91,9 @@ async fn read(
         }
     };
     let stored = StoredChanges::open(&found.store, manifest).await?;
+    if wanted.lacks_tables() {
+        take_partitions(job, found, manifest, wanted).await?;
+    }
     let relids = wanted.take_index(&stored.index);
     let nothing = relids.as_ref().is_some_and(BTreeSet::is_empty);
     let selection = Selection {
@@ -107,6 +112,30 @@ async fn read(
     let reading = stored.read(selection)?;
     let counted = apart("changes", move || counting::count(reading, relids.as_ref(), most)).await??;
     Ok(counted.with_bytes(index_bytes + bytes))
+}
+
+/// Takes the partitions of partitioned tables at the beginning and at the end of an increment: they may be others now.
+async fn take_partitions(job: &Job<'_>, found: &Found, manifest: &Manifest, wanted: &mut Wanted) -> Result<()> {
+    let before = manifest
+        .increment
+        .as_ref()
+        .and_then(|increment| increment.stream.predecessor.as_ref());
+    let before = match before {
+        Some(id) => match found.manifest(job, id).await {
+            Ok(manifest) => Some(manifest),
+            // It has expired.
+            Err(error) if error.code() == Code::NotFound => None,
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    for manifest in before.iter().chain([manifest]) {
+        if let Some(file) = manifest.files.get(role::CATALOG) {
+            let bytes = read_file(found.store.as_ref(), &manifest.id, file).await?;
+            wanted.take_catalog(&SeenCatalog::parse(&bytes, &manifest.id)?);
+        }
+    }
+    Ok(())
 }
 
 /// The store and the database whose increments are read.

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Code, Error, Result};
 use crate::format::changes::{Described, Index};
+use crate::postgres::TableKind;
 use crate::postgres::quoting::{identifier, qualified};
 use crate::repository::manifest::{CoverageState, Manifest, TableCoverage};
+use crate::repository::seen_catalog::{SeenCatalog, SeenTable};
 
 /// How many names an error offers.
 const NEAREST: usize = 3;
@@ -14,6 +16,8 @@ pub(super) struct Wanted {
     /// As they were written, and whether a table with that name was seen. Empty: all tables are meant.
     patterns: Vec<(String, bool)>,
     relids: BTreeSet<u32>,
+    /// Those of them that are partitioned.
+    parents: BTreeSet<u32>,
     /// The names that were seen, for a user who wrote another one. Schema and name.
     seen: BTreeSet<(String, String)>,
 }
@@ -23,6 +27,7 @@ impl Wanted {
         Self {
             patterns: patterns.iter().map(|pattern| (pattern.clone(), false)).collect(),
             relids: BTreeSet::new(),
+            parents: BTreeSet::new(),
             seen: BTreeSet::new(),
         }
     }
@@ -37,6 +42,33 @@ impl Wanted {
             }
         }
         warnings
+    }
+
+    /// Whether a name was written that no table with rows has: it may be that of a partitioned table.
+    pub fn lacks_tables(&self) -> bool {
+        self.patterns.iter().any(|(_, found)| !found) || !self.parents.is_empty()
+    }
+
+    /// Takes the names of partitioned tables: all of their partitions are meant. `catalog` is that of an increment.
+    pub fn take_catalog(&mut self, catalog: &SeenCatalog) {
+        let is_partitioned = |seen: &&SeenTable| seen.table.kind == TableKind::Partitioned;
+        for seen in catalog.tables.iter().filter(is_partitioned) {
+            if self.takes(seen.table.oid, &seen.table.schema, &seen.table.name) {
+                self.parents.insert(seen.table.oid);
+            }
+        }
+        // A partition may be partitioned itself, and may be older than its parent.
+        loop {
+            let below = catalog.tables.iter().filter(|seen| {
+                let parent = seen.table.parent;
+                parent.is_some_and(|parent| self.relids.contains(&parent)) && !self.relids.contains(&seen.table.oid)
+            });
+            let below: Vec<u32> = below.map(|seen| seen.table.oid).collect();
+            if below.is_empty() {
+                return;
+            }
+            self.relids.extend(below);
+        }
     }
 
     /// Takes the names in an index. Returns the tables that are meant; `None`: all.
