@@ -18,6 +18,8 @@ pub use self::plan::Listing;
 /// How long one statement waits for a table's lock. It is longer than the time (`deadlock_timeout`, 1 s) after which
 /// autovacuum makes room.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// The most tables that one statement adds.
+const TOGETHER: usize = 100;
 const KINDS: [PublicationKind; 2] = [PublicationKind::All, PublicationKind::Inserts];
 
 /// How the changes of each table arrive, by OID. Tables whose changes do not arrive are not in it.
@@ -271,6 +273,35 @@ impl Session {
         steps: Vec<Step>,
         changes: &mut PublicationChanges,
     ) -> Result<()> {
+        let mut steps = steps.into_iter().peekable();
+        while let Some(step) = steps.next() {
+            let kind = step.changing.kind;
+            let mut single = vec![step];
+            while single.len() < TOGETHER
+                && single[0].is_addition()
+                && let Some(next) = steps.next_if(|next| next.is_addition() && next.changing.kind == kind)
+            {
+                single.push(next);
+            }
+            let added = single.iter().filter_map(|step| catalog.table(step.changing.oid));
+            let added: Vec<&CatalogTable> = added.collect();
+            // A statement for each table takes long if there are thousands. Together they wait for the lock of one while
+            // they have those of the others, which no writer waits for; if it cannot be had, each waits for its own.
+            if added.len() > 1 && self.try_statement(&add_tables(names, kind, &added)).await?.is_none() {
+                continue;
+            }
+            self.take_each(names, catalog, single, changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_each(
+        &self,
+        names: &SlotName,
+        catalog: &TableCatalog,
+        steps: Vec<Step>,
+        changes: &mut PublicationChanges,
+    ) -> Result<()> {
         for step in steps {
             if let Some(together) = step.in_one_transaction(names, catalog)
                 && self.try_statement(&together).await?.is_none()
@@ -357,9 +388,16 @@ pub(crate) fn create_publication(names: &SlotName, kind: PublicationKind) -> Str
 
 /// Without ONLY, the tables that inherit from it would be added too.
 pub(crate) fn add_table(names: &SlotName, kind: PublicationKind, table: &CatalogTable) -> String {
+    add_tables(names, kind, &[table])
+}
+
+fn add_tables(names: &SlotName, kind: PublicationKind, tables: &[&CatalogTable]) -> String {
     let publication = identifier(&names.publication(kind));
-    let table = qualified(&table.schema, &table.name);
-    format!("ALTER PUBLICATION {publication} ADD TABLE ONLY {table}")
+    let tables = tables
+        .iter()
+        .map(|table| format!("ONLY {}", qualified(&table.schema, &table.name)));
+    let tables: Vec<String> = tables.collect();
+    format!("ALTER PUBLICATION {publication} ADD TABLE {}", tables.join(", "))
 }
 
 fn drop_table(names: &SlotName, kind: PublicationKind, table: &CatalogTable) -> String {

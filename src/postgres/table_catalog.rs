@@ -52,7 +52,8 @@ pub struct CatalogTable {
     pub labels: Vec<EnumLabel>,
     /// The file of its rows, which a rewrite or TRUNCATE replaces. 0: it has none.
     pub filenode: u32,
-    /// With out-of-line values, without indexes. An estimate if another session has locked a table.
+    /// With out-of-line values, without indexes. An estimate if the table has an identity, or if another session has
+    /// locked a table.
     pub bytes: u64,
     pub owner: String,
     /// Whether this role may add it to a publication.

@@ -74,6 +74,11 @@ impl Change {
 }
 
 impl Step {
+    /// Whether it only adds a table, and nothing else depends on when.
+    pub fn is_addition(&self) -> bool {
+        self.changing.adds && !self.is_urgent && self.together.is_empty()
+    }
+
     /// `None` if it is a single statement.
     pub fn in_one_transaction(&self, names: &SlotName, catalog: &TableCatalog) -> Option<String> {
         if self.together.is_empty() {

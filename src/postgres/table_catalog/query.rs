@@ -1,6 +1,8 @@
 //! The one query that reads the catalog. It asks catalogs alone, and no function that locks a table, except for the
 //! tables' sizes.
 
+use std::collections::BTreeMap;
+
 use super::super::Session;
 use super::{CatalogTable, OLDEST_STREAMED, TableCatalog};
 use crate::error::{Code, Error, Result};
@@ -41,6 +43,32 @@ impl Session {
     }
 }
 
+impl Session {
+    /// The sizes of these tables, with out-of-line values and without indexes. None of them is known if another session
+    /// has locked one.
+    pub async fn sizes_of(&self, oids: &[u32]) -> Result<BTreeMap<u32, u64>> {
+        let failed = |error| self.error("cannot read the sizes of tables", &error);
+        let set = |limit: &'static str| self.client.batch_execute(limit);
+        set("SET lock_timeout = '200ms'").await.map_err(failed)?;
+        let question = "SELECT one.oid, pg_catalog.pg_table_size(one.oid) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS one (oid)";
+        let measured = self.client.query(question, &[&oids]).await;
+        set("SET lock_timeout = 0").await.map_err(failed)?;
+        let rows = match measured {
+            Ok(rows) => rows,
+            Err(error) if error.is_closed() => return Err(failed(error)),
+            Err(_) => return Ok(BTreeMap::new()),
+        };
+        let mut sizes = BTreeMap::new();
+        for row in rows {
+            let bytes: Option<i64> = row.try_get(1).map_err(failed)?;
+            if let Some(bytes) = bytes.and_then(|bytes| u64::try_from(bytes).ok()) {
+                sizes.insert(row.try_get(0).map_err(failed)?, bytes);
+            }
+        }
+        Ok(sizes)
+    }
+}
+
 /// In a database without an encoding (`SQL_ASCII`) a name may be no UTF-8. It is then shown with replacement
 /// characters, and the server does not find it under this name.
 fn read(document: &[u8]) -> Result<CatalogTable> {
@@ -63,7 +91,11 @@ fn question(major: u32, sizes: Sizes) -> String {
                  * pg_catalog.current_setting('block_size')::pg_catalog.int8";
     let bytes = match sizes {
         // It is NULL for a table that was dropped meanwhile.
-        Sizes::Exact => format!("coalesce(pg_catalog.pg_table_size(c.oid), {pages})"),
+        // Asking for it costs more than all else, so only those tables are measured whose size decides something.
+        Sizes::Exact => format!(
+            "CASE WHEN i.indexrelid IS NULL AND c.relreplident <> 'f'
+                  THEN coalesce(pg_catalog.pg_table_size(c.oid), {pages}) ELSE {pages} END"
+        ),
         Sizes::Estimated => pages.to_owned(),
     };
     let multirange = if major >= 14 { "OR r.rngmultitypid = t.oid" } else { "" };
