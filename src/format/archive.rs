@@ -35,7 +35,7 @@ pub use changing::{Changing, Renumbered, empty_block};
 pub use check::{Check, Discard, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
-pub use head::{Addition, ArchiveVersion, BlockCompression, Details, Head, TocEntry};
+pub use head::{Addition, ArchiveVersion, BlockCompression, Details, Graft, Head, Place, TocEntry};
 pub use input::Input;
 pub use layout::{BlockKind, Layout};
 pub use loading::{Loading, leading_names};

@@ -255,10 +255,10 @@ async fn brought_forward(
     stored: StoredArchive,
 ) -> Result<(StoredArchive, Option<MomentReport>)> {
     job.observer.phase("reading the changes");
-    let (prepared, mut archive) = moment::prepare(located, way, stored).await?;
+    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+    let (prepared, mut archive) = moment::prepare(located, way, stored, &memory).await?;
     let blocks: Vec<usize> = (0..archive.head.data.len()).collect();
     let mut report = prepared.report(prepared.not_exact(&archive, &blocks, true));
-    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
     prepared
         .bring_forward(&mut archive, &blocks, &memory, &mut report)
         .await?;

@@ -211,7 +211,7 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
             let looking = stream_beginning::find(primary(job)?, &listed, sought, job.trust, (job.clock)());
             let beginning = job.stop.or_stop(looking).await?;
             match beginning.filter(|beginning| beginning.precedes(&full.snapshot)) {
-                Some(beginning) => Begin::At(Box::new(Start::first(slot.slot(), from, &beginning, full))),
+                Some(beginning) => Begin::At(Box::new(Start::first(slot.slot(), from, &beginning, *full))),
                 None => Begin::Anew {
                     why: format!(
                         "the newest full backup was made after the slot {slot}, but perhaps before the transactions that are \

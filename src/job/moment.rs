@@ -5,7 +5,9 @@
 //! way      the full that it begins with, the increments, and where they stop
 //! stopped  the exact transaction after which it stops
 //! bases    per table: the rows that its changes are applied to, and whether the result is exact
-//! composed one archive of these rows, with the definitions of the moment
+//! proved   gaps that a replay closes: the table is exact in them
+//! composed one archive of these rows, with the definitions of the moment (grafted: those of tables made since)
+//! objects  the large objects of the moment
 //! folding  the changes, read once → what was changed in each table
 //! ```
 //!
@@ -13,9 +15,13 @@
 
 mod asked;
 mod bases;
+mod chained;
 mod composed;
 mod folding;
+mod grafted;
+mod objects;
 mod prepared;
+mod proved;
 mod replayed;
 mod report;
 mod sequences;
@@ -26,9 +32,10 @@ mod way;
 pub use asked::AskedMoment;
 pub use report::MomentReport;
 
-pub(crate) use bases::{Choice, TableBase};
+pub(crate) use bases::Choice;
+pub(crate) use chained::replay;
 pub(crate) use folding::memory;
 pub(crate) use prepared::{Prepared, not_covered, prepare};
-pub(crate) use replayed::{Known, Replayed, replay, stored_sum};
+pub(crate) use replayed::{Known, Replayed, stored_sum};
 pub(crate) use stopped::Stopped;
 pub(crate) use way::{Way, find, history, manifests, unbroken};

@@ -43,6 +43,32 @@ impl Session {
         rows.iter().map(|row| row.try_get(0).map_err(failed)).collect()
     }
 
+    /// Of all large objects: it changes if one is made, written, removed, or given to another role. It is made of the
+    /// transactions that wrote their pages, so a page that is written again with the same bytes counts as changed. `None`:
+    /// the role may not read them.
+    pub async fn large_objects_fingerprint(&self) -> Result<Option<String>> {
+        let failed = |error| self.error("cannot look at the large objects", &error);
+        let allowed =
+            "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject'::pg_catalog.regclass, 'SELECT')";
+        let row = self.client.query_one(allowed, &[]).await.map_err(failed)?;
+        if !row.try_get::<_, bool>(0).map_err(failed)? {
+            return Ok(None);
+        }
+        let sum = |of: &str, from: &str| {
+            format!(
+                "(SELECT pg_catalog.concat(pg_catalog.count(*), ' ', coalesce(pg_catalog.sum(pg_catalog.hashtextextended(
+                     pg_catalog.concat_ws(' ', {of}) COLLATE pg_catalog.\"C\", 0)), 0)) FROM pg_catalog.{from} x)"
+            )
+        };
+        let question = format!(
+            "SELECT pg_catalog.concat_ws('/', {}, {})",
+            sum("x.loid, x.pageno, x.xmin", "pg_largeobject"),
+            sum("x.oid, x.xmin", "pg_largeobject_metadata")
+        );
+        let row = self.client.query_one(&question, &[]).await.map_err(failed)?;
+        row.try_get(0).map(Some).map_err(failed)
+    }
+
     pub async fn large_object_tally(&self) -> Result<LargeObjectTally> {
         let failed = |error| self.error("cannot read the size of the large objects", &error);
         let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata),

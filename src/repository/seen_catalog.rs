@@ -10,6 +10,7 @@ use crate::format::Lsn;
 use crate::format::script::Sum;
 use crate::postgres::{CatalogTable, Memberships, PublicationKind, Published, TableCatalog};
 use crate::repository::backup_id::{BackupId, CATALOG};
+use crate::repository::manifest::ReplayProof;
 use crate::store::limits;
 
 /// The schema that this program writes, and the newest that it reads.
@@ -23,6 +24,9 @@ pub struct SeenCatalog {
     /// Everything that was committed before the catalog was read is before this position.
     pub at: Lsn,
     pub definitions: SeenDefinitions,
+    /// The fingerprint of the large objects when an increment read them last, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<String>,
     /// In the order of the OIDs.
     pub tables: Vec<SeenTable>,
 }
@@ -33,7 +37,8 @@ pub struct SeenCatalog {
 pub struct SeenDefinitions {
     /// Of all definitions, as `Session::definitions_fingerprint` computes it.
     pub fingerprint: String,
-    /// The definitions were like this from this position on, up to the end of the increment that has this file.
+    /// The definitions were like this from this position on, up to the end of the increment that has this file: a moment
+    /// between the two has them already.
     pub from: Lsn,
 }
 
@@ -50,6 +55,9 @@ pub struct SeenTable {
     /// Why the stream does not lead to its rows, although it is published: it needs a baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lacking: Option<String>,
+    /// Of such a table: what may be replayed up to this baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ReplayProof>,
     /// Of a table whose updates do not arrive: its rows when they were last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<SeenRows>,
@@ -77,8 +85,14 @@ impl SeenCatalog {
             major,
             at,
             definitions,
+            large_objects: None,
             tables,
         }
+    }
+
+    #[must_use]
+    pub fn with_large_objects(self, large_objects: Option<String>) -> Self {
+        Self { large_objects, ..self }
     }
 
     /// Of a stream that begins: `published` says how each table's changes arrive, and `memberships` by what.
@@ -93,6 +107,7 @@ impl SeenCatalog {
             membership: memberships.get(&table.oid).cloned(),
             table,
             lacking: None,
+            proof: None,
             rows: None,
             counted: None,
         };

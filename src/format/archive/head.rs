@@ -2,16 +2,18 @@
 //! only the compression and the offsets, and both have a fixed width.
 
 mod entry;
+mod graft;
 mod header;
 mod strings;
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use entry::{Addition, Details, TocEntry};
+pub use graft::{Graft, Place};
 pub use header::{ArchiveVersion, BlockCompression};
 
 use super::input::{Input, encode_int};
@@ -198,8 +200,24 @@ impl Head {
             added.for_each(|addition| addition.write(self.form(), &mut written));
             edits.push((at..at, written));
         }
+        self.spliced(edits, self.entries + additions.len())
+    }
+
+    /// Without the entries that have these dump ids. The offsets are no longer right.
+    pub fn without(&self, ids: &HashSet<i64>) -> Result<Head, ArchiveError> {
+        let entries = self.read_entries()?.into_iter();
+        let gone: Vec<(Range<usize>, Vec<u8>)> = entries
+            .filter(|(entry, _)| ids.contains(&entry.dump_id))
+            .map(|(_, details)| (details.begins_at..details.ends_at, Vec::new()))
+            .collect();
+        let left = self.entries - gone.len();
+        self.spliced(gone, left)
+    }
+
+    /// With other bytes at these places, and so many entries.
+    fn spliced(&self, mut edits: Vec<(Range<usize>, Vec<u8>)>, entries: usize) -> Result<Head, ArchiveError> {
         let mut count = Vec::new();
-        encode_int((self.entries + additions.len()) as i64, self.int_size, &mut count);
+        encode_int(entries as i64, self.int_size, &mut count);
         edits.push((self.entries_at - count.len()..self.entries_at, count));
         edits.sort_by_key(|(place, _)| (place.start, place.end));
         let mut bytes = Vec::with_capacity(self.bytes.len());

@@ -264,6 +264,13 @@ impl Net {
     }
 }
 
+impl Drop for Net {
+    /// Other tables may use the same memory.
+    fn drop(&mut self) {
+        self.truncate();
+    }
+}
+
 fn lacks_value(key: &[u8]) -> bool {
     key.split(|byte| *byte == b'\t').any(|field| field == text::UNCHANGED)
 }

@@ -210,6 +210,11 @@ impl Fold {
         self.applied
     }
 
+    /// The wanted tables that the stream has described: it does so before their first change.
+    pub fn described(&self) -> impl Iterator<Item = u32> {
+        self.described.keys().copied()
+    }
+
     pub fn changes(&self) -> u64 {
         self.changes
     }

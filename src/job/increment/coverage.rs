@@ -35,7 +35,9 @@ use crate::job::backup::answered;
 use crate::job::backup::replicas::Replicas;
 use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, TableCatalog, TableKind};
 use crate::repository::backup_id::CATALOG;
-use crate::repository::manifest::{Baseline, CoverageState, ObjectsCoverage, SequenceState, TableCoverage, role};
+use crate::repository::manifest::{
+    Baseline, CoverageState, ObjectsCoverage, ReplayProof, SequenceState, TableCoverage, role,
+};
 use crate::repository::seen_catalog::{SeenCatalog, SeenRows};
 use crate::units::{human_bytes, some_of};
 
@@ -84,6 +86,8 @@ pub(in crate::job) struct Settled {
     postponed: BTreeMap<u32, String>,
     baselines: Option<StoredBaselines>,
     large_objects: Option<ObjectsCoverage>,
+    /// The fingerprint of the large objects, if it is known and they are in a backup.
+    objects_seen: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -160,6 +164,7 @@ pub(in crate::job) async fn settle(
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
+        objects_seen: None,
         warnings,
     };
     if read_to < settled.looked.at {
@@ -171,6 +176,7 @@ pub(in crate::job) async fn settle(
     if let Some(probe) = probe {
         read_with(context, &mut settled, probe, facts).await?;
     }
+    measure(context, &mut settled).await?;
     if let Some(why) = too_much(context, &settled).await? {
         return Ok(Outcome::NewFull(why));
     }
@@ -218,6 +224,15 @@ impl Settled {
         };
         let read = self.decisions.iter().filter(is_read).map(|decision| decision.oid);
         read.filter(|oid| !self.postponed.contains_key(oid)).collect()
+    }
+
+    /// What may be replayed up to the baseline of a table.
+    fn proof_of(&self, oid: u32) -> Option<ReplayProof> {
+        let of_table = self.decisions.iter().find(|decision| decision.oid == oid);
+        match &of_table?.action {
+            Action::Read(reading) => reading.proof,
+            _ => None,
+        }
     }
 
     fn postpone(&mut self, tables: &[u32], why: &str) {
@@ -277,6 +292,21 @@ fn grown(earlier: &SeenRows, facts: &StreamFacts, oid: u32, view: &Horizon) -> O
     let mut grown = earlier.ahead?;
     grown.merge(facts.inserted(oid, |xid| view.sees(xid))?);
     Some(grown)
+}
+
+/// Finds the sizes of the tables that are to be read.
+async fn measure(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
+    let tables = settled.readings();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sizes = answered(context.job, context.source.session.sizes_of(&tables)).await?;
+    for decision in &mut settled.decisions {
+        if let Some(bytes) = sizes.get(&decision.oid) {
+            decision.bytes = *bytes;
+        }
+    }
+    Ok(())
 }
 
 /// Why a new full is better than these baselines.
@@ -349,7 +379,20 @@ async fn leave_closed(context: &Context<'_>, settled: &mut Settled) -> Result<()
 async fn baselines_of(context: &Context<'_>, replicas: &mut Replicas, settled: &mut Settled) -> Result<()> {
     leave_closed(context, settled).await?;
     let tables = settled.readings();
-    let large_objects = objects(context, true).await?;
+    let mut large_objects = objects(context, true).await?;
+    if let Some(covered) = large_objects
+        .as_mut()
+        .filter(|one| one.state == CoverageState::Baseline)
+    {
+        settled.objects_seen = answered(context.job, context.source.session.large_objects_fingerprint()).await?;
+        let before = settled
+            .previous
+            .as_ref()
+            .and_then(|previous| previous.large_objects.as_ref());
+        if before.is_some() && before == settled.objects_seen.as_ref() {
+            *covered = covered::objects_same();
+        }
+    }
     let with_large_objects = large_objects
         .as_ref()
         .is_some_and(|covered| covered.state == CoverageState::Baseline);
@@ -372,6 +415,7 @@ async fn baselines_of(context: &Context<'_>, replicas: &mut Replicas, settled: &
             settled.postpone(&tables, &why);
             if with_large_objects {
                 settled.large_objects = Some(covered::objects_left(&why));
+                settled.objects_seen = None;
             }
         }
     }
@@ -413,10 +457,26 @@ pub(in crate::job) async fn finish(
         &unusable,
         "it changed while it was read; its baseline is left to the next increment",
     );
+    if let Some(covered) = settled
+        .large_objects
+        .as_mut()
+        .filter(|one| one.state == CoverageState::Exact)
+    {
+        let now = answered(context.job, context.source.session.large_objects_fingerprint()).await?;
+        if now != settled.objects_seen {
+            *covered = covered::objects_left("they changed while the increment was made; the next one reads them");
+        }
+    }
     let (sequences, unreadable) = sequences::read(context).await?;
     settled.warnings.extend(unreadable);
+    let defined = match (&taken.archive, &taken.warning) {
+        (Some(_), _) => Some(taken.seen.from),
+        // The next increment stores them.
+        (None, Some(_)) => Some(Lsn(to.0 + 1)),
+        (None, None) => None,
+    };
+    let tables = covered::tables(((context.from, to), defined), &settled, &late, &again);
     settled.warnings.extend(taken.warning);
-    let tables = covered::tables((context.from, to), &settled, &late, &again);
     let baselines = covered::baselines(&settled);
     let seen = covered::seen(&settled, taken.seen, facts);
     let mut files = vec![CoverageFile {

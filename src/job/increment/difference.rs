@@ -235,7 +235,10 @@ impl Judging<'_> {
             return self.of_new(table);
         };
         if let Some(why) = &before.lacking {
-            return Action::Read(self.lost(why.clone()));
+            return Action::Read(Reading {
+                proof: before.proof,
+                ..self.lost(why.clone())
+            });
         }
         match before.published {
             None => return Action::Read(self.lost("its changes arrive since this increment".into())),
@@ -274,6 +277,8 @@ impl Judging<'_> {
             if self.previous.table(parent).is_some_and(|seen| seen.published.is_some()) {
                 return Action::Read(Reading {
                     proof: Some(ReplayProof::FromNothing),
+                    // Its changes are published since it is a partition, and ATTACH waits for those who write it before.
+                    waits: false,
                     ..self.lost(
                         "it is a new partition; rows that it had before it was attached are not in the stream".into(),
                     )
@@ -320,16 +325,21 @@ impl Judging<'_> {
         let is_rewritten = before.filenode != table.filenode;
         let lost = Some(self.now.from);
         if !is_same_rows(before, table) {
-            // Without a rewrite, the rows in the stream are as before until the first one that has the new columns.
+            // The table is as it was before the change until the first row that has the new columns. Of two rewrites,
+            // the first may have left the columns as they were: then the server described them again.
             let first_other = facts.and_then(|facts| facts.first_other);
-            let last_exact = if is_rewritten { lost } else { first_other };
+            let first_again = facts.and_then(|facts| facts.first_again).filter(|_| is_rewritten);
+            let last_exact = first_other.into_iter().chain(first_again).min();
             return read(last_exact, None, "its columns changed");
         }
+        // The stream does not show which rows came after the change of a type: those before the first row came before it.
+        let first_change = facts.and_then(|facts| facts.first_change);
+        let last_exact = if is_rewritten { lost } else { first_change };
         if before.types != table.types {
-            return read(lost, None, "a type of its columns changed");
+            return read(last_exact, None, "a type of its columns changed");
         }
         if labels_changed(before, table) {
-            return read(lost, None, "a label of an enum was renamed or removed");
+            return read(last_exact, None, "a label of an enum was renamed or removed");
         }
         if is_rewritten && facts.is_none_or(|facts| !facts.is_truncated(self.now.from, before, table)) {
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";

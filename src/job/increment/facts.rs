@@ -16,8 +16,6 @@ pub(in crate::job) struct StreamFacts {
     tables: HashMap<u32, TableFacts>,
     /// A TRUNCATE that was committed before this position is in the previous catalog already.
     known_to: Lsn,
-    /// The end of the last transaction that was heard whole.
-    end: Lsn,
     /// The commit of the transaction that is being heard, and its number.
     commit: Lsn,
     xid: u32,
@@ -51,10 +49,15 @@ pub(super) struct TableFacts {
     pub truncates: VecDeque<(Lsn, u32)>,
     /// The commit of the last transaction that changed it.
     pub last_change: Lsn,
-    /// The end of the transaction before the first one that described it otherwise than the previous catalog.
+    /// The commit of the first transaction that described it otherwise than the previous catalog: a moment at this
+    /// position is before it.
     pub first_other: Option<Lsn>,
-    /// The end of the transaction before the first one that changed it.
+    /// That of the second transaction that described it: the server does so again if something of the table was changed,
+    /// also if the description is the same.
+    pub first_again: Option<Lsn>,
+    /// That of the first transaction that changed it.
     pub first_change: Option<Lsn>,
+    is_described: bool,
 }
 
 /// What a `Relation` message tells about a table's definition.
@@ -83,7 +86,6 @@ impl StreamFacts {
                 .collect(),
             tables: HashMap::new(),
             known_to: previous.map_or(from, |previous| previous.at),
-            end: from,
             commit: from,
             xid: 0,
             inserted: Insertions {
@@ -97,7 +99,6 @@ impl StreamFacts {
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
             Message::Begin(begin) => (self.commit, self.xid) = (begin.final_lsn, begin.xid),
-            Message::Commit(commit) => self.end = commit.end,
             Message::Relation(relation) => self.relation(relation),
             Message::Insert { relid, new } => {
                 self.change(*relid);
@@ -119,7 +120,7 @@ impl StreamFacts {
                     }
                 }
             }
-            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            Message::Commit(_) | Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
     }
 
@@ -146,22 +147,25 @@ impl StreamFacts {
     }
 
     fn change(&mut self, relid: u32) -> &mut TableFacts {
-        let (end, commit) = (self.end, self.commit);
+        let commit = self.commit;
         let table = self.tables.entry(relid).or_default();
         table.last_change = commit;
-        table.first_change.get_or_insert(end);
+        table.first_change.get_or_insert(commit);
         table
     }
 
     fn relation(&mut self, relation: &Relation) {
-        let end = self.end;
+        let commit = self.commit;
         let is_other = self
             .before
             .get(&relation.oid)
             .is_some_and(|before| *before != Shape::of_relation(relation));
         let table = self.tables.entry(relation.oid).or_default();
         if is_other {
-            table.first_other.get_or_insert(end);
+            table.first_other.get_or_insert(commit);
+        }
+        if std::mem::replace(&mut table.is_described, true) {
+            table.first_again.get_or_insert(commit);
         }
     }
 

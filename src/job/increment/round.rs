@@ -357,6 +357,12 @@ async fn is_idle(
     if !same {
         return Ok(false);
     }
+    if let Some(objects) = &before.large_objects {
+        let now = answered(run.job, run.source.session.large_objects_fingerprint()).await?;
+        if now.as_ref() != Some(objects) {
+            return Ok(false);
+        }
+    }
     let keyless = publications.after.iter();
     let keyless = keyless.filter(|(_, kind)| **kind == PublicationKind::Inserts);
     let keyless: Vec<u32> = keyless.map(|(oid, _)| *oid).collect();

@@ -48,7 +48,7 @@ pub(super) enum Standing {
     GoesOn(Box<Last>),
     /// It is the first of a new stream, which begins behind `from`. The full is its base, if the stream has every
     /// transaction that the full does not see.
-    Begins { from: Lsn, full: Full },
+    Begins { from: Lsn, full: Box<Full> },
     /// The chain cannot be continued: a new full is needed, and perhaps a new slot.
     Broken { why: String, needs_slot: bool },
 }
@@ -102,7 +102,10 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
         },
     };
     match held.full {
-        Some(full) if is_base(&full, now, confirmed) => Ok(Standing::Begins { from: confirmed, full }),
+        Some(full) if is_base(&full, now, confirmed) => Ok(Standing::Begins {
+            from: confirmed,
+            full: Box::new(full),
+        }),
         _ => match gap {
             None => broken("there is no full backup from after the slot was made".into(), false),
             // A slot that another server has copied may have lost transactions.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::report::NotExact;
 use crate::format::Lsn;
 use crate::format::fold::Horizon;
-use crate::repository::manifest::{CoverageState, Increment, Manifest, SnapshotRecord, TableCoverage};
+use crate::repository::manifest::{CoverageState, Increment, Manifest, ReplayProof, SnapshotRecord, TableCoverage};
 
 /// Where the rows of a table come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,44 @@ pub(crate) struct TableBase {
     /// Whether changes are applied to the rows.
     pub follows: bool,
     pub not_exact: Option<NotExact>,
+    /// What may be replayed, up to the baseline in the increment of this number, to show that it is exact all the same.
+    pub provable: Option<(usize, ReplayProof)>,
+    /// The gap in which the moment lies, if a replay has shown that the table is exact in it.
+    pub closed: Option<NotExact>,
+}
+
+impl TableBase {
+    /// A table of which nothing is known yet.
+    fn new(rows: Rows) -> Self {
+        Self {
+            schema: String::new(),
+            name: String::new(),
+            rows,
+            horizon: Horizon::default(),
+            follows: true,
+            not_exact: None,
+            provable: None,
+            closed: None,
+        }
+    }
+}
+
+/// Where the large objects come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Objects {
+    #[default]
+    Full,
+    /// The increment of this number.
+    Baseline(usize),
+    /// There are none.
+    Nothing,
 }
 
 /// The tables that exist at the moment, by OID.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Choice {
     pub tables: BTreeMap<u32, TableBase>,
+    pub objects: Objects,
     /// Whether the large objects are not those of the moment, and why.
     pub large_objects: Option<NotExact>,
 }
@@ -51,13 +83,18 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
                 name: table.name.clone(),
                 rows: Rows::Full,
                 horizon: horizon(&full.snapshot),
-                follows: true,
-                not_exact: None,
+                ..TableBase::new(Rows::Full)
             };
             (oid, base)
         })
         .collect();
-    let mut choice = Choice::default();
+    let mut choice = Choice {
+        objects: match full.large_objects.is_empty() {
+            true => Objects::Nothing,
+            false => Objects::Full,
+        },
+        ..Choice::default()
+    };
     for (number, manifest) in increments.iter().enumerate() {
         let Some(increment) = &manifest.increment else { continue };
         let (from, to) = (increment.stream.from, increment.stream.to);
@@ -77,18 +114,42 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
             };
             at.cover(covered, &mut tables);
         }
-        if let Some(objects) = &increment.large_objects {
-            let is_exact = objects.state == CoverageState::Baseline && to == position;
-            choice.large_objects = (!is_exact).then(|| NotExact {
-                what: "large objects".into(),
-                why: objects.why.clone(),
-                before: None,
-                after: (objects.state == CoverageState::Baseline).then_some(to),
-            });
-        }
+        choice.take_objects(number, increment, position);
     }
     choice.tables = tables;
     choice
+}
+
+impl Choice {
+    fn take_objects(&mut self, number: usize, increment: &Increment, position: Lsn) {
+        let (begin, to) = (increment.stream.from, increment.stream.to);
+        let inexact = |why: &str, before, after| {
+            Some(NotExact {
+                what: "large objects".into(),
+                why: why.to_owned(),
+                before,
+                after,
+            })
+        };
+        // Up to its beginning they are those that were there before.
+        let before = self.large_objects.is_none().then_some(begin);
+        let Some(objects) = &increment.large_objects else {
+            (self.objects, self.large_objects) = match (to <= position, self.objects) {
+                (true, _) | (false, Objects::Nothing) => (Objects::Nothing, None),
+                (false, there) => (there, inexact("they were removed in this increment", before, Some(to))),
+            };
+            return;
+        };
+        self.large_objects = match objects.state {
+            CoverageState::Exact => None,
+            CoverageState::Baseline if to <= position => {
+                self.objects = Objects::Baseline(number);
+                (to < position).then(|| inexact(&objects.why, Some(to), None)).flatten()
+            }
+            CoverageState::Baseline => inexact(&objects.why, before, Some(to)),
+            CoverageState::Inserts | CoverageState::FullOnly => inexact(&objects.why, before, None),
+        };
+    }
 }
 
 /// One increment, as it concerns the moment.
@@ -103,14 +164,18 @@ impl At<'_> {
     fn cover(&self, covered: &TableCoverage, tables: &mut BTreeMap<u32, TableBase>) {
         let (begin, end, position) = (self.increment.stream.from, self.increment.stream.to, self.position);
         let baseline = self.increment.baselines.iter().find(|one| one.oid == covered.oid);
-        let table = tables.entry(covered.oid).or_insert_with(|| TableBase {
-            schema: String::new(),
-            name: String::new(),
-            rows: Rows::Nothing,
-            horizon: Horizon::default(),
-            follows: true,
-            not_exact: None,
-        });
+        let is_made_later = covered.to.is_some_and(|to| position <= to);
+        if is_made_later && !tables.contains_key(&covered.oid) {
+            return;
+        }
+        if covered.is_gone && covered.from.is_some_and(|from| from <= position) {
+            tables.remove(&covered.oid);
+            return;
+        }
+        let table = tables
+            .entry(covered.oid)
+            .or_insert_with(|| TableBase::new(Rows::Nothing));
+        table.provable = None;
         table.schema.clone_from(&covered.schema);
         table.name.clone_from(&covered.name);
         let inexact = |before: Option<Lsn>, after: Option<Lsn>| NotExact {
@@ -152,10 +217,13 @@ impl At<'_> {
                     Some(last).filter(|last| *last > begin || covered.to.is_some()),
                     covered.from,
                 ));
+                let proof = baseline.and_then(|baseline| baseline.proof);
+                table.provable = proof.map(|proof| (self.number, proof));
             }
         }
         match covered.state {
             CoverageState::FullOnly if covered.to.is_none_or(|to| to < position) => {
+                table.provable = None;
                 table.not_exact = Some(inexact(covered.to, None));
             }
             // What changes after the baseline is in the next one.
@@ -184,6 +252,7 @@ mod tests {
             from: from.map(Lsn),
             to: to.map(Lsn),
             why: None,
+            is_gone: false,
         }
     }
 
@@ -245,10 +314,7 @@ mod tests {
             TableBase {
                 schema: "public".into(),
                 name: "t".into(),
-                rows: Rows::Full,
-                horizon: Horizon::default(),
-                follows: true,
-                not_exact: None,
+                ..TableBase::new(Rows::Full)
             },
         )]);
         let at = At {
@@ -286,6 +352,36 @@ mod tests {
         assert!(table.not_exact.is_some() && !table.follows);
         let table = at(110, &covered(CoverageState::FullOnly, Some(120), None), false);
         assert!(table.not_exact.is_none());
+    }
+
+    #[test]
+    fn a_table_that_is_made_later_or_gone_is_not_there() {
+        let increment = |covered: &TableCoverage| Increment {
+            stream: stream(),
+            changes: Vec::new(),
+            coverage: vec![covered.clone()],
+            baselines: Vec::new(),
+            sequences: Vec::new(),
+            large_objects: None,
+        };
+        let there = |position: u64, covered: &TableCoverage, mut tables: BTreeMap<u32, TableBase>| {
+            let at = At {
+                number: 3,
+                increment: &increment(covered),
+                position: Lsn(position),
+            };
+            at.cover(covered, &mut tables);
+            tables.remove(&7).map(|table| table.not_exact.is_none())
+        };
+        let made = covered(CoverageState::Exact, Some(120), Some(150));
+        assert_eq!(there(110, &made, BTreeMap::new()), None);
+        assert_eq!(there(130, &made, BTreeMap::new()), Some(false));
+        assert_eq!(there(150, &made, BTreeMap::new()), Some(true));
+        let gone = TableCoverage { is_gone: true, ..made };
+        let before = || BTreeMap::from([(7, TableBase::new(Rows::Full))]);
+        assert_eq!(there(110, &gone, before()), Some(true));
+        assert_eq!(there(130, &gone, before()), Some(false));
+        assert_eq!(there(150, &gone, before()), None);
     }
 
     #[test]

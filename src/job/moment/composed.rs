@@ -1,18 +1,21 @@
 //! One archive of a moment: the definitions that were in force, and for each table the block with the rows that its
 //! changes are applied to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::bases::{Choice, Rows};
+use super::bases::{Choice, Objects, Rows, TableBase};
+use super::grafted::graft;
+use super::objects::{self, joined};
 use super::report::NotExact;
 use super::sequences;
 use super::spelling::{qualified, statement};
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
-use crate::format::archive::{Addition, BlockContent, BlockDigest, Head, Input, Item, Loading, contents};
+use crate::format::archive::{Addition, Head, Input, Item, Loading, contents};
 use crate::repository::backup_id::BackupId;
-use crate::repository::manifest::{FileIndex, FileRange, Manifest, role};
+use crate::repository::manifest::{Manifest, role};
+use crate::repository::seen_catalog::SeenCatalog;
 use crate::repository::stored_archive::{Origin, StoredArchive, file_of, read_file};
 use crate::repository::stored_changes::StoredChanges;
 use crate::store::Store;
@@ -59,32 +62,43 @@ impl Sources {
 
 pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Choice) -> Result<Composed> {
     let baselines = baselines(parts.store, parts.increments, choice).await?;
-    let in_force = |manifest: &&Manifest| {
-        let ends = manifest.increment.as_ref().map(|increment| increment.stream.to);
-        manifest.files.contains_key(role::SCHEMA) && ends.is_some_and(|to| to <= parts.position)
-    };
-    let definitions = parts.increments.iter().rev().find(in_force);
-    let head = match definitions {
-        Some(manifest) => Some(schema(&**parts.store, manifest).await?),
-        None => None,
-    };
-    let definitions_of = definitions.unwrap_or(parts.full).id.clone();
-    let (archive, lacking) = match head {
-        None if baselines.is_empty() => (moved_on(parts, full)?, Vec::new()),
+    let Definitions { of, later } = definitions(parts).await?;
+    let definitions_of = of.as_ref().map_or(parts.full, |(manifest, _)| *manifest).id.clone();
+    let (archive, mut lacking) = match of {
         None => {
+            let (full, made) = with_new_tables(full, later.as_ref(), choice)?;
             let full = moved_on(parts, full)?;
-            with_baselines(full, baselines, choice)?
+            match baselines.is_empty() && made.is_empty() {
+                true => (full, Vec::new()),
+                false => (with_other_rows(parts, full, baselines, choice, &made)?, Vec::new()),
+            }
         }
-        Some(head) => {
+        Some((_, head)) => {
+            let head = match &later {
+                Some(later) => graft(&head, later, &undefined(&head, choice)?)?,
+                None => head,
+            };
             let sources = Sources {
                 full: Arc::new(full),
                 baselines,
             };
-            redefined(parts, &head, &sources, choice)?
+            let (archive, lacking) = redefined(parts, &head, &sources, choice)?;
+            // Definitions alone have no large objects.
+            match choice.objects {
+                Objects::Full => (objects::replaced(archive, Some(&sources.full))?, lacking),
+                _ => (archive, lacking),
+            }
         }
     };
-    let mut lacking = lacking;
-    lacking.extend(without_definition(&archive, choice));
+    let archive = match choice.objects {
+        Objects::Full => archive,
+        Objects::Nothing => objects::replaced(archive, None)?,
+        Objects::Baseline(number) => {
+            let of = StoredArchive::open(&**parts.store, &parts.increments[number]).await?;
+            objects::replaced(archive, Some(&Arc::new(of)))?
+        }
+    };
+    lacking.extend(without_definition(&archive, choice)?);
     lacking.extend(sequences::set_back(sequences::positions(
         parts.increments,
         parts.position,
@@ -94,6 +108,43 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
         definitions_of,
         lacking,
     })
+}
+
+/// The definitions of the moment.
+struct Definitions<'a> {
+    /// The newest that are in force. `None`: those of the full.
+    of: Option<(&'a Manifest, Head)>,
+    /// Those at the end of the increment that holds the moment, if it has others.
+    later: Option<Head>,
+}
+
+async fn definitions<'a>(parts: &Parts<'a>) -> Result<Definitions<'a>> {
+    let store = &**parts.store;
+    let mut later = None;
+    for manifest in parts.increments.iter().rev() {
+        let Some(increment) = manifest
+            .increment
+            .as_ref()
+            .filter(|_| manifest.files.contains_key(role::SCHEMA))
+        else {
+            continue;
+        };
+        let is_in_force = increment.stream.to <= parts.position || begins(store, manifest).await? <= parts.position;
+        let head = schema(store, manifest).await?;
+        if is_in_force {
+            let of = Some((manifest, head));
+            return Ok(Definitions { of, later });
+        }
+        later = Some(head);
+    }
+    Ok(Definitions { of: None, later })
+}
+
+/// From where on an increment's definitions are in force: they may be so before its end.
+async fn begins(store: &dyn Store, manifest: &Manifest) -> Result<Lsn> {
+    let file = file_of(manifest, role::CATALOG)?;
+    let bytes = read_file(store, &manifest.id, file).await?;
+    Ok(SeenCatalog::parse(&bytes, &manifest.id)?.definitions.from)
 }
 
 /// The archives of the baselines that are needed, by the number of their increment.
@@ -139,18 +190,36 @@ fn moved_on(parts: &Parts<'_>, full: StoredArchive) -> Result<StoredArchive> {
     Ok(StoredArchive { head, ..full })
 }
 
-/// The same with rows of baselines for some tables.
-fn with_baselines(
+/// The full's archive with the definitions of tables that were made since, and their OIDs.
+fn with_new_tables(
+    full: StoredArchive,
+    later: Option<&Head>,
+    choice: &Choice,
+) -> Result<(StoredArchive, BTreeSet<u32>)> {
+    let Some(later) = later else {
+        return Ok((full, BTreeSet::new()));
+    };
+    let mut made = undefined(&full.head, choice)?;
+    let head = graft(&full.head, later, &made)?;
+    let lacking = undefined(&head, choice)?;
+    made.retain(|oid| !lacking.contains(oid));
+    Ok((StoredArchive { head, ..full }, made))
+}
+
+/// The same with rows of baselines for some tables, and rows of `made`, which has none but its changes.
+fn with_other_rows(
+    parts: &Parts<'_>,
     full: StoredArchive,
     baselines: BTreeMap<usize, Arc<StoredArchive>>,
     choice: &Choice,
-) -> Result<(StoredArchive, Vec<NotExact>)> {
+    made: &BTreeSet<u32>,
+) -> Result<StoredArchive> {
     let head = full.head.clone();
     let sources = Sources {
         full: Arc::new(full),
         baselines,
     };
-    let mut statements = HashMap::new();
+    let (mut statements, mut loading) = (HashMap::new(), Statements::default());
     let mut origins = Vec::new();
     for (index, entry) in head.data.iter().enumerate() {
         let own = Origin::Block(Arc::clone(&sources.full), index);
@@ -158,15 +227,43 @@ fn with_baselines(
         let origin = match table.map(|table| table.rows) {
             Some(rows @ Rows::Baseline(_)) => {
                 let found = sources.block(entry.oid, rows).ok_or_else(|| missing(&entry.name()))?;
-                statements.insert(entry.dump_id, statement_of(&found, &entry.path())?);
+                statements.insert(entry.dump_id, loading.of(&found, &entry.path())?);
                 found
             }
             _ => own,
         };
         origins.push(origin);
     }
-    let head = head.edited(&HashMap::new(), &statements, &[])?;
-    Ok((joined(head, &sources, origins), Vec::new()))
+    let items = contents(&head)?;
+    let mut next = items.iter().map(|item| item.entry.dump_id).max().unwrap_or(0);
+    let mut additions = Vec::new();
+    let is_made = |item: &&Item| item.entry.desc == "TABLE" && made.contains(&item.entry.oid);
+    for item in items.iter().filter(is_made) {
+        next += 1;
+        let copy_statement = statement_from_changes(parts, item.entry.oid, &item.entry.path());
+        additions.push(rows_of(item, next, copy_statement));
+        origins.push(Origin::Nothing);
+    }
+    let head = head.edited(&HashMap::new(), &statements, &additions)?;
+    Ok(joined(head, &sources.full, origins))
+}
+
+/// The entry of a table's rows.
+fn rows_of(table: &Item, dump_id: i64, copy_statement: Vec<u8>) -> Addition {
+    let [namespace, tag] = table.entry.path();
+    Addition {
+        dump_id,
+        oid: table.entry.oid,
+        tag,
+        desc: "TABLE DATA",
+        section: DATA,
+        copy_statement,
+        namespace,
+        owner: table.details.owner.clone().into_bytes(),
+        dependencies: vec![table.entry.dump_id],
+        has_data: true,
+        ..Addition::default()
+    }
 }
 
 /// Newer definitions, with the rows of all tables that they have.
@@ -183,7 +280,7 @@ fn redefined(
         next
     };
     let (mut additions, mut origins) = (Vec::new(), Vec::new());
-    let mut lacking = Vec::new();
+    let (mut lacking, mut loading) = (Vec::new(), Statements::default());
     for item in items.iter().filter(|item| holds_rows(item)) {
         let Some(table) = choice.tables.get(&item.entry.oid) else {
             continue;
@@ -195,22 +292,9 @@ fn redefined(
         let path = item.entry.path();
         let copy_statement = match &origin {
             Origin::Nothing => statement_from_changes(parts, item.entry.oid, &path),
-            Origin::Block(..) => statement_of(&origin, &path)?,
+            Origin::Block(..) => loading.of(&origin, &path)?,
         };
-        let [namespace, tag] = path;
-        additions.push(Addition {
-            dump_id: number(),
-            oid: item.entry.oid,
-            tag,
-            desc: "TABLE DATA",
-            section: DATA,
-            copy_statement,
-            namespace,
-            owner: item.details.owner.clone().into_bytes(),
-            dependencies: vec![item.entry.dump_id],
-            has_data: true,
-            ..Addition::default()
-        });
+        additions.push(rows_of(item, number(), copy_statement));
         origins.push(origin);
     }
     let states = sequences::positions(parts.increments, parts.position);
@@ -233,16 +317,8 @@ fn redefined(
             ..Addition::default()
         });
     }
-    if sources.full.head.data.iter().any(|entry| entry.desc == "BLOBS") {
-        lacking.push(NotExact {
-            what: "large objects".into(),
-            why: "they are not restored together with definitions that are newer than the full backup".into(),
-            before: None,
-            after: None,
-        });
-    }
     let head = head.edited(&HashMap::new(), &HashMap::new(), &additions)?;
-    Ok((joined(head, sources, origins), lacking))
+    Ok((joined(head, &sources.full, origins), lacking))
 }
 
 /// Ordinary tables: a partitioned one has no rows of its own.
@@ -250,70 +326,32 @@ fn holds_rows(item: &Item) -> bool {
     item.entry.desc == "TABLE" && !item.details.definition.contains("\nPARTITION BY ")
 }
 
-/// The archive with this head, whose blocks have these origins.
-fn joined(head: Head, sources: &Sources, origins: Vec<Origin>) -> StoredArchive {
-    let full = &sources.full;
-    let place = |origin: &Origin| match origin {
-        Origin::Block(archive, index) => archive.places[*index],
-        Origin::Nothing => FileRange {
-            file: FileIndex(0),
-            offset: 0,
-            length: 0,
-        },
-    };
-    let promise = |origin: &Origin| match origin {
-        Origin::Block(archive, index) => archive.promises[*index].clone(),
-        Origin::Nothing => BlockDigest {
-            content: BlockContent::Table { rows: 0 },
-            bytes: 0,
-            sha256: EMPTY,
-        },
-    };
-    let is_table = |origin: &Origin| match origin {
-        Origin::Block(archive, index) => archive.tables[*index].is_some(),
-        Origin::Nothing => true,
-    };
-    let name = |(entry, origin): (&crate::format::archive::TocEntry, &Origin)| {
-        let names = || (entry.namespace.clone().unwrap_or_default(), entry.tag.clone());
-        is_table(origin).then(names)
-    };
-    StoredArchive {
-        key: full.key.clone(),
-        file: full.file.clone(),
-        places: origins.iter().map(place).collect(),
-        promises: origins.iter().map(promise).collect(),
-        // A part of a table cannot be rewritten alone.
-        ranges: origins.iter().map(|_| Vec::new()).collect(),
-        tables: head.data.iter().zip(&origins).map(name).collect(),
-        changes: HashMap::new(),
-        referred: None,
-        origins,
-        head,
+/// The statements that load the rows of blocks, read once from each archive.
+#[derive(Default)]
+struct Statements(HashMap<String, Vec<Vec<u8>>>);
+
+impl Statements {
+    /// The one for the rows of a block, into the table with this name.
+    fn of(&mut self, origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u8>> {
+        let Origin::Block(archive, index) = origin else {
+            return Ok(Vec::new());
+        };
+        if !self.0.contains_key(&archive.key) {
+            self.0.insert(archive.key.clone(), archive.head.copy_statements()?);
+        }
+        let statement = self.0.get(&archive.key).and_then(|statements| statements.get(*index));
+        let loading = statement
+            .and_then(|statement| Loading::parse(statement))
+            .ok_or_else(|| {
+                let what = format!(
+                    "{}: {}: its COPY statement is not one that pg_dump writes",
+                    archive.key,
+                    archive.name(*index)
+                );
+                Error::new(Code::Integrity, what)
+            })?;
+        Ok(loading.for_table(path))
     }
-}
-
-/// The SHA-256 of no bytes.
-const EMPTY: [u8; 32] = [
-    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
-    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
-];
-
-/// The statement that loads the rows of a block into the table with this name.
-pub(super) fn statement_of(origin: &Origin, path: &[Vec<u8>; 2]) -> Result<Vec<u8>> {
-    let Origin::Block(archive, index) = origin else {
-        return Ok(Vec::new());
-    };
-    let statements = archive.head.copy_statements()?;
-    let statement = statements.get(*index).and_then(|statement| Loading::parse(statement));
-    let loading = statement.ok_or_else(|| {
-        let what = format!(
-            "{}: {}: its COPY statement is not one that pg_dump writes",
-            archive.key,
-            archive.name(*index)
-        );
-        Error::new(Code::Integrity, what)
-    })?;
-    Ok(loading.for_table(path))
 }
 
 /// The same for rows that are all changes: their columns are those that the stream describes. Without a description
@@ -353,20 +391,35 @@ fn lacks_rows(name: &str) -> NotExact {
     }
 }
 
+/// The OIDs of the tables that the definitions have.
+fn defined(head: &Head) -> Result<BTreeSet<u32>> {
+    let items = contents(head)?;
+    let tables = items.iter().filter(|item| item.entry.desc.ends_with("TABLE"));
+    Ok(tables.map(|item| item.entry.oid).collect())
+}
+
+/// The tables that were made since the full and are exact, but that the definitions do not have.
+fn undefined(head: &Head, choice: &Choice) -> Result<BTreeSet<u32>> {
+    let defined = defined(head)?;
+    let is_made = |(oid, table): &(&u32, &TableBase)| {
+        table.rows == Rows::Nothing && table.not_exact.is_none() && !defined.contains(oid)
+    };
+    Ok(choice.tables.iter().filter(is_made).map(|(oid, _)| *oid).collect())
+}
+
 /// Tables of the moment that the definitions do not have: they were made in the increment that holds the moment, whose
 /// definitions are those of its end.
-fn without_definition<'a>(archive: &'a StoredArchive, choice: &'a Choice) -> impl Iterator<Item = NotExact> + 'a {
-    let items = contents(&archive.head).unwrap_or_default();
-    let defined: std::collections::HashSet<u32> = items
-        .iter()
-        .filter(|item| item.entry.desc.ends_with("TABLE"))
-        .map(|item| item.entry.oid)
-        .collect();
-    let unknown = move |(oid, _): &(&u32, &super::TableBase)| !defined.contains(oid);
-    choice.tables.iter().filter(unknown).map(|(_, table)| NotExact {
-        what: format!("{}.{}", table.schema, table.name),
-        why: "it was made after the newest definitions that are not later than the moment".into(),
-        before: None,
-        after: table.not_exact.as_ref().and_then(|one| one.after),
-    })
+fn without_definition(archive: &StoredArchive, choice: &Choice) -> Result<Vec<NotExact>> {
+    let defined = defined(&archive.head)?;
+    let unknown = choice.tables.iter().filter(|(oid, _)| !defined.contains(oid));
+    let lacking = unknown.map(|(_, table)| {
+        let gap = table.not_exact.as_ref().or(table.closed.as_ref());
+        NotExact {
+            what: format!("{}.{}", table.schema, table.name),
+            why: "it was made after the newest definitions that are not later than the moment".into(),
+            before: gap.and_then(|gap| gap.before),
+            after: gap.and_then(|gap| gap.after),
+        }
+    });
+    Ok(lacking.collect())
 }

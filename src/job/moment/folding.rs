@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
+use crate::format::Lsn;
 use crate::format::archive::{BlockContent, Loading};
 use crate::format::changes::Selection;
 use crate::format::fold::{Base, Broken, Changed, Fold, Horizon, Memory};
@@ -15,7 +16,7 @@ use crate::repository::stored_changes::StoredChanges;
 use crate::run::private_folder::PrivateFolder;
 use crate::run::threads::apart;
 
-use super::{Choice, Stopped};
+use super::Choice;
 
 /// If nothing says how much memory there is.
 const USUAL: u64 = 512 << 20;
@@ -39,8 +40,8 @@ pub(crate) fn memory(available: Option<u64>, temp: &Path) -> Arc<Memory> {
 
 /// Which transactions are applied.
 pub(crate) enum Until<'a> {
-    /// Those before the cut.
-    Stopped(&'a Stopped),
+    /// Those whose commit begins before this position. `None`: all.
+    Cut(Option<Lsn>),
     /// Those that this snapshot sees.
     SeenBy(&'a Horizon),
 }
@@ -48,6 +49,8 @@ pub(crate) enum Until<'a> {
 /// What became of the wanted tables.
 pub(crate) struct Folded {
     pub tables: BTreeMap<u32, Changed>,
+    /// The tables that were changed at all.
+    pub described: BTreeSet<u32>,
     pub changes: u64,
 }
 
@@ -60,7 +63,7 @@ pub(crate) async fn fold(
 ) -> Result<Folded> {
     let relids: BTreeSet<u32> = bases.keys().copied().collect();
     let cut = match until {
-        Until::Stopped(stopped) => stopped.cut,
+        Until::Cut(cut) => *cut,
         Until::SeenBy(_) => None,
     };
     let mut fold = Fold::new(bases, cut, Arc::clone(memory));
@@ -93,9 +96,10 @@ pub(crate) async fn fold(
         });
         fold = taken.await??;
     }
-    let changes = fold.changes();
+    let (changes, described) = (fold.changes(), fold.described().collect());
     Ok(Folded {
         tables: fold.finish(),
+        described,
         changes,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bases::{Choice, choose};
 use super::composed::{Parts, compose};
 use super::folding::{self, Until, fold};
+use super::proved::{Replays, close_gaps};
 use super::report::{MomentReport, NotExact};
 use super::spelling::statement;
 use super::{Stopped, Way};
@@ -28,8 +29,14 @@ pub(crate) struct Prepared {
     lacking: Vec<NotExact>,
 }
 
-/// Finds where the way stops, and composes the archive of the moment from the full's. The changes are not read yet.
-pub(crate) async fn prepare(base: &Located, way: Way, full: StoredArchive) -> Result<(Prepared, StoredArchive)> {
+/// Finds where the way stops, and composes the archive of the moment from the full's. Changes are read only of tables in
+/// a gap that a replay may close.
+pub(crate) async fn prepare(
+    base: &Located,
+    way: Way,
+    full: StoredArchive,
+    memory: &Arc<Memory>,
+) -> Result<(Prepared, StoredArchive)> {
     let store = Arc::clone(&base.store);
     let changes = open(&store, &way).await?;
     let stopped = Stopped::find(&changes, way.stop).await?;
@@ -42,7 +49,17 @@ pub(crate) async fn prepare(base: &Located, way: Way, full: StoredArchive) -> Re
             Error::new(Code::NotCovered, what).hint("name a moment after it, or a full backup before the moment")
         );
     }
-    let choice = choose(&base.manifest, &way.increments, stopped.position);
+    let mut choice = choose(&base.manifest, &way.increments, stopped.position);
+    let full = Arc::new(full);
+    let replays = Replays {
+        store: &store,
+        full: &full,
+        increments: &way.increments,
+        changes: &changes,
+        memory,
+    };
+    close_gaps(&mut choice, &replays, stopped.cut).await?;
+    let full = Arc::into_inner(full).ok_or_else(|| Error::internal("the full's archive is still being read"))?;
     let parts = Parts {
         store: &store,
         full: &base.manifest,
@@ -103,6 +120,10 @@ impl Prepared {
                 (BlockContent::LargeObjects { .. }, _) => found.extend(self.choice.large_objects.clone()),
             }
         }
+        let is_objects = |index: &usize| matches!(archive.promises[*index].content, BlockContent::LargeObjects { .. });
+        if whole && !blocks.iter().any(is_objects) {
+            found.extend(self.choice.large_objects.clone());
+        }
         found.dedup();
         found
     }
@@ -116,7 +137,7 @@ impl Prepared {
         report: &mut MomentReport,
     ) -> Result<()> {
         let bases = folding::bases(archive, &self.choice, blocks)?;
-        let folded = fold(&self.changes, bases, &Until::Stopped(&self.stopped), memory).await?;
+        let folded = fold(&self.changes, bases, &Until::Cut(self.stopped.cut), memory).await?;
         for (index, broken) in folding::apply(archive, &folded, blocks)? {
             report.not_exact.push(NotExact {
                 what: archive.name(index),

@@ -1,21 +1,16 @@
-//! A full backup brought forward to the snapshot of a later one, without a server: table by table, as a sum of its
-//! rows.
+//! Tables brought forward without a server: each as a sum of its rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bases::{Choice, Rows, choose, horizon};
-use super::composed::{Sources, baselines};
-use super::folding::{Until, fold};
+use super::bases::{Choice, Rows};
+use super::composed::Sources;
+use super::folding::Folded;
 use crate::error::{Code, Error, Result};
-use crate::format::Lsn;
 use crate::format::archive::{ArchiveError, BlockDigest, BlockSink, Changing, Loading, empty_block};
-use crate::format::fold::{Base, Broken, Changed, Memory};
+use crate::format::fold::{Broken, Changed};
 use crate::format::script::{RowSum, Sum};
-use crate::repository::catalog::Located;
-use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::{Origin, StoredArchive};
-use crate::repository::stored_changes::StoredChanges;
 use crate::run::threads::apart;
 use crate::store::Store;
 use crate::store::reading::our_error;
@@ -23,7 +18,7 @@ use crate::store::reading::our_error;
 pub(crate) struct Replayed {
     store: Arc<dyn Store>,
     choice: Choice,
-    sources: Sources,
+    sources: Arc<Sources>,
     tables: BTreeMap<u32, Changed>,
     pub changes: u64,
 }
@@ -38,55 +33,29 @@ pub(crate) enum Known<'a> {
     Unknown,
 }
 
-/// Reads all changes of the increments that the later backup's snapshot sees.
-pub(crate) async fn replay(
-    base: &Located,
-    increments: &[Manifest],
-    later: &Manifest,
-    position: Lsn,
-    memory: &Arc<Memory>,
-) -> Result<Replayed> {
-    let store = Arc::clone(&base.store);
-    let mut changes = Vec::with_capacity(increments.len());
-    for manifest in increments {
-        changes.push(StoredChanges::open(&store, manifest).await?);
-    }
-    let choice = choose(&base.manifest, increments, position);
-    let sources = Sources {
-        full: Arc::new(StoredArchive::open(&*store, &base.manifest).await?),
-        baselines: baselines(&store, increments, &choice).await?,
-    };
-    let mut bases = BTreeMap::new();
-    for (oid, table) in choice
-        .tables
-        .iter()
-        .filter(|(_, table)| table.follows && table.not_exact.is_none())
-    {
-        let columns = match sources.block(*oid, table.rows) {
-            Some(Origin::Block(archive, index)) => columns(&archive, index)?,
-            _ => None,
-        };
-        let horizon = table.horizon.clone();
-        bases.insert(*oid, Base { horizon, columns });
-    }
-    let folded = fold(&changes, bases, &Until::SeenBy(&horizon(&later.snapshot)), memory).await?;
-    Ok(Replayed {
-        store,
-        choice,
-        sources,
-        tables: folded.tables,
-        changes: folded.changes,
-    })
-}
-
 /// The columns of a block's rows.
-fn columns(archive: &StoredArchive, index: usize) -> Result<Option<Vec<Vec<u8>>>> {
+pub(super) fn columns(archive: &StoredArchive, index: usize) -> Result<Option<Vec<Vec<u8>>>> {
     let statements = archive.head.copy_statements()?;
     let loading = statements.get(index).and_then(|statement| Loading::parse(statement));
     Ok(loading.map(|loading| loading.column_names()))
 }
 
 impl Replayed {
+    pub(super) fn of(store: &Arc<dyn Store>, choice: Choice, sources: &Arc<Sources>, folded: Folded) -> Self {
+        Self {
+            store: Arc::clone(store),
+            choice,
+            sources: Arc::clone(sources),
+            tables: folded.tables,
+            changes: folded.changes,
+        }
+    }
+
+    /// Whether the changes of a table could not be followed to the end.
+    pub(super) fn is_broken(&self, oid: u32) -> bool {
+        self.tables.get(&oid).is_some_and(|changed| changed.broken.is_some())
+    }
+
     pub fn knows(&self, oid: u32) -> Known<'_> {
         let Some(table) = self.choice.tables.get(&oid) else {
             return Known::Unknown;

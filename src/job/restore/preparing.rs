@@ -215,7 +215,8 @@ async fn open(
     job.stop.or_stop(check_object(&*located.store, &stored)).await?;
     let mut at = None;
     if let Some(way) = way {
-        let composed = moment::prepare(located, way, stored);
+        let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+        let composed = moment::prepare(located, way, stored, &memory);
         let (prepared, archive) = job.stop.or_stop(composed).await?;
         (at, stored) = (Some(prepared), archive);
     }

@@ -189,6 +189,9 @@ pub struct TableCoverage {
     /// Why it is not exact throughout, with the statement that mends it if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// It was dropped in the gap: from `from` on it does not exist.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gone: bool,
 }
 
 impl TableCoverage {
@@ -290,6 +293,7 @@ mod tests {
                 from: from.map(Lsn),
                 to: to.map(Lsn),
                 why: None,
+                is_gone: false,
             };
             let covered = (1..=5).filter(|position| coverage.covers(Lsn(*position)));
             covered.collect::<Vec<u64>>()

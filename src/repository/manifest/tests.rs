@@ -124,6 +124,7 @@ pub(crate) fn sample_increment(id: &BackupId, stream: Stream) -> Manifest {
         from: None,
         to: None,
         why: None,
+        is_gone: false,
     };
     Manifest {
         checksums: checksums(&files),

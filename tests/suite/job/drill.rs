@@ -5,6 +5,7 @@ mod collations;
 mod evidence;
 mod extensions;
 mod locale;
+mod moment;
 mod order;
 mod plain;
 mod roles;

@@ -88,6 +88,10 @@ pub struct Details {
     pub owner: String,
     /// The dump ids of the entries that must be restored first.
     pub dependencies: Vec<i64>,
+    /// Their place in the head, without what ends them.
+    pub(crate) dependencies_at: Range<usize>,
+    /// Where the entry ends in the head.
+    pub(crate) ends_at: usize,
 }
 
 /// An entry that pgstow adds to a table of contents. Texts are in the archive's encoding.
@@ -156,7 +160,7 @@ pub(super) fn read<R: Read>(
     number: usize,
 ) -> Result<(TocEntry, Details), ArchiveError> {
     let int_size = form.int_size;
-    let begins_at = usize::try_from(input.position()).unwrap_or(usize::MAX);
+    let begins_at = place(input.position());
     let dump_id = input.int(int_size, "an entry's dump id")?;
     let has_data = match input.int(int_size, "an entry's data flag")? {
         0 => false,
@@ -170,7 +174,10 @@ pub(super) fn read<R: Read>(
     let desc = strings.text("an entry's kind")?.unwrap_or_default();
     let (mut details, namespace_bytes) = read_details(&mut strings, form)?;
     details.begins_at = begins_at;
+    let dependencies_begin = strings.input.position();
     details.dependencies = read_dependencies(&mut strings, number)?;
+    let dependencies_end = strings.input.position().saturating_sub(1 + int_size as u64);
+    details.dependencies_at = place(dependencies_begin)..place(dependencies_end);
     let entry = TocEntry {
         dump_id,
         // Some builds write OIDs above 2^31 as negative numbers: the low 32 bits are the OID.
@@ -180,9 +187,10 @@ pub(super) fn read<R: Read>(
         namespace: namespace_bytes.clone().map(|bytes| texts.read(bytes)),
         owner: details.owner.clone(),
         has_data,
-        offset_at: usize::try_from(input.position()).unwrap_or(usize::MAX),
+        offset_at: place(input.position()),
         written: written(texts, [namespace_bytes.unwrap_or_default(), tag_bytes]),
     };
+    details.ends_at = place(input.position() + 1 + form.offset_size as u64);
     if read_offset(input, form, number)? != has_data {
         return Err(input.malformed(format!(
             "entry {number} ({} {}) says both that it has data and that it has none",
@@ -192,11 +200,14 @@ pub(super) fn read<R: Read>(
     Ok((entry, details))
 }
 
+fn place(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
+}
+
 /// Reads the fields between an entry's kind and its dependencies; the second value is its schema.
 fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(Details, Option<Vec<u8>>), ArchiveError> {
     let (int_size, texts) = (form.int_size, strings.texts);
     let section = strings.input.int(int_size, "an entry's section")?;
-    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     let definition_starts = strings.input.position();
     let bytes = strings.bytes("an entry's definition")?.unwrap_or_default();
     let definition_at = place(definition_starts)..place(strings.input.position());
@@ -215,7 +226,6 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
     let owner = strings.text("an entry's owner")?.unwrap_or_default();
     strings.skip("an entry's OID flag")?;
     let details = Details {
-        begins_at: 0,
         section,
         definition,
         definition_bytes,
@@ -226,7 +236,7 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
         tablespace,
         access_method,
         owner,
-        dependencies: Vec::new(),
+        ..Details::default()
     };
     Ok((details, namespace))
 }

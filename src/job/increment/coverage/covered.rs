@@ -27,7 +27,14 @@ pub(super) fn unflushed() -> Error {
 pub(super) fn objects_read() -> ObjectsCoverage {
     ObjectsCoverage {
         state: CoverageState::Baseline,
-        why: "the stream does not have large objects; each increment reads them whole".into(),
+        why: "the stream does not have large objects; an increment reads them whole if they changed".into(),
+    }
+}
+
+pub(super) fn objects_same() -> ObjectsCoverage {
+    ObjectsCoverage {
+        state: CoverageState::Exact,
+        why: "they are those of the increment that read them last: no page of them was written since".into(),
     }
 }
 
@@ -55,16 +62,18 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
     changed.map(|table| table.oid).collect()
 }
 
-/// One entry for each table that has rows, or had, in the order of the OIDs. The increment is `from` … `to`.
+/// One entry for each table that has rows, or had, in the order of the OIDs. The increment is `from` … `to`. `defined`:
+/// from where on the changed definitions are known, if any changed.
 pub(super) fn tables(
-    (from, to): (Lsn, Lsn),
+    ((from, to), defined): ((Lsn, Lsn), Option<Lsn>),
     settled: &Settled,
     late: &BTreeSet<u32>,
     again: &TableCatalog,
 ) -> Vec<TableCoverage> {
     let at = settled.looked.at;
     let of_decision = |decision: &Decision| {
-        let mut covered = Covering { from, settled }.of(decision);
+        let covering = Covering { from, defined, settled };
+        let mut covered = covering.of(decision);
         let is_open = covered.state != CoverageState::FullOnly
             && late.contains(&covered.oid)
             && !settled.postponed.contains_key(&covered.oid);
@@ -87,8 +96,10 @@ pub(super) fn tables(
         oid: table.oid,
         state: CoverageState::Exact,
         from: None,
-        to: Some(from),
+        // It was not there when the catalog was read.
+        to: Some(at),
         why: Some("it was made while the increment was made; the next one reads it whole".into()),
+        is_gone: false,
     }));
     tables.sort_by_key(|table| table.oid);
     tables
@@ -97,6 +108,8 @@ pub(super) fn tables(
 struct Covering<'a> {
     /// Where the increment begins.
     from: Lsn,
+    /// From where on the changed definitions are known, if any changed.
+    defined: Option<Lsn>,
     settled: &'a Settled,
 }
 
@@ -116,7 +129,7 @@ impl Covering<'_> {
             Action::Define { last_exact, why } => (
                 by_publication,
                 Some(*last_exact),
-                Some(settled.looked.at),
+                self.defined.max(Some(settled.looked.at)),
                 Some(why.clone()),
             ),
             Action::Leave { last_exact, why } => (CoverageState::FullOnly, *last_exact, None, Some(why.clone())),
@@ -131,7 +144,10 @@ impl Covering<'_> {
                 } else {
                     CoverageState::FullOnly
                 };
-                (state, *last_exact, None, Some(why.clone()))
+                return TableCoverage {
+                    is_gone: true,
+                    ..entry(decision, state, *last_exact, Some(settled.looked.at), Some(why.clone()))
+                };
             }
             Action::Probe => return self.probed(decision, postponed),
             Action::Read(reading) => return self.read(decision, reading, postponed),
@@ -176,10 +192,14 @@ impl Covering<'_> {
             let why = format!("{}, and {why}", reading.why);
             return entry(decision, state, Some(to), None, Some(why));
         }
-        match (reading.last_exact, self.settled.at) {
-            (Some(to), Some(from)) if to < from => {
-                entry(decision, state, Some(to), Some(from), Some(reading.why.clone()))
-            }
+        // The rows before the baseline have the older definitions, and those in it the new ones.
+        let to = reading.last_exact.into_iter().chain(self.defined).min();
+        let from = self
+            .settled
+            .at
+            .map(|at| self.defined.map_or(at, |defined| defined.max(at)));
+        match (to, from) {
+            (Some(to), Some(from)) => entry(decision, state, Some(to), Some(from), Some(reading.why.clone())),
             _ => entry(
                 decision,
                 state,
@@ -206,6 +226,7 @@ fn entry(
         from,
         to,
         why,
+        is_gone: false,
     }
 }
 
@@ -280,12 +301,18 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &Stre
             published: settled.publications.after.get(&table.oid).copied(),
             membership: settled.publications.memberships.1.get(&table.oid).cloned(),
             lacking: settled.postponed.get(&table.oid).cloned(),
+            proof: settled
+                .postponed
+                .contains_key(&table.oid)
+                .then(|| settled.proof_of(table.oid))
+                .flatten(),
             rows: read.get(&table.oid).cloned().or(probed),
             counted: settled.counted.get(&table.oid).copied(),
             table: table.clone(),
         }
     });
     SeenCatalog::new(looked.catalog.major, looked.at, definitions, tables.collect())
+        .with_large_objects(settled.objects_seen.clone())
 }
 
 fn rows(

@@ -65,14 +65,14 @@ pub const PHASES: [&str; 5] = [
 ];
 
 /// A moment of the source: what every table held, the position of the log and the clock.
-struct Witness {
-    tables: String,
-    lsn: String,
+pub struct Witness {
+    pub tables: String,
+    pub lsn: String,
     time: String,
 }
 
 /// Count and digest of every table.
-fn tables(database: &Database) -> String {
+pub fn tables(database: &Database) -> String {
     let statements = database.sql(
         "SELECT format('SELECT %L, count(*), sum(hashtextextended(t::text, 0)) FROM ONLY %s t;', oid::regclass, oid::regclass)
          FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname",
@@ -80,7 +80,7 @@ fn tables(database: &Database) -> String {
     database.sql(&statements)
 }
 
-fn witness(scene: &Scene) -> Witness {
+pub fn witness(scene: &Scene) -> Witness {
     Witness {
         tables: tables(&scene.database),
         lsn: scene.sql("SELECT pg_current_wal_insert_lsn()"),
@@ -91,7 +91,7 @@ fn witness(scene: &Scene) -> Witness {
 }
 
 /// `restore latest --json` with these options, which lacks nothing.
-fn restoring(scene: &Scene, target: &Database, options: &[&str]) -> Command {
+pub fn restoring(scene: &Scene, target: &Database, options: &[&str]) -> Command {
     let mut restore = pgstow();
     restore
         .args(["restore", "latest", "--json", "--store", &scene.store()])
@@ -101,13 +101,13 @@ fn restoring(scene: &Scene, target: &Database, options: &[&str]) -> Command {
     restore
 }
 
-fn restored(scene: &Scene, target: &Database, options: &[&str]) -> Value {
+pub fn restored(scene: &Scene, target: &Database, options: &[&str]) -> Value {
     let report = succeed(&mut restoring(scene, target, options)).json();
     assert_eq!(report["status"], "restored", "{report}");
     report
 }
 
-fn refused(run: &Run, code: &str, what: &str) {
+pub fn refused(run: &Run, code: &str, what: &str) {
     let document = run.json();
     assert_eq!(document["error"]["code"], code, "{document}\n{}", run.stderr);
     let message = document["error"]["message"].as_str().unwrap();
@@ -115,7 +115,7 @@ fn refused(run: &Run, code: &str, what: &str) {
 }
 
 /// The time without what follows the first column.
-fn time(witness: &Witness) -> &str {
+pub fn time(witness: &Witness) -> &str {
     witness.time.split(['|', '\t', '\n']).next().unwrap()
 }
 

@@ -50,6 +50,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
         postponed: BTreeMap::new(),
         baselines: None,
         large_objects: None,
+        objects_seen: None,
         warnings: Vec::new(),
     }
 }
@@ -67,7 +68,7 @@ fn reading(last_exact: Option<Lsn>) -> Action {
 fn covered(settled: &Settled, again: &TableCatalog) -> (CoverageState, Option<Lsn>, Option<Lsn>) {
     let facts = StreamFacts::new(None, FROM);
     let late = late(&settled.looked, again, &facts);
-    let tables = tables((FROM, TO), settled, &late, again);
+    let tables = tables(((FROM, TO), None), settled, &late, again);
     assert_eq!(tables.len(), 1);
     (tables[0].state, tables[0].to, tables[0].from)
 }
@@ -115,6 +116,32 @@ fn a_baseline_ends_the_gap() {
 }
 
 #[test]
+fn a_changed_table_is_exact_up_to_the_new_definitions_and_from_the_baseline_on() {
+    let of = |last_exact: Option<Lsn>, defined: Lsn| {
+        let settled = settled(reading(last_exact), Some(BASELINE));
+        let covered = tables(((FROM, TO), Some(defined)), &settled, &BTreeSet::new(), &same());
+        (covered[0].to, covered[0].from)
+    };
+    assert_eq!(of(None, AT), (Some(AT), Some(BASELINE)));
+    assert_eq!(of(Some(Lsn(150)), AT), (Some(Lsn(150)), Some(BASELINE)));
+    // The definitions changed once more, and were read later.
+    assert_eq!(of(None, Lsn(270)), (Some(Lsn(270)), Some(Lsn(270))));
+    assert_eq!(of(Some(Lsn(150)), Lsn(270)), (Some(Lsn(150)), Some(Lsn(270))));
+}
+
+#[test]
+fn a_dropped_table_is_gone_from_the_look_on() {
+    let action = Action::End {
+        last_exact: Some(Lsn(150)),
+        why: String::new(),
+    };
+    let settled = settled(action, None);
+    let covered = tables(((FROM, TO), Some(AT)), &settled, &BTreeSet::new(), &catalog(vec![]));
+    assert!(covered[0].is_gone);
+    assert_eq!((covered[0].to, covered[0].from), (Some(Lsn(150)), Some(AT)));
+}
+
+#[test]
 fn a_baseline_that_has_to_wait_leaves_the_table_lost_and_the_next_increment_knows() {
     let mut settled = settled(reading(Some(FROM)), None);
     settled.postpone(&[ORDERS], "a transaction goes on");
@@ -139,9 +166,9 @@ fn a_change_after_the_look_leaves_the_rest_of_the_increment_open_and_loses_nothi
 fn a_table_that_is_made_after_the_look_is_not_exact_yet() {
     let settled = settled(Action::Keep, None);
     let again = catalog(vec![table(ORDERS), table(ORDERS + 9)]);
-    let tables = tables((FROM, TO), &settled, &BTreeSet::new(), &again);
+    let tables = tables(((FROM, TO), None), &settled, &BTreeSet::new(), &again);
     assert_eq!(tables.len(), 2);
-    assert_eq!((tables[1].to, tables[1].from), (Some(FROM), None));
+    assert_eq!((tables[1].to, tables[1].from), (Some(AT), None));
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! Moments between a change of a definition and the increment that reads the table: exact where the stream proves it,
+//! and else refused by name with the nearest exact moments.
+
+use serde_json::Value;
+
+use super::moment::{refused, restored, restoring, tables, witness};
+use crate::job::increment::scene::Scene;
+use crate::support::program::{pgstow, run, succeed};
+
+const KEYS: &str = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND conparentid = 0";
+
+/// The tables of the transactions that `changes --table` tells.
+fn changed_in(scene: &Scene, table: &str) -> Vec<String> {
+    let mut changes = pgstow();
+    changes.args(["changes", "--json", "--table", table, "--store", &scene.store()]);
+    let report = succeed(&mut changes).json();
+    let transactions = report["transactions"].as_array().unwrap().iter();
+    let tables = transactions.flat_map(|transaction| transaction["tables"].as_array().unwrap());
+    let mut names: Vec<String> = tables.map(|table| table["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn a_new_partition_and_changed_tables_are_exact_at_every_moment_that_the_stream_proves(major: u32) {
+    let scene = Scene::fresh(major);
+    scene.sql(
+        "CREATE TABLE ev (id int, day int, v text DEFAULT 'none', PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+         CREATE INDEX ev_v ON ev (v);
+         CREATE TABLE ev_0 PARTITION OF ev FOR VALUES FROM (0) TO (100);
+         CREATE TABLE notes (id int PRIMARY KEY, ev int, day int, FOREIGN KEY (ev, day) REFERENCES ev);
+         CREATE TABLE packed (id int PRIMARY KEY, v text); INSERT INTO packed SELECT n, 'p' FROM generate_series(1, 9) n;
+         CREATE TABLE wider (id int PRIMARY KEY, v int); INSERT INTO wider SELECT n, n FROM generate_series(1, 9) n;
+         INSERT INTO ev SELECT n, n, 'first' FROM generate_series(1, 40) n",
+    );
+    scene.start();
+    scene.sql("INSERT INTO ev VALUES (50, 50, 'before')");
+    scene.increment();
+    let mut moments = vec![witness(&scene)];
+    scene.sql(
+        "CREATE TABLE ev_1 PARTITION OF ev FOR VALUES FROM (100) TO (200); COMMENT ON TABLE ev_1 IS 'today';
+         CREATE INDEX ON ev_1 (id); INSERT INTO ev SELECT n, 100 + n, 'new' FROM generate_series(1, 20) n;
+         INSERT INTO notes VALUES (1, 5, 105)",
+    );
+    moments.push(witness(&scene));
+    scene.sql("DELETE FROM ev WHERE id = 7; UPDATE ev SET v = 'u' WHERE id = 8");
+    scene.sql("VACUUM FULL packed");
+    scene.sql("UPDATE packed SET v = 'u' WHERE id = 3");
+    moments.push(witness(&scene));
+    scene.sql("UPDATE wider SET v = v + 1");
+    moments.push(witness(&scene));
+    scene.sql("ALTER TABLE wider ALTER v TYPE bigint");
+    scene.sql("INSERT INTO notes VALUES (2, 8, 108)");
+    moments.push(witness(&scene));
+    scene.sql("INSERT INTO wider VALUES (99, 99)");
+    let gap = witness(&scene);
+    scene.sql("INSERT INTO notes VALUES (3, 9, 109)");
+    let read = witness(&scene);
+    scene.increment();
+    scene.sql("UPDATE wider SET v = 0; INSERT INTO ev VALUES (1000, 150, 'later')");
+    moments.push(witness(&scene));
+    scene.increment();
+    for (number, moment) in moments.iter().enumerate() {
+        let target = scene.server.database("moment");
+        let report = restored(&scene, &target, &["--to-lsn", &moment.lsn]);
+        assert_eq!(tables(&target), moment.tables, "moment {number}: {report}");
+        assert_eq!(target.sql(KEYS), "1");
+        // A partition that is there is one: its rows are found through its parent, and so is its index.
+        let through = "SELECT count(*) FROM ev";
+        let leaves = "SELECT count(*) FROM ONLY ev_0";
+        let more = if number == 0 {
+            String::new()
+        } else {
+            target.sql("SELECT count(*) FROM ONLY ev_1")
+        };
+        let sum = target.sql(leaves).parse::<u32>().unwrap() + more.parse::<u32>().unwrap_or(0);
+        assert_eq!(target.sql(through), sum.to_string());
+        if number > 0 {
+            let attached = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                JOIN pg_index x ON x.indrelid = 'ev_1'::regclass AND x.indexrelid = c.oid";
+            assert_eq!(target.sql(attached), "2", "moment {number}");
+            assert_eq!(target.sql("SELECT obj_description('ev_1'::regclass)"), "today");
+        }
+        drop(target);
+    }
+    // Between the first row with the new type and the reading of the table.
+    let target = scene.server.database("never");
+    let asked = ["--to-lsn", gap.lsn.as_str()];
+    let run = run(&mut restoring(&scene, &target, &asked));
+    refused(
+        &run,
+        "NOT_COVERED",
+        "public.wider: its columns changed; it is exact up to ",
+    );
+    let planned = succeed(restoring(&scene, &target, &asked).arg("--dry-run")).json();
+    let not_exact = planned["moment"]["not_exact"].as_array().unwrap();
+    assert_eq!(not_exact.len(), 1, "{planned}");
+    for nearest in ["before", "after"] {
+        let target = scene.server.database("nearest");
+        let lsn = not_exact[0][nearest].as_str().unwrap();
+        restored(&scene, &target, &["--to-lsn", lsn]);
+        let expected = if nearest == "before" {
+            &moments[4].tables
+        } else {
+            &read.tables
+        };
+        assert_eq!(&tables(&target), expected, "{nearest}");
+    }
+    // The partitions are changed under their own names.
+    assert_eq!(changed_in(&scene, "public.ev"), ["ev_0", "ev_1"]);
+    assert_eq!(changed_in(&scene, "public.ev_1"), ["ev_1"]);
+}
+
+on_majors! { a_new_partition_and_changed_tables_are_exact_at_every_moment_that_the_stream_proves: 15 18 }
+
+#[test]
+fn what_the_stream_does_not_prove_is_named_with_the_nearest_exact_moments() {
+    let scene = Scene::fresh(18);
+    scene.sql(
+        "CREATE TABLE ev (id int, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+         CREATE TABLE ev_old PARTITION OF ev FOR VALUES FROM (0) TO (100);
+         CREATE TABLE shout (id int PRIMARY KEY, v text); INSERT INTO shout VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE kept (id int PRIMARY KEY)",
+    );
+    scene.start();
+    scene.sql("INSERT INTO ev VALUES (1, 1)");
+    scene.increment();
+    let before = witness(&scene);
+    scene.sql(
+        "CREATE TABLE ev_2 (LIKE ev INCLUDING ALL); INSERT INTO ev_2 VALUES (1, 250);
+         ALTER TABLE ev ATTACH PARTITION ev_2 FOR VALUES FROM (200) TO (300); INSERT INTO ev VALUES (2, 260);
+         ALTER TABLE shout ALTER v TYPE text USING upper(v);
+         DROP TABLE ev_old; INSERT INTO kept VALUES (1)",
+    );
+    let inside = witness(&scene);
+    scene.sql("INSERT INTO kept VALUES (2)");
+    let read = witness(&scene);
+    scene.increment();
+    let target = scene.server.database("never");
+    let asked = ["--to-lsn", inside.lsn.as_str()];
+    refused(
+        &run(&mut restoring(&scene, &target, &asked)),
+        "NOT_COVERED",
+        "public.ev_2: ",
+    );
+    let planned = succeed(restoring(&scene, &target, &asked).arg("--dry-run")).json();
+    let not_exact = planned["moment"]["not_exact"].as_array().unwrap();
+    let names: std::collections::BTreeSet<&str> = not_exact.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["public.ev_2", "public.ev_old", "public.shout"],
+        "{planned}"
+    );
+    let lsn = |one: &Value, field: &str| one[field].as_str().unwrap().parse::<pgstow::format::Lsn>().unwrap();
+    let last = not_exact.iter().map(|one| lsn(one, "after")).max().unwrap();
+    let first = not_exact.iter().map(|one| lsn(one, "before")).min().unwrap();
+    for (position, expected) in [(first, &before.tables), (last, &read.tables)] {
+        let target = scene.server.database("nearest");
+        restored(&scene, &target, &["--to-lsn", &position.to_string()]);
+        assert_eq!(&tables(&target), expected, "{position}");
+    }
+    // The others can be had at the moment itself.
+    let one = ["--to-lsn", inside.lsn.as_str(), "--table", "public.kept"];
+    let target = scene.server.database("kept");
+    restored(&scene, &target, &one);
+    assert_eq!(target.sql("SELECT count(*) FROM kept"), "1");
+}
