@@ -309,7 +309,8 @@ fn every_moment_has_the_sources_values(scene: &Scene, encoding: &str) {
         moments.push((witness(scene).lsn, rows(&scene.database)));
         scene.increment();
     }
-    for (lsn, expected) in &moments {
+    // The first moment is that of the full backup.
+    for (lsn, expected) in &moments[1..] {
         let target = scene.server.database("moment");
         in_encoding(&target, encoding);
         let report = restored(scene, &target, &["--to-lsn", lsn]);
