@@ -171,6 +171,10 @@ fn run(
         threads.spawn(move || definitions::partition(busy, partitions, pause));
         let over = Over(busy);
         succeed(&mut chain.command(&["incremental", "start"]));
+        if busy.is_plain {
+            // However slow the machine is, the first increment is older than the second full.
+            chain.insist("first increment", &["backup", "--kind", "incremental"], busy);
+        }
         let mut increments = own.pop().unwrap();
         threads.spawn(move || match plan.follows {
             true => chain.follow(busy, &mut increments, plan.kills),

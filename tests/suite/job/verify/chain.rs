@@ -228,6 +228,7 @@ fn columns_that_changed_just_before_the_later_full_are_not_compared() {
     scene.start();
     scene.sql("INSERT INTO wider VALUES (2); INSERT INTO narrower VALUES (2, 'b'); INSERT INTO named VALUES (2, 'b')");
     scene.sql("INSERT INTO stays VALUES (1)");
+    scene.increment();
     scene.sql("ALTER TABLE wider ADD v int DEFAULT 7; ALTER TABLE narrower DROP v; ALTER TABLE named RENAME v TO w");
     scene.backup(&[]);
     scene.sql("INSERT INTO wider VALUES (3, 3); INSERT INTO narrower VALUES (3); INSERT INTO named VALUES (3, 'c')");
