@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::place::{Place, failed};
+use super::place::{AMPLE, Place, failed};
 use crate::support::function::Function;
 use crate::support::moto::Cluster;
 use crate::support::program::succeed;
 use crate::support::server::OwnServer;
 use crate::support::watched_wire::{Line, Step, WatchedWire};
 
-/// As long as a function has at the least in these tests.
-const SHORT: Duration = Duration::from_secs(12);
+/// A function with little time, which is enough on a busy machine to begin.
+const SHORT: Duration = Duration::from_secs(20);
 
 /// A database on a server of its own, whose increments were started.
 async fn started(server: &OwnServer) -> Place {
@@ -27,7 +27,11 @@ async fn started(server: &OwnServer) -> Place {
 }
 
 /// A function whose database is behind a line on which each change of a row takes so long.
-fn behind(place: &Place, server: &OwnServer, pace: Duration, cluster: Option<&Cluster>) -> Function {
+fn behind(
+    (place, server): (&Place, &OwnServer),
+    (timeout, pace): (Duration, Duration),
+    cluster: Option<&Cluster>,
+) -> Function {
     let wire = WatchedWire::start(server.port, move |step| {
         if *step == Step::Change {
             std::thread::sleep(pace);
@@ -35,7 +39,7 @@ fn behind(place: &Place, server: &OwnServer, pace: Duration, cluster: Option<&Cl
         Line::Passes
     });
     let url = wire.before(&place.database.url());
-    Function::start(SHORT, |command| {
+    Function::start(timeout, |command| {
         place.configure(command);
         command.env("DATABASE_URL", url);
         if let Some(cluster) = cluster {
@@ -66,7 +70,7 @@ async fn an_event_makes_an_increment_and_again_none() {
     let server = OwnServer::start(18);
     let place = started(&server).await;
     place.database.sql("INSERT INTO orders VALUES (1)");
-    let function = behind(&place, &server, Duration::ZERO, None);
+    let function = behind((&place, &server), (AMPLE, Duration::ZERO), None);
     let event = json!({"action": "backup", "kind": "incremental", "event_id": "every-15-minutes"});
     let made = function.invoke(&event);
     assert_eq!(
@@ -92,7 +96,7 @@ async fn an_increment_ends_at_a_commit_before_the_functions_time_is_up() {
     for id in 0..100 {
         place.database.sql(&format!("INSERT INTO orders VALUES ({id})"));
     }
-    let function = behind(&place, &server, Duration::from_millis(250), None);
+    let function = behind((&place, &server), (SHORT, Duration::from_millis(250)), None);
     let made = function.invoke(&event());
     assert_eq!(
         (&made["kind"], &made["status"]),
@@ -101,7 +105,7 @@ async fn an_increment_ends_at_a_commit_before_the_functions_time_is_up() {
     );
     assert_eq!(made["increment"]["is_behind"], true, "{made:#}");
     let first = transactions(&place).await;
-    assert!((2..100).contains(&first), "{first}");
+    assert!((1..100).contains(&first), "{first}");
     assert!(!function.log().contains("timed out"), "{}", function.log());
     drop(function);
     // One with more time makes the rest.
@@ -114,11 +118,11 @@ async fn a_transaction_that_is_longer_than_the_function_is_handed_over() {
     let server = OwnServer::start(18);
     let place = started(&server).await;
     place.database.sql("INSERT INTO orders SELECT generate_series(1, 3)");
-    let without = behind(&place, &server, Duration::from_secs(60), None);
+    let without = behind((&place, &server), (SHORT, Duration::from_secs(60)), None);
     failed(&without.invoke(&event()), "DEADLINE");
     drop(without);
     let cluster = Cluster::fresh();
-    let function = behind(&place, &server, Duration::from_secs(60), Some(&cluster));
+    let function = behind((&place, &server), (SHORT, Duration::from_secs(60)), Some(&cluster));
     let answer = function.invoke(&event());
     assert_eq!(answer["status"], "handed_over", "{answer:#}");
     let tasks = cluster.tasks();

@@ -103,9 +103,12 @@ fn another_server_makes_a_full_and_a_new_chain() {
         "CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1), (2)",
     );
     // A physical copy has the publications, and no slot.
-    for publication in scene.slot().publications() {
-        psql(18, &url, &format!("CREATE PUBLICATION {publication}"));
-    }
+    let [all, inserts] = scene.slot().publications();
+    let publications = format!(
+        "CREATE PUBLICATION {all} WITH (publish = 'insert, update, delete, truncate');
+         CREATE PUBLICATION {inserts} WITH (publish = 'insert, truncate')"
+    );
+    psql(18, &url, &publications);
     let increment = || {
         run(scene
             .command(&["--kind", "incremental"])

@@ -278,11 +278,7 @@ fn each_step_of_a_start(blow: Blow) {
         );
         scene.backup(&[]);
         scene.sql(&format!("INSERT INTO orders VALUES (200 + {number})"));
-        let proved = scene.increment();
-        assert!(
-            proved["chain"]["equal"] == 1 && proved["chain"]["different"].is_null(),
-            "{proved}"
-        );
+        assert_eq!(scene.increment()["kind"], "incremental", "{}, {blow:?}", step.0);
         succeed(&mut scene.pgstow(&["incremental", "stop"]));
         assert_eq!(scene.sql(there), "0|0", "{}, {blow:?}", step.0);
     }
