@@ -28,6 +28,7 @@ use crate::postgres::{Slot, SlotName, StreamSource};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::catalog;
 use crate::repository::lease::{Acquired, Holder, Lease};
+use crate::repository::manifest::SnapshotRecord;
 use crate::repository::stream_beginning::{self, Sought};
 use crate::store::Store;
 
@@ -211,7 +212,13 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
             let looking = stream_beginning::find(primary(job)?, &listed, sought, job.trust, (job.clock)());
             let beginning = job.stop.or_stop(looking).await?;
             match beginning.filter(|beginning| beginning.precedes(&full.snapshot)) {
-                Some(beginning) => Begin::At(Box::new(Start::first(slot.slot(), from, &beginning, *full))),
+                Some(beginning) => {
+                    let suits = |snapshot: &SnapshotRecord| beginning.precedes(snapshot);
+                    let at = (job.clock)();
+                    let looking = standing::first_base(primary(job)?, &listed, (&now, from), (job.trust, at), suits);
+                    let first = job.stop.or_stop(looking).await?.unwrap_or(*full);
+                    Begin::At(Box::new(Start::first(slot.slot(), from, &beginning, first)))
+                }
                 None => Begin::Anew {
                     why: format!(
                         "the newest full backup was made after the slot {slot}, but perhaps before the transactions that are \

@@ -16,6 +16,9 @@ use crate::store::Store;
 /// How many manifests of one kind are read in search of a good one.
 const ASKED: usize = 5;
 
+/// How many manifests of fulls are read in search of the first base of a stream.
+const FULLS: usize = 50;
+
 /// What the store holds.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -222,6 +225,37 @@ pub(super) async fn held(store: &dyn Store, listed: &[Listed], trust: &Trust, no
         }
     }
     Ok(held)
+}
+
+/// The oldest full from which the stream from `confirmed` on leads: the first increment has what was changed since that
+/// one, not only since the newest.
+pub(super) async fn first_base(
+    store: &dyn Store,
+    listed: &[Listed],
+    (now, confirmed): (&Now<'_>, Lsn),
+    (trust, at): (&Trust, Timestamp),
+    suits: impl Fn(&SnapshotRecord) -> bool,
+) -> Result<Option<Full>> {
+    let mut first = None;
+    let is_full = |one: &&Listed| one.has_manifest && one.id.kind() == BackupKind::Full && !one.id.is_ahead(at);
+    for one in listed.iter().filter(is_full).take(FULLS) {
+        let Some(manifest) = genuine(store, one, trust, at).await? else {
+            continue;
+        };
+        let full = Full {
+            catalog: catalog_of(store, &manifest).await?,
+            database_oid: manifest.server.database_oid,
+            system_identifier: manifest.server.system_identifier,
+            snapshot: manifest.snapshot,
+        };
+        if begun(&full).is_none_or(|begun| begun < confirmed) {
+            break;
+        }
+        if is_base(&full, now, confirmed) && suits(&full.snapshot) {
+            first = Some(full);
+        }
+    }
+    Ok(first)
 }
 
 /// The manifest, if the backup is whole and, where that is asked for, signed.

@@ -247,6 +247,26 @@ fn columns_that_changed_just_before_the_later_full_are_not_compared() {
     assert_eq!(named, ["public.named", "public.narrower", "public.wider"], "{document}");
 }
 
+/// The first increment has what happened since the first of them.
+#[test]
+fn two_fulls_before_the_first_increment_are_chained_with_what_changed_between_them() {
+    let scene = Scene::fresh(18);
+    scene.sql("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE stays (id int PRIMARY KEY); INSERT INTO t VALUES (1, 'a')");
+    scene.start();
+    scene.sql("INSERT INTO stays VALUES (1); ALTER TABLE t ALTER v TYPE text USING upper(v)");
+    scene.backup(&[]);
+    scene.sql("INSERT INTO t VALUES (2, 'b'); INSERT INTO stays VALUES (2)");
+    scene.increment();
+    let document = verified(&scene).json();
+    let chain = &document["chain"];
+    assert_eq!(
+        (&chain["different"], &chain["equal"]),
+        (&Value::Null, &json!(1)),
+        "{document}"
+    );
+    assert_eq!(chain["not_compared"][0]["table"], "public.t", "{document}");
+}
+
 #[test]
 fn a_full_before_which_there_is_none_has_no_chain_to_prove() {
     let scene = Scene::fresh(18);
