@@ -2,15 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use pgstow::postgres::{ConnectionInfo, SlotName};
 use serde_json::Value;
 
-use crate::postgres::place::connect;
-use crate::semantics::world::block_on;
 use crate::support::database::Database;
-use crate::support::program::{stock, succeed};
+use crate::support::program::{pgstow, stock, succeed};
 use crate::support::wreck::Site;
 
 pub struct Chain {
@@ -27,23 +23,15 @@ impl Chain {
             database,
         };
         chain.sql(script);
-        block_on(chain.start());
-        succeed(&mut chain.site.backup(&chain.url()));
+        let mut start = pgstow();
+        start
+            .args(["incremental", "start", "--accept-unbounded-wal", "--store"])
+            .arg(chain.site.store())
+            .env("DATABASE_URL", chain.url())
+            // Other tests on the same server have transactions too.
+            .env("BACKUP_LOCK_WAIT_SECONDS", "100");
+        succeed(&mut start);
         chain
-    }
-
-    /// Makes the publications and the slot.
-    async fn start(&self) {
-        let info = ConnectionInfo::parse_url(&self.url()).unwrap();
-        let session = connect(&info, self.database.major).await.unwrap();
-        let slot = SlotName::of(&self.site.store().display().to_string(), &self.database.name);
-        session.create_publications(&slot).await.unwrap();
-        let catalog = session.table_catalog().await.unwrap();
-        session.reconcile(&slot, &catalog).await.unwrap();
-        session
-            .create_slot(&slot, Duration::from_secs(60), &pgstow::Stop::new())
-            .await
-            .unwrap();
     }
 
     pub fn url(&self) -> String {
