@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_millis(500);
 const BATCH: u32 = 64;
 /// How long the server may take to end a stream.
 const ENDING: Duration = Duration::from_secs(30);
+/// The same for a run that must end soon: a deadline is near, or a person waits.
+const HURRIED: Duration = Duration::from_secs(1);
 
 pub(super) struct Reading {
     session: ReplicationSession,
@@ -273,11 +275,19 @@ impl Reading {
         self.tell(false).await
     }
 
-    /// Ends the stream. By then the server has read the confirmation.
+    /// Ends the stream. By then the server has read the confirmation. A run whose time is limited does not wait for the
+    /// changes that are still on their way: it closes the connection, which ends the stream too.
     pub async fn finish(mut self, job: &Job<'_>) -> Result<()> {
         if self.is_streaming {
             let ended = async { self.session.finish().await };
-            job.stop.or_give_up("ending the stream", limited(ENDING, ended)).await?;
+            if job.stop.deadline().is_some() || job.stop.reason().is_some() {
+                match tokio::time::timeout(HURRIED, ended).await {
+                    Ok(ended) => ended?,
+                    Err(_) => return Ok(()),
+                }
+            } else {
+                job.stop.or_give_up("ending the stream", limited(ENDING, ended)).await?;
+            }
         }
         self.session.close().await;
         Ok(())

@@ -183,6 +183,8 @@ fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() 
     scene.start();
     scene.sql(PHASES[0]);
     scene.increment();
+    // Otherwise the increments have reached the full already, and its own run proves it.
+    scene.sql("UPDATE acc SET bal = 5 WHERE id = 3");
     scene.backup(&[]);
     scene.sql(PHASES[1]);
     let (proved, metrics) = scene.increment_with_metrics();
@@ -200,6 +202,7 @@ fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() 
 
     // One transaction is taken out of the newest increment, before another full.
     forge(&scene, scene.increments().last().unwrap(), |all| drop(all.pop()));
+    scene.sql("UPDATE acc SET bal = 6 WHERE id = 4");
     scene.backup(&[]);
     scene.sql("UPDATE acc SET bal = 8 WHERE id = 2");
     let (failed, metrics) = scene.increment_with_metrics();
