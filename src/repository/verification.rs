@@ -174,6 +174,8 @@ struct Outline {
     verify: Option<End>,
     #[serde(default)]
     drill: Option<End>,
+    #[serde(default)]
+    chain: Option<End>,
 }
 
 #[derive(Deserialize)]
@@ -257,7 +259,7 @@ impl Verification {
                 id: outline.id,
                 verify: outline.verify.map(End::outcome),
                 drill: outline.drill.map(End::outcome),
-                chain: None,
+                chain: outline.chain.map(End::outcome),
             })
         })
     }

@@ -197,6 +197,7 @@ fn the_increment_that_reaches_a_full_proves_it_once_and_a_failure_is_an_alarm() 
     assert!(document["chain"]["equal"].as_u64().unwrap() > 5, "{document}");
     assert!(metric(&metrics, "pgstow_chain_last_run_success") > 0.5);
     scene.sql("UPDATE acc SET bal = 7 WHERE id = 1");
+    scene.sql("UPDATE acc SET bal = 7 WHERE id = 5");
     let again = scene.increment();
     assert_eq!(again["chain"], Value::Null, "{again}");
 
