@@ -11,6 +11,7 @@ mod destination;
 mod difference;
 pub(in crate::job) mod facts;
 mod following;
+mod idle;
 mod probe;
 mod reading;
 mod record;
@@ -20,6 +21,7 @@ mod run;
 mod sequences;
 mod span;
 mod standing;
+mod start;
 
 use crate::error::{Error, Result};
 use crate::job::backup::replicas::Replicas;
@@ -33,9 +35,10 @@ use crate::repository::stream_beginning::{self, Sought};
 use crate::store::Store;
 
 use reading::Reading;
-use round::{RoundEnd, Start};
+use round::RoundEnd;
 use run::Run;
 use standing::{Now, Standing};
+use start::Start;
 
 pub use following::{Followed, follow};
 

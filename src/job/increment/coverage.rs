@@ -6,21 +6,21 @@
 //!    least to [`Looked::at`]; [`StreamFacts`] hears every message.
 //! 2. [`probe`] takes a view of the tables whose updates do not arrive, if there are any. Then the round reads the stream
 //!    on, at least to [`Probe::at`], so that it has all that the view sees. [`settle`] decides what the differences from
-//!    the previous catalog mean for each table, and reads the baselines into the stores. Then the round reads the stream on, at least to [`Settled::at`], so that the baselines lie within
-//!    the increment.
+//!    the previous catalog mean for each table, and reads the baselines into the stores. Then the round reads the stream
+//!    on, at least to [`Settled::at`], so that the baselines lie within the increment.
 //! 3. [`finish`] looks once more, and says what is covered.
 //!
 //! The round may end its stream earlier (deadline, size): [`settle`] then sees from the position that the catalog is
 //! ahead of the stream, reads no baselines, and leaves the differences to the next increment.
 
 mod covered;
+mod file;
+mod large_objects;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::baselines::{self, Chosen, StoredBaselines};
+use super::baselines::StoredBaselines;
 use super::context::Context;
 use super::definitions;
 use super::difference::{Action, Decision, Now, SMALL, difference};
@@ -33,27 +33,15 @@ use crate::format::fold::Horizon;
 use crate::format::script::Sum;
 use crate::job::backup::answered;
 use crate::job::backup::replicas::Replicas;
-use crate::postgres::{OlderTransactions, PublicationChanges, PublicationKind, TableCatalog, TableKind};
-use crate::repository::backup_id::CATALOG;
-use crate::repository::manifest::{
-    Baseline, CoverageState, ObjectsCoverage, ReplayProof, SequenceState, TableCoverage, role,
-};
+use crate::postgres::{PublicationChanges, PublicationKind, TableCatalog, TableKind};
+use crate::repository::manifest::{Baseline, ObjectsCoverage, ReplayProof, SequenceState, TableCoverage};
 use crate::repository::seen_catalog::{SeenCatalog, SeenRows};
-use crate::units::{human_bytes, some_of};
 
-/// How long the transactions that are older than a table's publication may go on at most, before its baseline is left
-/// to the next increment.
-const OLDER_TRANSACTIONS: Duration = Duration::from_secs(60);
-/// Baselines of fewer bytes never make a new full better.
-const CHEAP: u64 = 64 << 20;
-/// Neither do baselines of at most this part of the database.
-const PART: u64 = 5;
-/// The most baselines of one increment: each is an argument of pg_dump.
-const BASELINES: usize = 5_000;
+pub(in crate::job) use file::CoverageFile;
+use large_objects::CoveredObjects;
+
 /// How many tables that could not be published the report names.
 const WARNED: usize = 5;
-/// Large objects up to this size are read in each increment.
-const SMALL_OBJECTS: u64 = 64 << 20;
 
 /// The catalog as it is before the stream is read.
 pub(in crate::job) struct Looked {
@@ -61,6 +49,16 @@ pub(in crate::job) struct Looked {
     pub fingerprint: String,
     /// Everything in the catalog was committed before this position: read the stream at least to here.
     pub at: Lsn,
+}
+
+/// What the round has seen of the source beside the stream.
+pub(in crate::job) struct Sighting {
+    pub looked: Looked,
+    /// What was done to bring the publications up to date with `looked`.
+    pub publications: PublicationChanges,
+    /// The `catalog.json` of the increment before, or of the full with which the stream began. Without it no moment of
+    /// this increment is exact.
+    pub previous: Option<SeenCatalog>,
 }
 
 /// What the increment becomes.
@@ -85,9 +83,7 @@ pub(in crate::job) struct Settled {
     /// Tables whose baseline has to wait, and why.
     postponed: BTreeMap<u32, String>,
     baselines: Option<StoredBaselines>,
-    large_objects: Option<ObjectsCoverage>,
-    /// The fingerprint of the large objects, if it is known and they are in a backup.
-    objects_seen: Option<String>,
+    large_objects: CoveredObjects,
     warnings: Vec<String>,
 }
 
@@ -102,14 +98,6 @@ pub(in crate::job) struct Coverage {
     /// To be put and recorded.
     pub files: Vec<CoverageFile>,
     pub warnings: Vec<String>,
-}
-
-/// A small file of the increment.
-pub(in crate::job) struct CoverageFile {
-    pub role: &'static str,
-    pub name: String,
-    pub bytes: Bytes,
-    pub content_type: &'static str,
 }
 
 /// Reads the catalog, and the fingerprint of all definitions.
@@ -128,19 +116,19 @@ pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
     })
 }
 
-/// `publications` is what was done to bring them up to date with `looked`.
-///
-/// `previous` is the `catalog.json` of the increment before, or of the full with which the stream began. Without it no
-/// moment of this increment is exact. `facts` are those of the stream up to `read_to`.
+/// `facts` are those of the stream up to `read_to`.
 pub(in crate::job) async fn settle(
     context: &Context<'_>,
     replicas: &mut Replicas,
-    previous: Option<SeenCatalog>,
-    looked: Looked,
-    publications: PublicationChanges,
-    (facts, read_to): (&StreamFacts, Lsn),
+    sighting: Sighting,
     probe: Option<Probe>,
+    (facts, read_to): (&StreamFacts, Lsn),
 ) -> Result<Outcome> {
+    let Sighting {
+        looked,
+        publications,
+        previous,
+    } = sighting;
     let session = &context.source.session;
     let counted = answered(context.job, session.rows_changed(&keyless(&publications))).await?;
     let now = Now {
@@ -163,25 +151,24 @@ pub(in crate::job) async fn settle(
         probed_in: None,
         postponed: BTreeMap::new(),
         baselines: None,
-        large_objects: None,
-        objects_seen: None,
+        large_objects: CoveredObjects::default(),
         warnings,
     };
     if read_to < settled.looked.at {
         let why = "the stream was not read to its end, so the table's baseline is left to the next increment";
         settled.postpone(&settled.readings(), why);
-        settled.large_objects = objects(context, false).await?;
+        settled.large_objects = CoveredObjects::unread(context).await?;
         return Ok(Outcome::Settled(Box::new(settled)));
     }
     if let Some(probe) = probe {
         read_with(context, &mut settled, probe, facts).await?;
     }
-    measure(context, &mut settled).await?;
-    if let Some(why) = too_much(context, &settled).await? {
+    whole::measure(context, &mut settled).await?;
+    if let Some(why) = whole::too_much(context, &settled).await? {
         return Ok(Outcome::NewFull(why));
     }
-    wait(context, &mut settled).await?;
-    baselines_of(context, replicas, &mut settled).await?;
+    whole::wait(context, &mut settled).await?;
+    whole::store(context, replicas, &mut settled).await?;
     Ok(Outcome::Settled(Box::new(settled)))
 }
 
@@ -294,148 +281,6 @@ fn grown(earlier: &SeenRows, facts: &StreamFacts, oid: u32, view: &Horizon) -> O
     Some(grown)
 }
 
-/// Finds the sizes of the tables that are to be read.
-async fn measure(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
-    let tables = settled.readings();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let sizes = answered(context.job, context.source.session.sizes_of(&tables)).await?;
-    for decision in &mut settled.decisions {
-        if let Some(bytes) = sizes.get(&decision.oid) {
-            decision.bytes = *bytes;
-        }
-    }
-    Ok(())
-}
-
-/// Why a new full is better than these baselines.
-async fn too_much(context: &Context<'_>, settled: &Settled) -> Result<Option<String>> {
-    let tables = settled.readings();
-    let bytes = settled.bytes_of(&tables);
-    if tables.len() > BASELINES {
-        let count = tables.len();
-        return Ok(Some(format!(
-            "{count} tables are new or changed, and would have to be read whole"
-        )));
-    }
-    if bytes <= CHEAP {
-        return Ok(None);
-    }
-    let session = &context.source.session;
-    let all = answered(context.job, async { Ok(session.database_bytes().await) }).await?;
-    Ok(all.filter(|all| bytes > all / PART).map(|all| {
-        format!(
-            "tables that are new or changed have {}, more than a fifth of the database's {}, and would have to be read \
-             whole",
-            human_bytes(bytes),
-            human_bytes(all)
-        )
-    }))
-}
-
-/// Waits for the transactions that may change new tables unseen; tables that cannot wait as long are postponed.
-async fn wait(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
-    let waits = |decision: &&Decision| matches!(&decision.action, Action::Read(reading) if reading.waits);
-    let waiting: BTreeSet<u32> = settled.decisions.iter().filter(waits).map(|one| one.oid).collect();
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let session = &context.source.session;
-    let stop = context.job.stop;
-    let limit = match context.job.settings.postgres.lock_wait {
-        Duration::ZERO => OLDER_TRANSACTIONS,
-        wait => wait.min(OLDER_TRANSACTIONS),
-    };
-    if let OlderTransactions::Running(oldest) = session.wait_for_older(limit, stop).await? {
-        let why = format!(
-            "a transaction that is older than its publication goes on ({oldest}); its baseline is left to the next \
-             increment"
-        );
-        settled.postpone(&waiting.into_iter().collect::<Vec<_>>(), &why);
-    }
-    Ok(())
-}
-
-/// A table that the role may not read must not stop the increments of all others: then the server keeps its log until
-/// the slot is lost. The next full backup fails because of it.
-async fn leave_closed(context: &Context<'_>, settled: &mut Settled) -> Result<()> {
-    let tables = settled.readings();
-    let closed = answered(context.job, context.source.session.closed_tables(&tables)).await?;
-    if closed.is_empty() {
-        return Ok(());
-    }
-    let named = closed.iter().filter_map(|oid| settled.looked.catalog.table(*oid));
-    let names: Vec<String> = named.map(|table| format!("{}.{}", table.schema, table.name)).collect();
-    let user = &context.source.session.server().user;
-    settled.warnings.push(format!(
-        "the role {user} may not read all rows of {}, so a full backup would fail (GRANT SELECT, BYPASSRLS)",
-        some_of(&names, WARNED)
-    ));
-    settled.postpone(&closed, "the role may not read all of its rows");
-    Ok(())
-}
-
-async fn baselines_of(context: &Context<'_>, replicas: &mut Replicas, settled: &mut Settled) -> Result<()> {
-    leave_closed(context, settled).await?;
-    let tables = settled.readings();
-    let mut large_objects = objects(context, true).await?;
-    if let Some(covered) = large_objects
-        .as_mut()
-        .filter(|one| one.state == CoverageState::Baseline)
-    {
-        settled.objects_seen = answered(context.job, context.source.session.large_objects_fingerprint()).await?;
-        let before = settled
-            .previous
-            .as_ref()
-            .and_then(|previous| previous.large_objects.as_ref());
-        if before.is_some() && before == settled.objects_seen.as_ref() {
-            *covered = covered::objects_same();
-        }
-    }
-    let with_large_objects = large_objects
-        .as_ref()
-        .is_some_and(|covered| covered.state == CoverageState::Baseline);
-    settled.large_objects = large_objects;
-    if tables.is_empty() && !with_large_objects {
-        return Ok(());
-    }
-    let chosen = Chosen {
-        tables: &tables,
-        bytes: settled.bytes_of(&tables),
-        with_large_objects,
-    };
-    match baselines::read(context, replicas, &chosen).await? {
-        Ok(stored) => {
-            settled.at = Some(stored.at);
-            settled.baselines = Some(stored);
-        }
-        Err(why) => {
-            let why = format!("its baseline is left to the next increment: {why}");
-            settled.postpone(&tables, &why);
-            if with_large_objects {
-                settled.large_objects = Some(covered::objects_left(&why));
-                settled.objects_seen = None;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `None`: there are no large objects.
-async fn objects(context: &Context<'_>, may_read: bool) -> Result<Option<ObjectsCoverage>> {
-    let tally = answered(context.job, context.source.session.large_object_tally()).await?;
-    Ok(tally.any.then(|| match tally.bytes {
-        _ if !may_read => covered::objects_left("the stream was not read to its end"),
-        bytes if bytes > SMALL_OBJECTS => covered::objects_left(&format!(
-            "they have {}, more than the {} up to which increments read them",
-            human_bytes(bytes),
-            human_bytes(SMALL_OBJECTS)
-        )),
-        _ => covered::objects_read(),
-    }))
-}
-
 /// `facts` and `to` are those of the whole increment.
 pub(in crate::job) async fn finish(
     context: &Context<'_>,
@@ -457,56 +302,31 @@ pub(in crate::job) async fn finish(
         &unusable,
         "it changed while it was read; its baseline is left to the next increment",
     );
-    if let Some(covered) = settled
-        .large_objects
-        .as_mut()
-        .filter(|one| one.state == CoverageState::Exact)
-    {
-        let now = answered(context.job, context.source.session.large_objects_fingerprint()).await?;
-        if now != settled.objects_seen {
-            *covered = covered::objects_left("they changed while the increment was made; the next one reads them");
-        }
-    }
+    settled.large_objects.look_again(context).await?;
     let (sequences, unreadable) = sequences::read(context).await?;
     settled.warnings.extend(unreadable);
-    let defined = match (&taken.archive, &taken.warning) {
-        (Some(_), _) => Some(taken.seen.from),
-        // The next increment stores them.
-        (None, Some(_)) => Some(Lsn(to.0 + 1)),
-        (None, None) => None,
-    };
+    let defined = taken.changed_from(to);
     let tables = covered::tables(((context.from, to), defined), &settled, &late, &again);
     settled.warnings.extend(taken.warning);
     let baselines = covered::baselines(&settled);
     let seen = covered::seen(&settled, taken.seen, facts);
-    let mut files = vec![CoverageFile {
-        role: role::CATALOG,
-        name: CATALOG.to_owned(),
-        bytes: seen.to_bytes()?.into(),
-        content_type: "application/json",
-    }];
-    files.extend(taken.archive.map(|archive| CoverageFile {
-        role: role::SCHEMA,
-        name: context.id.schema_name(),
-        bytes: archive,
-        content_type: "application/octet-stream",
-    }));
+    let mut files = vec![CoverageFile::catalog(&seen)?];
+    files.extend(
+        taken
+            .archive
+            .map(|archive| CoverageFile::definitions(context.id, archive)),
+    );
     if let Some(stored) = &mut settled.baselines {
         settled.warnings.append(&mut stored.warnings);
         let encoding = &context.source.session.server().encoding;
         covered::describe(&mut stored.tables, &settled.looked.catalog, encoding);
-        files.push(CoverageFile {
-            role: role::TOC,
-            name: context.id.toc_name(),
-            bytes: stored.toc.clone(),
-            content_type: "application/octet-stream",
-        });
+        files.push(CoverageFile::contents(context.id, stored.toc.clone()));
     }
     Ok(Coverage {
         tables,
         baselines,
         sequences,
-        large_objects: settled.large_objects,
+        large_objects: settled.large_objects.coverage,
         archive: settled.baselines,
         files,
         warnings: settled.warnings,

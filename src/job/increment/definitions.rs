@@ -32,6 +32,18 @@ pub(super) struct Definitions {
     pub warning: Option<String>,
 }
 
+impl Definitions {
+    /// From where on the changed definitions are known, if any changed. `to` is the increment's end.
+    pub fn changed_from(&self, to: Lsn) -> Option<Lsn> {
+        match (&self.archive, &self.warning) {
+            (Some(_), _) => Some(self.seen.from),
+            // The next increment stores them.
+            (None, Some(_)) => Some(Lsn(to.0 + 1)),
+            (None, None) => None,
+        }
+    }
+}
+
 /// The fingerprint without the publications of increments.
 pub(super) async fn fingerprint(context: &Context<'_>) -> Result<String> {
     let session = &context.source.session;

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::reading::Reading;
 use super::renewal;
-use super::round::{RoundEnd, Start, round};
+use super::round::{RoundEnd, round};
 use super::run::Run;
+use super::start::Start;
 use super::{Begin, acquire, look, open, open_reading, primary};
 use crate::error::{Code, Error, Result};
 use crate::job::backup::{BackupReport, BackupRequest, Job, answered};

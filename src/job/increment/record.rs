@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::baselines::StoredBaselines;
 use super::coverage::{Coverage, CoverageFile};
 use super::destination::{StoredChanges, Taken};
 use super::run::Run;
@@ -18,8 +19,8 @@ use crate::postgres::Horizon;
 use crate::repository::backup_id::{BackupId, CATALOG, MANIFEST_DIGEST};
 use crate::repository::catalog::object_info;
 use crate::repository::manifest::{
-    CompressionAlgorithm, CompressionRecord, DataFile, FileRecord, Increment, LargeObjectsRecord, Manifest, Metadata,
-    PgDump, Server, SnapshotRecord, Stream, TableRecord, checksums, role,
+    CompressionAlgorithm, CompressionRecord, DataFile, FileRecord, Increment, Manifest, Metadata, PgDump, Server,
+    SnapshotRecord, Stream, checksums, role,
 };
 use crate::repository::retention::Tier;
 use crate::repository::seen_catalog::SeenCatalog;
@@ -31,7 +32,14 @@ pub(super) struct Begun {
     pub taken: Option<Taken>,
     /// It ended before the end of the log.
     pub is_behind: bool,
-    pub goal: Lsn,
+    pub snapshot: SnapshotRecord,
+}
+
+/// The file of changes, which is in the stores.
+pub(super) struct ChangesFile {
+    pub stream: Stream,
+    pub summary: Summary,
+    pub stored: StoredChanges,
 }
 
 pub(super) struct Record<'a> {
@@ -41,12 +49,8 @@ pub(super) struct Record<'a> {
     increment: Increment,
     files: BTreeMap<String, FileRecord>,
     sums: Vec<FileRecord>,
-    /// Of the baselines.
-    tables: Vec<TableRecord>,
-    large_objects: Vec<LargeObjectsRecord>,
-    archive_version: Option<String>,
+    baselines: Option<StoredBaselines>,
     catalog: Vec<u8>,
-    snapshot: SnapshotRecord,
     raw_bytes: u64,
     warnings: Vec<String>,
 }
@@ -58,52 +62,67 @@ pub(super) struct Receipts {
     changes: Stored,
 }
 
+/// The horizon of the increment's beginning, with the position up to which the stream was to be read.
+pub(super) fn snapshot(horizon: &Horizon, goal: Lsn) -> SnapshotRecord {
+    SnapshotRecord {
+        lsn: Some(goal.to_string()),
+        xmin: horizon.xmin,
+        xmax: horizon.xmax,
+        xip: horizon.xip.clone(),
+        end: None,
+    }
+}
+
+/// Joins the receipts of each store. A store that lacks one of the files takes no further part. `dumps`: `None` if there
+/// are no baselines.
+fn joined(changes: Vec<Option<Stored>>, dumps: Option<Vec<Option<Stored>>>) -> Vec<Option<Receipts>> {
+    let has_dump = dumps.is_some();
+    let mut dumps = dumps.unwrap_or_default().into_iter();
+    let of_store = |changes: Option<Stored>| {
+        let dump = dumps.next().flatten();
+        changes
+            .filter(|_| dump.is_some() == has_dump)
+            .map(|changes| Receipts { dump, changes })
+    };
+    changes.into_iter().map(of_store).collect()
+}
+
 impl<'a> Record<'a> {
     /// Also returns the receipts, in the order of the stores, and the files that are still to be put, the sums last.
     pub fn new(
         run: &'a Run<'a>,
         begun: Begun,
-        stream: Stream,
-        horizon: &Horizon,
-        summary: &Summary,
+        changes: ChangesFile,
         coverage: Coverage,
-        stored: StoredChanges,
     ) -> Result<(Self, Vec<Option<Receipts>>, Vec<Sidecar>)> {
-        let taken = begun.taken.as_ref();
-        let id = taken
-            .ok_or_else(|| Error::internal("an increment has no id"))?
-            .id
-            .clone();
-        let changes = FileRecord {
+        let Some(taken) = &begun.taken else {
+            return Err(Error::internal("an increment has no id"));
+        };
+        let id = taken.id.clone();
+        let mut warnings = run.job.settings.notes.clone();
+        warnings.extend(taken.warnings.iter().cloned());
+        warnings.extend(coverage.warnings);
+        let ChangesFile {
+            stream,
+            summary,
+            stored,
+        } = changes;
+        let file = FileRecord {
             name: id.changes_name(),
             bytes: stored.bytes,
             sha256: hex::encode(stored.sha256),
         };
-        let mut md5s: Vec<(String, String)> = Vec::new();
-        md5s.extend(stored.md5.map(|md5| (changes.name.clone(), hex::encode(md5))));
-        let mut files = BTreeMap::from([(role::CHANGES.to_owned(), changes)]);
-        let has_dump = coverage.archive.is_some();
-        let mut warnings = run.job.settings.notes.clone();
-        warnings.extend(taken.into_iter().flat_map(|taken| taken.warnings.iter().cloned()));
-        warnings.extend(coverage.warnings);
-        let (mut tables, mut large_objects, mut archive_version) = (Vec::new(), Vec::new(), None);
-        let mut of_dump: Vec<Option<Stored>> = Vec::new();
-        if let Some(archive) = coverage.archive {
-            md5s.extend(archive.md5.map(|md5| (archive.file.name.clone(), hex::encode(md5))));
-            files.insert(role::DUMP.to_owned(), archive.file);
-            (tables, large_objects) = (archive.tables, archive.large_objects);
-            archive_version = Some(archive.archive_version);
-            of_dump = archive.receipts;
+        let named_md5 = |name: &str, md5: [u8; 16]| (name.to_owned(), hex::encode(md5));
+        let mut md5s = Vec::new();
+        md5s.extend(stored.md5.map(|md5| named_md5(&file.name, md5)));
+        let mut files = BTreeMap::from([(role::CHANGES.to_owned(), file)]);
+        let mut baselines = coverage.archive;
+        let mut dumps = None;
+        if let Some(archive) = &mut baselines {
+            md5s.extend(archive.md5.map(|md5| named_md5(&archive.file.name, md5)));
+            files.insert(role::DUMP.to_owned(), archive.file.clone());
+            dumps = Some(std::mem::take(&mut archive.receipts));
         }
-        let mut of_dump = of_dump.into_iter();
-        let receipts = stored.receipts.into_iter().map(|changes| {
-            let (changes, dump) = (changes, of_dump.next().flatten());
-            // A store that lacks one of them takes no further part.
-            changes
-                .filter(|_| dump.is_some() == has_dump)
-                .map(|changes| Receipts { dump, changes })
-        });
-        let receipts = receipts.collect();
         let mut record = Self {
             increment: Increment {
                 changes: summary.tables.iter().map(Into::into).collect(),
@@ -113,27 +132,18 @@ impl<'a> Record<'a> {
                 large_objects: coverage.large_objects,
                 stream,
             },
-            snapshot: SnapshotRecord {
-                lsn: Some(begun.goal.to_string()),
-                xmin: horizon.xmin,
-                xmax: horizon.xmax,
-                xip: horizon.xip.clone(),
-                end: None,
-            },
             run,
             begun,
             id,
             files,
             sums: Vec::new(),
-            tables,
-            large_objects,
-            archive_version,
+            baselines,
             catalog: Vec::new(),
             raw_bytes: summary.raw_bytes,
             warnings,
         };
         let sidecars = record.sidecars(coverage.files, md5s);
-        Ok((record, receipts, sidecars))
+        Ok((record, joined(stored.receipts, dumps), sidecars))
     }
 
     /// `md5s` are those of the large files, which have passed.
@@ -183,10 +193,15 @@ impl<'a> Record<'a> {
         let Run {
             job, request, source, ..
         } = self.run;
-        let server = source.session.server();
-        // Places of the baselines refer to the first one.
-        let data_files = receipts.dump.iter().map(|dump| (role::DUMP, dump));
-        let data_files = data_files.chain([(role::CHANGES, &receipts.changes)]);
+        let server = self.server();
+        let (version, tables, large_objects) = match &self.baselines {
+            None => (None, &[][..], &[][..]),
+            Some(stored) => (
+                Some(&stored.archive_version),
+                &stored.tables[..],
+                &stored.large_objects[..],
+            ),
+        };
         Manifest {
             id: self.id.clone(),
             kind: self.id.kind(),
@@ -202,44 +217,31 @@ impl<'a> Record<'a> {
             stores: Vec::new(),
             tags: None,
             event_id: request.event_id.clone(),
-            server: Server {
-                version: server.version.clone(),
-                version_num: server.version_num,
-                encoding: server.encoding.clone(),
-                system_identifier: Some(self.increment.stream.system_identifier.clone()),
-                database_oid: Some(server.database_oid),
-            },
             pg_dump: PgDump {
                 version: source.programs.version.clone(),
-                archive_version: self.archive_version.clone(),
+                archive_version: version.cloned(),
             },
             format: Format::Custom,
             compression: CompressionRecord {
                 algorithm: CompressionAlgorithm::Zstd,
                 level: LEVEL,
             },
-            snapshot: self.snapshot.clone(),
+            snapshot: self.begun.snapshot.clone(),
             tier: Tier::Increment,
             encryption: None,
             checksums: checksums(&self.files),
             files: self.files.clone(),
-            data_files: data_files
-                .map(|(role, stored)| DataFile {
-                    role: role.to_owned(),
-                    parts: stored.parts.clone(),
-                    store_checksum: stored.checksum.clone(),
-                    encryption: None,
-                })
-                .collect(),
+            data_files: data_files(receipts),
             missing: BTreeMap::new(),
             left_out: Vec::new(),
             extensions: None,
             collations: None,
             warnings: self.warnings.clone(),
             script: None,
-            tables: self.tables.clone(),
-            large_objects: self.large_objects.clone(),
+            tables: tables.to_vec(),
+            large_objects: large_objects.to_vec(),
             settings: Some(read_settings(&server.encoding)),
+            server,
             references: None,
             beginning: None,
             increment: Some(self.increment.clone()),
@@ -247,14 +249,27 @@ impl<'a> Record<'a> {
         }
     }
 
+    fn server(&self) -> Server {
+        let server = self.run.source.session.server();
+        Server {
+            version: server.version.clone(),
+            version_num: server.version_num,
+            encoding: server.encoding.clone(),
+            system_identifier: Some(self.increment.stream.system_identifier.clone()),
+            database_oid: Some(server.database_oid),
+        }
+    }
+
     fn metadata(&self, host: &str, finished: Timestamp) -> Metadata {
         let seconds = finished.duration_since(self.begun.started).as_secs_f64();
+        let tables = self.baselines.iter().flat_map(|stored| &stored.tables);
+        let rows = tables.map(|table| table.rows);
         Metadata {
             bytes_read: Some(self.raw_bytes),
             bytes_stored: Some(self.files.values().map(|file| file.bytes).sum()),
             duration_seconds: Some(seconds),
             host: Some(host.to_owned()),
-            rows: Some(self.tables.iter().map(|table| table.rows).sum()),
+            rows: Some(rows.sum()),
             ..Metadata::default()
         }
     }
@@ -273,4 +288,18 @@ impl<'a> Record<'a> {
         report.warnings.extend(warnings);
         report
     }
+}
+
+/// Places of the baselines refer to the first one.
+fn data_files(receipts: &Receipts) -> Vec<DataFile> {
+    let dump = receipts.dump.iter().map(|dump| (role::DUMP, dump));
+    let files = dump.chain([(role::CHANGES, &receipts.changes)]);
+    files
+        .map(|(role, stored)| DataFile {
+            role: role.to_owned(),
+            parts: stored.parts.clone(),
+            store_checksum: stored.checksum.clone(),
+            encryption: None,
+        })
+        .collect()
 }

@@ -10,9 +10,7 @@ use crate::format::script::Sum;
 use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed};
 use crate::job::increment::facts::StreamFacts;
 use crate::postgres::{PublicationKind, TableCatalog, TableKind};
-use crate::repository::manifest::{
-    Baseline, ColumnRecord, CoverageState, ObjectsCoverage, SnapshotRecord, TableCoverage, TableRecord,
-};
+use crate::repository::manifest::{Baseline, ColumnRecord, CoverageState, SnapshotRecord, TableCoverage, TableRecord};
 use crate::repository::seen_catalog::{SeenCatalog, SeenDefinitions, SeenRows, SeenTable};
 use crate::repository::stored_archive::is_named;
 
@@ -22,27 +20,6 @@ pub(super) fn unflushed() -> Error {
         "the server has not flushed its log up to the position at which the catalog was read",
     )
     .hint("look whether its disk is full or slow")
-}
-
-pub(super) fn objects_read() -> ObjectsCoverage {
-    ObjectsCoverage {
-        state: CoverageState::Baseline,
-        why: "the stream does not have large objects; an increment reads them whole if they changed".into(),
-    }
-}
-
-pub(super) fn objects_same() -> ObjectsCoverage {
-    ObjectsCoverage {
-        state: CoverageState::Exact,
-        why: "they are those of the increment that read them last: no page of them was written since".into(),
-    }
-}
-
-pub(super) fn objects_left(why: &str) -> ObjectsCoverage {
-    ObjectsCoverage {
-        state: CoverageState::FullOnly,
-        why: format!("the stream does not have large objects: {why}"),
-    }
 }
 
 /// Tables that changed after the catalog was read. A TRUNCATE that the stream has not shown yet looks like a rewrite.
@@ -312,7 +289,7 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &Stre
         }
     });
     SeenCatalog::new(looked.catalog.major, looked.at, definitions, tables.collect())
-        .with_large_objects(settled.objects_seen.clone())
+        .with_large_objects(settled.large_objects.fingerprint.clone())
 }
 
 fn rows(

@@ -1,6 +1,7 @@
 //! What the decisions make of the tables' coverage.
 
 use super::*;
+use crate::job::increment::coverage::large_objects::CoveredObjects;
 use crate::postgres::{CatalogTable, EnumLabel, PublicationChanges, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(100);
@@ -49,8 +50,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
         probed_in: None,
         postponed: BTreeMap::new(),
         baselines: None,
-        large_objects: None,
-        objects_seen: None,
+        large_objects: CoveredObjects::default(),
         warnings: Vec::new(),
     }
 }

@@ -1,0 +1,161 @@
+//! Differences between two definitions of a table.
+
+use super::world::*;
+use crate::job::increment::difference::*;
+use crate::postgres::{EnumLabel, ReplicaIdentity, Traces};
+
+#[test]
+fn new_columns_without_a_rewrite_leave_all_moments_exact_that_are_before_the_first_row_with_them() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut wider = table(ORDERS);
+    wider.columns.push(column(3, "w", 25));
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&wider), insert(ORDERS)],
+    );
+    let reading = read(World::hearing(vec![wider.clone()], heard).action(&previous, ORDERS));
+    assert_eq!((reading.last_exact, reading.proof), (Some(Lsn(3000)), None));
+    let silent = read(World::of(vec![wider]).action(&previous, ORDERS));
+    assert_eq!(silent.last_exact, None);
+}
+
+#[test]
+fn new_types_with_a_rewrite_leave_all_moments_exact_that_are_before_the_first_row_with_them() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut bigger = table(ORDERS);
+    bigger.columns[0].type_oid = 20;
+    bigger.filenode += 7;
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&bigger), insert(ORDERS)],
+    );
+    let reading = read(World::hearing(vec![bigger.clone()], heard).action(&previous, ORDERS));
+    assert_eq!(reading.last_exact, Some(Lsn(3000)));
+    // An earlier rewrite may have left the columns as they were.
+    let same = || vec![relation(&table(ORDERS)), insert(ORDERS)];
+    let heard = [
+        two(same(), same()),
+        two(vec![], vec![relation(&bigger), insert(ORDERS)]),
+    ]
+    .concat();
+    let reading = read(World::hearing(vec![bigger], heard).action(&previous, ORDERS));
+    assert_eq!(reading.last_exact, Some(Lsn(3000)));
+}
+
+#[test]
+fn a_column_that_was_dropped_and_made_again_is_not_a_renamed_one() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut again = table(ORDERS);
+    again.columns[1] = column(3, "v", 25);
+    read(World::of(vec![again]).action(&previous, ORDERS));
+}
+
+#[test]
+fn a_renamed_label_and_another_type_are_rewrites_of_the_values() {
+    let label = |label: &str| EnumLabel {
+        oid: 500,
+        label: label.into(),
+    };
+    let with = |labels: Vec<EnumLabel>| CatalogTable {
+        labels,
+        ..table(ORDERS)
+    };
+    let previous = seen(vec![with(vec![label("new")])]);
+    let renamed = read(World::of(vec![with(vec![label("open")])]).action(&previous, ORDERS));
+    assert_eq!((renamed.last_exact, renamed.proof), (None, None));
+    let heard = two(vec![], vec![insert(ORDERS)]);
+    let world = World::hearing(vec![with(vec![label("open")])], heard);
+    assert_eq!(read(world.action(&previous, ORDERS)).last_exact, Some(Lsn(3000)));
+    let mut other = with(vec![label("new")]);
+    other.types = Some("other".into());
+    read(World::of(vec![other]).action(&previous, ORDERS));
+}
+
+#[test]
+fn a_new_label_needs_new_definitions_only_and_only_if_rows_came() {
+    let labels = |count: u32| CatalogTable {
+        labels: (0..count)
+            .map(|oid| EnumLabel {
+                oid,
+                label: format!("l{oid}"),
+            })
+            .collect(),
+        ..table(ORDERS)
+    };
+    let previous = seen(vec![labels(1)]);
+    assert_eq!(World::of(vec![labels(2)]).action(&previous, ORDERS), Action::Keep);
+    let heard = two(vec![], vec![insert(ORDERS)]);
+    let Action::Define { last_exact, .. } = World::hearing(vec![labels(2)], heard).action(&previous, ORDERS) else {
+        panic!("no new definitions");
+    };
+    assert_eq!(last_exact, Lsn(3000));
+}
+
+#[test]
+fn another_file_without_truncate_is_a_rewrite_that_a_replay_may_prove_harmless() {
+    let previous = seen(vec![table(ORDERS)]);
+    let rewritten = CatalogTable {
+        filenode: 5,
+        ..table(ORDERS)
+    };
+    let reading = read(World::of(vec![rewritten.clone()]).action(&previous, ORDERS));
+    assert_eq!(
+        (reading.last_exact, reading.proof),
+        (Some(FROM), Some(ReplayProof::FromBase))
+    );
+    let heard = two(vec![truncate(ORDERS)], vec![]);
+    let world = World::hearing(vec![rewritten], heard);
+    assert_eq!(world.action(&previous, ORDERS), Action::Keep);
+}
+
+/// `TRUNCATE; INSERT; ALTER TABLE … TYPE text USING upper(v)`: the file is another one, and the stream has the TRUNCATE.
+#[test]
+fn a_rewrite_after_a_truncate_is_not_taken_for_the_truncate() {
+    let with = |filenode, toast, changed_by| {
+        let traces = Traces {
+            toast: Some(toast),
+            changed_by: Some(changed_by),
+            attached_by: None,
+        };
+        CatalogTable {
+            filenode,
+            traces,
+            ..table(ORDERS)
+        }
+    };
+    let heard = || two(vec![truncate(ORDERS)], vec![insert(ORDERS)]);
+    let action = |before, now| World::hearing(vec![now], heard()).action(&seen(vec![before]), ORDERS);
+    // TRUNCATE keeps the table of out-of-line values; ALTER TABLE does not.
+    assert_eq!(action(with(1, 50, 3), with(2, 50, 900)), Action::Keep);
+    assert!(read(action(with(1, 50, 3), with(2, 51, 900))).proof.is_some());
+    // Without such a table, the transaction tells: it is number 7 that truncates.
+    assert_eq!(action(with(1, 0, 3), with(2, 0, 7)), Action::Keep);
+    assert!(read(action(with(1, 0, 3), with(2, 0, 900))).proof.is_some());
+}
+
+#[test]
+fn other_names_are_only_other_definitions() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut renamed = table(ORDERS);
+    renamed.schema = "archive".into();
+    renamed.name = "old_orders".into();
+    renamed.columns[0].name = "number".into();
+    renamed.key = vec!["number".into()];
+    assert_eq!(World::of(vec![renamed]).action(&previous, ORDERS), Action::Keep);
+}
+
+#[test]
+fn another_identity_is_read_and_exact_before_the_first_row_that_has_it() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut full = table(ORDERS);
+    (full.identity, full.identity_index, full.key) = (ReplicaIdentity::Full, None, Vec::new());
+    assert_eq!(read(World::of(vec![full]).action(&previous, ORDERS)).last_exact, None);
+    let mut by_v = table(ORDERS);
+    by_v.key = vec!["v".into()];
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&by_v), insert(ORDERS)],
+    );
+    let reading = read(World::hearing(vec![by_v], heard).action(&previous, ORDERS));
+    assert_eq!(reading.last_exact, Some(Lsn(3000)));
+}
