@@ -12,6 +12,7 @@ mod libpq;
 mod parse;
 mod problems;
 mod secret_file;
+pub mod serve;
 mod setting;
 mod source;
 mod span;
@@ -44,6 +45,7 @@ pub use crate::run::telemetry::{Log, LogFormat};
 pub use crate::store::settings::{Encryption, S3, StoreCreate, TagMode};
 pub use known::is_secret;
 pub use parse::compression::{GZIP_LEVEL, ZSTD_LEVEL};
+pub use serve::Serve;
 pub use setting::{Setting, ValueKind, nearest};
 pub use span::parse_span;
 pub use table::SETTINGS;
@@ -141,6 +143,8 @@ pub struct Settings {
     pub store_create: StoreCreate,
     /// The folder for what this machine remembers between runs, if it has one.
     pub state_dir: Option<PathBuf>,
+    /// How `serve` is reached, and by whom.
+    pub serve: Serve,
     /// Whether reports are printed as JSON.
     pub json: bool,
     /// The format and level of logs.

@@ -9,6 +9,7 @@ mod metrics;
 mod pace;
 mod postgres;
 mod retention;
+mod serve;
 mod signing;
 mod store;
 mod unneeded;
@@ -139,6 +140,7 @@ impl Reader<'_> {
         let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
         let store_create = self.store_create();
         let state_dir = self.state_dir();
+        let serve = self.serve();
         let signing = self.signing();
         let log = self.log();
         Settings {
@@ -174,6 +176,7 @@ impl Reader<'_> {
             adopt,
             store_create,
             state_dir,
+            serve,
             signing,
             json: self.input.json,
             log,

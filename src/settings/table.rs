@@ -9,6 +9,7 @@ mod function;
 mod login;
 mod postgres;
 mod s3;
+mod serve;
 mod signing;
 mod store;
 
@@ -26,6 +27,7 @@ const NOUNS: &[&[Setting]] = &[
     function::SETTINGS,
     s3::SETTINGS,
     aws::SETTINGS,
+    serve::SETTINGS,
 ];
 
 pub static SETTINGS: &[Setting] = &ALL;

@@ -97,12 +97,23 @@ const OF_FUNCTIONS: &[&str] = &[
     "BACKUP_ECS_",
     "BACKUP_HANDOVER",
 ];
+/// How `serve` is reached, and by whom.
+const OF_SERVING: &[&str] = &[
+    "BACKUP_ALLOWED_HOSTS",
+    "BACKUP_API_TOKENS_FILE",
+    "BACKUP_JWT_",
+    "BACKUP_LISTEN",
+    "BACKUP_MAX_RUNS",
+    "BACKUP_SHUTDOWN_SECONDS",
+    "BACKUP_TIMEZONE",
+    "BACKUP_TRUSTED_PROXIES",
+];
 /// A wrong value of these never stops a command: the default shows enough.
 const OF_LOGS: &[&str] = &["LOG_FORMAT", "RUST_LOG"];
 
 /// The groups of settings, with the commands that use them. A setting that is in none of these groups stops every
 /// command.
-fn groups() -> [(&'static [&'static str], &'static [Uses]); 14] {
+fn groups() -> [(&'static [&'static str], &'static [Uses]); 15] {
     use Uses::{Backup, Drill, Prune, PrunePlan, Restore, Rules, RulesShown, Status, Store, Verify};
     [
         (OF_BACKUPS, &[Backup]),
@@ -122,6 +133,7 @@ fn groups() -> [(&'static [&'static str], &'static [Uses]); 14] {
         (OF_TELLING, &[Backup, Verify, Drill]),
         (OF_DRILLS, &[Drill]),
         (OF_FUNCTIONS, &[]),
+        (OF_SERVING, &[]),
     ]
 }
 

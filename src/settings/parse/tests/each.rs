@@ -146,13 +146,22 @@ const ROWS: &[Row] = &[
         TELLING,
     ),
     ("AWS_CA_BUNDLE", CONTROL, &[BUCKET], ASKING_STORES),
+    ("BACKUP_LISTEN", "x", &[], NONE),
+    ("BACKUP_JWT_SECRET", "x", &[], NONE),
+    ("BACKUP_JWT_DEFAULT_ROLE", "x", &[], NONE),
+    ("BACKUP_TRUSTED_PROXIES", "x", &[], NONE),
+    ("BACKUP_TIMEZONE", "x", &[], NONE),
+    ("BACKUP_MAX_RUNS", "0", &[], NONE),
+    ("BACKUP_SHUTDOWN_SECONDS", "x", &[], NONE),
 ];
 
 /// Any text is a valid value of these. `unused` tests other problems with them, such as a missing file.
-const ANY_TEXT: [&str; 9] = [
+const ANY_TEXT: [&str; 11] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "BACKUP_ALLOWED_HOSTS",
+    "BACKUP_API_TOKENS_FILE",
     "BACKUP_STATE_DIR",
     "BACKUP_TARGET_PASSWORD",
     "DB_PASSWORD",
