@@ -27,6 +27,9 @@ use crate::outside::handover::Handover;
 use crate::outside::notify::Notifier;
 use crate::outside::secrets::Credentials;
 use crate::report::Report;
+use crate::repository::backup_id::BackupId;
+use crate::repository::catalog::{self, Demand};
+use crate::repository::manifest::Manifest;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
 use crate::run::progress::{Event, Observer};
@@ -251,6 +254,22 @@ impl App {
     /// The keys of which one must have signed every backup that is used.
     async fn trust(&self, stop: &Stop) -> Result<&Trust> {
         stop.or_stop(self.keyring.trust()).await
+    }
+
+    /// The manifest of a backup, from the first store that has it, if a trusted key signed it or none is required.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `INTEGRITY`, `SIGNATURE`, and those of the stores.
+    pub async fn manifest(&self, id: &BackupId) -> Result<Manifest> {
+        let stop = Stop::new();
+        let demand = Demand {
+            trust: self.trust(&stop).await?,
+            manifest: None,
+            now: (self.clock)(),
+            altered: false,
+        };
+        let found = catalog::find(&self.stores, &id.to_string(), None, &demand).await?;
+        Ok(found.manifest)
     }
 
     /// Whether an event may ask for this command. The command line may ask for every command.

@@ -24,6 +24,8 @@ pub mod app;
 #[doc(hidden)]
 pub mod command;
 #[doc(hidden)]
+pub mod control;
+#[doc(hidden)]
 pub mod dataflow;
 #[doc(hidden)]
 pub mod error;

@@ -14,15 +14,16 @@ use crate::job::changes::ChangesReport;
 use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
 use crate::job::incremental::IncrementalReport;
-use crate::job::list::ListReport;
 use crate::job::prune::PruneReport;
 use crate::job::restore::RestoreReport;
 use crate::job::retention::RulesReport;
-use crate::job::status::StatusReport;
 use crate::job::verify::VerifyReport;
 use crate::outside::handover::HandoverReport;
 use crate::printable;
 use crate::repository::signature::keygen::KeygenReport;
+
+pub use crate::job::list::{ListEntry, ListReport, Proof};
+pub use crate::job::status::StatusReport;
 
 /// What a command answers. As JSON, a report has no tag: its fields show what it is.
 #[derive(Debug, Serialize)]

@@ -6,6 +6,7 @@ mod event;
 mod log;
 mod terminal;
 
+pub(crate) use counters::{Counters, Rate};
 pub use event::{Event, Progress};
 pub use log::LogLine;
 pub use terminal::TerminalLine;

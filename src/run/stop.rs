@@ -18,6 +18,8 @@ pub enum Reason {
         /// What remained of the time at the request.
         left: Duration,
     },
+    /// A person or a program no longer wants the run.
+    Cancelled,
 }
 
 impl From<Reason> for Error {
@@ -30,6 +32,8 @@ impl From<Reason> for Error {
                 };
                 Error::new(Code::Interrupted(signal), format!("the run was stopped by {name}"))
             }
+            Reason::Cancelled => Error::new(Code::Interrupted(Signal::Terminate), "the run was cancelled")
+                .hint("ask for it again, if it is wanted after all"),
             Reason::Deadline { left } => Error::new(
                 Code::Deadline,
                 format!(
@@ -52,14 +56,14 @@ impl Reason {
     /// the message to people.
     fn for_cleaning_up(self) -> Duration {
         match self {
-            Reason::Signal(_) => AFTER_A_SIGNAL,
+            Reason::Signal(_) | Reason::Cancelled => AFTER_A_SIGNAL,
             Reason::Deadline { left } => left * 3 / 5,
         }
     }
 
     fn in_all(self) -> Duration {
         match self {
-            Reason::Signal(_) => AFTER_A_SIGNAL + TELLING,
+            Reason::Signal(_) | Reason::Cancelled => AFTER_A_SIGNAL + TELLING,
             // The remaining time is for the answer.
             Reason::Deadline { left } => left * 19 / 20,
         }

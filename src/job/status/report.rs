@@ -105,7 +105,7 @@ impl fmt::Display for StatusReport {
             if let Some(when) = when {
                 writeln!(
                     f,
-                    "  schedule     {what} {when}: set, but this version has no scheduler; let cron or a timer run it"
+                    "  schedule     {what} {when}: where `pgstow serve` runs; elsewhere cron or a timer begins the runs"
                 )?;
             }
         }

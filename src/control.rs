@@ -1,0 +1,418 @@
+//! Runs as things of their own: they are asked for, wait, run, are cancelled and remembered. The page, the API and the
+//! scheduler ask for them here; `App` carries them out.
+//!
+//! What backups exist and whether they are good is never remembered here: the store says it.
+
+mod asked;
+mod begun;
+mod journal;
+mod live;
+mod queue;
+mod run;
+pub mod schedule;
+mod scheduler;
+mod watched;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::app::App;
+use crate::command::Command;
+use crate::error::{Code, Error, ErrorReport, Result};
+use crate::repository::trigger::Trigger;
+use crate::run::clock::Clock;
+use crate::run::files::blocking;
+use crate::run::stop::{Reason, Stop};
+use queue::{Admission, Place, Queue};
+use watched::Watched;
+
+pub use asked::{Asker, RunRequest, Submitted};
+pub use journal::{Asked, Checked, Entry, Journal, Record};
+pub use live::{Happening, Listening, Live, LiveEvent};
+pub use run::{Action, NoRunId, Run, RunId, RunState};
+pub use scheduler::{Kind, Newest, Plan, keep};
+
+/// How many runs may wait.
+const MAX_WAITING: usize = 100;
+/// How many runs that have ended are remembered.
+const MAX_OVER: usize = 500;
+
+/// One database with all that can be done with its backups.
+pub struct Member {
+    /// As people name it. There is one member of a name.
+    pub name: String,
+    pub app: Arc<App>,
+}
+
+/// What a [`Control`] is made of.
+pub struct Parts<'a> {
+    pub fleet: Vec<Member>,
+    /// The folder of the journal, if there is one.
+    pub journal: Option<&'a Path>,
+    /// How many runs go on at once.
+    pub max_runs: usize,
+    pub clock: Clock,
+}
+
+/// The runs of this process.
+pub struct Control {
+    fleet: Vec<Member>,
+    state: Mutex<State>,
+    live: Live,
+    journal: Option<Arc<Journal>>,
+    clock: Clock,
+    /// Told whenever a run has ended.
+    ended: Notify,
+}
+
+struct State {
+    queue: Queue,
+    runs: BTreeMap<RunId, Held>,
+    /// Which run a key of the caller's has asked for.
+    keys: HashMap<String, RunId>,
+    is_closing: bool,
+}
+
+struct Held {
+    run: Run,
+    member: usize,
+    /// Until it starts.
+    command: Option<Command>,
+    stop: Stop,
+    watched: Arc<Watched>,
+    /// The caller's key.
+    key: Option<String>,
+}
+
+impl Held {
+    /// The run with its progress up to now.
+    fn now(&self) -> Run {
+        let mut run = self.run.clone();
+        if run.state == RunState::Running {
+            run.progress = Some(self.watched.now());
+            run.backup = run.backup.or_else(|| self.watched.backup());
+        }
+        run
+    }
+}
+
+impl Control {
+    /// Reads the journal, and tells in it which runs were lost with the process before.
+    ///
+    /// # Errors
+    /// `BUSY` if another process has the journal, and what may fail with its folder.
+    pub fn new(parts: Parts<'_>) -> Result<Control> {
+        let now = (parts.clock)();
+        let mut past: BTreeMap<RunId, Run> = BTreeMap::new();
+        let journal = match parts.journal {
+            None => None,
+            Some(folder) => {
+                let journal = Journal::open(folder, now, |record| {
+                    if let Entry::Run { run } = record.entry {
+                        past.insert(run.id.clone(), *run);
+                    }
+                    while past.len() > MAX_OVER {
+                        past.pop_first();
+                    }
+                })?;
+                for run in past.values_mut().filter(|run| !run.state.is_over()) {
+                    run.state = RunState::Lost;
+                    run.finished_at = Some(now);
+                    run.error = Some(lost());
+                    let run = Box::new(run.clone());
+                    journal.write(now, Entry::Run { run })?;
+                }
+                Some(Arc::new(journal))
+            }
+        };
+        let held = |run: Run| Held {
+            run,
+            member: 0,
+            command: None,
+            stop: Stop::new(),
+            watched: Arc::default(),
+            key: None,
+        };
+        Ok(Control {
+            fleet: parts.fleet,
+            state: Mutex::new(State {
+                queue: Queue::new(MAX_WAITING, parts.max_runs.max(1)),
+                runs: past.into_iter().map(|(id, run)| (id, held(run))).collect(),
+                keys: HashMap::new(),
+                is_closing: false,
+            }),
+            live: Live::new(now),
+            journal,
+            clock: parts.clock,
+            ended: Notify::new(),
+        })
+    }
+
+    pub fn fleet(&self) -> &[Member] {
+        &self.fleet
+    }
+
+    /// The member of this name; without a name, the only one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for another name, `CONFIG` if a name is needed.
+    pub fn member(&self, name: Option<&str>) -> Result<&Member> {
+        self.place_of(name).map(|at| &self.fleet[at])
+    }
+
+    fn place_of(&self, name: Option<&str>) -> Result<usize> {
+        let names = || {
+            self.fleet
+                .iter()
+                .map(|member| member.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match name {
+            Some(name) => self.fleet.iter().position(|member| member.name == name).ok_or_else(|| {
+                Error::new(Code::NotFound, format!("no database {name:?} is in the settings"))
+                    .hint(format!("the settings have: {}", names()))
+            }),
+            None if self.fleet.len() == 1 => Ok(0),
+            None => Err(Error::config("which database is meant?").hint(format!("name one of: {}", names()))),
+        }
+    }
+
+    /// Asks for a run. A request with a `key` that was used before gets the run of that time.
+    ///
+    /// # Errors
+    /// `CONFIG` and `NOT_FOUND` for what is asked; `BUSY` if too many runs wait, or this process ends.
+    pub async fn submit(self: &Arc<Self>, request: &RunRequest, by: &Asker, key: Option<String>) -> Result<Submitted> {
+        let member = self.place_of(request.database.as_deref())?;
+        let now = (self.clock)();
+        let id = RunId::new(now)?;
+        let event = key.clone().unwrap_or_else(|| id.to_string());
+        let command = request.command(&event, by.trigger)?;
+        let run = request.run(id.clone(), &self.fleet[member].name, by, now)?;
+        let place = Place {
+            id: id.clone(),
+            lane: self.fleet[member].name.clone(),
+            likeness: format!("{member} {}", request.likeness()),
+        };
+        let held = Held {
+            run: run.clone(),
+            member,
+            command: Some(command),
+            stop: Stop::new(),
+            watched: Arc::default(),
+            key,
+        };
+        if let Some(same) = self.state().admit(place, held)? {
+            return Ok(Submitted::Same(same));
+        }
+        let control = self.clone();
+        // A task of its own: the run that was admitted starts, even if the caller no longer waits for the answer.
+        let queued = tokio::spawn(async move {
+            control.record(&run).await;
+            control.live.tell(now, Happening::Queued { run: Arc::new(run) });
+            control.start_what_may();
+        });
+        queued
+            .await
+            .map_err(|error| Error::internal("the run was not queued").source(error))?;
+        Ok(Submitted::New(id))
+    }
+
+    /// The runs, newest first.
+    pub fn runs(&self) -> Vec<Run> {
+        self.state().runs.values().rev().map(Held::now).collect()
+    }
+
+    /// One run.
+    pub fn run(&self, id: &RunId) -> Option<Run> {
+        self.state().runs.get(id).map(Held::now)
+    }
+
+    /// The last lines of a run's log.
+    pub fn lines(&self, id: &RunId) -> Option<Vec<String>> {
+        self.state().runs.get(id).map(|held| held.watched.lines())
+    }
+
+    /// Asks a run to end. It ends when it has cleaned up; what waited ends at once.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for a run that is not known, `CONFIG` for one that is over.
+    pub async fn cancel(self: &Arc<Self>, id: &RunId) -> Result<Run> {
+        let now = (self.clock)();
+        let run = {
+            let mut state = self.state();
+            let waited = state.queue.withdraw(id);
+            let Some(held) = state.runs.get_mut(id) else {
+                return Err(Error::new(Code::NotFound, format!("no run {id} is known"))
+                    .hint("GET /api/v1/runs lists the runs that are"));
+            };
+            if held.run.state.is_over() {
+                return Err(Error::config(format!("the run {id} is over")).hint("it needs no cancelling"));
+            }
+            if !waited {
+                held.stop.request(Reason::Cancelled);
+                return Ok(held.now());
+            }
+            held.command = None;
+            held.run.state = RunState::Cancelled;
+            held.run.finished_at = Some(now);
+            held.run.clone()
+        };
+        let control = self.clone();
+        let told = run.clone();
+        let cancelled = tokio::spawn(async move {
+            control.record(&told).await;
+            let run = Arc::new(told);
+            control.live.tell(now, Happening::Cancelled { run });
+            control.start_what_may();
+        });
+        cancelled
+            .await
+            .map_err(|error| Error::internal("the end of the run was not told").source(error))?;
+        Ok(run)
+    }
+
+    /// Whether no more runs are begun.
+    pub fn is_closing(&self) -> bool {
+        self.state().is_closing
+    }
+
+    /// The events from now on, and those since `last`.
+    pub fn listen(&self, last: Option<u64>) -> Listening {
+        self.live.listen(last)
+    }
+
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
+    }
+
+    /// Writes into the journal what somebody asked for, before it has an effect.
+    ///
+    /// # Errors
+    /// What may fail with the journal's folder; then it must not have that effect.
+    pub async fn audit(&self, asked: Asked) -> Result<()> {
+        let Some(journal) = self.journal.clone() else {
+            return Ok(());
+        };
+        let now = (self.clock)();
+        blocking(move || journal.write(now, Entry::Asked(asked))).await
+    }
+
+    /// Begins no more runs, asks those that run to end, and waits for them, at most so long. Returns whether all ended.
+    pub async fn close(self: &Arc<Self>, reason: Reason, patience: Duration) -> bool {
+        let waited = {
+            let mut state = self.state();
+            state.is_closing = true;
+            for held in state.runs.values().filter(|held| held.run.state == RunState::Running) {
+                held.stop.request(reason);
+            }
+            state.queue.drain()
+        };
+        let now = (self.clock)();
+        for id in waited {
+            let run = self.change(&id, |held| {
+                held.run.state = RunState::Cancelled;
+                held.run.finished_at = Some(now);
+            });
+            if let Some(run) = run {
+                self.record(&run).await;
+            }
+        }
+        let ended = async {
+            loop {
+                let next = self.ended.notified();
+                if self.state().runs.values().all(|held| held.run.state.is_over()) {
+                    return;
+                }
+                next.await;
+            }
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
+    }
+
+    fn change(&self, id: &RunId, change: impl FnOnce(&mut Held)) -> Option<Run> {
+        let mut state = self.state();
+        let held = state.runs.get_mut(id)?;
+        change(held);
+        Some(held.run.clone())
+    }
+
+    /// A backup is made even if the journal cannot be written: a person hears of that.
+    async fn record(&self, run: &Run) {
+        let Some(journal) = self.journal.clone() else { return };
+        let now = (self.clock)();
+        let run = Box::new(run.clone());
+        if let Err(error) = blocking(move || journal.write(now, Entry::Run { run })).await {
+            tracing::error!("the journal was not written: {error}: {}", error.hint_text());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No change is left half done by a panic: all of them are assignments.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets a run wait for its turn. Returns the run that stands for it already, if there is one.
+    fn admit(&mut self, place: Place, held: Held) -> Result<Option<RunId>> {
+        if self.is_closing {
+            return Err(Error::new(Code::Busy, "this process ends, and begins no more runs")
+                .hint("ask again when it has started anew"));
+        }
+        if let Some(same) = held.key.as_ref().and_then(|key| self.keys.get(key)) {
+            return Ok(Some(same.clone()));
+        }
+        // A schedule that comes round while its run goes on leaves that moment out.
+        if held.run.trigger == Trigger::Schedule
+            && let Some(same) = self.queue.has_like(&place.likeness)
+        {
+            return Ok(Some(same.clone()));
+        }
+        match self.queue.admit(place) {
+            Admission::Same(same) => return Ok(Some(same)),
+            Admission::Full => return Err(too_many()),
+            Admission::Queued => {}
+        }
+        if let Some(key) = &held.key {
+            self.keys.insert(key.clone(), held.run.id.clone());
+        }
+        self.runs.insert(held.run.id.clone(), held);
+        self.forget();
+        Ok(None)
+    }
+
+    /// Only so many runs that have ended are remembered: the oldest go first.
+    fn forget(&mut self) {
+        let over = self.runs.values().filter(|held| held.run.state.is_over()).count();
+        let mut surplus = over.saturating_sub(MAX_OVER);
+        let keys = &mut self.keys;
+        self.runs.retain(|_, held| {
+            let goes = surplus > 0 && held.run.state.is_over();
+            if goes {
+                surplus -= 1;
+                if let Some(key) = &held.key {
+                    keys.remove(key);
+                }
+            }
+            !goes
+        });
+    }
+}
+
+fn lost() -> ErrorReport {
+    let error = Error::new(
+        Code::Interrupted(crate::error::Signal::Terminate),
+        "the process ended before the run did",
+    )
+    .hint("look at the store for what the run made, and ask for it again");
+    ErrorReport::from(&error)
+}
+
+fn too_many() -> Error {
+    Error::new(Code::Busy, format!("{MAX_WAITING} runs wait already")).hint("ask again when some of them have ended")
+}
