@@ -4,3 +4,5 @@
 pub mod cli;
 pub mod lambda;
 pub mod library;
+pub mod serve;
+pub mod web;

@@ -1,0 +1,140 @@
+//! The HTTP face: requests → runs and reports. One router serves a listening socket and the events of a function.
+//!
+//! A handler's first argument says which role it needs ([`access`]). What a backup is worth is never judged here: the
+//! store is asked ([`overview`]).
+
+mod access;
+mod api;
+mod hosts;
+mod identity;
+mod jwt;
+mod legacy;
+mod overview;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::control::{Control, Happening};
+use crate::run::clock::Clock;
+use crate::settings::Serve;
+use crate::settings::serve::Network;
+use hosts::Hosts;
+use overview::Overview;
+use problem::{OldProblem, Problem};
+
+pub use access::{Access, Peer};
+pub use identity::{Identity, NoRole, Role};
+
+/// The longest body that a request may have: all of them are small documents.
+const LONGEST_BODY: usize = 64 << 10;
+
+/// What the handlers share.
+pub struct Web {
+    control: Arc<Control>,
+    access: Access,
+    hosts: Hosts,
+    /// Their word about a client's address counts.
+    proxies: Vec<Network>,
+    overview: Overview,
+}
+
+impl Web {
+    pub fn new(control: Arc<Control>, access: Access, serve: &Serve, clock: Clock) -> Arc<Self> {
+        let overview = Overview::new(control.clone(), clock);
+        Arc::new(Self {
+            control,
+            access,
+            hosts: Hosts::new(serve.allowed_hosts.iter().cloned()),
+            proxies: serve.trusted_proxies.clone(),
+            overview,
+        })
+    }
+
+    /// Forgets the stores' answers whenever a run has ended. It returns when the process ends.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        let mut coming = self.control.listen(None).coming;
+        loop {
+            match coming.recv().await {
+                Ok(event) if !matches!(event.what, Happening::StatusChanged) => {}
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => self.overview.forget().await,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// Every path that is answered.
+pub fn router(web: Arc<Web>) -> Router {
+    Router::new()
+        .nest("/api/v1", api::routes())
+        .merge(legacy::routes())
+        .route("/readyz", get(ready))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(web.clone(), access::guard))
+        // Health is asked by load balancers, by any name and without a token; it says nothing else.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::map_response(hardened))
+        .with_state(web)
+}
+
+/// The paths of the older systems, whose clients read another shape of errors.
+fn is_older_path(path: &str) -> bool {
+    path.starts_with("/api/") && !path.starts_with("/api/v1/")
+}
+
+/// Whether new runs are begun.
+async fn ready(State(web): State<Arc<Web>>) -> Response {
+    match web.control.is_closing() {
+        false => "ok\n".into_response(),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "this process ends\n").into_response(),
+    }
+}
+
+async fn unknown(uri: axum::http::Uri) -> Response {
+    let problem = Problem::not_found(format!("there is nothing at {}", uri.path()));
+    match is_older_path(uri.path()) {
+        true => OldProblem(problem).into_response(),
+        false => problem.into_response(),
+    }
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Response {
+    let problem = Problem::http(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not take {method}", uri.path()),
+        "look the path up in /openapi.json",
+    );
+    match is_older_path(uri.path()) {
+        true => OldProblem(problem).into_response(),
+        false => problem.into_response(),
+    }
+}
+
+/// No answer is a page that runs scripts of others, and none is kept by caches on the way.
+async fn hardened(mut response: Response) -> Response {
+    const HEADERS: [(HeaderName, &str); 5] = [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action \
+             'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'",
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}

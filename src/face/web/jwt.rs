@@ -1,0 +1,181 @@
+//! JSON Web Tokens of other programs: HS256 with a shared key. The algorithm is the settings' choice, never the token's.
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Validation};
+use ring::hmac;
+use serde::Deserialize;
+use signature::{Error as SignatureError, Signer, Verifier};
+
+use super::identity::{Identity, Role};
+
+/// A key that can be guessed protects nothing.
+pub(super) const SHORTEST_KEY: usize = 32;
+/// How far the clocks of two machines may be apart, in seconds.
+const LEEWAY: u64 = 60;
+
+/// The claims that count. A token without `role` has the role of the settings, because the older systems' have none.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    #[serde(default)]
+    role: Option<String>,
+    #[serde(default)]
+    sub: Option<String>,
+    #[serde(default, alias = "userId", alias = "username", alias = "email")]
+    id: Option<serde_json::Value>,
+}
+
+/// What accepts tokens.
+pub(super) struct Tokens {
+    key: DecodingKey,
+    validation: Validation,
+    default_role: Role,
+}
+
+impl Tokens {
+    pub fn hs256(key: &[u8], default_role: Role) -> Self {
+        // A second call is refused, and the first has done what is needed.
+        let _ = PROVIDER.install_default();
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.leeway = LEEWAY;
+        validation.validate_nbf = true;
+        validation.validate_aud = false;
+        validation.set_required_spec_claims(&["exp"]);
+        Self {
+            key: DecodingKey::from_secret(key),
+            validation,
+            default_role,
+        }
+    }
+
+    /// Who has the token, if it is good.
+    pub fn identity(&self, token: &str) -> Option<Identity> {
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
+            .ok()?
+            .claims;
+        let role = match claims.role {
+            // An unknown role is no role, never the default one.
+            Some(role) => role.parse().ok()?,
+            None => self.default_role,
+        };
+        let name = claims.sub.or_else(|| match claims.id? {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        });
+        let name = name.unwrap_or_else(|| "token".to_owned());
+        Some(Identity {
+            name: name.chars().filter(|c| !c.is_control()).take(100).collect(),
+            role,
+        })
+    }
+}
+
+/// ring, which is here for TLS already, is all the cryptography that these tokens need.
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory,
+    verifier_factory,
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+fn signer_factory(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, JwtError> {
+    match algorithm {
+        Algorithm::HS256 if key.family() == AlgorithmFamily::Hmac => Ok(Box::new(Hs256::new(key.as_bytes()))),
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    }
+}
+
+fn verifier_factory(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, JwtError> {
+    match algorithm {
+        Algorithm::HS256 if key.family() == AlgorithmFamily::Hmac => Ok(Box::new(Hs256::new(key.try_get_as_bytes()?))),
+        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    }
+}
+
+struct Hs256(hmac::Key);
+
+impl Hs256 {
+    fn new(key: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+}
+
+impl Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, SignatureError> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), SignatureError> {
+        // In constant time.
+        hmac::verify(&self.0, message, signature).map_err(|_| SignatureError::new())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Header, encode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const LATER: u64 = 4_000_000_000;
+
+    fn token(header: &Header, claims: &Value, key: &[u8]) -> String {
+        let _ = PROVIDER.install_default();
+        encode(header, claims, &EncodingKey::from_secret(key)).unwrap()
+    }
+
+    fn role_of(claims: &Value) -> Option<Role> {
+        let tokens = Tokens::hs256(KEY, Role::Operator);
+        tokens
+            .identity(&token(&Header::default(), claims, KEY))
+            .map(|identity| identity.role)
+    }
+
+    #[test]
+    fn a_token_has_the_role_that_it_names_and_older_ones_the_role_of_the_settings() {
+        assert_eq!(role_of(&json!({"exp": LATER, "role": "admin"})), Some(Role::Admin));
+        assert_eq!(role_of(&json!({"exp": LATER, "role": "viewer"})), Some(Role::Viewer));
+        assert_eq!(role_of(&json!({"exp": LATER, "userId": 7})), Some(Role::Operator));
+        assert_eq!(role_of(&json!({"exp": LATER, "role": "root"})), None);
+    }
+
+    #[test]
+    fn a_token_without_an_end_expired_not_yet_good_or_of_another_key_is_refused() {
+        assert_eq!(role_of(&json!({"role": "admin"})), None);
+        assert_eq!(role_of(&json!({"exp": 1_000, "role": "admin"})), None);
+        assert_eq!(role_of(&json!({"exp": LATER, "nbf": LATER - 1, "role": "admin"})), None);
+        let tokens = Tokens::hs256(KEY, Role::Operator);
+        let claims = json!({"exp": LATER, "role": "admin"});
+        let others = token(&Header::default(), &claims, b"another key of thirty-two bytes!");
+        assert_eq!(tokens.identity(&others), None);
+        let good = token(&Header::default(), &claims, KEY);
+        assert_eq!(tokens.identity(&good).unwrap().role, Role::Admin);
+        let mut parts: Vec<&str> = good.split('.').collect();
+        // {"alg":"none"}
+        parts[0] = "eyJhbGciOiJub25lIn0";
+        for forged in [
+            format!("{}.{}.", parts[0], parts[1]),
+            parts.join("."),
+            String::new(),
+            "a.b.c".to_owned(),
+        ] {
+            assert_eq!(tokens.identity(&forged), None, "{forged}");
+        }
+    }
+}
