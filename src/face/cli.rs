@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Code, Error, Failure, Result, Signal};
+use crate::face::serve;
 use crate::printable;
 use crate::report::Report;
 use crate::run::confinement;
@@ -59,6 +60,26 @@ pub async fn run(process: Process) -> u8 {
 async fn answer(process: Process) -> Result<(String, u8)> {
     match arguments::parse(&process.args)? {
         Invocation::Text(text) => Ok((text, 0)),
+        Invocation::Serve {
+            flags,
+            env_file,
+            config_file,
+        } => {
+            let settings = Settings::load(&Input {
+                flags,
+                env: process.env,
+                working_dir: process.working_dir,
+                env_file,
+                config_file,
+                cpus: process.cpus,
+                memory: process.memory,
+                ..Input::default()
+            })?;
+            start_logging(&settings)?;
+            let stop = Stop::new();
+            listen_for_signals(&stop)?;
+            serve::run(settings, &stop).await.map(|()| (String::new(), 0))
+        }
         Invocation::Run {
             command,
             flags,
@@ -152,12 +173,7 @@ async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result
         telemetry::start(&settings.log, telemetry::stderr)?;
         Arc::new(LogLine::start())
     };
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
-    for note in settings.notes.iter().filter(|note| !settings.warnings.contains(note)) {
-        tracing::info!("{note}");
-    }
+    tell_of_settings(&settings);
     let stop = Stop::new();
     listen_for_signals(&stop)?;
     let watching = observer.clone();
@@ -169,6 +185,22 @@ async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result
     let result = run.await;
     observer.finish();
     result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
+}
+
+/// A process that serves logs what it does, on stderr.
+fn start_logging(settings: &Settings) -> Result<()> {
+    telemetry::start(&settings.log, telemetry::stderr)?;
+    tell_of_settings(settings);
+    Ok(())
+}
+
+fn tell_of_settings(settings: &Settings) {
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    for note in settings.notes.iter().filter(|note| !settings.warnings.contains(note)) {
+        tracing::info!("{note}");
+    }
 }
 
 /// If a stop is requested now, pgstow still makes the notifier, so that it can report the stop like any other failure;

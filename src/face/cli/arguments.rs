@@ -29,6 +29,12 @@ pub enum Invocation {
         config_file: Option<PathBuf>,
         json: bool,
     },
+    /// `pgstow serve`.
+    Serve {
+        flags: BTreeMap<&'static str, Vec<String>>,
+        env_file: Option<PathBuf>,
+        config_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Parser)]
@@ -99,6 +105,13 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
     let mut flags = flags(&matches);
     let command = match arguments.action {
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
+        Action::Serve => {
+            return Ok(Invocation::Serve {
+                flags,
+                env_file: arguments.files.env_file,
+                config_file: arguments.files.config,
+            });
+        }
         action => request::command(action, &mut flags)?,
     };
     Ok(Invocation::Run {
@@ -151,9 +164,9 @@ fn older_command(word: &str) -> Option<Error> {
     let hint = match word {
         "full" | "full-backup" | "backup-full" => "a full backup is made by `pgstow backup`",
         "incremental" | "incr" | "incremental-backup" | "backup-incremental" => INCREMENT,
-        "start-scheduler" | "scheduler" | "serve" | "start" => {
-            "this version has no scheduler of its own: let cron, a systemd timer, a Kubernetes CronJob or EventBridge run \
-             `pgstow backup`, and `pgstow prune` after it (infra/ has one of each)"
+        "scheduler" | "start" => {
+            "`pgstow serve` begins runs when they are due; or let cron, a systemd timer, a Kubernetes CronJob or \
+             EventBridge run `pgstow backup`, and `pgstow prune` after it (infra/ has one of each)"
         }
         _ => return None,
     };

@@ -130,6 +130,18 @@ pub(super) enum Action {
             /restore/shop.dump"
     )]
     Download(DownloadArguments),
+    /// Answer HTTP requests, and begin runs when they are due
+    #[command(
+        alias = "start-scheduler",
+        long_about = "Answer HTTP requests, and begin runs when they are due.\n\n\
+            One process in front of all other commands: the API, the paths of the older systems, live events, and the \
+            scheduler, which goes by FULL_BACKUP_SCHEDULE, INCREMENTAL_BACKUP_SCHEDULE and CLEANUP_SCHEDULE. It ends \
+            at SIGTERM or SIGINT, after the runs have cleaned up.",
+        after_long_help = "Examples:\n  \
+            pgstow serve --store /srv/backups\n  \
+            BACKUP_API_TOKENS_FILE=tokens FULL_BACKUP_SCHEDULE='0 2 * * *' pgstow serve --listen 127.0.0.1:9000"
+    )]
+    Serve,
     /// Try everything that a backup needs, and say how to correct what fails
     #[command(
         alias = "test",

@@ -78,6 +78,19 @@ const SECTIONS: &[(&str, &[&str])] = &[
         "Messages, metrics and logs",
         &["BACKUP_SNS_TOPIC_ARN", "BACKUP_METRICS", "LOG_FORMAT", "RUST_LOG"],
     ),
+    (
+        "Serving",
+        &[
+            "BACKUP_LISTEN",
+            "BACKUP_API_TOKENS_FILE",
+            "BACKUP_JWT_",
+            "BACKUP_ALLOWED_HOSTS",
+            "BACKUP_TRUSTED_PROXIES",
+            "BACKUP_MAX_RUNS",
+            "BACKUP_SHUTDOWN_SECONDS",
+            "BACKUP_TIMEZONE",
+        ],
+    ),
     ("Drills", &["BACKUP_DRILL_"]),
     (
         "The Lambda function",
@@ -100,6 +113,7 @@ const COMMANDS: &[(&str, Option<Uses>)] = &[
     ("verify", Some(Uses::Drill)),
     ("restore", Some(Uses::Restore)),
     ("keygen", Some(Uses::Keys)),
+    ("serve", Some(Uses::All)),
 ];
 
 /// Adds the settings to the commands. With `everything`, each command shows all of them.
