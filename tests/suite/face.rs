@@ -3,3 +3,4 @@
 mod cli;
 pub mod lambda;
 mod library;
+mod serve;

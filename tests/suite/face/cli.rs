@@ -56,11 +56,9 @@ fn what_a_command_does_not_use_is_a_warning_to_it() {
     let keys = ["keygen", "key"];
     let output = pgstow(folder.path()).args(keys).env("BACKUP_STORE", "s3://").output();
     assert_eq!(output.unwrap().status.code(), Some(0));
-    let output = pgstow(folder.path())
-        .args(["--env-file", "none", "start-scheduler"])
-        .output();
+    let output = pgstow(folder.path()).args(["--env-file", "none", "scheduler"]).output();
     let told = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(told.contains("no scheduler of its own"), "{told}");
+    assert!(told.contains("`pgstow serve` begins runs"), "{told}");
 }
 
 #[test]
