@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{ChangesRequest, Command, DownloadRequest, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{ChangesRequest, Command, DownloadRequest, FileChoice, RestoreRequest, Selection, VerifyRequest};
 use crate::error::{Error, ErrorReport, Result};
 use crate::job::changes;
+use crate::job::compare;
 use crate::job::doctor::{self, Checkup};
 use crate::job::download;
 use crate::job::list;
@@ -26,9 +27,9 @@ use crate::job::verify::{self, VerifyReport};
 use crate::outside::handover::Handover;
 use crate::outside::notify::Notifier;
 use crate::outside::secrets::Credentials;
-use crate::report::Report;
+use crate::report::{Comparison, Offered, Report};
 use crate::repository::backup_id::BackupId;
-use crate::repository::catalog::{self, Demand};
+use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::manifest::Manifest;
 use crate::repository::signature::{Keyring, Signer, Trust, keygen};
 use crate::run::clock::Clock;
@@ -261,6 +262,26 @@ impl App {
     /// # Errors
     /// `NOT_FOUND`, `INTEGRITY`, `SIGNATURE`, and those of the stores.
     pub async fn manifest(&self, id: &BackupId) -> Result<Manifest> {
+        self.located(id).await.map(|found| found.manifest)
+    }
+
+    /// A file of a backup, to be read piece by piece.
+    ///
+    /// # Errors
+    /// Those of [`App::manifest`], and `CONFIG` for a form that this backup does not have.
+    pub async fn offer(&self, id: &BackupId, choice: &FileChoice) -> Result<Offered> {
+        download::offer(self.located(id).await?, choice).await
+    }
+
+    /// What two full backups have in different tables.
+    ///
+    /// # Errors
+    /// Those of [`App::manifest`], and `CONFIG` for backups whose tables are not known.
+    pub async fn compare(&self, now: &BackupId, before: &BackupId) -> Result<Comparison> {
+        compare::compare(&self.manifest(now).await?, &self.manifest(before).await?)
+    }
+
+    async fn located(&self, id: &BackupId) -> Result<Located> {
         let stop = Stop::new();
         let demand = Demand {
             trust: self.trust(&stop).await?,
@@ -268,8 +289,7 @@ impl App {
             now: (self.clock)(),
             altered: false,
         };
-        let found = catalog::find(&self.stores, &id.to_string(), None, &demand).await?;
-        Ok(found.manifest)
+        catalog::find(&self.stores, &id.to_string(), None, &demand).await
     }
 
     /// Whether an event may ask for this command. The command line may ask for every command.
@@ -280,6 +300,16 @@ impl App {
     /// The database that the settings name, if the secret is not needed to know it.
     pub fn source_database(&self) -> Option<String> {
         self.credentials.as_ref().and_then(Credentials::database)
+    }
+
+    /// Whether the settings name a database that may be restored into.
+    pub fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// The name of that database, if the secret is not needed to know it, or was read already.
+    pub fn target_database(&self) -> Option<String> {
+        self.target.as_ref().and_then(Credentials::database)
     }
 
     /// Made after a run, because the run may have been the first to learn the database's name.

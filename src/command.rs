@@ -9,7 +9,7 @@ use crate::settings::Uses;
 
 pub use crate::job::backup::BackupRequest;
 pub use crate::job::changes::ChangesRequest;
-pub use crate::job::download::DownloadRequest;
+pub use crate::job::download::{DownloadRequest, FileChoice};
 pub use crate::job::incremental::IncrementalRequest;
 pub use crate::job::moment::AskedMoment;
 pub use crate::job::prune::PruneRequest;

@@ -7,7 +7,10 @@ mod asked;
 mod begun;
 mod journal;
 mod live;
+mod pauses;
 mod queue;
+mod rest;
+mod restore_plans;
 mod run;
 pub mod schedule;
 mod scheduler;
@@ -18,6 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::app::App;
@@ -27,12 +31,16 @@ use crate::repository::trigger::Trigger;
 use crate::run::clock::Clock;
 use crate::run::files::blocking;
 use crate::run::stop::{Reason, Stop};
+use pauses::Pauses;
 use queue::{Admission, Place, Queue};
+use restore_plans::RestorePlans;
 use watched::Watched;
 
 pub use asked::{Asker, RunRequest, Submitted};
 pub use journal::{Asked, Checked, Entry, Journal, Record};
 pub use live::{Happening, Listening, Live, LiveEvent};
+pub use pauses::Pause;
+pub use restore_plans::{PlanRequest, RestorePlan};
 pub use run::{Action, NoRunId, Run, RunId, RunState};
 pub use scheduler::{Kind, Newest, Plan, keep};
 
@@ -55,12 +63,15 @@ pub struct Parts<'a> {
     pub journal: Option<&'a Path>,
     /// How many runs go on at once.
     pub max_runs: usize,
+    /// When runs are due.
+    pub plans: Vec<Plan>,
     pub clock: Clock,
 }
 
 /// The runs of this process.
 pub struct Control {
     fleet: Vec<Member>,
+    plans: Vec<Plan>,
     state: Mutex<State>,
     live: Live,
     journal: Option<Arc<Journal>>,
@@ -74,6 +85,8 @@ struct State {
     runs: BTreeMap<RunId, Held>,
     /// Which run a key of the caller's has asked for.
     keys: HashMap<String, RunId>,
+    pauses: Pauses,
+    restore_plans: RestorePlans,
     is_closing: bool,
 }
 
@@ -89,6 +102,17 @@ struct Held {
 }
 
 impl Held {
+    fn new(run: Run, member: usize, command: Option<Command>) -> Self {
+        Self {
+            run,
+            member,
+            command,
+            stop: Stop::new(),
+            watched: Arc::default(),
+            key: None,
+        }
+    }
+
     /// The run with its progress up to now.
     fn now(&self) -> Run {
         let mut run = self.run.clone();
@@ -108,12 +132,18 @@ impl Control {
     pub fn new(parts: Parts<'_>) -> Result<Control> {
         let now = (parts.clock)();
         let mut past: BTreeMap<RunId, Run> = BTreeMap::new();
+        let mut pauses = Pauses::default();
         let journal = match parts.journal {
             None => None,
             Some(folder) => {
                 let journal = Journal::open(folder, now, |record| {
-                    if let Entry::Run { run } = record.entry {
-                        past.insert(run.id.clone(), *run);
+                    match record.entry {
+                        Entry::Run { run } => {
+                            past.insert(run.id.clone(), *run);
+                        }
+                        Entry::Paused(pause) => pauses.add(pause),
+                        Entry::Resumed { schedule, .. } => pauses.end(schedule),
+                        Entry::Asked(_) | Entry::Torn { .. } => {}
                     }
                     while past.len() > MAX_OVER {
                         past.pop_first();
@@ -129,20 +159,16 @@ impl Control {
                 Some(Arc::new(journal))
             }
         };
-        let held = |run: Run| Held {
-            run,
-            member: 0,
-            command: None,
-            stop: Stop::new(),
-            watched: Arc::default(),
-            key: None,
-        };
+        let held = |run| Held::new(run, 0, None);
         Ok(Control {
             fleet: parts.fleet,
+            plans: parts.plans,
             state: Mutex::new(State {
                 queue: Queue::new(MAX_WAITING, parts.max_runs.max(1)),
                 runs: past.into_iter().map(|(id, run)| (id, held(run))).collect(),
                 keys: HashMap::new(),
+                pauses,
+                restore_plans: RestorePlans::default(),
                 is_closing: false,
             }),
             live: Live::new(now),
@@ -187,25 +213,17 @@ impl Control {
     /// # Errors
     /// `CONFIG` and `NOT_FOUND` for what is asked; `BUSY` if too many runs wait, or this process ends.
     pub async fn submit(self: &Arc<Self>, request: &RunRequest, by: &Asker, key: Option<String>) -> Result<Submitted> {
-        let member = self.place_of(request.database.as_deref())?;
+        if let Some(same) = key.as_ref().and_then(|key| self.state().keys.get(key).cloned()) {
+            return Ok(Submitted::Same(same));
+        }
         let now = (self.clock)();
         let id = RunId::new(now)?;
-        let event = key.clone().unwrap_or_else(|| id.to_string());
-        let command = request.command(&event, by.trigger)?;
-        let run = request.run(id.clone(), &self.fleet[member].name, by, now)?;
-        let place = Place {
-            id: id.clone(),
-            lane: self.fleet[member].name.clone(),
-            likeness: format!("{member} {}", request.likeness()),
+        let (place, held) = match request.action {
+            Action::Restore => self.confirmed(&id, request, by, now)?,
+            _ => self.asked(&id, request, by, key.as_deref(), now)?,
         };
-        let held = Held {
-            run: run.clone(),
-            member,
-            command: Some(command),
-            stop: Stop::new(),
-            watched: Arc::default(),
-            key,
-        };
+        let held = Held { key, ..held };
+        let run = held.run.clone();
         if let Some(same) = self.state().admit(place, held)? {
             return Ok(Submitted::Same(same));
         }
@@ -220,6 +238,44 @@ impl Control {
             .await
             .map_err(|error| Error::internal("the run was not queued").source(error))?;
         Ok(Submitted::New(id))
+    }
+
+    fn asked(
+        &self,
+        id: &RunId,
+        request: &RunRequest,
+        by: &Asker,
+        key: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(Place, Held)> {
+        let member = self.place_of(request.database.as_deref())?;
+        let name = &self.fleet[member].name;
+        let command = request.command(key.unwrap_or(id.as_str()), by.trigger)?;
+        let place = Place {
+            id: id.clone(),
+            lane: name.clone(),
+            likeness: format!("{member} {}", request.likeness()),
+        };
+        let run = request.run(id.clone(), name, by, now)?;
+        Ok((place, Held::new(run, member, Some(command))))
+    }
+
+    /// When runs are due.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    async fn write(&self, entry: Entry) -> Result<()> {
+        let Some(journal) = self.journal.clone() else {
+            return Ok(());
+        };
+        let now = (self.clock)();
+        blocking(move || journal.write(now, entry)).await
+    }
+
+    /// The moment of this process's clock.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// The runs, newest first.
@@ -295,11 +351,7 @@ impl Control {
     /// # Errors
     /// What may fail with the journal's folder; then it must not have that effect.
     pub async fn audit(&self, asked: Asked) -> Result<()> {
-        let Some(journal) = self.journal.clone() else {
-            return Ok(());
-        };
-        let now = (self.clock)();
-        blocking(move || journal.write(now, Entry::Asked(asked))).await
+        self.write(Entry::Asked(asked)).await
     }
 
     /// Begins no more runs, asks those that run to end, and waits for them, at most so long. Returns whether all ended.

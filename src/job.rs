@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod changes;
+pub mod compare;
 pub mod doctor;
 pub mod download;
 pub mod drill;

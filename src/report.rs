@@ -15,15 +15,17 @@ use crate::job::doctor::DoctorReport;
 use crate::job::download::DownloadReport;
 use crate::job::incremental::IncrementalReport;
 use crate::job::prune::PruneReport;
-use crate::job::restore::RestoreReport;
 use crate::job::retention::RulesReport;
 use crate::job::verify::VerifyReport;
 use crate::outside::handover::HandoverReport;
 use crate::printable;
 use crate::repository::signature::keygen::KeygenReport;
 
+pub use crate::job::compare::Comparison;
+pub use crate::job::download::{Offered, Pieces};
 pub use crate::job::list::{ListEntry, ListReport, Proof};
-pub use crate::job::status::StatusReport;
+pub use crate::job::restore::RestoreReport;
+pub use crate::job::status::{DatabaseStatus, Judgement, StatusReport};
 
 /// What a command answers. As JSON, a report has no tag: its fields show what it is.
 #[derive(Debug, Serialize)]

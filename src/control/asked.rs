@@ -77,7 +77,7 @@ impl RunRequest {
                 ..PruneRequest::default()
             }),
             Action::Doctor => Command::Doctor,
-            Action::Restore => return Err(Error::config("a restore needs a plan").hint(PLAN_FIRST)),
+            Action::Restore => return Err(Error::internal("a restore is a command of its plan")),
         })
     }
 
@@ -104,6 +104,13 @@ impl RunRequest {
             result: None,
             error: None,
         })
+    }
+
+    /// The plan of a restore.
+    pub(super) fn plan(&self) -> Result<&str> {
+        self.check()?;
+        let plan = self.plan.as_deref();
+        plan.ok_or_else(|| Error::config("a restore needs a plan").hint(PLAN_FIRST))
     }
 
     fn backup_kind(&self) -> Result<BackupKind> {

@@ -17,7 +17,9 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::pauses::Pause;
 use super::run::Run;
+use super::scheduler::Kind;
 use crate::error::{Code, Error, Result};
 use crate::run::files::{io_error, sync_folder};
 use line::{Digest, Line};
@@ -39,14 +41,9 @@ pub enum Entry {
     /// Somebody asked for something: written before it has an effect.
     Asked(Asked),
     /// A schedule rests.
-    Paused {
-        schedule: String,
-        by: String,
-        reason: String,
-        until: Timestamp,
-    },
+    Paused(Pause),
     /// And goes on.
-    Resumed { schedule: String, by: String },
+    Resumed { schedule: Kind, by: String },
     /// The end of the file was torn when the process before died, and was cut off.
     Torn { bytes: u64 },
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::schedule::{Due, Line};
@@ -22,7 +23,8 @@ const LOOK: Duration = Duration::from_secs(20);
 const SPREAD: i64 = 300;
 
 /// What a schedule starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     Full,
     Incremental,
@@ -65,13 +67,18 @@ pub trait Newest: Send + Sync {
 }
 
 /// Asks for runs until it is dropped.
-pub async fn keep(control: Arc<Control>, plans: Vec<Plan>, newest: impl Newest) {
+pub async fn keep(control: Arc<Control>, newest: impl Newest) {
     let mut answered: BTreeMap<usize, Timestamp> = BTreeMap::new();
     let mut late: BTreeMap<usize, Timestamp> = BTreeMap::new();
     loop {
         let now = (control.clock)();
         let mut wake: Option<Timestamp> = None;
-        for (at, plan) in plans.iter().enumerate() {
+        let pauses = control.pauses();
+        for (at, plan) in control.plans().iter().enumerate() {
+            // What it misses meanwhile is made up for once, afterwards.
+            if pauses.iter().any(|pause| pause.schedule == plan.kind) {
+                continue;
+            }
             let done = match answered.get(&at) {
                 Some(done) => *done,
                 None => match began(plan, now, &newest).await {

@@ -5,7 +5,7 @@ mod arguments;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Code, Error, Failure, Result, Signal};
-use crate::face::serve;
+use crate::face::{serve, web};
 use crate::printable;
 use crate::report::Report;
 use crate::run::confinement;
@@ -26,6 +26,9 @@ use crate::settings::{Input, LogFormat, Settings};
 use arguments::Invocation;
 
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// A password's line is not longer.
+const LONGEST_LINE: u64 = 4_096;
 
 /// Arguments and environment of the process.
 pub struct Process {
@@ -60,6 +63,7 @@ pub async fn run(process: Process) -> u8 {
 async fn answer(process: Process) -> Result<(String, u8)> {
     match arguments::parse(&process.args)? {
         Invocation::Text(text) => Ok((text, 0)),
+        Invocation::HashPassword => hash_password().map(|hash| (format!("{hash}\n"), 0)),
         Invocation::Serve {
             flags,
             env_file,
@@ -185,6 +189,14 @@ async fn perform(command: Command, mut settings: Settings, draw: bool) -> Result
     let result = run.await;
     observer.finish();
     result.unwrap_or_else(|error| Err(Error::internal("the run panicked").source(error)))
+}
+
+/// The hash of the first line of stdin.
+fn hash_password() -> Result<String> {
+    let mut line = String::new();
+    let read = io::stdin().lock().take(LONGEST_LINE).read_line(&mut line);
+    read.map_err(|error| Error::config("the password cannot be read from stdin").source(error))?;
+    web::hashed(line.trim_end_matches(['\r', '\n']))
 }
 
 /// A process that serves logs what it does, on stderr.

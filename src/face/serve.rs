@@ -46,10 +46,19 @@ pub async fn run(settings: Settings, stop: &Stop) -> Result<()> {
             app: app.clone(),
         }]
     };
+    let plans: Vec<Plan> = lines
+        .into_iter()
+        .map(|(kind, line)| Plan {
+            database: name.clone(),
+            kind,
+            line,
+        })
+        .collect();
     let parts = |journal| Parts {
         fleet: fleet(),
         journal,
         max_runs: serve.max_runs,
+        plans: plans.clone(),
         clock,
     };
     let control = match Control::new(parts(journal.as_deref())) {
@@ -70,16 +79,13 @@ pub async fn run(settings: Settings, stop: &Stop) -> Result<()> {
     announce(address, token.as_deref());
     let web = Web::new(control.clone(), access, &serve, clock);
     let fresh = tokio::spawn(web.clone().keep_fresh());
-    let plans = lines
-        .into_iter()
-        .map(|(kind, line)| Plan {
-            database: name.clone(),
-            kind,
-            line,
-        })
-        .collect();
-    let scheduling = tokio::spawn(keep(control.clone(), plans, InStores(control.clone())));
-    let answering = tokio::spawn(listening::serve(listener, router(web), stop.clone()));
+    let scheduling = tokio::spawn(keep(control.clone(), InStores(control.clone())));
+    let answering = tokio::spawn(listening::serve(
+        listener,
+        router(web),
+        serve.trusted_proxies.clone(),
+        stop.clone(),
+    ));
     let reason = stop.requested().await;
     scheduling.abort();
     let all_ended = control.close(reason, serve.shutdown).await;
@@ -143,6 +149,9 @@ fn access(serve: &Serve) -> Result<(Access, Option<String>)> {
     if let Some(file) = &serve.tokens_file {
         access.read_tokens(file)?;
     }
+    if let Some(file) = &serve.users_file {
+        access.read_users(file)?;
+    }
     if let Some(key) = &serve.jwt_secret {
         let role = serve.jwt_default_role.parse().map_err(|_| {
             Error::config(format!(
@@ -159,7 +168,7 @@ fn access(serve: &Serve) -> Result<(Access, Option<String>)> {
             "{} can be reached from other machines, and nobody would be asked who they are",
             serve.listen
         ))
-        .hint("set BACKUP_API_TOKENS_FILE or BACKUP_JWT_SECRET, or listen on 127.0.0.1"));
+        .hint("set BACKUP_API_TOKENS_FILE, BACKUP_USERS_FILE or BACKUP_JWT_SECRET, or listen on 127.0.0.1"));
     }
     if is_public && serve.trusted_proxies.is_empty() {
         return Err(Error::config(format!(

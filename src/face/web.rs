@@ -5,14 +5,23 @@
 
 mod access;
 mod api;
+mod download;
 mod hosts;
 mod identity;
 mod jwt;
 mod legacy;
+mod metrics;
+mod openapi;
 mod overview;
+mod pages;
+mod part;
 mod problem;
+mod rates;
+mod sessions;
+mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -20,20 +29,28 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::control::{Control, Happening};
 use crate::run::clock::Clock;
 use crate::settings::Serve;
 use crate::settings::serve::Network;
+use download::Downloads;
 use hosts::Hosts;
 use overview::Overview;
 use problem::{OldProblem, Problem};
+use rates::Rates;
+use sessions::Sessions;
 
 pub use access::{Access, Peer};
 pub use identity::{Identity, NoRole, Role};
+pub use users::hashed;
 
 /// The longest body that a request may have: all of them are small documents.
 const LONGEST_BODY: usize = 64 << 10;
+
+/// Streams of events at once: connections must be left for others.
+const MOST_STREAMS: usize = 400;
 
 /// What the handlers share.
 pub struct Web {
@@ -43,6 +60,16 @@ pub struct Web {
     /// Their word about a client's address counts.
     proxies: Vec<Network>,
     overview: Overview,
+    downloads: Downloads,
+    /// Of the clients that listen to events.
+    streams: Arc<Semaphore>,
+    /// Wrong tokens, by address.
+    wrong_tokens: Rates,
+    /// Requests, by the name of whoever asks.
+    requests: Rates,
+    /// Attempts to log in, by address and by user.
+    logins: Rates,
+    sessions: Sessions,
 }
 
 impl Web {
@@ -54,6 +81,24 @@ impl Web {
             hosts: Hosts::new(serve.allowed_hosts.iter().cloned()),
             proxies: serve.trusted_proxies.clone(),
             overview,
+            downloads: Downloads::default(),
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            wrong_tokens: Rates::new(20, Duration::from_secs(3)),
+            requests: Rates::new(600, Duration::from_millis(50)),
+            logins: Rates::new(5, Duration::from_secs(12)),
+            sessions: Sessions::new(!serve.listen.ip().is_loopback()),
+        })
+    }
+
+    /// A place among those who listen to events. It is theirs until they go.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        place.map_err(|_| {
+            Problem::http(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("{MOST_STREAMS} clients listen already"),
+                "close streams that are no longer read, or ask GET /api/v1/runs",
+            )
         })
     }
 
@@ -75,7 +120,10 @@ pub fn router(web: Arc<Web>) -> Router {
     Router::new()
         .nest("/api/v1", api::routes())
         .merge(legacy::routes())
+        .merge(pages::routes())
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::description))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(web.clone(), access::guard))

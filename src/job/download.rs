@@ -3,6 +3,7 @@
 
 mod assembled;
 mod fetch;
+mod offered;
 mod partial;
 mod report;
 mod request;
@@ -31,6 +32,7 @@ use assembled::Assembling;
 use fetch::Fetch;
 use partial::Partial;
 
+pub use offered::{FileChoice, Offered, Pieces, offer};
 pub use report::{DownloadReport, DownloadStatus};
 pub use request::DownloadRequest;
 

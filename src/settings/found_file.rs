@@ -273,6 +273,7 @@ mod tests {
         "BACKUP_STATE_DIR",
         "BACKUP_STORE_CREATE",
         "BACKUP_TRUSTED_PROXIES",
+        "BACKUP_USERS_FILE",
         "BACKUP_VERIFY_KEYS",
         "PGSSLCERT",
         "PGSSLKEY",

@@ -12,6 +12,8 @@ pub struct Serve {
     pub listen: SocketAddr,
     /// Lines `name:role:sha256-of-token`.
     pub tokens_file: Option<PathBuf>,
+    /// Lines `name:role:argon2id-hash`.
+    pub users_file: Option<PathBuf>,
     /// With which other programs sign their tokens.
     pub jwt_secret: Option<SecretString>,
     /// The role of such a token that names none.
@@ -33,6 +35,7 @@ impl Default for Serve {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             tokens_file: None,
+            users_file: None,
             jwt_secret: None,
             jwt_default_role: "operator".to_owned(),
             allowed_hosts: Vec::new(),

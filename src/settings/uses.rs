@@ -107,6 +107,7 @@ const OF_SERVING: &[&str] = &[
     "BACKUP_SHUTDOWN_SECONDS",
     "BACKUP_TIMEZONE",
     "BACKUP_TRUSTED_PROXIES",
+    "BACKUP_USERS_FILE",
 ];
 /// A wrong value of these never stops a command: the default shows enough.
 const OF_LOGS: &[&str] = &["LOG_FORMAT", "RUST_LOG"];

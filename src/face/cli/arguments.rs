@@ -15,7 +15,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use crate::command::Command;
 use crate::error::{Error, Result};
 use crate::settings::SETTINGS;
-use actions::Action;
+use actions::{Action, ServeAction};
 
 /// What to do for a command line.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub enum Invocation {
         config_file: Option<PathBuf>,
         json: bool,
     },
+    /// `pgstow serve hash-password`.
+    HashPassword,
     /// `pgstow serve`.
     Serve {
         flags: BTreeMap<&'static str, Vec<String>>,
@@ -105,7 +107,10 @@ fn understood(args: &[OsString]) -> Result<Invocation> {
     let mut flags = flags(&matches);
     let command = match arguments.action {
         Action::Completions { shell } => return Ok(Invocation::Text(completions(shell))),
-        Action::Serve => {
+        Action::Serve {
+            action: Some(ServeAction::HashPassword),
+        } => return Ok(Invocation::HashPassword),
+        Action::Serve { action: None } => {
             return Ok(Invocation::Serve {
                 flags,
                 env_file: arguments.files.env_file,

@@ -1,9 +1,11 @@
 //! The connections: accepted, counted, limited, and closed in the end.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+mod places;
+mod timed;
+
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,27 +13,45 @@ use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::face::web::Peer;
 use crate::run::stop::Stop;
+use crate::settings::serve::Network;
+use places::Places;
+use timed::{TimedBody, TimedStream};
 
-/// How long a request's head may take.
-const HEADERS: Duration = Duration::from_secs(10);
-/// Connections at once, of all and of one address.
-const MOST: usize = 512;
-const MOST_OF_ONE: usize = 32;
+/// The longest head of a request: its line and its headers.
+const LONGEST_HEAD: usize = 32 << 10;
 /// How long answers may take to end once the process ends.
 const ENDING: Duration = Duration::from_secs(3);
 /// After an error of the system (too many open files) it waits before it accepts again.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Accepts connections until a stop is asked for.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: Stop) {
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For the head of a request, from the moment at which it could be sent.
+    head: Duration,
+    /// For its body.
+    body: Duration,
+    /// For taking some bytes of the answer.
+    taking: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
+    body: Duration::from_secs(10),
+    taking: Duration::from_secs(60),
+};
+
+/// Accepts connections until a stop is asked for. `proxies` stand for many clients.
+pub(super) async fn serve(listener: TcpListener, router: Router, proxies: Vec<Network>, stop: Stop) {
     let connections = TaskTracker::new();
-    let counted = Arc::new(Counted::default());
+    let places = Arc::new(Places::new(proxies));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -46,28 +66,35 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Stop) {
             }
         };
         // One too many is closed at once: its client sees that, and others are served.
-        let Some(place) = Counted::take(&counted, peer.ip()) else {
+        let Some(place) = Places::take(&places, peer.ip()) else {
             continue;
         };
-        connections.spawn(answer(stream, peer, router.clone(), stop.clone(), place));
+        let _ = stream.set_nodelay(true);
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            answer(stream, peer, router, &stop, PATIENCE).await;
+        });
     }
     drop(listener);
     connections.close();
     let _ = tokio::time::timeout(ENDING, connections.wait()).await;
 }
 
-async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stop: Stop, place: Place) {
-    let _place = place;
-    let _ = stream.set_nodelay(true);
+async fn answer<S>(stream: S, peer: SocketAddr, router: Router, stop: &Stop, patience: Patience)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(Body::new);
+        let mut request: Request = request.map(|body| Body::new(TimedBody::new(body, patience.body)));
         request.extensions_mut().insert(Peer(peer));
         router.clone().oneshot(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(patience.head)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(TimedStream::new(stream, patience.taking)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -83,65 +110,80 @@ async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stop: Stop,
     }
 }
 
-/// How many connections there are, by address.
-#[derive(Default)]
-struct Counted(Mutex<HashMap<IpAddr, usize>>);
-
-/// One connection's place.
-struct Place {
-    counted: Arc<Counted>,
-    address: IpAddr,
-}
-
-impl Counted {
-    fn take(counted: &Arc<Counted>, address: IpAddr) -> Option<Place> {
-        let mut places = counted.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = places.values().sum();
-        let of_one = places.get(&address).copied().unwrap_or_default();
-        // Loopback is a proxy, or the tools of this machine.
-        if all >= MOST || (of_one >= MOST_OF_ONE && !address.is_loopback()) {
-            return None;
-        }
-        places.insert(address, of_one + 1);
-        Some(Place {
-            counted: counted.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut places = self.counted.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = places.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                places.remove(&self.address);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
 
-    #[test]
-    fn one_address_does_not_take_all_places_and_gives_its_own_back() {
-        let counted = Arc::new(Counted::default());
-        let far: IpAddr = "192.0.2.1".parse().unwrap();
-        let mut places: Vec<Place> = (0..MOST_OF_ONE)
-            .map(|_| Counted::take(&counted, far).unwrap())
-            .collect();
-        assert!(Counted::take(&counted, far).is_none());
-        assert!(Counted::take(&counted, "192.0.2.2".parse().unwrap()).is_some());
-        places.pop();
-        assert!(Counted::take(&counted, far).is_some());
-        drop(places);
-        assert!(counted.0.lock().unwrap().is_empty());
-        let near: IpAddr = "127.0.0.1".parse().unwrap();
-        let all: Vec<_> = (0..MOST).map_while(|_| Counted::take(&counted, near)).collect();
-        assert_eq!(all.len(), MOST);
-        assert!(Counted::take(&counted, far).is_none());
+    const SHORT: Patience = Patience {
+        head: Duration::from_millis(200),
+        body: Duration::from_millis(200),
+        taking: Duration::from_millis(200),
+    };
+
+    fn connected() -> DuplexStream {
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/long", get(|| async { "x".repeat(1 << 20) }))
+            .route("/", post(|body: String| async move { body }));
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let peer = "192.0.2.1:1".parse().unwrap();
+        tokio::spawn(async move { answer(theirs, peer, router, &Stop::new(), SHORT).await });
+        ours
+    }
+
+    /// What is answered to some bytes, until the server closes the connection.
+    async fn answered(bytes: &[u8]) -> String {
+        let mut stream = connected();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let all = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer));
+        all.await.expect("the connection stays open").unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_no_head_no_body_or_nothing_after_an_answer_is_left() {
+        assert!(!answered(b"").await.contains("200 OK"));
+        assert!(!answered(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").await.contains("200 OK"));
+        let half = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf";
+        assert!(answered(half).await.starts_with("HTTP/1.1 400"));
+        let whole = answered(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("here"), "{whole}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_left() {
+        let mut stream = connected();
+        stream
+            .write_all(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::sleep(SHORT.taking * 4).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.len() < 1 << 20, "{}", answer.len());
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused() {
+        let begun = Instant::now();
+        let mut long = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec();
+        long.resize(LONGEST_HEAD * 2, b'x');
+        let mut stream = connected();
+        let (mut reading, mut writing) = tokio::io::split(&mut stream);
+        let mut answer = Vec::new();
+        let (_, read) = tokio::join!(writing.write_all(&long), reading.read_to_end(&mut answer));
+        read.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 431"),
+            "{answer} after {:?}",
+            begun.elapsed()
+        );
     }
 }

@@ -1,10 +1,12 @@
 //! Who is let in: the proofs that a request brings, and the role that a handler needs.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -17,6 +19,7 @@ use super::Web;
 use super::identity::{Identity, Role};
 use super::jwt::Tokens;
 use super::problem::{OldProblem, Problem};
+use super::users::Users;
 use crate::control::Asked;
 use crate::error::{Error, Result};
 
@@ -46,12 +49,12 @@ impl Caller {
 pub struct Peer(pub SocketAddr);
 
 /// The client's address: the connection's, unless that is a proxy of ours, which says whose request it passes on.
-fn client(web: &Web, request: &Request) -> String {
-    let Some(Peer(peer)) = request.extensions().get::<Peer>() else {
+fn client(web: &Web, peer: Option<&Peer>, headers: &HeaderMap) -> String {
+    let Some(Peer(peer)) = peer else {
         return "function".to_owned();
     };
     let mut address = peer.ip();
-    let forwarded = request.headers().get_all("x-forwarded-for").iter();
+    let forwarded = headers.get_all("x-forwarded-for").iter();
     let forwarded: Vec<&str> = forwarded
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -75,6 +78,7 @@ pub struct Access {
     /// By the SHA-256 of the token. To find one takes as long for every token that is not there.
     tokens: HashMap<[u8; 32], Identity>,
     jwt: Option<Tokens>,
+    users: Option<Users>,
 }
 
 impl Access {
@@ -122,10 +126,29 @@ impl Access {
 
     /// Whether anything can prove who asks.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.jwt.is_none()
+        self.tokens.is_empty() && self.jwt.is_none() && self.users.is_none()
     }
 
-    fn identity(&self, token: &str) -> Option<Identity> {
+    /// Adds the people of a file: lines `name:role:argon2id-hash`.
+    ///
+    /// # Errors
+    /// `CONFIG`, with the number of the line. The line is not in the error.
+    pub fn read_users(&mut self, file: &Path) -> Result<()> {
+        self.users = Some(Users::read(file)?);
+        Ok(())
+    }
+
+    /// Whether somebody may log in with a password.
+    pub(super) fn has_users(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// Who has this name and this password.
+    pub(super) async fn by_password(&self, name: &str, password: String) -> Option<Identity> {
+        self.users.as_ref()?.identity(name, password).await
+    }
+
+    pub(super) fn identity(&self, token: &str) -> Option<Identity> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some(identity) = self.tokens.get(&digest) {
             return Some(identity.clone());
@@ -179,16 +202,25 @@ pub(super) async fn guard(State(web): State<Arc<Web>>, mut request: Request, nex
     if let Some(problem) = foreign(request.method(), request.headers()) {
         return refused(problem);
     }
-    let identity = match presented(request.headers(), request.uri()) {
+    if let Some(token) = presented(request.headers(), request.uri()) {
+        let from = client(&web, request.extensions().get(), request.headers());
         // A token that is wrong is an error, also where none is needed.
-        Some(token) => match web.access.identity(&token) {
-            Some(identity) => Some(identity),
-            None => return refused(wrong_token()),
-        },
-        None => None,
-    };
-    if let Some(identity) = identity {
-        let from = client(&web, &request);
+        let Some(identity) = web.access.identity(&token) else {
+            return refused(match web.wrong_tokens.take(&from, Instant::now()) {
+                true => wrong_token(),
+                false => too_often("too many wrong tokens came from this address"),
+            });
+        };
+        if !web.requests.take(&identity.name, Instant::now()) {
+            return refused(too_often("too many requests came with this token"));
+        }
+        request.extensions_mut().insert(Caller { identity, from });
+    } else if let Some(identity) = web.sessions.identity(request.headers(), Instant::now()) {
+        // A browser sends its cookie whoever has written the page; it always says who has.
+        if !request.method().is_safe() && !says_its_site(request.headers()) {
+            return refused(other_site());
+        }
+        let from = client(&web, request.extensions().get(), request.headers());
         request.extensions_mut().insert(Caller { identity, from });
     }
     next.run(request).await
@@ -217,13 +249,23 @@ fn foreign(method: &Method, headers: &HeaderMap) -> Option<Problem> {
             .unwrap_or_default();
         origin.split_once("://").is_none_or(|(_, authority)| authority != host)
     });
-    is_foreign.then(|| {
-        Problem::http(
-            StatusCode::FORBIDDEN,
-            "the request comes from the page of another site",
-            "send it from a program, or from pgstow's own page",
-        )
-    })
+    is_foreign.then(other_site)
+}
+
+fn says_its_site(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN)
+}
+
+fn other_site() -> Problem {
+    Problem::http(
+        StatusCode::FORBIDDEN,
+        "the request comes from the page of another site",
+        "send it from a program with a token, or from pgstow's own page",
+    )
+}
+
+fn too_often(what: &str) -> Problem {
+    Problem::http(StatusCode::TOO_MANY_REQUESTS, what, "wait a minute, and ask less often")
 }
 
 fn wrong_token() -> Problem {
@@ -234,7 +276,7 @@ fn wrong_token() -> Problem {
     )
 }
 
-fn no_token() -> Problem {
+pub(super) fn no_token() -> Problem {
     Problem::http(
         StatusCode::UNAUTHORIZED,
         "this needs a token",
@@ -272,19 +314,24 @@ impl IntoResponse for Refused {
 }
 
 fn at_least(parts: &Parts, role: Role) -> std::result::Result<Caller, Refused> {
-    let problem = match parts.extensions.get::<Caller>() {
-        Some(caller) if caller.identity.role >= role => return Ok(caller.clone()),
-        Some(Caller { identity, .. }) => Problem::http(
+    let caller = parts.extensions.get::<Caller>();
+    let problem = caller.map_or_else(|| Some(no_token()), |caller| lacking(caller, role));
+    match (problem, caller) {
+        (None, Some(caller)) => Ok(caller.clone()),
+        (problem, _) => Err(Refused::at(parts.uri.path(), problem.unwrap_or_else(no_token))),
+    }
+}
+
+/// Why somebody may not do what this role may.
+pub(super) fn lacking(caller: &Caller, role: Role) -> Option<Problem> {
+    let Identity { name, role: own } = &caller.identity;
+    (*own < role).then(|| {
+        Problem::http(
             StatusCode::FORBIDDEN,
-            format!(
-                "this needs the role {role}, and {} has the role {}",
-                identity.name, identity.role
-            ),
+            format!("this needs the role {role}, and {name} has the role {own}"),
             format!("use a token with the role {role}"),
-        ),
-        None => no_token(),
-    };
-    Err(Refused::at(parts.uri.path(), problem))
+        )
+    })
 }
 
 impl<S: Sync> FromRequestParts<S> for Viewer {
@@ -308,6 +355,34 @@ impl<S: Sync> FromRequestParts<S> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Refused> {
         at_least(parts, Role::Admin).map(Admin)
+    }
+}
+
+/// The address that a request comes from.
+pub(super) struct Address(pub String);
+
+impl FromRequestParts<Arc<Web>> for Address {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Arc<Web>) -> std::result::Result<Self, Infallible> {
+        Ok(Address(client(web, parts.extensions.get(), &parts.headers)))
+    }
+}
+
+/// Somebody who may look, or a program of this machine: the scraper of metrics.
+pub(super) struct Scraper;
+
+impl<S: Sync> FromRequestParts<S> for Scraper {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Refused> {
+        let peer = parts.extensions.get::<Peer>();
+        // Whose request a proxy of this machine passes on is not this machine's.
+        let is_passed_on = parts.headers.contains_key("x-forwarded-for") || parts.headers.contains_key("forwarded");
+        match peer {
+            Some(Peer(peer)) if peer.ip().to_canonical().is_loopback() && !is_passed_on => Ok(Scraper),
+            _ => at_least(parts, Role::Viewer).map(|_| Scraper),
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 mod audit;
 mod backups;
 mod events;
+mod restores;
 mod runs;
+mod schedules;
 mod status;
 
 use std::sync::Arc;
@@ -11,15 +13,23 @@ use std::sync::Arc;
 use axum::Router;
 
 use super::Web;
+use super::problem::Problem;
 use crate::control::Asked;
+use crate::error::Error;
 
-pub(super) use runs::ask;
+pub(super) use audit::audited;
+pub(super) use backups::{comparison, manifest_of, send};
+pub(super) use restores::planned;
+pub(super) use runs::{ask, cancelled};
+pub(super) use schedules::{paused, resumed};
 
 pub(super) fn routes() -> Router<Arc<Web>> {
     Router::new()
         .merge(status::routes())
         .merge(backups::routes())
+        .merge(restores::routes())
         .merge(runs::routes())
+        .merge(schedules::routes())
         .merge(events::routes())
         .merge(audit::routes())
 }
@@ -29,4 +39,15 @@ async fn write_down(web: &Web, asked: Asked) {
     if let Err(error) = web.control.audit(asked).await {
         tracing::error!("the journal was not written: {error}: {}", error.hint_text());
     }
+}
+
+/// A restore does not begin unless it is written down who asked for it.
+async fn must_write_down(web: &Web, asked: Asked) -> Result<(), Problem> {
+    if web.control.journal().is_none() {
+        let what = "a restore must be written down, and this process keeps no journal";
+        return Err(Error::config(what)
+            .hint("set BACKUP_STATE_DIR to a folder that pgstow may write, and start it again")
+            .into());
+    }
+    Ok(web.control.audit(asked).await?)
 }

@@ -1,6 +1,7 @@
 //! The paths, documents and messages of the two systems that pgstow replaces, so that their clients go on working.
 
 mod filename;
+mod files;
 mod socket;
 
 use std::sync::Arc;
@@ -29,14 +30,16 @@ const SHOWN: usize = 20;
 
 pub(super) fn routes() -> Router<Arc<Web>> {
     Router::new()
-        .route("/", get(socket::upgrade))
+        .route("/", get(socket::front))
         .route("/ws", get(socket::upgrade))
         .route("/api/backup/trigger", post(trigger))
         .route("/api/backup/status", get(status))
         .route("/api/backup/list", get(list))
+        .route("/api/backup/download/{filename}", get(files::download))
         .route("/api/admin/system/backups", get(admin_list))
         .route("/api/admin/system/backups/status", get(admin_status))
         .route("/api/admin/system/backups/create", post(create))
+        .route("/api/admin/system/backups/restore", post(files::restore))
 }
 
 type Answer = Result<Response, OldProblem>;

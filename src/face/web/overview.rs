@@ -20,6 +20,12 @@ const FRESH: SignedDuration = SignedDuration::from_secs(10);
 /// A store that takes longer is told as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The store's answer, if it comes while a client waits for it.
+pub(super) async fn in_time<T>(asked: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = tokio::time::timeout(PATIENCE, asked).await;
+    answer.unwrap_or_else(|_| Err(Error::new(Code::Store, "the store did not answer in 20 s")))
+}
+
 /// What a store said, and when.
 pub(super) struct Seen {
     pub at: Timestamp,
@@ -75,10 +81,7 @@ impl Overview {
             return Ok(seen.clone());
         }
         let app: &App = &self.control.fleet()[member].app;
-        let asked = app.run(command, Stop::new(), Arc::new(Silent));
-        let report = tokio::time::timeout(PATIENCE, asked)
-            .await
-            .unwrap_or_else(|_| Err(Error::new(Code::Store, "the store did not answer in 20 s")))?;
+        let report = in_time(app.run(command, Stop::new(), Arc::new(Silent))).await?;
         let seen = Arc::new(Seen { at: now, report });
         *kept = Some(seen.clone());
         Ok(seen)

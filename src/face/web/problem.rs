@@ -29,14 +29,18 @@ impl Problem {
         )
     }
 
-    fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Problem::Http(status, ..) => *status,
             Problem::Of(error) => match error.code {
                 Code::Config => StatusCode::BAD_REQUEST,
                 Code::NotFound => StatusCode::NOT_FOUND,
-                Code::Busy => StatusCode::CONFLICT,
-                Code::Store | Code::Eacces | Code::Enoent => StatusCode::SERVICE_UNAVAILABLE,
+                Code::Busy | Code::NotCovered | Code::OtherDatabase => StatusCode::CONFLICT,
+                Code::Store | Code::ConnErr | Code::Eacces | Code::Enoent => StatusCode::SERVICE_UNAVAILABLE,
+                // What this server asked for in the client's name was answered wrongly.
+                Code::Auth | Code::Secret | Code::Permission | Code::Integrity | Code::Signature => {
+                    StatusCode::BAD_GATEWAY
+                }
                 Code::Enospc => StatusCode::INSUFFICIENT_STORAGE,
                 Code::Deadline => StatusCode::GATEWAY_TIMEOUT,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -45,7 +49,7 @@ impl Problem {
     }
 
     /// The code, the sentence and the hint.
-    fn parts(&self) -> (&str, &str, &str) {
+    pub fn parts(&self) -> (&str, &str, &str) {
         match self {
             Problem::Of(error) => (error.code.name(), &error.message, &error.hint),
             Problem::Http(status, detail, hint) => (

@@ -23,6 +23,7 @@ impl Reader<'_> {
         let tokens_file = self.read("BACKUP_API_TOKENS_FILE", |text| {
             Ok::<_, Infallible>(working_dir.join(text))
         });
+        let users_file = self.read("BACKUP_USERS_FILE", |text| Ok::<_, Infallible>(working_dir.join(text)));
         let jwt_secret = self.read("BACKUP_JWT_SECRET", |text| match text.len() {
             ..SHORTEST_KEY => Err("it is shorter than 32 bytes: make one with `openssl rand -hex 32`"),
             _ => Ok(SecretString::from(text)),
@@ -48,6 +49,7 @@ impl Reader<'_> {
         Serve {
             listen: listen.unwrap_or(default.listen),
             tokens_file,
+            users_file,
             jwt_secret,
             jwt_default_role: jwt_default_role.unwrap_or(default.jwt_default_role),
             allowed_hosts,

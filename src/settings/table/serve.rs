@@ -17,6 +17,13 @@ pub const SETTINGS: &[Setting] = &[
         "The tokens that `serve` accepts: lines name:role:sha256, with the SHA-256 of the token in hex. The roles are \
          viewer, operator and admin",
     ),
+    plain(
+        "BACKUP_USERS_FILE",
+        "serve.users_file",
+        "FILE",
+        "The people who may log in to the pages of `serve`: lines name:role:hash, with the hash that `pgstow serve \
+         hash-password` makes",
+    ),
     kind(
         ValueKind::Secret,
         plain(

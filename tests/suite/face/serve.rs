@@ -3,7 +3,12 @@
 mod access;
 mod api;
 mod ending;
+mod files;
+mod metrics;
 mod older;
+mod openapi;
+mod pages;
+mod restores;
 mod scheduled;
 
 use std::io::{BufRead, BufReader};

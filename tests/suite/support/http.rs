@@ -8,6 +8,8 @@ pub struct Answer {
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -40,12 +42,12 @@ pub fn request(method: &str, endpoint: &str, path: &str, headers: &[(&str, &str)
     stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("not an answer: {answer}"));
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("not an answer: {}", String::from_utf8_lossy(&answer)));
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let bytes = answer[end + 4..].to_vec();
     let mut lines = head.lines();
-    let line = lines.next().unwrap_or(head);
+    let line = lines.next().unwrap_or(&head);
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap();
     let headers = lines.filter_map(|line| line.split_once(':'));
     Answer {
@@ -53,6 +55,7 @@ pub fn request(method: &str, endpoint: &str, path: &str, headers: &[(&str, &str)
         headers: headers
             .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
             .collect(),
-        body: body.to_owned(),
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
     }
 }

@@ -141,7 +141,10 @@ pub(super) enum Action {
             pgstow serve --store /srv/backups\n  \
             BACKUP_API_TOKENS_FILE=tokens FULL_BACKUP_SCHEDULE='0 2 * * *' pgstow serve --listen 127.0.0.1:9000"
     )]
-    Serve,
+    Serve {
+        #[command(subcommand)]
+        action: Option<ServeAction>,
+    },
     /// Try everything that a backup needs, and say how to correct what fails
     #[command(
         alias = "test",
@@ -434,6 +437,13 @@ pub(super) enum IncrementalAction {
     },
     /// Show the slot, the tables that are not exact, and what a person has to do
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServeAction {
+    /// Read a password from stdin, and print its hash for BACKUP_USERS_FILE
+    #[command(after_long_help = "Example:\n  echo \"ann:admin:$(pgstow serve hash-password <password)\" >>users")]
+    HashPassword,
 }
 
 #[derive(Debug, Subcommand)]

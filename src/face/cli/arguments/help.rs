@@ -83,6 +83,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         &[
             "BACKUP_LISTEN",
             "BACKUP_API_TOKENS_FILE",
+            "BACKUP_USERS_FILE",
             "BACKUP_JWT_",
             "BACKUP_ALLOWED_HOSTS",
             "BACKUP_TRUSTED_PROXIES",

@@ -60,7 +60,7 @@ pub(super) fn command(action: Action, flags: &mut Flags) -> Result<Command> {
         } => Command::RetentionApply,
         Action::Incremental { action } => Command::Incremental(incremental(action)?),
         Action::Keygen { file } => Command::Keygen { file },
-        Action::Completions { .. } | Action::Serve => {
+        Action::Completions { .. } | Action::Serve { .. } => {
             return Err(Error::internal("this is no command of the app"));
         }
     })

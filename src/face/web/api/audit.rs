@@ -16,7 +16,7 @@ use serde_json::json;
 use super::write_down;
 use crate::control::{Checked, Entry, Record};
 use crate::face::web::Web;
-use crate::face::web::access::Admin;
+use crate::face::web::access::{Admin, Caller};
 use crate::face::web::problem::Problem;
 use crate::run::files::blocking;
 
@@ -49,26 +49,7 @@ async fn audit(
         )
     };
     let Query(wanted) = wanted.map_err(|error| refused(error.body_text()))?;
-    let Some(journal) = web.control.journal().cloned() else {
-        return Err(Problem::not_found(
-            "this process keeps no journal: BACKUP_STATE_DIR is not set",
-        ));
-    };
-    write_down(&web, who.asks("audit", "")).await;
-    let (from, to) = (wanted.from, wanted.to);
-    let read = move || {
-        let mut records = VecDeque::new();
-        let checked = journal.check(|record| {
-            if from.is_none_or(|from| record.at >= from) && to.is_none_or(|to| record.at <= to) {
-                if records.len() == MOST {
-                    records.pop_front();
-                }
-                records.push_back(record);
-            }
-        })?;
-        Ok((checked, records))
-    };
-    let (checked, records): (Checked, VecDeque<Record>) = blocking(read).await?;
+    let (checked, records) = audited(&web, &who, (wanted.from, wanted.to)).await?;
     match wanted.format.as_deref() {
         None | Some("json") => {
             let chain = json!({"ok": checked.broken.is_none(), "lines": checked.lines, "broken": checked.broken});
@@ -85,6 +66,33 @@ async fn audit(
         }
         Some(other) => Err(refused(format!("{other:?} is no format"))),
     }
+}
+
+/// The records of a time, oldest first, and whether the journal is whole; read in somebody's name.
+pub(in crate::face::web) async fn audited(
+    web: &Web,
+    who: &Caller,
+    (from, to): (Option<Timestamp>, Option<Timestamp>),
+) -> Result<(Checked, VecDeque<Record>), Problem> {
+    let Some(journal) = web.control.journal().cloned() else {
+        return Err(Problem::not_found(
+            "this process keeps no journal: BACKUP_STATE_DIR is not set",
+        ));
+    };
+    write_down(web, who.asks("audit", "")).await;
+    let read = move || {
+        let mut records = VecDeque::new();
+        let checked = journal.check(|record| {
+            if from.is_none_or(|from| record.at >= from) && to.is_none_or(|to| record.at <= to) {
+                if records.len() == MOST {
+                    records.pop_front();
+                }
+                records.push_back(record);
+            }
+        })?;
+        Ok((checked, records))
+    };
+    Ok(blocking(read).await?)
 }
 
 fn row(record: &Record) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -12,10 +12,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::status::tagged;
+use super::write_down;
+use crate::app::App;
+use crate::command::FileChoice;
+use crate::error::{self, Code};
 use crate::face::web::Web;
-use crate::face::web::access::Viewer;
+use crate::face::web::access::{Caller, Operator, Viewer};
+use crate::face::web::overview::in_time;
 use crate::face::web::problem::Problem;
-use crate::report::Report;
+use crate::report::{Comparison, Report};
 use crate::repository::backup_id::BackupId;
 
 pub(super) fn routes() -> Router<Arc<Web>> {
@@ -24,6 +29,10 @@ pub(super) fn routes() -> Router<Arc<Web>> {
         .route("/backups/{database}/{stamp}", get(one))
         .route("/backups/{database}/{stamp}/manifest", get(manifest))
         .route("/backups/{database}/{stamp}/tables", get(tables))
+        .route("/backups/{database}/{stamp}/compare", get(compare))
+        .route("/backups/{database}/{stamp}/files", get(files))
+        .route("/backups/{database}/{stamp}/files/{name}", get(file))
+        .route("/backups/{database}/{stamp}/download", get(download))
 }
 
 #[derive(Deserialize)]
@@ -71,7 +80,7 @@ async fn every_backup(web: &Web) -> Result<(Vec<Value>, Vec<Value>), Problem> {
                 problems.extend(report.problems.iter().map(|problem| json!(problem)));
             }
             // A store without backups is empty here, and no error.
-            Err(error) if error.code() == crate::error::Code::NotFound => {}
+            Err(error) if error.code() == Code::NotFound => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -155,15 +164,24 @@ async fn one(
     tagged(&headers, &entry)
 }
 
-async fn read_manifest(web: &Web, id: &BackupId) -> Result<Value, Problem> {
-    let mut failed = None;
+/// The first member's answer that is none but "not there".
+async fn ask_members<'a, T, F>(web: &'a Web, ask: impl Fn(&'a App) -> F) -> Result<T, Problem>
+where
+    F: Future<Output = error::Result<T>>,
+{
     for member in web.control.fleet() {
-        match member.app.manifest(id).await {
-            Ok(manifest) => return Ok(json!(manifest)),
-            Err(error) => failed = failed.or(Some(error)),
+        match in_time(ask(&member.app)).await {
+            Err(error) if error.code() == Code::NotFound && web.control.fleet().len() > 1 => {}
+            answer => return Ok(answer?),
         }
     }
-    Err(failed.map_or_else(|| Problem::not_found("there is no such backup"), Problem::from))
+    Err(Problem::not_found("there is no such backup"))
+}
+
+pub(in crate::face::web) async fn manifest_of(web: &Web, id: &BackupId) -> Result<Value, Problem> {
+    ask_members(web, |app| app.manifest(id))
+        .await
+        .map(|manifest| json!(manifest))
 }
 
 async fn manifest(
@@ -173,7 +191,7 @@ async fn manifest(
     Path((database, stamp)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (id, _) = entry(&web, &database, &stamp).await?;
-    tagged(&headers, &read_manifest(&web, &id).await?)
+    tagged(&headers, &manifest_of(&web, &id).await?)
 }
 
 async fn tables(
@@ -183,6 +201,123 @@ async fn tables(
     Path((database, stamp)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (id, _) = entry(&web, &database, &stamp).await?;
-    let manifest = read_manifest(&web, &id).await?;
+    let manifest = manifest_of(&web, &id).await?;
     tagged(&headers, &json!({"id": id, "tables": manifest["tables"]}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct With {
+    /// `previous`, or the stamp of another backup of the same database.
+    with: Option<String>,
+}
+
+/// What two full backups have in different tables.
+async fn compare(
+    _: Viewer,
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    Path((database, stamp)): Path<(String, String)>,
+    with: Result<Query<With>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(With { with }) = with.map_err(|error| {
+        Problem::http(
+            StatusCode::BAD_REQUEST,
+            error.body_text(),
+            "the parameter is with: previous, or the stamp of another backup of this database",
+        )
+    })?;
+    let (id, _) = entry(&web, &database, &stamp).await?;
+    let compared = match with.as_deref() {
+        None | Some("previous") => comparison(&web, &id).await?,
+        Some(other) => {
+            let (before, _) = entry(&web, &database, other).await?;
+            ask_members(&web, |app| app.compare(&id, &before)).await?
+        }
+    };
+    tagged(&headers, &compared)
+}
+
+/// What differs from the full backup before it.
+pub(in crate::face::web) async fn comparison(web: &Web, id: &BackupId) -> Result<Comparison, Problem> {
+    let before = previous(web, id).await?;
+    ask_members(web, |app| app.compare(id, &before)).await
+}
+
+/// The newest full backup of the database that is older than this one.
+async fn previous(web: &Web, id: &BackupId) -> Result<BackupId, Problem> {
+    let (backups, _) = every_backup(web).await?;
+    let older = backups
+        .iter()
+        .skip_while(|backup| backup["id"] != id.to_string())
+        .skip(1);
+    let full = older.filter(|backup| backup["database"] == id.database() && backup["type"] == "full");
+    full.filter_map(|backup| backup["id"].as_str()?.parse().ok())
+        .next()
+        .ok_or_else(|| Problem::not_found(format!("there is no full backup before {id}")))
+}
+
+/// The files of a backup, by their roles.
+async fn files(
+    _: Viewer,
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    Path((database, stamp)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (id, _) = entry(&web, &database, &stamp).await?;
+    let manifest = manifest_of(&web, &id).await?;
+    tagged(&headers, &json!({"id": id, "files": manifest["files"]}))
+}
+
+/// One of them, as it is stored. Its name is compared with those of the manifest.
+async fn file(
+    Operator(who): Operator,
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    path: Result<Path<(String, String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path((database, stamp, name)) = path.map_err(|_| Problem::not_found("there is no such file"))?;
+    let (id, _) = entry(&web, &database, &stamp).await?;
+    send(&web, &who, &headers, &id, &FileChoice::Named(name)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wished {
+    /// `seekable` (the default) or `stored`.
+    form: Option<String>,
+}
+
+async fn download(
+    Operator(who): Operator,
+    State(web): State<Arc<Web>>,
+    headers: HeaderMap,
+    Path((database, stamp)): Path<(String, String)>,
+    wished: Result<Query<Wished>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let refused = |detail: String| {
+        let hint = "the parameter is form: seekable (for pg_restore -j), or stored";
+        Problem::http(StatusCode::BAD_REQUEST, detail, hint)
+    };
+    let Query(wished) = wished.map_err(|error| refused(error.body_text()))?;
+    let choice = match wished.form.as_deref() {
+        None | Some("seekable") => FileChoice::Seekable,
+        Some("stored") => FileChoice::Stored,
+        Some(other) => return Err(refused(format!("{other:?} is no form"))),
+    };
+    let (id, _) = entry(&web, &database, &stamp).await?;
+    send(&web, &who, &headers, &id, &choice).await
+}
+
+/// Sends a file, or a part of it, and writes down who got it.
+pub(in crate::face::web) async fn send(
+    web: &Web,
+    who: &Caller,
+    headers: &HeaderMap,
+    id: &BackupId,
+    choice: &FileChoice,
+) -> Result<Response, Problem> {
+    let offered = ask_members(web, |app| app.offer(id, choice)).await?;
+    write_down(web, who.asks("download", &format!("{id}/{}", offered.name))).await;
+    web.downloads.answer(headers, &offered)
 }

@@ -11,11 +11,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::write_down;
+use super::{must_write_down, write_down};
 use crate::command::is_event_id;
 use crate::control::{Action, Asker, Run, RunId, RunRequest, RunState, Submitted};
 use crate::face::web::Web;
-use crate::face::web::access::{Caller, Operator, Viewer};
+use crate::face::web::access::{Caller, Operator, Viewer, lacking};
+use crate::face::web::identity::Role;
 use crate::face::web::problem::Problem;
 use crate::repository::trigger::Trigger;
 
@@ -114,8 +115,19 @@ pub(in crate::face::web) async fn ask(
         name: who.identity.name.clone(),
         trigger: Trigger::Api,
     };
-    let what = request.database.as_deref().unwrap_or_default();
-    write_down(web, who.asks(request.action.name(), what)).await;
+    match request.action {
+        Action::Restore => {
+            if let Some(problem) = lacking(who, Role::Admin) {
+                return Err(problem);
+            }
+            let plan = request.plan.as_deref().unwrap_or_default();
+            must_write_down(web, who.asks("restore", plan)).await?;
+        }
+        action => {
+            let what = request.database.as_deref().unwrap_or_default();
+            write_down(web, who.asks(action.name(), what)).await;
+        }
+    }
     Ok(web.control.submit(request, &by, key).await?)
 }
 
@@ -139,8 +151,13 @@ async fn cancel(
     State(web): State<Arc<Web>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let run = known(&web, &id)?;
-    write_down(&web, who.asks("cancel", run.id.as_str())).await;
-    let run = web.control.cancel(&run.id).await?;
+    let run = cancelled(&web, &who, &id).await?;
     Ok((StatusCode::ACCEPTED, Json(run)).into_response())
+}
+
+/// Asks a run to end, in somebody's name.
+pub(in crate::face::web) async fn cancelled(web: &Web, who: &Caller, id: &str) -> Result<Run, Problem> {
+    let run = known(web, id)?;
+    write_down(web, who.asks("cancel", run.id.as_str())).await;
+    Ok(web.control.cancel(&run.id).await?)
 }

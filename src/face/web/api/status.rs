@@ -56,10 +56,16 @@ async fn status(_: Viewer, State(web): State<Arc<Web>>, headers: HeaderMap) -> R
         let seen = web.overview.status(at).await?;
         members.push(json!({"name": member.name, "checked_at": seen.at, "report": seen.report}));
     }
-    match &members[..] {
-        [only] => tagged(&headers, &only["report"]),
-        _ => tagged(&headers, &json!({"members": members})),
+    let mut document = match &mut members[..] {
+        [only] => only["report"].take(),
+        _ => json!({"members": members}),
+    };
+    let pauses = web.control.pauses();
+    if !pauses.is_empty() {
+        document["paused"] = json!(pauses);
+        document["status"] = json!("attention");
     }
+    tagged(&headers, &document)
 }
 
 async fn every_database(web: &Web) -> Result<Vec<serde_json::Value>, Problem> {

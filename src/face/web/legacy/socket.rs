@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::control::{Action, Happening, LiveEvent, Run};
 use crate::face::web::Web;
-use crate::face::web::access::Viewer;
+use crate::face::web::access::{Caller, Viewer, no_token};
+use crate::face::web::pages::overview;
 use crate::face::web::problem::Problem;
 
 /// A client that takes nothing for so long is gone.
@@ -20,6 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// They send nothing that matters.
 const LONGEST_MESSAGE: usize = 4 << 10;
+
+/// The older systems' WebSocket, or for a browser the page.
+pub(super) async fn front(
+    who: Option<Extension<Caller>>,
+    State(web): State<Arc<Web>>,
+    query: RawQuery,
+    asked: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match (who, asked) {
+        (Some(Extension(who)), Ok(asked)) => upgrade(Viewer(who), State(web), query, Ok(asked)).await,
+        (None, Ok(_)) => no_token().into_response(),
+        (Some(Extension(who)), Err(_)) => overview(&web, &who).await,
+        (None, Err(_)) => Redirect::to("/login").into_response(),
+    }
+}
 
 pub(super) async fn upgrade(
     _: Viewer,
@@ -30,10 +47,17 @@ pub(super) async fn upgrade(
     let Ok(upgrade) = upgrade else {
         return Problem::not_found("there is nothing here but the WebSocket of older clients").into_response();
     };
+    let place = match web.stream() {
+        Ok(place) => place,
+        Err(problem) => return problem.into_response(),
+    };
     let all = query.is_some_and(|query| query.split('&').any(|pair| pair == "events=all"));
     upgrade
         .max_message_size(LONGEST_MESSAGE)
-        .on_upgrade(move |socket| serve(socket, web, all))
+        .on_upgrade(move |socket| async move {
+            let _place = place;
+            serve(socket, web, all).await;
+        })
 }
 
 async fn serve(mut socket: WebSocket, web: Arc<Web>, all: bool) {

@@ -156,7 +156,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// Any text is a valid value of these. `unused` tests other problems with them, such as a missing file.
-const ANY_TEXT: [&str; 11] = [
+const ANY_TEXT: [&str; 12] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -164,6 +164,7 @@ const ANY_TEXT: [&str; 11] = [
     "BACKUP_API_TOKENS_FILE",
     "BACKUP_STATE_DIR",
     "BACKUP_TARGET_PASSWORD",
+    "BACKUP_USERS_FILE",
     "DB_PASSWORD",
     "PGSSLCERT",
     "PGSSLKEY",

@@ -144,3 +144,39 @@ fn it_does_not_listen_where_strangers_would_get_in() {
     assert!(refused(&[("BACKUP_LISTEN", "everywhere")]).contains("BACKUP_LISTEN"));
     assert!(refused(&[("FULL_BACKUP_SCHEDULE", "now and then")]).contains("FULL_BACKUP_SCHEDULE"));
 }
+
+#[test]
+fn whoever_tries_tokens_is_told_to_stop_and_a_good_token_still_gets_in() {
+    let database = shop();
+    let serving = Serving::of(&database);
+    let answers: Vec<_> = (0..40)
+        .map(|number| serving.ask(&format!("guess-{number}"), "GET", "/api/v1/me", ""))
+        .collect();
+    assert!(answers.iter().all(|answer| matches!(answer.status, 401 | 429)));
+    let last = answers.last().unwrap();
+    assert_eq!(
+        (last.status, last.header("retry-after").is_some()),
+        (429, true),
+        "{}",
+        last.body
+    );
+    assert_eq!(answers[0].status, 401);
+    assert_eq!(serving.ask(VIEWER, "GET", "/api/v1/me", "").status, 200);
+}
+
+#[test]
+fn slow_clients_do_not_keep_others_out() {
+    use std::io::Write;
+    let database = shop();
+    let serving = Serving::of(&database);
+    let address = serving.endpoint.strip_prefix("http://").unwrap();
+    let slow: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET /api/v1/me HTTP/1.1\r\nHost: 127").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(serving.ask(VIEWER, "GET", "/api/v1/me", "").status, 200);
+    drop(slow);
+}

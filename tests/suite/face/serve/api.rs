@@ -127,7 +127,7 @@ fn what_is_asked_wrongly_is_refused_with_a_problem_that_helps() {
         (r#"{"action":"backup","backup":"latest"}"#, 400),
         (r#"{"action":"backup","database":"crm"}"#, 404),
         (r#"{"action":"backup","colour":"red"}"#, 422),
-        (r#"{"action":"restore"}"#, 400),
+        (r#"{"action":"restore"}"#, 403),
         ("[", 400),
     ];
     for (body, status) in wrong {
