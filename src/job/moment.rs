@@ -6,6 +6,7 @@
 //! stopped  the exact transaction after which it stops
 //! bases    per table: the rows that its changes are applied to, and whether the result is exact
 //! proved   gaps that a replay closes: the table is exact in them
+//! columns  the columns of these rows, by the definitions of the moment
 //! composed one archive of these rows, with the definitions of the moment (grafted: those of tables made since)
 //! objects  the large objects of the moment
 //! folding  the changes, read once → what was changed in each table
@@ -16,6 +17,7 @@
 mod asked;
 mod bases;
 mod chained;
+mod columns;
 mod composed;
 mod folding;
 mod grafted;

@@ -30,6 +30,14 @@ impl Item {
             .unwrap_or(details.definition.as_bytes())
     }
 
+    /// Whether it is a partitioned table, which has no rows of its own. Archives that do not have the kind name an access
+    /// method for each ordinary table, and none for a partitioned one.
+    pub fn is_partitioned(&self) -> bool {
+        let details = &self.details;
+        let has_no_method = || details.access_method.as_deref().is_none_or(str::is_empty);
+        self.entry.desc == "TABLE" && details.relation_kind.map_or_else(has_no_method, |kind| kind == b'p')
+    }
+
     /// Grants come last in a restore, so that none of them can make it fail.
     pub fn is_grant(&self) -> bool {
         matches!(self.entry.desc.as_str(), "ACL" | "DEFAULT ACL" | "ACL LANGUAGE")

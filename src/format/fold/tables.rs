@@ -18,6 +18,12 @@ pub struct Base {
     pub horizon: Horizon,
     /// The columns of the rows, in their order. `None`: there are no rows, so any columns fit.
     pub columns: Option<Vec<Vec<u8>>>,
+    /// Transactions whose commit begins here or later are not applied. `None`: all of those that are applied to others.
+    pub until: Option<Lsn>,
+    /// The columns may get other names, and be the same columns.
+    pub renamed: bool,
+    /// Rows are only added, or all of them removed, whatever the stream says of a key.
+    pub appends: bool,
 }
 
 /// A table whose changes could not be followed to the end.
@@ -74,10 +80,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(relation: &Relation) -> Self {
-        let full = relation.identity == Identity::Full;
+    fn of(relation: &Relation, appends: bool) -> Self {
+        let full = relation.identity == Identity::Full && !appends;
         let columns = relation.columns.iter();
-        let keys = columns.clone().enumerate().filter(|(_, column)| column.is_key && !full);
+        let keys = columns.clone().enumerate();
+        let keys = keys.filter(|(_, column)| column.is_key && !full && !appends);
         Self {
             columns: columns.map(|column| (column.name.clone(), column.type_oid)).collect(),
             key: keys.map(|(number, _)| number).collect(),
@@ -188,12 +195,16 @@ impl Fold {
     /// or the table cannot be followed any more.
     fn net(&mut self, relid: u32, transaction: &Transaction, relation: Option<&Relation>) -> Option<&mut Net> {
         let table = self.tables.get_mut(&relid)?;
-        if table.broken.is_some() || table.base.horizon.sees(transaction.xid) {
+        let is_beyond = table.base.until.is_some_and(|until| transaction.final_lsn >= until);
+        if table.broken.is_some() || is_beyond || table.base.horizon.sees(transaction.xid) {
             return None;
         }
         // A TRUNCATE may come without the table's description: any will do for it.
-        let is_known = match (&table.followed, relation) {
-            (Some(followed), Some(relation)) => followed.shape.is_of(relation),
+        let Base { renamed, appends, .. } = table.base;
+        let is_known = match (&mut table.followed, relation) {
+            (Some(Followed { shape, .. }), Some(relation)) => {
+                shape.is_of(relation, appends) || renamed && shape.takes_names(relation, appends)
+            }
             (Some(_), None) => true,
             (None, _) => false,
         };
@@ -242,8 +253,26 @@ impl Fold {
 
 impl Shape {
     /// Without making one: this is asked at every change.
-    fn is_of(&self, relation: &Relation) -> bool {
-        let full = relation.identity == Identity::Full;
+    fn is_of(&self, relation: &Relation, appends: bool) -> bool {
+        self.has_columns_of(relation, appends)
+            && self
+                .columns
+                .iter()
+                .zip(&relation.columns)
+                .all(|((name, _), column)| *name == column.name)
+    }
+
+    /// Whether the description has the same columns, apart from their names. If so, they have its names from here on.
+    fn takes_names(&mut self, relation: &Relation, appends: bool) -> bool {
+        let same = self.has_columns_of(relation, appends);
+        if same {
+            *self = Self::of(relation, appends);
+        }
+        same
+    }
+
+    fn has_columns_of(&self, relation: &Relation, appends: bool) -> bool {
+        let full = relation.identity == Identity::Full && !appends;
         let mut keys = self.key.iter().copied().peekable();
         self.full == full
             && self.columns.len() == relation.columns.len()
@@ -252,9 +281,9 @@ impl Shape {
                 .iter()
                 .zip(&relation.columns)
                 .enumerate()
-                .all(|(number, ((name, type_oid), column))| {
+                .all(|(number, ((_, type_oid), column))| {
                     let is_key = keys.next_if_eq(&number).is_some();
-                    *name == column.name && *type_oid == column.type_oid && is_key == (column.is_key && !full)
+                    *type_oid == column.type_oid && is_key == (column.is_key && !full && !appends)
                 })
     }
 }
@@ -262,7 +291,7 @@ impl Shape {
 impl Table {
     /// From here on, the changes have the shape that this description says.
     fn follow(&mut self, relation: Option<&Relation>, memory: &Arc<Memory>) -> Result<(), String> {
-        let shape = relation.map_or_else(Shape::default, Shape::of);
+        let shape = relation.map_or_else(Shape::default, |relation| Shape::of(relation, self.base.appends));
         let (emptied, tally) = match &self.followed {
             Some(followed) if !followed.net.is_bare() => {
                 return Err(
@@ -272,8 +301,12 @@ impl Table {
             Some(followed) => (followed.net.is_emptied(), followed.net.tally()),
             None => (false, Tally::default()),
         };
+        let same_names = |columns: &Vec<Vec<u8>>| match self.base.renamed {
+            true => columns.len() == shape.columns.len(),
+            false => *columns == shape.names(),
+        };
         if let (false, Some(columns), Some(_)) = (emptied, &self.base.columns, relation)
-            && *columns != shape.names()
+            && !same_names(columns)
         {
             return Err("its columns are not those that its rows were backed up with".into());
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::facts::{StreamFacts, TableFacts};
 use crate::format::Lsn;
 use crate::postgres::{
-    CatalogTable, Obstacle, PublicationChanges, PublicationKind, Publishing, TableCatalog, TableKind,
+    CatalogColumn, CatalogTable, Obstacle, PublicationChanges, PublicationKind, Publishing, TableCatalog, TableKind,
 };
 use crate::repository::manifest::ReplayProof;
 use crate::repository::seen_catalog::{SeenCatalog, SeenTable};
@@ -44,6 +44,8 @@ pub(super) struct Decision {
     pub name: String,
     pub bytes: u64,
     pub action: Action,
+    /// The table or columns of it have other names now: the last position at which they surely had the earlier ones.
+    pub renamed: Option<Lsn>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +104,7 @@ pub(super) fn difference(previous: Option<&SeenCatalog>, now: &Now<'_>, facts: &
             schema: table.schema.clone(),
             name: table.name.clone(),
             bytes: table.bytes,
+            renamed: previous.and_then(|previous| renamed(previous.table(table.oid)?, table, now, facts)),
             action: match previous {
                 Some(previous) => Judging {
                     previous,
@@ -123,6 +126,21 @@ pub(super) fn difference(previous: Option<&SeenCatalog>, now: &Now<'_>, facts: &
     decisions.extend(before.iter().filter(is_gone).map(|seen| gone(seen, now, facts)));
     decisions.sort_by_key(|decision| decision.oid);
     decisions
+}
+
+/// The last position at which a table surely had its earlier names, if it or columns of it have others now, or had others
+/// for a while.
+fn renamed(before: &SeenTable, table: &CatalogTable, now: &Now<'_>, facts: &StreamFacts) -> Option<Lsn> {
+    let facts = facts.table(table.oid);
+    let had_others = facts.is_some_and(|facts| facts.is_renamed);
+    if !had_others && is_named_as(&before.table, table) {
+        return None;
+    }
+    // A schema gets another name without waiting for those who change the table, and the stream does not describe the
+    // table again.
+    let as_before = facts.and_then(|facts| facts.as_before);
+    let as_before = as_before.filter(|_| before.table.schema == table.schema);
+    Some(as_before.unwrap_or(now.from).max(now.from))
 }
 
 /// The small tables whose updates do not arrive, as many as one increment reads.
@@ -165,6 +183,7 @@ fn gone(seen: &SeenTable, now: &Now<'_>, facts: &StreamFacts) -> Decision {
         schema: table.schema.clone(),
         name: table.name.clone(),
         bytes: 0,
+        renamed: None,
         action: Action::End {
             // It existed when it was changed for the last time; when it was dropped is unknown.
             last_exact: was_exact.then(|| last_change.unwrap_or(now.from).max(now.from)),
@@ -324,33 +343,28 @@ impl Judging<'_> {
         };
         let is_rewritten = before.filenode != table.filenode;
         let lost = Some(self.now.from);
+        // Of two rewrites, the first may have left the columns as they were, and the stream does not show it.
+        let as_before = facts.and_then(|facts| facts.as_before).filter(|_| !is_rewritten);
+        let as_before = Some(as_before.unwrap_or(self.now.from).max(self.now.from));
         if !is_same_rows(before, table) {
-            // The table is as it was before the change until the first row that has the new columns. Of two rewrites,
-            // the first may have left the columns as they were: then the server described them again.
-            let first_other = facts.and_then(|facts| facts.first_other);
-            let first_again = facts.and_then(|facts| facts.first_again).filter(|_| is_rewritten);
-            let last_exact = first_other.into_iter().chain(first_again).min();
-            return read(last_exact, None, "its columns changed");
+            return read(as_before, None, "its columns changed");
         }
-        // The stream does not show which rows came after the change of a type: those before the first row came before it.
-        let first_change = facts.and_then(|facts| facts.first_change);
-        let last_exact = if is_rewritten { lost } else { first_change };
+        // The stream does not show which rows came after the change of a type.
         if before.types != table.types {
-            return read(last_exact, None, "a type of its columns changed");
+            return read(lost, None, "a type of its columns changed");
         }
         if labels_changed(before, table) {
-            return read(last_exact, None, "a label of an enum was renamed or removed");
+            return read(lost, None, "a label of an enum was renamed or removed");
         }
         if is_rewritten && facts.is_none_or(|facts| !facts.is_truncated(self.now.from, before, table)) {
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
             return read(lost, Some(ReplayProof::FromBase), why);
         }
         if before.identity != table.identity || key(before) != key(table) {
-            return read(
-                facts.and_then(|facts| facts.first_other),
-                None,
-                "the identity of its rows changed",
-            );
+            return read(as_before, None, "the identity of its rows changed");
+        }
+        if facts.is_some_and(|facts| facts.is_other) {
+            return read(as_before, None, "its columns or its identity changed, and changed back");
         }
         match facts.and_then(|facts: &TableFacts| facts.first_change) {
             Some(last_exact) if before.labels.len() < table.labels.len() => Action::Define {
@@ -392,8 +406,20 @@ pub(super) fn is_changed(before: &CatalogTable, table: &CatalogTable, truncated:
         || before.labels != table.labels
         || before.filenode != table.filenode && !truncated
         || before.is_unlogged != table.is_unlogged
+        || !is_named_as(before, table)
         || before.identity != table.identity
         || key(before) != key(table)
+}
+
+/// Whether the table and its columns have the same names. Columns that differ in more than their names are no renamed
+/// ones.
+fn is_named_as(before: &CatalogTable, table: &CatalogTable) -> bool {
+    let mut columns = before.columns.iter().filter_map(|column| {
+        let same = |other: &&CatalogColumn| other.number == column.number;
+        Some((column, table.columns.iter().find(same)?))
+    });
+    (&before.schema, &before.name) == (&table.schema, &table.name)
+        && columns.all(|(column, now)| column.name == now.name)
 }
 
 /// Whether COPY gives the same columns with values of the same types. A column's name does not matter: rows are texts in

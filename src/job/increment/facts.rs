@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::format::Lsn;
 use crate::format::fold::copy_row;
-use crate::format::pgoutput::{Identity, Message, Relation, Tuple};
+use crate::format::pgoutput::{Commit, Identity, Message, Relation, Tuple};
 use crate::format::script::Sum;
 use crate::postgres::{CatalogTable, PublicationKind, ReplicaIdentity};
 use crate::repository::seen_catalog::SeenCatalog;
@@ -19,6 +19,8 @@ pub(in crate::job) struct StreamFacts {
     /// The commit of the transaction that is being heard, and its number.
     commit: Lsn,
     xid: u32,
+    /// The tables that it has changed so far.
+    touched: Vec<u32>,
     inserted: Insertions,
 }
 
@@ -47,27 +49,32 @@ const TRUNCATES: usize = 64;
 pub(super) struct TableFacts {
     /// The last TRUNCATEs since the previous catalog: their commits and transactions.
     pub truncates: VecDeque<(Lsn, u32)>,
-    /// The commit of the last transaction that changed it.
+    /// Up to here the table surely existed: its last change.
     pub last_change: Lsn,
-    /// The commit of the first transaction that described it otherwise than the previous catalog: a moment at this
-    /// position is before it.
-    pub first_other: Option<Lsn>,
-    /// That of the second transaction that described it: the server does so again if something of the table was changed,
-    /// also if the description is the same.
-    pub first_again: Option<Lsn>,
-    /// That of the first transaction that changed it.
+    /// Up to here it surely was as the previous catalog describes it: its last change before it was described otherwise.
+    pub as_before: Option<Lsn>,
+    /// It was described with other columns or another identity than in the previous catalog.
+    pub is_other: bool,
+    /// It was described with other names, its own or those of columns.
+    pub is_renamed: bool,
+    /// The commit of the first transaction that changed it.
     pub first_change: Option<Lsn>,
-    is_described: bool,
+    /// The last transaction that changed it.
+    touched_by: Option<Lsn>,
 }
 
+/// The longest commit record of a transaction that changed no definition and had no subtransactions: its head, the time,
+/// the flags and the database, without anything optional. Who changes a definition has messages for other sessions in it.
+const PLAIN_COMMIT: u64 = 48;
+
 /// What a `Relation` message tells about a table's definition.
-#[derive(PartialEq, Eq)]
 struct Shape {
     identity: &'static str,
+    /// Its schema and its name.
+    name: [Vec<u8>; 2],
     columns: Vec<ShapeColumn>,
 }
 
-#[derive(PartialEq, Eq)]
 struct ShapeColumn {
     name: Vec<u8>,
     type_oid: u32,
@@ -88,6 +95,7 @@ impl StreamFacts {
             known_to: previous.map_or(from, |previous| previous.at),
             commit: from,
             xid: 0,
+            touched: Vec::new(),
             inserted: Insertions {
                 keyed: previous.map(keyed),
                 ..Insertions::default()
@@ -98,7 +106,11 @@ impl StreamFacts {
     /// Hears one message of the stream. Every message has to come here, in order.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
-            Message::Begin(begin) => (self.commit, self.xid) = (begin.final_lsn, begin.xid),
+            Message::Begin(begin) => {
+                (self.commit, self.xid) = (begin.final_lsn, begin.xid);
+                self.touched.clear();
+            }
+            Message::Commit(commit) => self.ends(commit),
             Message::Relation(relation) => self.relation(relation),
             Message::Insert { relid, new } => {
                 self.change(*relid);
@@ -120,7 +132,7 @@ impl StreamFacts {
                     }
                 }
             }
-            Message::Commit(_) | Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
     }
 
@@ -149,24 +161,45 @@ impl StreamFacts {
     fn change(&mut self, relid: u32) -> &mut TableFacts {
         let commit = self.commit;
         let table = self.tables.entry(relid).or_default();
-        table.last_change = commit;
         table.first_change.get_or_insert(commit);
+        if table.touched_by.replace(commit) != Some(commit) {
+            table.last_change = commit;
+            self.touched.push(relid);
+        }
         table
     }
 
+    /// A change of a definition waits until the transactions that changed the table's rows have ended. So the table is
+    /// as it was up to the end of such a transaction, unless that one itself changed the definition.
+    fn ends(&mut self, commit: &Commit) {
+        let is_plain = commit.end.0.saturating_sub(commit.lsn.0) <= PLAIN_COMMIT;
+        let until = if is_plain { commit.end } else { commit.lsn };
+        for relid in self.touched.drain(..) {
+            let Some(table) = self.tables.get_mut(&relid) else {
+                continue;
+            };
+            table.last_change = until;
+            if !table.is_other && !table.is_renamed {
+                table.as_before = Some(until);
+            }
+        }
+    }
+
     fn relation(&mut self, relation: &Relation) {
+        let before = self.before.get(&relation.oid);
+        let (is_other, is_renamed) = before.map_or((false, false), |before| {
+            let now = Shape::of_relation(relation);
+            (!before.has_rows_like(&now), !before.is_named_like(&now))
+        });
         let commit = self.commit;
-        let is_other = self
-            .before
-            .get(&relation.oid)
-            .is_some_and(|before| *before != Shape::of_relation(relation));
         let table = self.tables.entry(relation.oid).or_default();
-        if is_other {
-            table.first_other.get_or_insert(commit);
+        let was_as_before = !table.is_other && !table.is_renamed;
+        if was_as_before && (is_other || is_renamed) && table.touched_by == Some(commit) {
+            // The same transaction changed rows, then the definition, then rows.
+            table.as_before = Some(commit);
         }
-        if std::mem::replace(&mut table.is_described, true) {
-            table.first_again.get_or_insert(commit);
-        }
+        table.is_other |= is_other;
+        table.is_renamed |= is_renamed;
     }
 
     pub(super) fn table(&self, oid: u32) -> Option<&TableFacts> {
@@ -219,7 +252,27 @@ impl TableFacts {
     }
 }
 
+/// Whether the stream's name of something can be the catalog's, which is in UTF-8.
+fn is_same_name(catalog: &[u8], sent: &[u8]) -> bool {
+    let in_another_encoding = || !catalog.is_ascii() && !sent.is_ascii() && std::str::from_utf8(sent).is_err();
+    catalog == sent || in_another_encoding()
+}
+
 impl Shape {
+    /// Whether rows of both have the same columns, apart from their names, and are found in the same way.
+    fn has_rows_like(&self, now: &Self) -> bool {
+        let form = |column: &ShapeColumn| (column.type_oid, column.modifier, column.is_key);
+        self.identity == now.identity && self.columns.iter().map(form).eq(now.columns.iter().map(form))
+    }
+
+    /// `now` is of the stream.
+    fn is_named_like(&self, now: &Self) -> bool {
+        let own = self.name.iter().zip(&now.name);
+        let columns = self.columns.iter().zip(&now.columns);
+        let columns = columns.map(|(column, now)| (&column.name, &now.name));
+        own.chain(columns).all(|(name, now)| is_same_name(name, now))
+    }
+
     fn of_table(table: &CatalogTable) -> Self {
         let sent = table.columns.iter().filter(|column| column.generated.is_none());
         Self {
@@ -229,6 +282,7 @@ impl Shape {
                 ReplicaIdentity::Full => Identity::Full.name(),
                 ReplicaIdentity::Nothing => Identity::Nothing.name(),
             },
+            name: [table.schema.clone(), table.name.clone()].map(String::into_bytes),
             columns: sent
                 .map(|column| ShapeColumn {
                     name: column.name.clone().into_bytes(),
@@ -243,6 +297,7 @@ impl Shape {
     fn of_relation(relation: &Relation) -> Self {
         Self {
             identity: relation.identity.name(),
+            name: [relation.schema.clone(), relation.name.clone()],
             columns: relation
                 .columns
                 .iter()

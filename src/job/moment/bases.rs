@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::NotExact;
 use crate::format::Lsn;
-use crate::format::fold::Horizon;
+use crate::format::fold::{Base, Horizon};
 use crate::repository::manifest::{CoverageState, Increment, Manifest, ReplayProof, SnapshotRecord, TableCoverage};
 
 /// Where the rows of a table come from.
@@ -26,11 +26,19 @@ pub(crate) struct TableBase {
     pub horizon: Horizon,
     /// Whether changes are applied to the rows.
     pub follows: bool,
+    /// Of a table that is not exact: the last position at which it was. It is restored as it was there.
+    pub until: Option<Lsn>,
+    /// Columns of it got other names since.
+    pub renamed: bool,
+    /// Only INSERT and TRUNCATE arrive, whatever the stream says of a key. `None`: no increment says anything of it.
+    pub appends: Option<bool>,
     pub not_exact: Option<NotExact>,
     /// What may be replayed, up to the baseline in the increment of this number, to show that it is exact all the same.
     pub provable: Option<(usize, ReplayProof)>,
     /// The gap in which the moment lies, if a replay has shown that the table is exact in it.
     pub closed: Option<NotExact>,
+    /// The moment lies in the gap before the baseline in the increment of this number.
+    pub later: Option<usize>,
 }
 
 impl TableBase {
@@ -42,9 +50,24 @@ impl TableBase {
             rows,
             horizon: Horizon::default(),
             follows: true,
+            until: None,
+            renamed: false,
+            appends: None,
             not_exact: None,
             provable: None,
             closed: None,
+            later: None,
+        }
+    }
+
+    /// What its changes are applied to.
+    pub fn base(&self, columns: Option<Vec<Vec<u8>>>) -> Base {
+        Base {
+            horizon: self.horizon.clone(),
+            columns,
+            until: self.until,
+            renamed: self.renamed,
+            appends: self.appends == Some(true),
         }
     }
 }
@@ -101,6 +124,10 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
         if from >= position && number > 0 {
             break;
         }
+        // The full has all that this one says, and later definitions.
+        if ended_before(full, to) {
+            continue;
+        }
         let listed: BTreeSet<u32> = increment.coverage.iter().map(|table| table.oid).collect();
         // Dropped in this increment at the latest: it is there for moments before its end.
         if to <= position && !listed.is_empty() {
@@ -118,6 +145,12 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
     }
     choice.tables = tables;
     choice
+}
+
+/// Whether everything before this position was committed before the full's snapshot was taken.
+pub(super) fn ended_before(full: &Manifest, to: Lsn) -> bool {
+    let begun = full.snapshot.lsn.as_deref().and_then(|lsn| lsn.parse::<Lsn>().ok());
+    begun.is_some_and(|begun| to <= begun)
 }
 
 impl Choice {
@@ -199,26 +232,27 @@ impl At<'_> {
             Some(from) => from <= position,
             None => baseline.snapshot.end.map_or(end, |end| end.lsn) <= position,
         });
+        // It had been read whole already, and rows of it changed since.
+        let was_read = !table.follows && matches!(table.rows, Rows::Baseline(_));
         if let (true, Some(baseline)) = (is_read, baseline) {
             table.rows = Rows::Baseline(self.number);
             table.horizon = horizon(&baseline.snapshot);
         }
-        table.follows = match covered.state {
-            CoverageState::Exact | CoverageState::Inserts => true,
-            CoverageState::Baseline => false,
-            CoverageState::FullOnly => covered.to.is_some_and(|to| position <= to),
-        };
+        table.renamed = !is_read && (table.renamed || covered.renamed);
         match covered.state {
             _ if is_again || is_read => table.not_exact = None,
             _ if position <= last => {}
             _ if covered.to.is_none() && covered.from.is_none() => {}
-            _ => {
-                table.not_exact = Some(inexact(
-                    Some(last).filter(|last| *last > begin || covered.to.is_some()),
-                    covered.from,
-                ));
+            state => {
+                let is_inside = |last: &Lsn| *last > begin || covered.to.is_some();
+                let is_read_each_time = state == CoverageState::Baseline;
+                let before = Some(last)
+                    .filter(is_inside)
+                    .filter(|_| !(is_read_each_time && was_read));
+                table.not_exact = Some(inexact(before, covered.from.filter(|_| !is_read_each_time)));
                 let proof = baseline.and_then(|baseline| baseline.proof);
                 table.provable = proof.map(|proof| (self.number, proof));
+                table.later = baseline.map(|_| self.number);
             }
         }
         match covered.state {
@@ -226,11 +260,31 @@ impl At<'_> {
                 table.provable = None;
                 table.not_exact = Some(inexact(covered.to, None));
             }
-            // What changes after the baseline is in the next one.
-            CoverageState::Baseline if is_read && position < end => {
-                table.not_exact = Some(inexact(Some(begin), Some(end)));
+            // What changes after it was read is not known before the next increment.
+            CoverageState::Baseline if is_read && position <= end => {
+                table.not_exact = Some(inexact(Some(begin).filter(|_| !was_read), None));
             }
             _ => {}
+        }
+        let last = if covered.to.is_some() { last } else { begin };
+        table.follow(covered.state, last, is_read);
+    }
+}
+
+impl TableBase {
+    /// Whether and how far its changes are applied. `last` is its last exact position, if it is not exact.
+    fn follow(&mut self, state: CoverageState, last: Lsn, is_read: bool) {
+        let appends = matches!(state, CoverageState::Inserts | CoverageState::Baseline);
+        if state == CoverageState::Baseline && is_read {
+            self.follows = false;
+        } else if self.not_exact.is_none() {
+            self.follows = true;
+        }
+        if self.not_exact.is_none() {
+            (self.until, self.later, self.appends) = (None, None, Some(appends));
+        } else if self.until.is_none() {
+            self.until = Some(last);
+            self.appends.get_or_insert(appends);
         }
     }
 }
@@ -253,6 +307,7 @@ mod tests {
             to: to.map(Lsn),
             why: None,
             is_gone: false,
+            renamed: false,
         }
     }
 
@@ -349,7 +404,8 @@ mod tests {
     #[test]
     fn a_table_that_the_increments_do_not_have_is_as_in_the_full() {
         let table = at(150, &covered(CoverageState::FullOnly, None, None), false);
-        assert!(table.not_exact.is_some() && !table.follows);
+        assert!(table.not_exact.is_some());
+        assert_eq!(table.until, Some(BEGIN));
         let table = at(110, &covered(CoverageState::FullOnly, Some(120), None), false);
         assert!(table.not_exact.is_none());
     }
@@ -389,5 +445,27 @@ mod tests {
         let open = covered(CoverageState::Exact, Some(180), Some(201));
         assert!(at(190, &open, false).not_exact.is_some());
         assert!(at(250, &open, false).not_exact.is_none());
+    }
+
+    #[test]
+    fn a_table_that_is_not_exact_is_restored_as_it_was_at_its_last_exact_position() {
+        let gap = covered(CoverageState::Exact, Some(120), Some(150));
+        let until = |position: u64, baseline: bool| at(position, &gap, baseline).until;
+        assert_eq!((until(120, true), until(150, true)), (None, None));
+        assert_eq!((until(130, true), until(130, false)), (Some(Lsn(120)), Some(Lsn(120))));
+        let lost = covered(CoverageState::Exact, Some(120), None);
+        assert_eq!(at(130, &lost, false).until, Some(Lsn(120)));
+    }
+
+    /// Changes of it between the reading and the increment's end do not arrive.
+    #[test]
+    fn a_table_that_is_read_because_its_updates_do_not_arrive_is_not_exact_up_to_the_end() {
+        let each_time = covered(CoverageState::Baseline, Some(100), Some(150));
+        for (position, is_exact) in [(130, false), (150, false), (200, false), (201, true)] {
+            let table = at(position, &each_time, true);
+            assert_eq!(table.not_exact.is_none(), is_exact, "{position}");
+            assert!(table.not_exact.is_none_or(|one| one.after.is_none()));
+            assert_eq!(table.follows, position < 150);
+        }
     }
 }

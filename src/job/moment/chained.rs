@@ -10,7 +10,7 @@ use super::proved::{Replays, close_gaps};
 use super::replayed::{Replayed, columns};
 use crate::error::Result;
 use crate::format::Lsn;
-use crate::format::fold::{Base, Memory};
+use crate::format::fold::Memory;
 use crate::repository::catalog::Located;
 use crate::repository::manifest::Manifest;
 use crate::repository::stored_archive::{Origin, StoredArchive};
@@ -53,8 +53,7 @@ pub(crate) async fn replay(
             Some(Origin::Block(archive, index)) => columns(&archive, index)?,
             _ => None,
         };
-        let horizon = table.horizon.clone();
-        bases.insert(*oid, Base { horizon, columns });
+        bases.insert(*oid, table.base(columns));
     }
     let folded = fold(&changes, bases, &Until::SeenBy(&horizon(&later.snapshot)), memory).await?;
     Ok(Replayed::of(&store, choice, &sources, folded))

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::bases::{Choice, Objects, Rows, TableBase};
+use super::bases::{Choice, Objects, Rows, TableBase, ended_before};
+use super::columns::{Columns, Named, with_later_rows, without_rows};
 use super::grafted::graft;
 use super::objects::{self, joined};
 use super::report::NotExact;
@@ -60,10 +61,13 @@ impl Sources {
     }
 }
 
-pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Choice) -> Result<Composed> {
-    let baselines = baselines(parts.store, parts.increments, choice).await?;
+/// Tables whose rows cannot be had in any form are noted in the choice.
+pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut Choice) -> Result<Composed> {
     let Definitions { of, later } = definitions(parts).await?;
-    let definitions_of = of.as_ref().map_or(parts.full, |(manifest, _)| *manifest).id.clone();
+    with_later_rows(choice, of.as_ref().map(|of| of.number));
+    let baselines = baselines(parts.store, parts.increments, choice).await?;
+    let definitions_of = of.as_ref().map_or(&parts.full.id, |of| &parts.increments[of.number].id);
+    let definitions_of = definitions_of.clone();
     let (archive, mut lacking) = match of {
         None => {
             let (full, made) = with_new_tables(full, later.as_ref(), choice)?;
@@ -73,16 +77,17 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
                 false => (with_other_rows(parts, full, baselines, choice, &made)?, Vec::new()),
             }
         }
-        Some((_, head)) => {
+        Some(of) => {
             let head = match &later {
-                Some(later) => graft(&head, later, &undefined(&head, choice)?)?,
-                None => head,
+                Some(later) => graft(&of.head, later, &undefined(&of.head, choice)?)?,
+                None => of.head,
             };
+            let columns = columns(parts, of.number, choice).await?;
             let sources = Sources {
                 full: Arc::new(full),
                 baselines,
             };
-            let (archive, lacking) = redefined(parts, &head, &sources, choice)?;
+            let (archive, lacking) = redefined(parts, (&head, columns.as_ref()), &sources, choice)?;
             // Definitions alone have no large objects.
             match choice.objects {
                 Objects::Full => (objects::replaced(archive, Some(&sources.full))?, lacking),
@@ -111,17 +116,23 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &Cho
 }
 
 /// The definitions of the moment.
-struct Definitions<'a> {
+struct Definitions {
     /// The newest that are in force. `None`: those of the full.
-    of: Option<(&'a Manifest, Head)>,
+    of: Option<OfIncrement>,
     /// Those at the end of the increment that holds the moment, if it has others.
     later: Option<Head>,
 }
 
-async fn definitions<'a>(parts: &Parts<'a>) -> Result<Definitions<'a>> {
+/// Definitions that the increment of this number stored.
+struct OfIncrement {
+    number: usize,
+    head: Head,
+}
+
+async fn definitions(parts: &Parts<'_>) -> Result<Definitions> {
     let store = &**parts.store;
     let mut later = None;
-    for manifest in parts.increments.iter().rev() {
+    for (number, manifest) in parts.increments.iter().enumerate().rev() {
         let Some(increment) = manifest
             .increment
             .as_ref()
@@ -129,10 +140,16 @@ async fn definitions<'a>(parts: &Parts<'a>) -> Result<Definitions<'a>> {
         else {
             continue;
         };
-        let is_in_force = increment.stream.to <= parts.position || begins(store, manifest).await? <= parts.position;
+        let to = increment.stream.to;
+        // Those of the full are newer.
+        if ended_before(parts.full, to) {
+            break;
+        }
+        // They may be in force before the increment's end.
+        let is_in_force = to <= parts.position || seen(store, manifest).await?.definitions.from <= parts.position;
         let head = schema(store, manifest).await?;
         if is_in_force {
-            let of = Some((manifest, head));
+            let of = Some(OfIncrement { number, head });
             return Ok(Definitions { of, later });
         }
         later = Some(head);
@@ -140,11 +157,22 @@ async fn definitions<'a>(parts: &Parts<'a>) -> Result<Definitions<'a>> {
     Ok(Definitions { of: None, later })
 }
 
-/// From where on an increment's definitions are in force: they may be so before its end.
-async fn begins(store: &dyn Store, manifest: &Manifest) -> Result<Lsn> {
+/// The tables as an increment saw them.
+async fn seen(store: &dyn Store, manifest: &Manifest) -> Result<SeenCatalog> {
     let file = file_of(manifest, role::CATALOG)?;
     let bytes = read_file(store, &manifest.id, file).await?;
-    Ok(SeenCatalog::parse(&bytes, &manifest.id)?.definitions.from)
+    SeenCatalog::parse(&bytes, &manifest.id)
+}
+
+/// The columns of the tables in the definitions that this increment stored. `None`: no table needs them.
+async fn columns(parts: &Parts<'_>, number: usize, choice: &Choice) -> Result<Option<Columns>> {
+    let is_needed = |table: &TableBase| table.renamed || table.not_exact.is_some();
+    if !choice.tables.values().any(is_needed) {
+        return Ok(None);
+    }
+    let manifest = &parts.increments[number];
+    let catalog = seen(&**parts.store, manifest).await?;
+    Ok(Some(Columns::new(catalog, &manifest.server.encoding)))
 }
 
 /// The archives of the baselines that are needed, by the number of their increment.
@@ -269,9 +297,9 @@ fn rows_of(table: &Item, dump_id: i64, copy_statement: Vec<u8>) -> Addition {
 /// Newer definitions, with the rows of all tables that they have.
 fn redefined(
     parts: &Parts<'_>,
-    head: &Head,
+    (head, columns): (&Head, Option<&Columns>),
     sources: &Sources,
-    choice: &Choice,
+    choice: &mut Choice,
 ) -> Result<(StoredArchive, Vec<NotExact>)> {
     let items = contents(head)?;
     let mut next = items.iter().map(|item| item.entry.dump_id).max().unwrap_or(0);
@@ -282,7 +310,7 @@ fn redefined(
     let (mut additions, mut origins) = (Vec::new(), Vec::new());
     let (mut lacking, mut loading) = (Vec::new(), Statements::default());
     for item in items.iter().filter(|item| holds_rows(item)) {
-        let Some(table) = choice.tables.get(&item.entry.oid) else {
+        let Some(table) = choice.tables.get_mut(&item.entry.oid) else {
             continue;
         };
         let Some(origin) = sources.block(item.entry.oid, table.rows) else {
@@ -290,9 +318,22 @@ fn redefined(
             continue;
         };
         let path = item.entry.path();
-        let copy_statement = match &origin {
-            Origin::Nothing => statement_from_changes(parts, item.entry.oid, &path),
-            Origin::Block(..) => loading.of(&origin, &path)?,
+        let named = columns.map_or(Ok(Named::AsRead), |columns| columns.named(item, table, &origin))?;
+        let (origin, copy_statement) = match (named, &origin) {
+            (Named::Nohow, _) => {
+                without_rows(table, item);
+                let from_changes = statement_from_changes(parts, item.entry.oid, &path);
+                (Origin::Nothing, from_changes)
+            }
+            (Named::Anew(copy_statement), _) => (origin, copy_statement),
+            (Named::AsRead, Origin::Nothing) => {
+                let from_changes = statement_from_changes(parts, item.entry.oid, &path);
+                (origin, from_changes)
+            }
+            (Named::AsRead, Origin::Block(..)) => {
+                let as_read = loading.of(&origin, &path)?;
+                (origin, as_read)
+            }
         };
         additions.push(rows_of(item, number(), copy_statement));
         origins.push(origin);
@@ -321,9 +362,8 @@ fn redefined(
     Ok((joined(head, &sources.full, origins), lacking))
 }
 
-/// Ordinary tables: a partitioned one has no rows of its own.
 fn holds_rows(item: &Item) -> bool {
-    item.entry.desc == "TABLE" && !item.details.definition.contains("\nPARTITION BY ")
+    item.entry.desc == "TABLE" && !item.is_partitioned()
 }
 
 /// The statements that load the rows of blocks, read once from each archive.

@@ -115,13 +115,7 @@ pub(crate) fn bases(archive: &StoredArchive, choice: &Choice, blocks: &[usize]) 
         };
         let has_rows = !matches!(archive.origins.get(index), Some(Origin::Nothing));
         let columns = has_rows.then(|| Loading::parse(&statements[index]).map(|loading| loading.column_names()));
-        bases.insert(
-            oid,
-            Base {
-                horizon: table.horizon.clone(),
-                columns: columns.flatten(),
-            },
-        );
+        bases.insert(oid, table.base(columns.flatten()));
     }
     Ok(bases)
 }

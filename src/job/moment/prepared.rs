@@ -67,7 +67,7 @@ pub(crate) async fn prepare(
         changes: &changes,
         position: stopped.position,
     };
-    let composed = compose(&parts, full, &choice).await?;
+    let composed = compose(&parts, full, &mut choice).await?;
     let mut archive = composed.archive;
     let changed: HashSet<u32> =
         changes
@@ -150,7 +150,10 @@ impl Prepared {
         let mut statements = HashMap::new();
         for &index in blocks {
             let entry = &archive.head.data[index];
-            if let (Some(Origin::Nothing), Some(changed)) = (archive.origins.get(index), folded.tables.get(&entry.oid))
+            // Unless they have other names since: then the archive has them.
+            let is_renamed = self.choice.tables.get(&entry.oid).is_some_and(|table| table.renamed);
+            if let (Some(Origin::Nothing), Some(changed), false) =
+                (archive.origins.get(index), folded.tables.get(&entry.oid), is_renamed)
             {
                 statements.insert(entry.dump_id, statement(&entry.path(), &changed.columns));
             }

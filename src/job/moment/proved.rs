@@ -54,7 +54,7 @@ pub(super) async fn close_gaps(choice: &mut Choice, replays: &Replays<'_>, cut: 
                 continue;
             }
             table.closed = table.not_exact.take();
-            table.follows = true;
+            (table.follows, table.until, table.later) = (true, None, None);
             // A new table is there since its first change at the latest. Before it there is nothing to restore.
             if made.contains(oid) && !there.contains(oid) {
                 choice.tables.remove(oid);
@@ -125,8 +125,9 @@ impl Replays<'_> {
                 Some(Origin::Block(archive, index)) => columns(&archive, index)?,
                 _ => None,
             };
-            let horizon = table.horizon.clone();
-            bases.insert(*oid, Base { horizon, columns });
+            // Up to the baseline, beyond the last position that is known to be exact.
+            let base = table.base(columns);
+            bases.insert(*oid, Base { until: None, ..base });
         }
         let increment = self.increments[number].increment.as_ref();
         let baselines = increment.map_or(&[][..], |increment| &increment.baselines);

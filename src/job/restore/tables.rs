@@ -311,7 +311,7 @@ impl RowsTarget<'_> {
             return Err(refused(what).hint("leave --data-only out, so that the missing objects are made"));
         }
         for (item, occupant) in tables.iter().zip(occupants.into_iter().flatten()) {
-            let kind = if is_partitioned(item) { 'p' } else { 'r' };
+            let kind = if item.is_partitioned() { 'p' } else { 'r' };
             if occupant.kind != kind {
                 let what = format!(
                     "{} is {} in the target, but a different kind of object in the backup",
@@ -416,10 +416,6 @@ impl RowsTarget<'_> {
 
 fn path(item: &Item) -> (String, String) {
     (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone())
-}
-
-fn is_partitioned(item: &Item) -> bool {
-    item.details.definition.contains("\nPARTITION BY ")
 }
 
 /// Rows go into existing empty tables. With `--clean`, a table is emptied first even if it is empty now, since it may

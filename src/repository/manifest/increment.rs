@@ -160,7 +160,8 @@ pub enum CoverageState {
     Exact,
     /// Without an identity: exact as long as rows are only inserted or the table is emptied, which the next full proves.
     Inserts,
-    /// Read whole by each increment: exact at the ends of increments only.
+    /// Without an identity, and read whole because rows were changed: as it was when it was read. Later moments are exact
+    /// if the next increment finds that rows were only inserted since.
     Baseline,
     /// As in the fulls only.
     FullOnly,
@@ -192,6 +193,9 @@ pub struct TableCoverage {
     /// It was dropped in the gap: from `from` on it does not exist.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_gone: bool,
+    /// It or columns of it got other names: the stream describes the same columns with other names since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renamed: bool,
 }
 
 impl TableCoverage {
@@ -294,6 +298,7 @@ mod tests {
                 to: to.map(Lsn),
                 why: None,
                 is_gone: false,
+                renamed: false,
             };
             let covered = (1..=5).filter(|position| coverage.covers(Lsn(*position)));
             covered.collect::<Vec<u64>>()

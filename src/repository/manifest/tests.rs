@@ -125,6 +125,7 @@ pub(crate) fn sample_increment(id: &BackupId, stream: Stream) -> Manifest {
         to: None,
         why: None,
         is_gone: false,
+        renamed: false,
     };
     Manifest {
         checksums: checksums(&files),

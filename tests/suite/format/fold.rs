@@ -52,7 +52,18 @@ fn folded(transactions: &Transactions, only: Option<u32>, mut fold: Fold) -> BTr
 
 fn with(horizon: Horizon, cut: Option<Lsn>) -> Fold {
     let columns = Some(["id", "item"].map(|name| name.as_bytes().to_vec()).to_vec());
-    Fold::new(BTreeMap::from([(ORDERS, Base { horizon, columns })]), cut, memory())
+    Fold::new(
+        BTreeMap::from([(
+            ORDERS,
+            Base {
+                horizon,
+                columns,
+                ..Base::default()
+            },
+        )]),
+        cut,
+        memory(),
+    )
 }
 
 /// The rows that come of these rows.
@@ -131,8 +142,8 @@ fn an_emptied_table_may_have_other_columns_afterwards() {
 fn rows_with_other_columns_than_the_bases_are_not_joined_with_them() {
     let columns = Some(vec![b"id".to_vec()]);
     let base = Base {
-        horizon: Horizon::default(),
         columns,
+        ..Base::default()
     };
     let fold = Fold::new(BTreeMap::from([(ORDERS, base)]), None, memory());
     let changed = folded(&three(), None, fold);

@@ -85,6 +85,8 @@ pub struct Details {
     pub(crate) copy_at: Range<usize>,
     pub tablespace: Option<String>,
     pub access_method: Option<String>,
+    /// As in `pg_class.relkind`; 0: no relation. `None`: the archive's version does not have it.
+    pub relation_kind: Option<u8>,
     pub owner: String,
     /// The dump ids of the entries that must be restored first.
     pub dependencies: Vec<i64>,
@@ -220,8 +222,10 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
     let namespace = strings.bytes("an entry's schema")?;
     let tablespace = strings.text("an entry's tablespace")?;
     let access_method = strings.text("an entry's access method")?;
+    let mut relation_kind = None;
     if form.version.minor >= 16 {
-        strings.input.int(int_size, "an entry's relation kind")?;
+        let kind = strings.input.int(int_size, "an entry's relation kind")?;
+        relation_kind = Some(u8::try_from(kind).unwrap_or_default());
     }
     let owner = strings.text("an entry's owner")?.unwrap_or_default();
     strings.skip("an entry's OID flag")?;
@@ -235,6 +239,7 @@ fn read_details<R: Read>(strings: &mut Strings<'_, R>, form: Form) -> Result<(De
         copy_at,
         tablespace,
         access_method,
+        relation_kind,
         owner,
         ..Details::default()
     };

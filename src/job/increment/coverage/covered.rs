@@ -50,7 +50,7 @@ pub(super) fn tables(
     let at = settled.looked.at;
     let of_decision = |decision: &Decision| {
         let covering = Covering { from, defined, settled };
-        let mut covered = covering.of(decision);
+        let mut covered = covering.named(decision, covering.of(decision));
         let is_open = covered.state != CoverageState::FullOnly
             && late.contains(&covered.oid)
             && !settled.postponed.contains_key(&covered.oid);
@@ -75,6 +75,7 @@ pub(super) fn tables(
         from: None,
         // It was not there when the catalog was read.
         to: Some(at),
+        renamed: false,
         why: Some("it was made while the increment was made; the next one reads it whole".into()),
         is_gone: false,
     }));
@@ -130,6 +131,32 @@ impl Covering<'_> {
             Action::Read(reading) => return self.read(decision, reading, postponed),
         };
         entry(decision, state, to, from, why)
+    }
+
+    /// If names changed: the definitions before have the earlier names, and those that are known now have the new ones.
+    fn named(&self, decision: &Decision, covered: TableCoverage) -> TableCoverage {
+        let Some(last) = decision.renamed.filter(|_| !covered.is_gone) else {
+            return covered;
+        };
+        let mut covered = TableCoverage {
+            renamed: true,
+            ..covered
+        };
+        if covered.state == CoverageState::FullOnly {
+            return covered;
+        }
+        let at = self.settled.looked.at;
+        let known = self.defined.map_or(at, |defined| defined.max(at));
+        (covered.to, covered.from) = match (covered.to, covered.from) {
+            (None, None) => (Some(last), Some(known)),
+            (to, from) => (to.map(|to| to.min(last)), from.map(|from| from.max(known))),
+        };
+        let why = "its name or the name of a column changed; the stream does not say when";
+        covered.why = Some(match covered.why {
+            Some(earlier) => format!("{earlier}; {why}"),
+            None => why.to_owned(),
+        });
+        covered
     }
 
     /// A small table whose updates do not arrive.
@@ -204,6 +231,7 @@ fn entry(
         to,
         why,
         is_gone: false,
+        renamed: false,
     }
 }
 

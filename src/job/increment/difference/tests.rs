@@ -59,7 +59,7 @@ fn a_dropped_table_is_exact_up_to_its_last_change() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(ends, [Some(Lsn(2000)), Some(FROM)]);
+    assert_eq!(ends, [Some(Lsn(2008)), Some(FROM)]);
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
             name: "orders".into(),
             bytes: 8192,
             action,
+            renamed: None,
         }],
         probed: BTreeMap::new(),
         probed_in: None,
@@ -181,4 +182,38 @@ fn rows_that_only_new_definitions_can_hold_make_a_gap_up_to_these() {
         covered(&settled(action, None), &same()),
         (CoverageState::Exact, Some(Lsn(150)), Some(AT))
     );
+}
+
+#[test]
+fn other_names_make_a_gap_up_to_the_definitions_that_have_them() {
+    let named = |action: Action, at: Option<Lsn>, defined: Lsn| {
+        let mut settled = settled(action, at);
+        settled.decisions[0].renamed = Some(Lsn(120));
+        let covered = tables(((FROM, TO), Some(defined)), &settled, &BTreeSet::new(), &same());
+        assert!(covered[0].renamed && covered[0].why.as_ref().unwrap().contains("its name"));
+        (covered[0].to, covered[0].from)
+    };
+    assert_eq!(named(Action::Keep, None, AT), (Some(Lsn(120)), Some(AT)));
+    assert_eq!(named(Action::Keep, None, Lsn(270)), (Some(Lsn(120)), Some(Lsn(270))));
+    let read = reading(Some(Lsn(110)));
+    assert_eq!(named(read, Some(BASELINE), AT), (Some(Lsn(110)), Some(BASELINE)));
+    // Without its baseline it is lost.
+    let mut settled = settled(reading(Some(Lsn(150))), None);
+    settled.decisions[0].renamed = Some(Lsn(120));
+    settled.postpone(&[ORDERS], "a transaction goes on");
+    assert_eq!(covered(&settled, &same()), (CoverageState::Exact, Some(Lsn(120)), None));
+}
+
+/// Between the look at the catalog and the end of the increment.
+#[test]
+fn names_that_changed_after_the_look_leave_the_rest_of_the_increment_open() {
+    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
+    let renamed = catalog(vec![CatalogTable {
+        name: "sales".into(),
+        ..table(ORDERS)
+    }]);
+    assert_eq!(covered(&settled(Action::Keep, None), &renamed), open);
+    let mut column = table(ORDERS);
+    column.columns[0].name = "other".into();
+    assert_eq!(covered(&settled(Action::Keep, None), &catalog(vec![column])), open);
 }

@@ -5,7 +5,7 @@ use crate::job::increment::difference::*;
 use crate::postgres::{EnumLabel, ReplicaIdentity, Traces};
 
 #[test]
-fn new_columns_without_a_rewrite_leave_all_moments_exact_that_are_before_the_first_row_with_them() {
+fn new_columns_without_a_rewrite_leave_all_moments_exact_up_to_the_last_row_without_them() {
     let previous = seen(vec![table(ORDERS)]);
     let mut wider = table(ORDERS);
     wider.columns.push(column(3, "w", 25));
@@ -14,13 +14,52 @@ fn new_columns_without_a_rewrite_leave_all_moments_exact_that_are_before_the_fir
         vec![relation(&wider), insert(ORDERS)],
     );
     let reading = read(World::hearing(vec![wider.clone()], heard).action(&previous, ORDERS));
-    assert_eq!((reading.last_exact, reading.proof), (Some(Lsn(3000)), None));
-    let silent = read(World::of(vec![wider]).action(&previous, ORDERS));
-    assert_eq!(silent.last_exact, None);
+    // The first transaction has ended, and the new columns came at the second one at the latest.
+    assert_eq!((reading.last_exact, reading.proof), (Some(Lsn(2008)), None));
+    let silent = read(World::of(vec![wider.clone()]).action(&previous, ORDERS));
+    assert_eq!(silent.last_exact, Some(FROM));
+    // One transaction may have changed rows, and then the columns.
+    let long = [
+        vec![begin(2000), relation(&table(ORDERS)), insert(ORDERS)],
+        vec![
+            [
+                &b"C\0"[..],
+                &2000_u64.to_be_bytes(),
+                &2080_u64.to_be_bytes(),
+                &0_i64.to_be_bytes(),
+            ]
+            .concat(),
+        ],
+    ];
+    let reading = read(World::hearing(vec![wider.clone()], long.concat()).action(&previous, ORDERS));
+    assert_eq!(reading.last_exact, Some(Lsn(2000)));
+    let all = vec![
+        relation(&table(ORDERS)),
+        insert(ORDERS),
+        relation(&wider),
+        insert(ORDERS),
+    ];
+    let heard = two(all, vec![insert(ORDERS)]);
+    let reading = read(World::hearing(vec![wider], heard).action(&previous, ORDERS));
+    assert_eq!(reading.last_exact, Some(Lsn(2000)));
 }
 
 #[test]
-fn new_types_with_a_rewrite_leave_all_moments_exact_that_are_before_the_first_row_with_them() {
+fn columns_that_came_and_went_make_the_table_read() {
+    let previous = seen(vec![table(ORDERS)]);
+    let mut wider = table(ORDERS);
+    wider.columns.push(column(3, "w", 25));
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&wider), insert(ORDERS)],
+    );
+    let reading = read(World::hearing(vec![table(ORDERS)], heard).action(&previous, ORDERS));
+    assert_eq!((reading.last_exact, reading.proof), (Some(Lsn(2008)), None));
+}
+
+/// An earlier rewrite may have left the columns as they were.
+#[test]
+fn new_types_with_a_rewrite_leave_no_moment_exact() {
     let previous = seen(vec![table(ORDERS)]);
     let mut bigger = table(ORDERS);
     bigger.columns[0].type_oid = 20;
@@ -29,17 +68,8 @@ fn new_types_with_a_rewrite_leave_all_moments_exact_that_are_before_the_first_ro
         vec![relation(&table(ORDERS)), insert(ORDERS)],
         vec![relation(&bigger), insert(ORDERS)],
     );
-    let reading = read(World::hearing(vec![bigger.clone()], heard).action(&previous, ORDERS));
-    assert_eq!(reading.last_exact, Some(Lsn(3000)));
-    // An earlier rewrite may have left the columns as they were.
-    let same = || vec![relation(&table(ORDERS)), insert(ORDERS)];
-    let heard = [
-        two(same(), same()),
-        two(vec![], vec![relation(&bigger), insert(ORDERS)]),
-    ]
-    .concat();
     let reading = read(World::hearing(vec![bigger], heard).action(&previous, ORDERS));
-    assert_eq!(reading.last_exact, Some(Lsn(3000)));
+    assert_eq!(reading.last_exact, Some(FROM));
 }
 
 #[test]
@@ -62,10 +92,10 @@ fn a_renamed_label_and_another_type_are_rewrites_of_the_values() {
     };
     let previous = seen(vec![with(vec![label("new")])]);
     let renamed = read(World::of(vec![with(vec![label("open")])]).action(&previous, ORDERS));
-    assert_eq!((renamed.last_exact, renamed.proof), (None, None));
+    assert_eq!((renamed.last_exact, renamed.proof), (Some(FROM), None));
     let heard = two(vec![], vec![insert(ORDERS)]);
     let world = World::hearing(vec![with(vec![label("open")])], heard);
-    assert_eq!(read(world.action(&previous, ORDERS)).last_exact, Some(Lsn(3000)));
+    assert_eq!(read(world.action(&previous, ORDERS)).last_exact, Some(FROM));
     let mut other = with(vec![label("new")]);
     other.types = Some("other".into());
     read(World::of(vec![other]).action(&previous, ORDERS));
@@ -141,15 +171,56 @@ fn other_names_are_only_other_definitions() {
     renamed.name = "old_orders".into();
     renamed.columns[0].name = "number".into();
     renamed.key = vec!["number".into()];
-    assert_eq!(World::of(vec![renamed]).action(&previous, ORDERS), Action::Keep);
+    let decisions = World::of(vec![renamed.clone()]).differences(Some(&previous));
+    assert_eq!(
+        (&decisions[0].action, decisions[0].renamed),
+        (&Action::Keep, Some(FROM))
+    );
+    // Rows that came with the earlier names were before.
+    let heard = two(
+        vec![relation(&table(ORDERS)), insert(ORDERS)],
+        vec![relation(&renamed), insert(ORDERS)],
+    );
+    let last = |now: CatalogTable, heard: &[Vec<u8>]| {
+        let decisions = World::hearing(vec![now], heard.to_vec()).differences(Some(&previous));
+        assert_eq!(decisions[0].action, Action::Keep);
+        decisions[0].renamed
+    };
+    // The name of a schema changes without waiting for them.
+    assert_eq!(last(renamed.clone(), &heard), Some(FROM));
+    renamed.schema = "public".into();
+    assert_eq!(last(renamed, &heard), Some(Lsn(2008)));
+    // They were other ones for a while.
+    assert_eq!(last(table(ORDERS), &heard), Some(Lsn(2008)));
+    let plain = two(vec![relation(&table(ORDERS)), insert(ORDERS)], vec![insert(ORDERS)]);
+    assert_eq!(last(table(ORDERS), &plain), None);
+}
+
+/// The catalog is in UTF-8, the stream in the database's encoding.
+#[test]
+fn names_in_another_encoding_are_not_taken_for_other_names() {
+    let mut table = table(ORDERS);
+    table.columns[1].name = "größe".into();
+    let previous = seen(vec![table.clone()]);
+    let mut sent = table.clone();
+    sent.columns[1].name = "gr??e".into();
+    let message: Vec<u8> = relation(&sent);
+    let at = message.windows(5).position(|name| name == b"gr??e").unwrap();
+    let mut message = message;
+    message[at..at + 5].copy_from_slice(b"gr\xf6\xdfe");
+    let decisions = World::hearing(vec![table], two(vec![message], vec![])).differences(Some(&previous));
+    assert_eq!((&decisions[0].action, decisions[0].renamed), (&Action::Keep, None));
 }
 
 #[test]
-fn another_identity_is_read_and_exact_before_the_first_row_that_has_it() {
+fn another_identity_is_read_and_exact_up_to_the_last_row_that_has_the_earlier_one() {
     let previous = seen(vec![table(ORDERS)]);
     let mut full = table(ORDERS);
     (full.identity, full.identity_index, full.key) = (ReplicaIdentity::Full, None, Vec::new());
-    assert_eq!(read(World::of(vec![full]).action(&previous, ORDERS)).last_exact, None);
+    assert_eq!(
+        read(World::of(vec![full]).action(&previous, ORDERS)).last_exact,
+        Some(FROM)
+    );
     let mut by_v = table(ORDERS);
     by_v.key = vec!["v".into()];
     let heard = two(
@@ -157,5 +228,5 @@ fn another_identity_is_read_and_exact_before_the_first_row_that_has_it() {
         vec![relation(&by_v), insert(ORDERS)],
     );
     let reading = read(World::hearing(vec![by_v], heard).action(&previous, ORDERS));
-    assert_eq!(reading.last_exact, Some(Lsn(3000)));
+    assert_eq!(reading.last_exact, Some(Lsn(2008)));
 }
