@@ -235,18 +235,14 @@ async fn look(run: &Run<'_>, identified: &StreamSource) -> Result<Begin> {
     })
 }
 
-/// The report of a run that had nothing to store: that of the last increment.
+/// The report of a run that had nothing to store: it names the last increment.
 async fn idle(run: &Run<'_>, start: &Start) -> Result<BackupReport> {
     let Some(last) = &start.predecessor else {
         return Err(Error::internal("a stream without an increment is idle"));
     };
     let Run { job, .. } = run;
-    let mut report = job.stop.or_stop(repeated::of(job.stores, last, job.trust)).await?;
-    report.repeated = false;
-    if let Some(increment) = &mut report.increment {
-        increment.is_idle = true;
-    }
-    Ok(report)
+    let report = job.stop.or_stop(repeated::of(job.stores, last, job.trust)).await?;
+    Ok(report.idle())
 }
 
 /// A warning if the slot is not where the increment ends, although the server was told.

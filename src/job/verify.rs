@@ -182,7 +182,7 @@ async fn recorded_result(job: &Job<'_>, located: &Located, verified: &Verified) 
             verification.drilled(drill.clone());
         }
         if let Some(chain) = &chain {
-            verification.chain = Some(chain.clone());
+            verification.chained(chain.clone());
         }
     })
     .await
@@ -222,9 +222,8 @@ async fn chained(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
     let proving = Proving::of(job);
     match chain::prove(&proving, located).await {
         Ok(Some(proof)) => verified.chained(proof),
-        Ok(None) => verified.warnings.push(
-            "no chain of increments joins an earlier full backup to it, so there was no chain to prove".to_owned(),
-        ),
+        // Of several backups, the oldest has none before it.
+        Ok(None) => {}
         Err(error) if matches!(error.code(), Code::Interrupted(_) | Code::Deadline) => return Err(error),
         Err(error) => verified.could_not_be_chained(&error),
     }

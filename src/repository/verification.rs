@@ -31,6 +31,17 @@ pub struct Verification {
     /// the increments, so a failure does not condemn this backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<VerificationOutcome>,
+    /// A proof that has begun in a task whose time is limited. Without a result, the time was too short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_begun: Option<ProofBegun>,
+}
+
+/// That a proof has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofBegun {
+    pub at: Timestamp,
+    /// How many seconds its task had left.
+    pub seconds: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -233,6 +244,7 @@ impl Verification {
             verify: None,
             drill: None,
             chain: None,
+            chain_begun: None,
         }
     }
 
@@ -260,6 +272,7 @@ impl Verification {
                 verify: outline.verify.map(End::outcome),
                 drill: outline.drill.map(End::outcome),
                 chain: outline.chain.map(End::outcome),
+                chain_begun: None,
             })
         })
     }
@@ -307,6 +320,11 @@ impl Verification {
         let idle = |drill: &VerificationOutcome| drill.is_of_another_major() || drill.proves_no_table();
         let proves = |drill: &&VerificationOutcome| drill.status != VerificationStatus::Ok || !idle(drill);
         self.drill.as_ref().filter(proves)
+    }
+
+    /// Takes the result of a proof of the chain.
+    pub fn chained(&mut self, proof: VerificationOutcome) {
+        (self.chain, self.chain_begun) = (Some(proof), None);
     }
 
     /// Takes the result of a new drill, unless the recorded one proves more.

@@ -23,6 +23,17 @@ impl Horizon {
         xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err())
     }
 
+    /// Whether it sees nothing that the other one does not see.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let sees = |xid: u64| xid < self.xmin || (xid < self.xmax && self.running.binary_search(&xid).is_err());
+        let (from, to) = (
+            self.running.partition_point(|xid| *xid < other.xmax),
+            self.running.partition_point(|xid| *xid < self.xmax),
+        );
+        let unseen = to.saturating_sub(from) as u64;
+        unseen >= self.xmax.saturating_sub(other.xmax) && !other.running.iter().any(|xid| sees(*xid))
+    }
+
     fn widened(&self, xid: u32) -> u64 {
         const EPOCH: u64 = 1 << 32;
         const HALF: u64 = 1 << 31;
@@ -42,6 +53,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_snapshot_is_within_a_later_one() {
+        let of = |xmin, xmax, running: &[u64]| Horizon::new(xmin, xmax, running.to_vec());
+        let later = of(100, 110, &[100, 105]);
+        for (snapshot, is_within) in [
+            (later.clone(), true),
+            (of(90, 95, &[90]), true),
+            // It sees a transaction that ran.
+            (of(106, 108, &[]), false),
+            (of(100, 108, &[100, 105]), true),
+            // It sees one that had not begun.
+            (of(100, 111, &[100, 105]), false),
+            (of(100, 112, &[100, 105, 110, 111]), true),
+            (of(120, 120, &[]), false),
+        ] {
+            assert_eq!(snapshot.is_within(&later), is_within, "{snapshot:?}");
+        }
+    }
 
     #[test]
     fn a_snapshot_sees_what_had_ended() {

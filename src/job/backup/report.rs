@@ -160,7 +160,11 @@ impl IncrementReport {
 impl fmt::Display for IncrementReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_idle {
-            writeln!(f, "  nothing has changed since: no increment was made")?;
+            return writeln!(
+                f,
+                "  nothing has changed since the last increment, so none was made; restorable up to {:.0}",
+                self.seen_to
+            );
         }
         writeln!(
             f,
@@ -250,17 +254,37 @@ impl BackupReport {
 }
 
 impl BackupReport {
+    /// What a run says that had nothing to store: the last increment stays the last one, and its figures are not this
+    /// run's.
+    pub(in crate::job) fn idle(mut self) -> Self {
+        (self.tables, self.rows, self.large_objects) = (0, 0, 0);
+        (self.bytes_read, self.bytes_stored, self.duration_seconds) = (0, 0, 0.0);
+        self.files = BTreeMap::new();
+        self.increment = self.increment.map(|last| IncrementReport {
+            from: last.to,
+            transactions: 0,
+            changes: Vec::new(),
+            changed_tables: 0,
+            baselines: 0,
+            is_idle: true,
+            is_behind: false,
+            ..last
+        });
+        self.repeated = false;
+        self
+    }
+
     fn print_sizes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}{}",
-            self.id,
-            if self.repeated {
-                "  (made earlier for the same event)"
-            } else {
-                ""
-            }
-        )?;
+        let is_idle = self.increment.as_ref().is_some_and(|increment| increment.is_idle);
+        let note = match (self.repeated, is_idle) {
+            (true, _) => "  (made earlier for the same event)",
+            (false, true) => "  (the last increment)",
+            (false, false) => "",
+        };
+        writeln!(f, "{}{note}", self.id)?;
+        if is_idle {
+            return Ok(());
+        }
         let level = self.compression.level;
         let compression = match self.compression.algorithm {
             CompressionAlgorithm::None => "not compressed".to_owned(),

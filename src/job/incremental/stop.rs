@@ -1,5 +1,6 @@
 //! `incremental stop`: leaves nothing on the server. It asks no store.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -52,28 +53,31 @@ async fn choose(job: &Job<'_>, session: &Session, asked: Option<&SlotName>) -> R
     if let Some(name) = &of_the_store {
         session.slot(name).await?;
     }
-    let streams = session.streams().await?;
-    if let Some(name) = of_the_store.filter(|name| streams.contains(name)) {
-        return Ok(Some(name));
+    let mut streams = session.streams().await?;
+    match of_the_store {
+        Some(name) if streams.contains(&name) => Ok(Some(name)),
+        // Without a store, the only stream is meant. With one, the only stream may be that of another store, whose
+        // increments go on.
+        None if streams.len() <= 1 => Ok(streams.pop_first()),
+        Some(_) if streams.is_empty() => Ok(None),
+        of_the_store => Err(of_others(of_the_store.is_some(), &streams)),
     }
-    let mut streams = streams.into_iter();
-    match (streams.next(), streams.next()) {
-        (None, _) => Ok(None),
-        (Some(only), None) => Ok(Some(only)),
-        (Some(first), Some(second)) => {
-            let names: Vec<String> = [first, second]
-                .into_iter()
-                .chain(streams)
-                .map(|name| name.to_string())
-                .collect();
-            let what = format!(
-                "the database has several streams of pgstow's, and none of them belongs to the store that the settings \
-                 name: {}",
-                names.join(", ")
-            );
-            Err(Error::config(what).hint("name the store (--store), or one of them: --slot NAME"))
-        }
-    }
+}
+
+fn of_others(is_store_named: bool, streams: &BTreeSet<SlotName>) -> Error {
+    let names: Vec<&str> = streams.iter().map(SlotName::slot).collect();
+    let names = names.join(", ");
+    let what = match (is_store_named, streams.len()) {
+        (false, _) => format!("the database has several streams of pgstow's, and no store is named: {names}"),
+        (true, 1) => format!(
+            "the stream {names} is not that of the store that the settings name: increments of another store may need it"
+        ),
+        (true, _) => format!(
+            "the database has several streams of pgstow's, none of them of the store that the settings name: {names}"
+        ),
+    };
+    Error::config(what)
+        .hint("name the store (--store); if the store was moved or is gone, name the stream: --slot NAME")
 }
 
 async fn drop_slot(session: &Session, name: &SlotName) -> Result<bool> {

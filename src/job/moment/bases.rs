@@ -118,22 +118,23 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
         },
         ..Choice::default()
     };
+    let begun = begun(full);
     for (number, manifest) in increments.iter().enumerate() {
         let Some(increment) = &manifest.increment else { continue };
         let (from, to) = (increment.stream.from, increment.stream.to);
         if from >= position && number > 0 {
             break;
         }
-        // The full has all that this one says, and later definitions.
-        if ended_before(full, to) {
-            continue;
-        }
         let listed: BTreeSet<u32> = increment.coverage.iter().map(|table| table.oid).collect();
+        // It ended before the full was made, which has all of it.
+        let is_before = begun.is_some_and(|begun| to <= begun);
         // Dropped in this increment at the latest: it is there for moments before its end.
-        if to <= position && !listed.is_empty() {
+        if to <= position && !listed.is_empty() && !is_before {
             tables.retain(|oid, _| listed.contains(oid));
         }
-        for covered in &increment.coverage {
+        // If the increment ended early, it has seen the catalog behind its end.
+        let is_known = |covered: &&TableCoverage| !is_before || covered.from > begun;
+        for covered in increment.coverage.iter().filter(is_known) {
             let at = At {
                 number,
                 increment,
@@ -141,16 +142,38 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
             };
             at.cover(covered, &mut tables);
         }
-        choice.take_objects(number, increment, position);
+        if !is_before {
+            choice.take_objects(number, increment, position);
+        }
     }
     choice.tables = tables;
     choice
 }
 
-/// Whether everything before this position was committed before the full's snapshot was taken.
-pub(super) fn ended_before(full: &Manifest, to: Lsn) -> bool {
-    let begun = full.snapshot.lsn.as_deref().and_then(|lsn| lsn.parse::<Lsn>().ok());
-    begun.is_some_and(|begun| to <= begun)
+/// What was committed before this position is in the full.
+pub(super) fn begun(full: &Manifest) -> Option<Lsn> {
+    full.snapshot.lsn.as_deref()?.parse().ok()
+}
+
+/// The choice without rows that were read later than this snapshot was taken: those tables are as they were just before
+/// that reading.
+pub(super) fn choose_for(full: &Manifest, increments: &[Manifest], position: Lsn, snapshot: &Horizon) -> Choice {
+    let mut choice = choose(full, increments, position);
+    let is_later = |(oid, table): (&u32, &TableBase)| match table.rows {
+        Rows::Baseline(number) if !table.horizon.is_within(snapshot) => Some((*oid, number)),
+        _ => None,
+    };
+    let later: Vec<(u32, usize)> = choice.tables.iter().filter_map(is_later).collect();
+    for (oid, number) in later {
+        let before = increments[number].increment.as_ref().and_then(|one| one.read_from(oid));
+        let before = before.and_then(|read| read.0.checked_sub(1)).map_or(position, Lsn);
+        match choose(full, increments, before).tables.remove(&oid) {
+            // It was read before that too.
+            Some(table) if table.rows != Rows::Baseline(number) => choice.tables.insert(oid, table),
+            _ => choice.tables.remove(&oid),
+        };
+    }
+    choice
 }
 
 impl Choice {
@@ -228,10 +251,10 @@ impl At<'_> {
         };
         // A position behind the increment's end: the next increment says more.
         let is_again = covered.from.is_some_and(|from| from <= position);
-        let is_read = baseline.is_some_and(|baseline| match covered.from {
-            Some(from) => from <= position,
-            None => baseline.snapshot.end.map_or(end, |end| end.lsn) <= position,
-        });
+        let is_read = self
+            .increment
+            .read_from(covered.oid)
+            .is_some_and(|read| read <= position);
         // It had been read whole already, and rows of it changed since.
         let was_read = !table.follows && matches!(table.rows, Rows::Baseline(_));
         if let (true, Some(baseline)) = (is_read, baseline) {
@@ -349,7 +372,7 @@ mod tests {
         let increment = Increment {
             stream: stream(),
             changes: Vec::new(),
-            coverage: Vec::new(),
+            coverage: vec![covered.clone()],
             baselines: match baseline {
                 true => vec![Baseline {
                     oid: 7,

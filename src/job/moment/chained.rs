@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bases::{choose, horizon};
+use super::bases::{choose_for, horizon};
 use super::composed::{Sources, baselines};
 use super::folding::{Until, fold};
 use super::proved::{Replays, close_gaps};
@@ -29,7 +29,8 @@ pub(crate) async fn replay(
     for manifest in increments {
         changes.push(StoredChanges::open(&store, manifest).await?);
     }
-    let mut choice = choose(&base.manifest, increments, position);
+    let seen = horizon(&later.snapshot);
+    let mut choice = choose_for(&base.manifest, increments, position, &seen);
     let full = Arc::new(StoredArchive::open(&*store, &base.manifest).await?);
     let replays = Replays {
         store: &store,
@@ -55,6 +56,6 @@ pub(crate) async fn replay(
         };
         bases.insert(*oid, table.base(columns));
     }
-    let folded = fold(&changes, bases, &Until::SeenBy(&horizon(&later.snapshot)), memory).await?;
+    let folded = fold(&changes, bases, &Until::SeenBy(&seen), memory).await?;
     Ok(Replayed::of(&store, choice, &sources, folded))
 }

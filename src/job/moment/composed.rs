@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::bases::{Choice, Objects, Rows, TableBase, ended_before};
+use super::bases::{Choice, Objects, Rows, TableBase, begun};
 use super::columns::{Columns, Named, with_later_rows, without_rows};
 use super::grafted::graft;
 use super::objects::{self, joined};
@@ -133,20 +133,16 @@ async fn definitions(parts: &Parts<'_>) -> Result<Definitions> {
     let store = &**parts.store;
     let mut later = None;
     for (number, manifest) in parts.increments.iter().enumerate().rev() {
-        let Some(increment) = manifest
-            .increment
-            .as_ref()
-            .filter(|_| manifest.files.contains_key(role::SCHEMA))
-        else {
+        if !manifest.files.contains_key(role::SCHEMA) {
             continue;
-        };
-        let to = increment.stream.to;
+        }
+        // That may be before the increment's end or, if the stream was not read to its end, behind it.
+        let from = seen(store, manifest).await?.definitions.from;
         // Those of the full are newer.
-        if ended_before(parts.full, to) {
+        if begun(parts.full).is_some_and(|begun| from <= begun) {
             break;
         }
-        // They may be in force before the increment's end.
-        let is_in_force = to <= parts.position || seen(store, manifest).await?.definitions.from <= parts.position;
+        let is_in_force = from <= parts.position;
         let head = schema(store, manifest).await?;
         if is_in_force {
             let of = Some(OfIncrement { number, head });

@@ -12,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::job::verify::VerifyRequest;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Demand, Genuine, Listed, Located, Read};
+use crate::repository::verification::VerificationStatus;
 use crate::store::Store;
 
 /// Verifies one backup in each store that has it. Only the one in the first store is drilled.
@@ -72,7 +73,21 @@ pub(super) async fn one(job: &Job<'_>, wanted: &str, request: &VerifyRequest) ->
         verified.insert(0, one);
     }
     verified[0].warnings.extend(meant.warnings);
+    without_chain(&mut verified, request.proofs());
     Ok(VerifyReport::one(verified))
+}
+
+/// Who asks for the proof of a chain must not take the absence of a chain for a proof.
+fn without_chain(verified: &mut [Verified], proofs: Proofs) {
+    if !proofs.chain || verified.iter().any(Verified::is_about_a_chain) {
+        return;
+    }
+    let what = "no chain of increments joins an earlier full backup to it, so there is nothing to prove";
+    let error = Error::new(Code::NotProved, what)
+        .hint("name a full backup that increments have reached, and that has another one before it");
+    if let Some(one) = verified.first_mut().filter(|one| one.status == VerificationStatus::Ok) {
+        one.could_not_be_chained(&error);
+    }
 }
 
 /// A backup that only `holder` has. `error`: the first store does not. `is_lost`: it should.
@@ -170,6 +185,7 @@ pub(super) async fn all(job: &Job<'_>, since: Option<Timestamp>, proofs: Proofs)
         let there = all_in(job, copy, &listed, since, Proofs::default()).await?;
         verified.extend(there.into_iter().map(|one| one.marked_as_copy(true)));
     }
+    without_chain(&mut verified, proofs);
     Ok(VerifyReport::many(verified))
 }
 

@@ -1,15 +1,18 @@
 //! The proof that follows a full backup by itself, once increments have reached it.
 
+use jiff::SignedDuration;
+
 use super::chain::{ChainProof, Proving, prove};
 use super::{Job, record};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::job::moment;
 use crate::repository::backup_id::{BackupId, BackupKind, VERIFICATION};
 use crate::repository::catalog::{self, Demand, Listed, Located};
 use crate::repository::chain::{History, NotABase};
-use crate::repository::verification::Verification;
+use crate::repository::verification::{ProofBegun, Verification};
 use crate::store::Store;
+use crate::units::human_span;
 
 /// How many of the newest full backups are looked at.
 const ASKED: usize = 4;
@@ -50,20 +53,74 @@ pub async fn prove_newest(job: &Job<'_>, reached: &Reached) -> Result<Option<Cha
         stop: job.stop,
         observer: job.observer,
     };
-    let mut proof = prove(&proving, &located).await?;
-    if proof.as_ref().is_some_and(ChainProof::is_failed) {
-        // Bytes can be damaged on the way, too.
-        proof = prove(&proving, &located).await?;
-    }
+    let is_timed = begin(job, &located).await?;
+    let proved = async {
+        match prove(&proving, &located).await? {
+            // Bytes can be damaged on the way, too.
+            Some(proof) if proof.is_failed() => prove(&proving, &located).await,
+            proof => Ok(proof),
+        }
+    };
+    let proof = match proved.await {
+        Err(error) if is_timed && error.code() != Code::Deadline => {
+            // It was not for lack of time.
+            note(job, &located, None).await;
+            return Err(error);
+        }
+        proof => proof?,
+    };
     if let Some(proof) = &proof {
         let (store, sha256) = (located.store.as_ref(), &located.manifest_sha256);
         let outcome = proof.outcome((job.clock)()).of_manifest(sha256);
         record::record(job, store, &located.manifest.id, sha256, |verification| {
-            verification.chain = Some(outcome.clone());
+            verification.chained(outcome.clone());
         })
         .await?;
     }
     Ok(proof)
+}
+
+/// How long a proof that did not end in time is not tried again by tasks with as little time.
+const PATIENCE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Notes beside the backup that the proof begins, if the task's time is limited: a proof that takes longer must not be
+/// begun by each increment anew. `DEADLINE` if one has taken longer. Returns whether it was noted.
+async fn begin(job: &Job<'_>, located: &Located) -> Result<bool> {
+    let Some(deadline) = job.stop.deadline() else {
+        return Ok(false);
+    };
+    let now = (job.clock)();
+    let begun = ProofBegun {
+        at: now,
+        seconds: deadline.duration_since(now).as_secs().max(0),
+    };
+    let id = &located.manifest.id;
+    let known = job.stop.or_stop(located.store.get(&id.key(VERIFICATION))).await?;
+    let known = known.and_then(|known| Verification::parse(&known.body, id).ok());
+    if let Some(before) = known.and_then(|known| known.chain_begun)
+        && now.duration_since(before.at) < PATIENCE
+        && before.seconds.saturating_mul(3) >= begun.seconds.saturating_mul(2)
+    {
+        let what = format!(
+            "the proof of the increments up to {id} began {} ago in a run that had {} for it, which was too short",
+            human_span(now.duration_since(before.at).as_secs()),
+            human_span(before.seconds)
+        );
+        return Err(Error::new(Code::Deadline, what));
+    }
+    note(job, located, Some(begun)).await;
+    Ok(true)
+}
+
+/// Without the note, the proof is only begun once too often.
+async fn note(job: &Job<'_>, located: &Located, begun: Option<ProofBegun>) {
+    let (store, sha256) = (located.store.as_ref(), &located.manifest_sha256);
+    let noted = record::record(job, store, &located.manifest.id, sha256, |verification| {
+        verification.chain_begun = begun;
+    });
+    if let Err(error) = noted.await {
+        tracing::debug!("{error}");
+    }
 }
 
 /// A cheap look that spares most runs the dear one.

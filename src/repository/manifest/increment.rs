@@ -28,6 +28,14 @@ pub struct Increment {
 }
 
 impl Increment {
+    /// The first position at which the rows that a baseline has can be used. `None`: the table was not read.
+    pub fn read_from(&self, oid: u32) -> Option<Lsn> {
+        let baseline = self.baselines.iter().find(|one| one.oid == oid)?;
+        let covered = self.coverage.iter().find(|one| one.oid == oid);
+        let read = || baseline.snapshot.end.map_or(self.stream.to, |end| end.lsn);
+        Some(covered.and_then(|covered| covered.from).unwrap_or_else(read))
+    }
+
     /// All changes of all tables.
     pub fn count(&self) -> u64 {
         let counts = |table: &TableChanges| [table.inserts, table.updates, table.deletes, table.truncates];

@@ -360,3 +360,27 @@ fn a_table_that_the_role_may_not_read_does_not_stop_the_increments_of_the_others
     assert_eq!(increment["increment"]["baselines"], 2, "{increment}");
     succeed(&mut place.command(&["incremental", "stop"]));
 }
+
+#[test]
+fn a_stop_leaves_the_stream_of_another_store_unless_it_is_named() {
+    let place = Place::start(18, &[BOUNDED]);
+    let started = place.json(&["incremental", "start"]);
+    let slot = started["slot"].as_str().unwrap();
+    let elsewhere = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("BACKUP_STORE", place.folder.path().join("another"));
+        run(command.arg("--json"))
+    };
+    let refused = elsewhere(&["incremental", "stop"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains(slot) && refused.stderr.contains("--slot"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(place.there(), "1|2|2");
+    // As the hint says.
+    let stopped = elsewhere(&["incremental", "stop", "--slot", slot]);
+    assert_eq!(stopped.json()["slot"], slot, "{}", stopped.stderr);
+    assert_eq!(place.there(), "0|0|0");
+}

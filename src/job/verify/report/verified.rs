@@ -236,6 +236,11 @@ impl Verified {
         self.not_chained = Some(ErrorReport::from(error));
     }
 
+    /// Whether a chain was looked at, with whatever result.
+    pub(in crate::job::verify) fn is_about_a_chain(&self) -> bool {
+        self.chain.is_some() || self.not_chained.is_some()
+    }
+
     /// Notes damage that only the drill found and a further reading confirmed.
     pub(in crate::job::verify) fn is_damaged_after_all(&mut self, found: Vec<Finding>) {
         self.status = VerificationStatus::Failed;

@@ -77,6 +77,26 @@ fn an_idle_run_stores_nothing_and_reports_the_last_increment() {
         (&idle["id"], &idle["increment"]["is_idle"]),
         (&made["id"], &json!(true))
     );
+    // What the last one holds is not told as if it were new.
+    assert_eq!(
+        (&made["increment"]["transactions"], &idle["increment"]["transactions"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(
+        (&idle["increment"]["changes"], &idle["bytes_stored"]),
+        (&json!([]), &json!(0))
+    );
+    assert_eq!(idle["increment"]["to"], made["increment"]["to"]);
+    let text = succeed(
+        scene
+            .pgstow(&["backup", "--kind", "incremental"])
+            .env("LOG_FORMAT", "text"),
+    )
+    .text();
+    assert!(
+        text.contains("none was made") && !text.contains("1 transaction"),
+        "{text}"
+    );
     assert_eq!(scene.increments().len(), 1);
     assert_eq!(scene.confirmed(), confirmed);
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::job::increment::scene::{Scene, metric};
 use crate::job::restore::moment::{PHASES, TABLES};
-use crate::support::program::{Run, pgstow, run};
+use crate::support::program::{Run, pgstow, run, run as run_of};
 
 /// Two fulls, and three increments between and after them.
 fn chained(major: u32) -> Scene {
@@ -280,11 +280,67 @@ fn a_full_before_which_there_is_none_has_no_chain_to_prove() {
     scene.increment();
     let run = verified(&scene);
     let document = run.json();
-    assert_eq!(run.status.code(), Some(0), "{document}");
-    assert!(
-        document["warnings"].to_string().contains("no chain of increments"),
+    assert_eq!(
+        (run.status.code(), &document["error"]["code"]),
+        (Some(43), &json!("NOT_PROVED")),
         "{document}"
     );
+    assert!(
+        document["error"]["message"]
+            .to_string()
+            .contains("no chain of increments"),
+        "{document}"
+    );
+    // Its bytes are right, and that is recorded.
+    let id = document["id"].as_str().unwrap();
+    let recorded = fs::read(scene.folder.path().join(id).join("verification.json")).unwrap();
+    let recorded: Value = serde_json::from_slice(&recorded).unwrap();
+    assert_eq!(
+        (&recorded["verify"]["status"], &recorded["chain"]),
+        (&json!("ok"), &Value::Null)
+    );
+    // Neither does an increment alone prove anything, nor a store without a chain.
+    let increment = scene.increments().remove(0);
+    for asked in [&["verify", &increment, "--chain"][..], &["verify", "--all", "--chain"]] {
+        let run = run_of(&mut scene.pgstow(asked));
+        assert_eq!(run.status.code(), Some(43), "{}", run.stderr);
+    }
+}
+
+/// A full and a baseline that are read at the same time: the later snapshot may see more than the earlier one.
+#[test]
+fn rows_that_were_read_after_the_later_full_are_not_taken_for_its_rows() {
+    let scene = Scene::fresh(18);
+    scene.sql(
+        "CREATE TABLE packed (id int PRIMARY KEY); CREATE TABLE wider (id int PRIMARY KEY);
+         INSERT INTO packed VALUES (1); INSERT INTO wider VALUES (1)",
+    );
+    scene.start();
+    scene.sql("INSERT INTO packed VALUES (2); INSERT INTO wider VALUES (2)");
+    scene.increment();
+    scene.sql("VACUUM FULL packed; ALTER TABLE wider ADD v int");
+    let full = scene.backup(&[]);
+    scene.sql("INSERT INTO packed VALUES (3); INSERT INTO wider VALUES (3)");
+    let increment = scene.increment();
+    // As if the end of the full's snapshot had been read after both baselines.
+    let to = scene.manifest(&increment).increment.unwrap().stream.to;
+    let path = scene.path(&full["id"], "manifest.json");
+    let mut manifest = scene.manifest(&full);
+    manifest.snapshot.end.as_mut().unwrap().lsn = to;
+    fs::write(path, manifest.to_bytes().unwrap()).unwrap();
+    for folder in fs::read_dir(scene.folder.path().join(&scene.database.name)).unwrap() {
+        unlinked(&folder.unwrap().path(), &scene.database.name);
+    }
+    let run = verified(&scene);
+    let document = run.json();
+    assert_eq!(run.status.code(), Some(0), "{document}\n{}", run.stderr);
+    let chain = &document["chain"];
+    assert_eq!(
+        (&chain["different"], &chain["broken"], &chain["equal"]),
+        (&Value::Null, &Value::Null, &json!(1)),
+        "{document}"
+    );
+    assert_eq!(chain["not_compared"][0]["table"], "public.wider", "{document}");
 }
 
 /// Writes the changes of an increment anew, and everything that says something of them; the manifests of all backups
