@@ -257,6 +257,7 @@ async fn brought_forward(
     job.observer.phase("reading the changes");
     let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
     let (prepared, mut archive) = moment::prepare(located, way, stored, &memory).await?;
+    prepared.without_checks(&mut archive)?;
     let blocks: Vec<usize> = (0..archive.head.data.len()).collect();
     let mut report = prepared.report(prepared.not_exact(&archive, &blocks, true));
     prepared

@@ -9,6 +9,7 @@
 //! columns  the columns of these rows, by the definitions of the moment
 //! composed one archive of these rows, with the definitions of the moment (grafted: those of tables made since)
 //! objects  the large objects of the moment
+//! unchecked foreign keys of tables that are not exact
 //! folding  the changes, read once → what was changed in each table
 //! ```
 //!
@@ -29,6 +30,7 @@ mod report;
 mod sequences;
 mod spelling;
 mod stopped;
+mod unchecked;
 mod way;
 
 pub use asked::AskedMoment;

@@ -9,6 +9,7 @@ use super::folding::{self, Until, fold};
 use super::proved::{Replays, close_gaps};
 use super::report::{MomentReport, NotExact};
 use super::spelling::statement;
+use super::unchecked::with_unchecked_keys;
 use super::{Stopped, Way};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
@@ -126,6 +127,14 @@ impl Prepared {
         }
         found.dedup();
         found
+    }
+
+    /// For a restore that may have tables that are not exact: foreign keys need not hold between them and the others.
+    pub fn without_checks(&self, archive: &mut StoredArchive) -> Result<()> {
+        if let Some(head) = with_unchecked_keys(&archive.head, &self.choice)? {
+            archive.head = head;
+        }
+        Ok(())
     }
 
     /// Reads the changes of the tables of these blocks, and joins them with the archive.

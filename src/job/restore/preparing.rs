@@ -217,7 +217,10 @@ async fn open(
     if let Some(way) = way {
         let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
         let composed = moment::prepare(located, way, stored, &memory);
-        let (prepared, archive) = job.stop.or_stop(composed).await?;
+        let (prepared, mut archive) = job.stop.or_stop(composed).await?;
+        if request.allow_partial {
+            prepared.without_checks(&mut archive)?;
+        }
         (at, stored) = (Some(prepared), archive);
     }
     let known = job.stop.or_stop(texts(target, &stored)).await?;

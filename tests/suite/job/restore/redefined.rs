@@ -132,7 +132,10 @@ fn a_table_in_its_gap_is_restored_as_it_was_before_it_if_that_is_allowed(major: 
     scene.sql(
         "CREATE TABLE shout (id int, v text); ALTER TABLE shout REPLICA IDENTITY FULL; INSERT INTO shout VALUES (1, 'a'), (2, 'b');
          CREATE TABLE wider (id int PRIMARY KEY, v text); INSERT INTO wider VALUES (1, 'a'), (2, 'b');
-         CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1); CREATE TABLE kept (id int PRIMARY KEY)",
+         CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1); CREATE TABLE kept (id int PRIMARY KEY);
+         CREATE TABLE above (id int PRIMARY KEY); INSERT INTO above VALUES (1), (2);
+         CREATE TABLE below (id int PRIMARY KEY, above int REFERENCES above DEFERRABLE);
+         INSERT INTO below VALUES (1, 1), (2, 2)",
     );
     scene.start();
     scene.sql("INSERT INTO shout VALUES (3, 'c'); INSERT INTO wider VALUES (3, 'c')");
@@ -141,7 +144,8 @@ fn a_table_in_its_gap_is_restored_as_it_was_before_it_if_that_is_allowed(major: 
         "ALTER TABLE shout ALTER v TYPE text USING upper(v); UPDATE shout SET v = v || '!' WHERE id < 3;
          DELETE FROM shout WHERE id = 3; UPDATE wider SET v = 'x' WHERE id = 1; ALTER TABLE wider ALTER id TYPE bigint, ADD w int;
          UPDATE wider SET w = 1; DELETE FROM wider WHERE id = 2; CREATE TABLE fresh (id int PRIMARY KEY);
-         INSERT INTO fresh VALUES (1); DROP TABLE gone; INSERT INTO kept VALUES (1)",
+         INSERT INTO fresh VALUES (1); DROP TABLE gone; INSERT INTO kept VALUES (1); ALTER TABLE below ALTER id TYPE bigint;
+         DELETE FROM below WHERE above = 2; DELETE FROM above WHERE id = 2",
     );
     let inside = witness(&scene);
     scene.sql("INSERT INTO kept VALUES (2)");
@@ -149,7 +153,13 @@ fn a_table_in_its_gap_is_restored_as_it_was_before_it_if_that_is_allowed(major: 
     refused_at(
         &scene,
         &inside.lsn,
-        &["public.fresh", "public.gone", "public.shout", "public.wider"],
+        &[
+            "public.below",
+            "public.fresh",
+            "public.gone",
+            "public.shout",
+            "public.wider",
+        ],
     );
     let target = scene.server.database("partly");
     let report = restored(&scene, &target, &["--to-lsn", &inside.lsn, "--allow-partial"]);
@@ -161,6 +171,13 @@ fn a_table_in_its_gap_is_restored_as_it_was_before_it_if_that_is_allowed(major: 
         "{report}"
     );
     assert_eq!(target.sql("SELECT * FROM gone"), "1");
+    // A row of before refers to one that is gone by now.
+    let rows = "SELECT (SELECT string_agg(id::text, ',') FROM above), (SELECT string_agg(above::text, ',') FROM below)";
+    assert_eq!(target.sql(rows), "1|1,2");
+    assert_eq!(
+        target.sql("SELECT convalidated FROM pg_constraint WHERE contype = 'f'"),
+        "f"
+    );
 }
 
 on_majors! { a_table_in_its_gap_is_restored_as_it_was_before_it_if_that_is_allowed: 15 18 }
