@@ -232,10 +232,12 @@ impl Judging<'_> {
     fn action(&self, table: &CatalogTable) -> Action {
         match (self.of_table(table), self.now.published(table.oid)) {
             // Updates that do not arrive may come before the change that is to be read, and that the same rows are there
-            // in the end proves nothing.
+            // in the end proves nothing; only that there was nothing before its first row.
             (Action::Read(reading), Some(PublicationKind::Inserts)) => Action::Read(Reading {
                 last_exact: Some(self.now.from),
-                proof: None,
+                proof: reading
+                    .proof
+                    .filter(|proof| *proof == ReplayProof::FromNothing && was_made_as_partition(table)),
                 ..reading
             }),
             (action, _) => action,
@@ -432,6 +434,12 @@ fn is_same_rows(before: &CatalogTable, table: &CatalogTable) -> bool {
             .collect()
     };
     columns(before) == columns(table)
+}
+
+/// Whether one transaction made the table and attached it, so that it cannot have had rows from before. `false`: it is not
+/// known.
+fn was_made_as_partition(table: &CatalogTable) -> bool {
+    table.traces.attached_by.is_some() && table.traces.attached_by == table.traces.changed_by
 }
 
 /// Whether values that were written before have another text now. New labels do not matter.

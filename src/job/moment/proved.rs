@@ -45,6 +45,11 @@ pub(super) async fn close_gaps(choice: &mut Choice, replays: &Replays<'_>, cut: 
             let Some(table) = choice.tables.get_mut(oid) else {
                 continue;
             };
+            // What happened to its rows after the first one does not arrive.
+            let is_unknown = table.appends == Some(true) && there.contains(oid);
+            if is_unknown {
+                continue;
+            }
             if !proved.contains(oid) {
                 if let Some(not_exact) = &mut table.not_exact {
                     not_exact
