@@ -408,14 +408,13 @@ pub(super) fn is_changed(before: &CatalogTable, table: &CatalogTable, truncated:
         || before.labels != table.labels
         || before.filenode != table.filenode && !truncated
         || before.is_unlogged != table.is_unlogged
-        || !is_named_as(before, table)
         || before.identity != table.identity
         || key(before) != key(table)
 }
 
 /// Whether the table and its columns have the same names. Columns that differ in more than their names are no renamed
 /// ones.
-fn is_named_as(before: &CatalogTable, table: &CatalogTable) -> bool {
+pub(super) fn is_named_as(before: &CatalogTable, table: &CatalogTable) -> bool {
     let mut columns = before.columns.iter().filter_map(|column| {
         let same = |other: &&CatalogColumn| other.number == column.number;
         Some((column, table.columns.iter().find(same)?))

@@ -184,8 +184,9 @@ fn renamed_labels_are_read_and_new_ones_and_other_names_only_defined(major: u32)
     assert_eq!(increment.rows("moods", "id"), ["1\tz", "2\tz", "3\tz"]);
     assert_eq!(increment.state("sizes"), "exact with a gap");
     assert_eq!(increment.baselines(), ["moods"]);
-    assert_eq!(increment.state("other_name"), "exact");
-    assert_eq!(increment.state("columned"), "exact");
+    assert_eq!(increment.state("other_name"), "exact with a gap");
+    assert_eq!(increment.state("columned"), "exact with a gap");
+    assert_eq!(increment.coverage("columned")["renamed"], json!(true));
     assert!(increment.roles().contains(&"schema".to_owned()));
     let script = increment.definitions();
     assert!(script.contains("other_name") && script.contains("'m'"), "{script}");

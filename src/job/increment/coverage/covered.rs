@@ -7,7 +7,7 @@ use crate::error::{Code, Error};
 use crate::format::Lsn;
 use crate::format::fold::Horizon;
 use crate::format::script::Sum;
-use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed};
+use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed, is_named_as};
 use crate::job::increment::facts::StreamFacts;
 use crate::postgres::{PublicationKind, TableCatalog, TableKind};
 use crate::repository::manifest::{Baseline, ColumnRecord, CoverageState, SnapshotRecord, TableCoverage, TableRecord};
@@ -48,11 +48,16 @@ pub(super) fn tables(
     again: &TableCatalog,
 ) -> Vec<TableCoverage> {
     let at = settled.looked.at;
+    // Its rows can be read all the same.
+    let is_renamed = |oid: u32| {
+        let names = settled.looked.catalog.table(oid).zip(again.table(oid));
+        names.is_some_and(|(before, now)| !is_named_as(before, now))
+    };
     let of_decision = |decision: &Decision| {
         let covering = Covering { from, defined, settled };
         let mut covered = covering.named(decision, covering.of(decision));
         let is_open = covered.state != CoverageState::FullOnly
-            && late.contains(&covered.oid)
+            && (late.contains(&covered.oid) || is_renamed(covered.oid))
             && !settled.postponed.contains_key(&covered.oid);
         if is_open && at < to {
             // Nothing is lost yet: the next increment finds out what happened, and reads the table if it has to.
