@@ -148,7 +148,11 @@ fn of_tables() -> String {
            FROM named t WHERE t.relpersistence OPERATOR(pg_catalog.=) 'u'
          UNION ALL
          SELECT t.kind, t.schema, t.name, 'DEFAULT', t.name || ' ' || a.attname,
-                pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
+                pg_catalog.quote_ident(a.attname) || CASE
+                    -- A typed table's columns have the types of that type.
+                    WHEN EXISTS (SELECT FROM pg_catalog.pg_class c
+                                  WHERE c.oid OPERATOR(pg_catalog.=) t.oid AND c.reloftype OPERATOR(pg_catalog.<>) 0) THEN ''
+                    ELSE ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) END
                   || ' DEFAULT ',
                 NULL, 'the default of ' || t.whole || '.' || pg_catalog.quote_ident(a.attname),
                 'ALTER ' || t.kind || ' ' || t.whole || ' ALTER COLUMN ' || pg_catalog.quote_ident(a.attname) || ' SET DEFAULT '

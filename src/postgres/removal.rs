@@ -285,8 +285,8 @@ impl Session {
         read.map_err(|error| self.error("cannot look for names that are taken", &error))
     }
 
-    /// Undoes what the target's default privileges have granted on new objects, or revoked from their owners and
-    /// PUBLIC: the archive's grants start from the built-in privileges.
+    /// Undoes what the target's default privileges have granted on new objects and on the members of new extensions, or
+    /// revoked from their owners and PUBLIC: the archive's grants start from the built-in privileges.
     pub(crate) async fn take_back_defaults(&self, made: &[Named<'_>]) -> Result<()> {
         let column = |of: fn(&Named<'_>) -> String| made.iter().map(of).collect::<Vec<_>>();
         let kinds = column(|named| named.kind.to_owned());
@@ -321,7 +321,59 @@ impl Session {
                UNION ALL
                SELECT 'SCHEMA ' || pg_catalog.quote_ident(n.nspname), n.nspowner, n.nspacl, NULL
                  FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.name
-                WHERE asked.kind OPERATOR(pg_catalog.=) 'SCHEMA')
+                WHERE asked.kind OPERATOR(pg_catalog.=) 'SCHEMA'
+               UNION ALL
+               -- The constructors of a range type and of its multirange type come with it, and have no entries.
+               SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, p.proowner, p.proacl, 'EXECUTE'
+                 FROM asked JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) asked.schema
+                 JOIN pg_catalog.pg_type t ON t.typnamespace OPERATOR(pg_catalog.=) n.oid
+                  AND t.typname OPERATOR(pg_catalog.=) asked.name AND t.typtype OPERATOR(pg_catalog.=) 'r'
+                 JOIN pg_catalog.pg_depend d ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+                  AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                  AND d.deptype OPERATOR(pg_catalog.=) 'i'
+                  AND (d.refobjid OPERATOR(pg_catalog.=) t.oid OR d.refobjid OPERATOR(pg_catalog.=) ANY (
+                         SELECT m.objid FROM pg_catalog.pg_depend m
+                          WHERE m.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+                            AND m.refobjid OPERATOR(pg_catalog.=) t.oid AND m.deptype OPERATOR(pg_catalog.=) 'i'
+                            AND m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass))
+                 JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) d.objid
+                WHERE asked.kind OPERATOR(pg_catalog.=) 'TYPE' AND pg_catalog.pg_has_role(p.proowner, 'USAGE')
+               UNION ALL
+               SELECT coalesce(
+                        (SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END
+                                  || pg_catalog.format('%I.%I', cn.nspname, c.relname)
+                           FROM pg_catalog.pg_class c
+                           JOIN pg_catalog.pg_namespace cn ON cn.oid OPERATOR(pg_catalog.=) c.relnamespace
+                          WHERE c.oid OPERATOR(pg_catalog.=) member.relation),
+                        'ROUTINE ' || member.routine::pg_catalog.regprocedure::pg_catalog.text,
+                        'TYPE ' || pg_catalog.format_type(member.type, NULL),
+                        'SCHEMA ' || pg_catalog.quote_ident(member.schema)),
+                      member.owner, member.acl, member.open
+                 FROM asked JOIN pg_catalog.pg_extension e ON e.extname OPERATOR(pg_catalog.=) asked.name
+                 JOIN pg_catalog.pg_depend d ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+                  AND d.refobjid OPERATOR(pg_catalog.=) e.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+                 JOIN LATERAL (
+                   SELECT c.oid AS relation, NULL::pg_catalog.oid AS routine, NULL::pg_catalog.oid AS type,
+                          NULL::pg_catalog.name AS schema, c.relowner AS owner, c.relacl AS acl, NULL AS open
+                     FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) d.objid
+                      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'p', 'v', 'm', 'f', 'S']::pg_catalog.\"char\"[])
+                   UNION ALL
+                   SELECT NULL, p.oid, NULL, NULL, p.proowner, p.proacl, 'EXECUTE' FROM pg_catalog.pg_proc p
+                    WHERE p.oid OPERATOR(pg_catalog.=) d.objid
+                      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+                   UNION ALL
+                   SELECT NULL, NULL, t.oid, NULL, t.typowner, t.typacl, 'USAGE' FROM pg_catalog.pg_type t
+                    WHERE t.oid OPERATOR(pg_catalog.=) d.objid
+                      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+                   UNION ALL
+                   SELECT NULL, NULL, NULL, s.nspname, s.nspowner, s.nspacl, NULL FROM pg_catalog.pg_namespace s
+                    WHERE s.oid OPERATOR(pg_catalog.=) d.objid
+                      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass) member ON true
+                WHERE asked.kind OPERATOR(pg_catalog.=) 'EXTENSION' AND pg_catalog.pg_has_role(member.owner, 'USAGE')
+                  -- What the extension's own script grants and revokes is recorded there.
+                  AND NOT EXISTS (SELECT FROM pg_catalog.pg_init_privs i
+                                   WHERE i.classoid OPERATOR(pg_catalog.=) d.classid AND i.objoid OPERATOR(pg_catalog.=) d.objid))
              SELECT DISTINCT coalesce('REVOKE ALL ON ' || what || ' FROM '
                         || (SELECT pg_catalog.string_agg(DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC'
                               ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END, ', ')

@@ -31,7 +31,8 @@ pub struct TargetSurvey {
     pub first_objects: Vec<String>,
     /// By name, whether this role may act as it, and so make it the owner of objects.
     pub roles: BTreeMap<String, bool>,
-    pub tablespaces: BTreeSet<String>,
+    /// By name, whether this role may create objects in it.
+    pub tablespaces: BTreeMap<String, bool>,
     /// By name, whether it is installed in this database.
     pub extensions: BTreeMap<String, bool>,
     /// The number of locks that one transaction can count on.
@@ -48,36 +49,6 @@ pub struct Named<'a> {
     pub kind: &'a str,
     pub schema: &'a str,
     pub name: &'a str,
-}
-
-/// An existing database that will be dropped and made again.
-#[derive(Debug)]
-pub struct Existing {
-    pub is_template: bool,
-    /// Descriptions of the first few sessions of other clients.
-    sessions: Vec<String>,
-    /// Objects that even `--force` does not remove.
-    obstacles: Vec<String>,
-}
-
-impl Existing {
-    /// Fails if it cannot be dropped.
-    pub fn check(&self, name: &str, force: bool) -> Result<()> {
-        let refused = |by: &[String]| {
-            let what = format!("the database {name} cannot be dropped: it has {}", by.join(", "));
-            Error::new(Code::RestoreErr, what)
-        };
-        if !self.obstacles.is_empty() {
-            return Err(refused(&self.obstacles).hint(
-                "end them first: ROLLBACK PREPARED, pg_drop_replication_slot, DROP SUBSCRIPTION; or restore into \
-                 another database",
-            ));
-        }
-        if !self.sessions.is_empty() && !force {
-            return Err(refused(&self.sessions).hint("let them end, or end them with --force"));
-        }
-        Ok(())
-    }
 }
 
 /// The kind of an object that is looked up by name.
@@ -120,9 +91,15 @@ impl Session {
             }
         };
         let roles = ask(acting).await.map_err(failed)?;
-        let tablespaces = ask("SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace")
-            .await
-            .map_err(failed)?;
+        // In the database's own one every role may create objects.
+        let tablespaces = ask(
+            "SELECT t.spcname::pg_catalog.text, pg_catalog.has_tablespace_privilege(t.oid, 'CREATE') OR EXISTS (
+                      SELECT FROM pg_catalog.pg_database d WHERE d.dattablespace OPERATOR(pg_catalog.=) t.oid
+                         AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+             FROM pg_catalog.pg_tablespace t",
+        )
+        .await
+        .map_err(failed)?;
         let extensions = ask(
             "SELECT a.name::pg_catalog.text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
              LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name",
@@ -149,7 +126,7 @@ impl Session {
             objects,
             first_objects,
             roles: pairs(roles).map_err(failed)?,
-            tablespaces: texts(tablespaces).map_err(failed)?,
+            tablespaces: pairs(tablespaces).map_err(failed)?,
             extensions: pairs(extensions).map_err(failed)?,
             free_bytes: self.free_bytes().await,
             settings: texts(settings).map_err(failed)?,
@@ -248,36 +225,6 @@ impl Session {
             .map_err(|error| self.error("cannot look for the database", &error))
     }
 
-    /// What a drop of this database would meet; `None` if it does not exist.
-    pub async fn database(&self, name: &str) -> Result<Option<Existing>> {
-        let question = format!(
-            "SELECT d.datistemplate,
-               ARRAY(SELECT 'session ' || a.pid || coalesce(' of ' || a.usename, '')
-                       || coalesce(' (' || nullif(a.application_name, '') || ')', '') || coalesce(', ' || a.state, '')
-                       FROM pg_catalog.pg_stat_activity a
-                      WHERE a.datid = d.oid AND a.pid <> pg_catalog.pg_backend_pid()
-                        AND coalesce(a.backend_type, 'client backend') = 'client backend'
-                      ORDER BY a.pid LIMIT {NAMED}),
-               ARRAY(SELECT 'the prepared transaction ' || pg_catalog.quote_literal(x.gid) || ' of ' || x.owner
-                       FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname LIMIT {NAMED})
-               || ARRAY(SELECT 'the replication slot ' || pg_catalog.quote_ident(s.slot_name)
-                       FROM pg_catalog.pg_replication_slots s WHERE s.database = d.datname LIMIT {NAMED})
-               || ARRAY(SELECT 'the subscription ' || pg_catalog.quote_ident(s.subname)
-                       FROM pg_catalog.pg_subscription s WHERE s.subdbid = d.oid LIMIT {NAMED})
-             FROM pg_catalog.pg_database d WHERE d.datname = $1"
-        );
-        let read = |row: tokio_postgres::Row| {
-            Ok(Existing {
-                is_template: row.try_get(0)?,
-                sessions: row.try_get(1)?,
-                obstacles: row.try_get(2)?,
-            })
-        };
-        let row = self.client.query_opt(&question, &[&name]).await;
-        row.and_then(|row| row.map(read).transpose())
-            .map_err(|error| self.error("cannot look for the database", &error))
-    }
-
     /// Runs one statement, or several, each in its own transaction.
     pub async fn execute(&self, statement: &str) -> Result<()> {
         self.client
@@ -358,6 +305,12 @@ impl Session {
                    WHEN kind IN ('CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT') THEN
                      EXISTS (SELECT FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_class r ON r.oid = c.conrelid
                              WHERE r.relnamespace = n.oid AND r.relname || ' ' || c.conname = name)
+                   WHEN kind = 'TRIGGER' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class r ON r.oid = t.tgrelid
+                             WHERE r.relnamespace = n.oid AND r.relname || ' ' || t.tgname = name)
+                   WHEN kind = 'POLICY' THEN
+                     EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class r ON r.oid = p.polrelid
+                             WHERE r.relnamespace = n.oid AND r.relname || ' ' || p.polname = name)
                    WHEN kind = 'COLLATION' THEN
                      EXISTS (SELECT FROM pg_catalog.pg_collation WHERE collname = name AND collnamespace = n.oid)
                    WHEN kind = 'TEXT SEARCH CONFIGURATION' THEN

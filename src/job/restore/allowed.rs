@@ -5,6 +5,8 @@ mod beyond;
 mod foreign;
 mod hidden;
 mod owners;
+mod powerful;
+mod removable;
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,7 +16,7 @@ use super::ready::{Target, some_of};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{ConnectionInfo, Deed, Foreign, quoting};
+use crate::postgres::{ConnectionInfo, Deed, Foreign, quoting, settings};
 
 /// Takes out of the plan what only another role may do and nothing else needs, and warns of it. Anything else that
 /// the role may not do is an error.
@@ -22,32 +24,29 @@ pub(super) async fn settle(
     target: &Target,
     items: &[Item],
     plan: &mut Plan,
-    request: &RestoreRequest,
+    (request, postgres): (&RestoreRequest, &settings::Postgres),
 ) -> Result<Vec<String>> {
     if request.clean && !request.create && !request.data_only {
         subscriptions_can_go(target, items, plan).await?;
     }
-    if target.found.is_superuser || request.data_only {
+    if request.data_only {
+        return Ok(Vec::new());
+    }
+    if target.found.is_superuser {
+        powerful::check(target, &planned(items, plan), request).await?;
         return Ok(Vec::new());
     }
     let user = &target.session.server().user;
-    if !request.no_owner && plan.owners.iter().any(|owner| owner != user) {
+    if !request.no_owner && plan.owners.keys().any(|owner| owner != user) {
         plan.part_ground(items);
     }
     let mut warnings = without_grants_on_the_servers_own(items, plan);
-    let planned: HashSet<i64> = plan
-        .ground
-        .iter()
-        .chain(&plan.before)
-        .chain(&plan.after)
-        .chain(&plan.events)
-        .copied()
-        .collect();
-    let planned: Vec<&Item> = items
-        .iter()
-        .filter(|item| planned.contains(&item.entry.dump_id))
-        .collect();
+    let planned = planned(items, plan);
     refuse(target, items, &planned, request).await?;
+    check_extensions(target, &planned, request, postgres).await?;
+    if !request.create {
+        removable::check(target, items, plan).await?;
+    }
     // A new database has no objects of other roles.
     if request.create {
         return Ok(warnings);
@@ -70,6 +69,14 @@ pub(super) async fn settle(
         }
     }
     Ok(warnings)
+}
+
+/// The entries of definitions, in the archive's order.
+fn planned<'a>(items: &'a [Item], plan: &Plan) -> Vec<&'a Item> {
+    let lists = [&plan.ground, &plan.before, &plan.after, &plan.events];
+    let planned: HashSet<i64> = lists.into_iter().flatten().copied().collect();
+    let planned = items.iter().filter(|item| planned.contains(&item.entry.dump_id));
+    planned.collect()
 }
 
 /// Whether a comment or a grant is on an object of another role.
@@ -182,7 +189,7 @@ async fn refuse(target: &Target, items: &[Item], planned: &[&Item], request: &Re
     if !request.no_owner {
         owners::check(target, items, planned, request).await?;
     }
-    check_extensions(target, planned, request).await
+    Ok(())
 }
 
 async fn check_publications(target: &Target, planned: &[&Item]) -> Result<()> {
@@ -237,12 +244,18 @@ async fn check_subscriptions(target: &Target, planned: &[&Item], request: &Resto
 fn check_grants(target: &Target, planned: &[&Item]) -> Result<()> {
     let mut defaults = of_kind(planned, "DEFAULT ACL");
     defaults.retain(|item| target.found.roles.get(&item.details.owner) == Some(&false));
-    if !defaults.is_empty() {
+    if let Some(first) = defaults.first() {
+        let owner = &first.details.owner;
+        let hint = format!(
+            "leave them out with --exclude 'DEFAULT-ACL:{owner}', or all with --exclude DEFAULT-ACL or --no-privileges; or \
+             GRANT {} to it",
+            quoting::identifier(owner)
+        );
         return refused(
             target,
             &defaults,
             "may not set default privileges of other roles",
-            "leave them out with --exclude DEFAULT-ACL or --no-privileges, or GRANT it those roles",
+            &hint,
         );
     }
     let by_others = planned
@@ -261,11 +274,16 @@ fn check_grants(target: &Target, planned: &[&Item]) -> Result<()> {
     Ok(())
 }
 
-async fn check_extensions(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
+async fn check_extensions(
+    target: &Target,
+    planned: &[&Item],
+    request: &RestoreRequest,
+    postgres: &settings::Postgres,
+) -> Result<()> {
     for item in of_kind(planned, "EXTENSION") {
         let found = target.found.extensions.get(&item.entry.tag);
         let is_there = found.copied().unwrap_or_default();
-        if (is_there && !request.create) || may_extend(target, item, request).await? {
+        if (is_there && !request.create) || may_extend(target, item, request, postgres).await? {
             continue;
         }
         let hint = match request.create {
@@ -314,12 +332,27 @@ pub(super) fn schema_of_extension(item: &Item) -> String {
     schema.map_or_else(|| "public".to_owned(), |(_, schema)| quoting::unquoted(schema))
 }
 
-async fn may_extend(target: &Target, item: &Item, request: &RestoreRequest) -> Result<bool> {
+async fn may_extend(
+    target: &Target,
+    item: &Item,
+    request: &RestoreRequest,
+    postgres: &settings::Postgres,
+) -> Result<bool> {
     let name = item.entry.tag.as_str();
     let schema = schema_of_extension(item);
     let deed = Deed::Extend { name, schema: &schema };
+    if !request.create {
+        return target.session.may(deed).await;
+    }
     // In a database that it makes, the role has rights that it may lack in this one.
-    Ok(target.session.may(deed).await? || (request.create && !target.session.is_for_superusers(name).await?))
+    if !target.session.is_for_superusers(name).await? {
+        return Ok(true);
+    }
+    // The server only says of an extension that is there that it is.
+    match target.found.extensions.get(name) {
+        Some(true) => target.may_in_template(deed, postgres).await,
+        _ => target.session.may(deed).await,
+    }
 }
 
 /// Objects that come with the server belong to a superuser, also if the database belongs to another role.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lost::{ANOTHER_VALUE, Brought, IN_A_SCHEMA, Lost, ON_A_TABLE};
 
 use super::plan::{self, LeftOut, Plan, is_relation};
-use super::ready::Target;
+use super::ready::{Target, some_of};
 use super::rows::execute;
 use super::tables::named;
 use crate::error::{Code, Error, Result};
@@ -116,6 +116,7 @@ pub(super) async fn survey(
     if single {
         check_dependents(session, &tables).await?;
     }
+    check_relatives(session, &tables).await?;
     let mut found = Surroundings::default();
     let keys = found.take_keys(session, &tables, replaced).await?;
     for around in session.around(&tables).await? {
@@ -174,6 +175,24 @@ async fn check_dependents(session: &Session, tables: &Names) -> Result<()> {
         true => Ok(()),
         false => Err(needed(&dependents)),
     }
+}
+
+/// Only its owner can detach a child table, and attach a partition or child table again.
+async fn check_relatives(session: &Session, tables: &Names) -> Result<()> {
+    let relatives = session.relatives_of_others(tables).await?;
+    let Some((_, owner)) = relatives.first() else {
+        return Ok(());
+    };
+    let names = relatives.iter().map(|(table, owner)| format!("{table} of {owner}"));
+    let names: Vec<String> = names.collect();
+    let user = &session.server().user;
+    let what = format!(
+        "the role {user} may not attach tables of other roles again to those that are replaced: {}",
+        some_of(&names, names.len() as u64)
+    );
+    Err(Error::new(Code::Permission, what).hint(format!(
+        "put back only the rows with --data-only --clean; or restore as {owner}, or as a member of that role"
+    )))
 }
 
 /// What the tables of the target have, and the backup's do not bring.

@@ -6,16 +6,18 @@
 //! constraints, triggers). Grants come last, as in pg_restore's own order, so that they cannot make the load of data
 //! fail.
 
+mod demands;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::grants;
 use super::load::Load;
 use super::order::LoadOrder;
 use super::parts::{self, Divisible};
 use crate::format::archive::{Item, Section};
 use crate::repository::stored_archive::StoredArchive;
+pub(super) use demands::is_given_away;
 
 /// A pg_restore takes a moment to start and to read a long table of contents. So small tables are grouped into one
 /// pg_restore, up to these limits of stored bytes and of blocks.
@@ -50,8 +52,8 @@ pub struct Plan {
     pub extensions: BTreeSet<String>,
     /// Roles that must exist: owners, and those that grants name.
     pub roles: BTreeSet<String>,
-    /// Those of the roles that own objects.
-    pub owners: BTreeSet<String>,
+    /// Those of the roles that own objects, each with the first of them.
+    pub owners: BTreeMap<String, String>,
     pub tablespaces: BTreeSet<String>,
     /// By the dump ids of their data: `COPY` statements for partitions whose rows would land in other partitions if
     /// they were loaded through the root.
@@ -134,15 +136,12 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
             _ if item.is_grant() => {
                 if !without.grants && !without.definitions {
                     plan.after.push(id);
-                    plan.roles.extend(grants::roles(&item.details.definition));
                 }
-                continue;
             }
             _ if without.definitions => {}
             _ if item.section == Section::PreData => plan.before.push(id),
             _ => plan.after.push(id),
         }
-        describe(item, without, &mut plan);
     }
     plan.order = LoadOrder::of(items);
     if jobs > 1 && !without.definitions && !without.parts {
@@ -156,6 +155,7 @@ pub fn plan(archive: &StoredArchive, items: &[Item], chosen: &HashSet<i64>, with
     if !loose.list.is_empty() {
         plan.loads.push(loose);
     }
+    plan.demand(items, without);
     plan
 }
 
@@ -181,60 +181,6 @@ fn divide(
         _ => vec![piece],
     });
     divided.collect()
-}
-
-/// Kinds that have no owner, or the owner of the object that they are part of: pg_restore does not set an owner.
-const OWNERLESS: [&str; 25] = [
-    "CAST",
-    "CHECK CONSTRAINT",
-    "COMMENT",
-    "CONSTRAINT",
-    "DEFAULT",
-    "EXTENSION",
-    "FK CONSTRAINT",
-    "INDEX",
-    "INDEX ATTACH",
-    "MATERIALIZED VIEW DATA",
-    "POLICY",
-    "PUBLICATION TABLE",
-    "PUBLICATION TABLES IN SCHEMA",
-    "ROW SECURITY",
-    "RULE",
-    "SECURITY LABEL",
-    "SEQUENCE OWNED BY",
-    "SEQUENCE SET",
-    "STATISTICS DATA",
-    "SUBSCRIPTION TABLE",
-    "TABLE ATTACH",
-    "TABLE DATA",
-    "TRANSFORM",
-    "TRIGGER",
-    "USER MAPPING",
-];
-
-/// Whether pg_restore sets the owner of this entry's object.
-pub(super) fn is_given_away(item: &Item) -> bool {
-    !item.details.owner.is_empty() && !item.is_grant() && !OWNERLESS.contains(&item.entry.desc.as_str())
-}
-
-fn describe(item: &Item, without: Without, plan: &mut Plan) {
-    if without.definitions {
-        return;
-    }
-    match item.entry.desc.as_str() {
-        "POLICY" => plan.roles.extend(grants::of_policy(&item.details.definition)),
-        "USER MAPPING" => plan.roles.extend(grants::of_mapping(&item.details.definition)),
-        _ => {}
-    }
-    if item.entry.desc == "EXTENSION" {
-        plan.extensions.insert(item.entry.tag.clone());
-    }
-    if !without.owners && is_given_away(item) {
-        plan.roles.insert(item.details.owner.clone());
-        plan.owners.insert(item.details.owner.clone());
-    }
-    plan.tablespaces
-        .extend(item.details.tablespace.iter().filter(|name| !name.is_empty()).cloned());
 }
 
 /// Since archive version 1.16, large objects are made by entries of their own. These must be in the same pg_restore

@@ -75,7 +75,7 @@ pub(super) struct PreparedArchive {
 impl PreparedArchive {
     /// Roles that will own something, including the database if this run makes it.
     pub fn owners(&self, request: &RestoreRequest) -> BTreeSet<String> {
-        let mut owners = self.plan.owners.clone();
+        let mut owners: BTreeSet<String> = self.plan.owners.keys().cloned().collect();
         if request.create && !request.no_owner {
             owners.extend(database::owner(&self.items).map(str::to_owned));
         }

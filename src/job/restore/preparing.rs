@@ -291,8 +291,10 @@ async fn planned(
         left,
     } = opened;
     let open_members = (left.has_open_members && request.create).then_some(left.entries);
-    let settled = allowed::settle(target, &items, &mut plan, request);
+    let settled = allowed::settle(target, &items, &mut plan, (request, &job.settings.postgres));
     let mut warnings = job.stop.or_stop(settled).await?;
+    // Objects that stay as they are in the target need nothing there.
+    plan.demand(&items, request.without());
     if open_members.is_some() && request.dry_run {
         warnings.push(OPEN_MEMBERS.to_owned());
     }

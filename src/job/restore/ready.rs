@@ -5,7 +5,7 @@ use super::{Job, database};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{self, ConnectionInfo, Session};
+use crate::postgres::{self, ConnectionInfo, Deed, Session};
 use crate::repository::manifest::{Manifest, role};
 use crate::units::count;
 
@@ -13,6 +13,9 @@ use crate::units::count;
 const NAMED: usize = 5;
 /// A definition takes a lock for its object, and some for objects that come with it (toast, row type).
 const LOCKS_PER_DEFINITION: u64 = 3;
+
+/// The databases from which the server makes others.
+const TEMPLATES: [&str; 2] = ["template0", "template1"];
 
 /// A session with the server, and how to reach the database to restore into.
 pub(super) struct Target {
@@ -83,6 +86,18 @@ async fn settled(session: &Session) -> Result<ConnectionInfo> {
 }
 
 impl Target {
+    /// Whether the role may do it in the database from which others are made; if it cannot be asked there, it may.
+    pub async fn may_in_template(&self, deed: Deed<'_>, postgres: &postgres::settings::Postgres) -> Result<bool> {
+        let mut info = self.info.clone();
+        info.dbname = Some(TEMPLATES[1].to_owned());
+        let Ok(session) = Session::connect(&info, postgres).await else {
+            return Ok(true);
+        };
+        let may = session.may(deed).await?;
+        session.close().await;
+        Ok(may)
+    }
+
     /// Settings of the backup's database that this one lacks. They are not restored.
     pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
         let lacking = database::settings(items)
@@ -125,7 +140,7 @@ impl Target {
             );
         }
         if request.create {
-            return self.check_creation(request);
+            return self.check_creation(manifest, request);
         }
         // For an archive it is known what it makes and where: see [`super::allowed`].
         if !self.found.may_create && manifest.files.contains_key(role::SQL) {
@@ -156,7 +171,13 @@ impl Target {
         ))
     }
 
-    fn check_creation(&self, request: &RestoreRequest) -> Result<()> {
+    fn check_creation(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
+        let name = self.name();
+        let is_its_own = name == TEMPLATES[1] && manifest.database == name;
+        if TEMPLATES.contains(&name) && !is_its_own {
+            let what = format!("--create: new databases are copies of {name}, and it cannot become another database");
+            return Err(Error::config(what).hint("end --target with another name"));
+        }
         if self.exists && !request.clean {
             return Err(
                 Error::new(Code::RestoreErr, format!("the database {} exists already", self.name()))
@@ -201,8 +222,8 @@ impl Target {
         let strangers: Vec<String> = plan
             .owners
             .iter()
-            .filter(|role| self.found.roles.get(*role) == Some(&false))
-            .cloned()
+            .filter(|(role, _)| self.found.roles.get(*role) == Some(&false))
+            .map(|(role, object)| format!("{role} ({object})"))
             .collect();
         if !strangers.is_empty() {
             let user = &self.session.server().user;
@@ -214,17 +235,41 @@ impl Target {
                 ),
             )
             .hint(format!(
-                "GRANT those roles TO {}, or use --no-owner",
+                "GRANT those roles TO {}, or use --no-owner, or leave their objects out with --exclude KIND:NAME",
                 postgres::quoting::identifier(user)
             )));
         }
-        let places: Vec<String> = plan.tablespaces.difference(&self.found.tablespaces).cloned().collect();
-        if !request.no_tablespaces && !places.is_empty() {
-            return Err(refused(format!(
+        match request.no_tablespaces {
+            true => Ok(()),
+            false => self.check_tablespaces(plan),
+        }
+    }
+
+    fn check_tablespaces(&self, plan: &Plan) -> Result<()> {
+        let found = &self.found.tablespaces;
+        let of = |state: Option<&bool>| -> Vec<String> {
+            let of = plan.tablespaces.iter().filter(|name| found.get(*name) == state);
+            of.cloned().collect()
+        };
+        let lacking = of(None);
+        if !lacking.is_empty() {
+            let what = format!(
                 "the target lacks tablespaces: {}",
-                some_of(&places, places.len() as u64)
-            ))
-            .hint("make them, or put everything into the default one with --no-tablespaces"));
+                some_of(&lacking, lacking.len() as u64)
+            );
+            return Err(Error::new(Code::RestoreErr, what)
+                .hint("make them, or put everything into the default one with --no-tablespaces"));
+        }
+        let closed = of(Some(&false));
+        if let Some(first) = closed.first() {
+            let user = &self.session.server().user;
+            let names = some_of(&closed, closed.len() as u64);
+            let what = format!("the role {user} may not create anything in tablespaces of the backup: {names}");
+            return Err(Error::new(Code::Permission, what).hint(format!(
+                "GRANT CREATE ON TABLESPACE {} TO {}, or put everything into the default one with --no-tablespaces",
+                postgres::quoting::identifier(first),
+                postgres::quoting::identifier(user)
+            )));
         }
         Ok(())
     }

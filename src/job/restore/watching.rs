@@ -23,21 +23,20 @@ pub(super) async fn carry_out(
     let done = steps::carry_out(job, request, prepared, state).await;
     done.map_err(|error| {
         let said = error.message();
-        // They do not fire for rows.
-        let is_refused =
-            error.code() == Code::RestoreErr && said.contains("the server says") && !said.starts_with("cannot load ");
+        // They do not fire for rows; and an error with a hint of its own has another reason.
+        let is_refused = error.code() == Code::RestoreErr
+            && said.contains("the server says")
+            && !said.starts_with("cannot load ")
+            && !error.has_own_hint();
         let Some(first) = watching.first().filter(|_| is_refused) else {
             return error;
         };
         let hint = format!(
-            "it may be one of the target's event triggers that refuses this ({}): disable it meanwhile (ALTER EVENT \
-             TRIGGER {} DISABLE); otherwise {}",
+            "it may be one of the target's event triggers that refuses this ({}): its owner can disable it meanwhile \
+             (ALTER EVENT TRIGGER {} DISABLE); otherwise correct the cause, or leave the object out, with everything \
+             that needs it: --exclude KIND:NAME",
             watching.join(", "),
             identifier(first),
-            match error.has_own_hint() {
-                true => error.hint_text(),
-                false => "correct the cause",
-            }
         );
         error.hint(hint)
     })

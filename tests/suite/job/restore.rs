@@ -18,6 +18,7 @@ mod order;
 mod parts;
 pub mod place;
 mod plain;
+mod provider;
 mod redefined;
 mod refusals;
 mod replacing;

@@ -37,7 +37,7 @@ async fn a_survey_tells_what_is_there_and_what_this_role_may(major: u32) {
     let target = connect(&empty, major).await.unwrap().survey_target().await.unwrap();
     assert_eq!(target.objects, 0, "{:?}", target.first_objects);
     assert!(target.is_superuser && target.may_create && target.may_create_databases);
-    assert!(target.roles["postgres"] && target.tablespaces.contains("pg_default"));
+    assert!(target.roles["postgres"] && target.tablespaces.contains_key("pg_default"));
     assert!(target.extensions["pg_trgm"]);
     assert!(!target.extensions["btree_gist"]);
     assert_eq!(target.locks, 256 * (200 + 4));

@@ -47,6 +47,8 @@ const LOOSE: [&str; 12] = [
 
 /// Why an entry that was not named stays.
 const BELONGS: &str = "it stays as it is, with what is left out";
+/// The same for one that the target lacks.
+const LACKS: &str = "the target does not have it, and does not get it: it belongs to what is left out";
 
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
@@ -134,6 +136,15 @@ impl Keeping {
             }
             _ => false,
         }
+    }
+
+    /// What the target lacks cannot stay as it is.
+    pub fn without_lacking(&mut self, exist: &HashSet<i64>) {
+        let lacking = self
+            .why
+            .iter_mut()
+            .filter(|(id, why)| !exist.contains(id) && *why == BELONGS);
+        lacking.for_each(|(_, why)| LACKS.clone_into(why));
     }
 
     pub fn keep(&mut self, id: i64) {
@@ -388,6 +399,9 @@ mod tests {
         let mut keeping = Keeping::of(&items, &HashSet::from([13]), &all);
         keeping.need(&items, &all).unwrap();
         assert_eq!(keeping.entries, HashSet::from([13, 14]));
+        let mut keeping = Keeping::of(&items, &HashSet::from([3]), &all);
+        keeping.without_lacking(&all.iter().copied().filter(|id| *id != 9).collect());
+        assert_eq!((keeping.why[&8].as_str(), keeping.why[&9].as_str()), (BELONGS, LACKS));
         // An object that is replaced with its table does not stay.
         let keeping = Keeping::of(&items, &HashSet::from([9]), &all);
         assert!(keeping.standing(&items, &all).is_empty());

@@ -115,6 +115,10 @@ fn names(item: &Item) -> Vec<String> {
     names.push(bare.to_owned());
     // The kind is said already.
     names.extend(tag.strip_prefix("USER MAPPING ").map(str::to_owned));
+    // Those of several roles have one name.
+    if item.entry.desc == "DEFAULT ACL" {
+        names.push(item.details.owner.clone());
+    }
     if let Some(schema) = item.entry.namespace.as_deref().filter(|schema| !schema.is_empty()) {
         names.extend([
             format!("{schema}.{tag}"),
