@@ -17,6 +17,19 @@ impl Session {
         read.collect::<std::result::Result<_, _>>().map_err(failed)
     }
 
+    /// The owner of a schema, unless it is a superuser. What belongs to `pg_database_owner` is the database's owner's.
+    pub(crate) async fn owner_of_schema(&self, name: &str) -> Result<Option<String>> {
+        let failed = |error| self.error("cannot look at the owner of the schema", &error);
+        let question = "SELECT o.rolname::pg_catalog.text FROM pg_catalog.pg_namespace n
+             JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+             JOIN pg_catalog.pg_roles h ON h.oid OPERATOR(pg_catalog.=) n.nspowner
+             JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=)
+               CASE h.rolname WHEN 'pg_database_owner' THEN d.datdba ELSE h.oid END
+             WHERE n.nspname OPERATOR(pg_catalog.=) $1 AND NOT o.rolsuper";
+        let row = self.client.query_opt(question, &[&name]).await.map_err(failed)?;
+        row.map(|row| row.try_get(0)).transpose().map_err(failed)
+    }
+
     /// The places of those of these objects that this role may not drop, with their owners: an object may be dropped by
     /// its own owner and, if it lies in a schema, by the schema's.
     pub(crate) async fn irremovable(&self, asked: &[Named<'_>]) -> Result<Vec<(usize, String)>> {

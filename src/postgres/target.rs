@@ -22,6 +22,8 @@ pub struct TargetSurvey {
     pub is_superuser: bool,
     /// Whether the role may make schemas in this database.
     pub may_create: bool,
+    /// Of the database, unless it is a superuser.
+    pub owner: Option<String>,
     pub may_create_roles: bool,
     /// Whether the role may make databases.
     pub may_create_databases: bool,
@@ -68,7 +70,10 @@ impl Session {
                         pg_catalog.current_setting('max_locks_per_transaction')::pg_catalog.int8
                           * (pg_catalog.current_setting('max_connections')::pg_catalog.int8
                              + pg_catalog.current_setting('max_prepared_transactions')::pg_catalog.int8),
-                        r.rolcreaterole
+                        r.rolcreaterole,
+                        (SELECT o.rolname::pg_catalog.text FROM pg_catalog.pg_database d
+                           JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) d.datdba AND NOT o.rolsuper
+                          WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
                  FROM pg_catalog.pg_roles r WHERE r.rolname = current_user",
                 &[],
             )
@@ -121,6 +126,7 @@ impl Session {
             is_superuser: about.try_get(0).map_err(failed)?,
             may_create_databases: about.try_get(1).map_err(failed)?,
             may_create: about.try_get(2).map_err(failed)?,
+            owner: about.try_get(5).map_err(failed)?,
             may_create_roles: about.try_get(4).map_err(failed)?,
             locks: about.try_get::<_, i64>(3).map_err(failed)?.unsigned_abs(),
             objects,

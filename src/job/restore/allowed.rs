@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::grants;
 use super::plan::{LeftOut, Plan};
-use super::ready::{Target, some_of};
+use super::ready::{Target, granting, some_of};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
@@ -431,9 +431,10 @@ async fn may_make_all(target: &Target, planned: &[&Item]) -> Result<()> {
         .collect();
     for schema in schemas {
         if !target.session.may_create(user, Some(schema)).await? {
+            let owner = target.session.owner_of_schema(schema).await?;
             let schema = quoting::identifier(schema);
             let what = format!("the role {user} may not create anything in the schema {schema}");
-            let hint = format!("GRANT CREATE ON SCHEMA {schema} TO {}", quoting::identifier(user));
+            let hint = granting(&format!("CREATE ON SCHEMA {schema}"), owner.as_deref(), user);
             return Err(Error::new(Code::Permission, what).hint(hint));
         }
     }

@@ -164,11 +164,8 @@ impl Target {
     pub fn may_not_create(&self) -> Error {
         let user = &self.session.server().user;
         let what = format!("the role {user} may not create anything in {}", self.name());
-        Error::new(Code::Permission, what).hint(format!(
-            "GRANT CREATE ON DATABASE {} TO {}",
-            postgres::quoting::identifier(self.name()),
-            postgres::quoting::identifier(user)
-        ))
+        let right = format!("CREATE ON DATABASE {}", postgres::quoting::identifier(self.name()));
+        Error::new(Code::Permission, what).hint(granting(&right, self.found.owner.as_deref(), user))
     }
 
     fn check_creation(&self, manifest: &Manifest, request: &RestoreRequest) -> Result<()> {
@@ -316,6 +313,18 @@ impl Target {
             .hint("free space on the server, or restore single tables with --table"));
         }
         Ok(())
+    }
+}
+
+/// The hint for a right that a role lacks. `owner`: of the object, if it is no superuser.
+pub(super) fn granting(right: &str, owner: Option<&str>, user: &str) -> String {
+    let role = postgres::quoting::identifier(user);
+    match owner {
+        None => format!("GRANT {right} TO {role}"),
+        Some(owner) => format!(
+            "GRANT {right} TO {role}, as {owner} or a superuser; or make it a member of that owner: GRANT {} TO {role}",
+            postgres::quoting::identifier(owner)
+        ),
     }
 }
 
