@@ -216,16 +216,16 @@ async fn define(job: &Job<'_>, target: &Target, wire: &mut Wire, definitions: &[
 
 /// SQLSTATEs of constraints that rows break.
 const VIOLATED: &str = "23";
+pub(super) const UNSATISFIED: &str = "the rows do not satisfy it: if it refers to rows that the target lacks, restore \
+                                      these first, or name their table with --table too; if the backup's own rows \
+                                      break it, leave it out with --exclude KIND:NAME";
 
 /// Adds the hint if the server has no room for everything at once, or if rows break a constraint.
 fn with_hint(what: &str, refusal: Refusal) -> Error {
     let hint = match &refusal {
         refusal if refusal.is(&SqlState::OUT_OF_MEMORY) => Some(room::HINT),
         refusal if refusal.is(&SqlState::DISK_FULL) => Some(room::DISK),
-        Refusal::Server { state, .. } if state.code().starts_with(VIOLATED) => Some(
-            "the rows do not satisfy it: if it refers to rows that the target lacks, restore these first, or name their \
-             table with --table too; if the backup's own rows break it, leave it out with --exclude KIND:NAME",
-        ),
+        Refusal::Server { state, .. } if state.code().starts_with(VIOLATED) => Some(UNSATISFIED),
         _ => None,
     };
     let error = refused(what, refusal);

@@ -1,6 +1,7 @@
 //! Event triggers of the target, which fire at each change of a definition and may refuse it.
 
 use super::prepared::Prepared;
+use super::replacing::UNSATISFIED;
 use super::report::RestoreReport;
 use super::state::State;
 use super::{Job, steps};
@@ -23,20 +24,24 @@ pub(super) async fn carry_out(
     let done = steps::carry_out(job, request, prepared, state).await;
     done.map_err(|error| {
         let said = error.message();
-        // They do not fire for rows; and an error with a hint of its own has another reason.
+        // They do not fire for rows, and refuse no rows of a constraint.
         let is_refused = error.code() == Code::RestoreErr
             && said.contains("the server says")
             && !said.starts_with("cannot load ")
-            && !error.has_own_hint();
+            && error.hint_text() != UNSATISFIED;
         let Some(first) = watching.first().filter(|_| is_refused) else {
             return error;
         };
         let hint = format!(
             "it may be one of the target's event triggers that refuses this ({}): its owner can disable it meanwhile \
-             (ALTER EVENT TRIGGER {} DISABLE); otherwise correct the cause, or leave the object out, with everything \
-             that needs it: --exclude KIND:NAME",
+             (ALTER EVENT TRIGGER {} DISABLE); otherwise {}",
             watching.join(", "),
             identifier(first),
+            match error.has_own_hint() {
+                true => error.hint_text(),
+                false =>
+                    "correct the cause, or leave the object out, with everything that needs it: --exclude KIND:NAME",
+            }
         );
         error.hint(hint)
     })
