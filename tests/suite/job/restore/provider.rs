@@ -69,9 +69,11 @@ impl Hosted {
 impl Drop for Hosted {
     fn drop(&mut self) {
         for database in [&self.backed.source, &self.target] {
-            let owner = format!("ALTER DATABASE {} OWNER TO postgres", quoted(&database.name));
-            let roles = format!("{}, {}", self.customer.name, self.provider.name);
-            database.sql(&format!("{owner}; DROP OWNED BY {roles} CASCADE"));
+            database.sql(&format!("ALTER DATABASE {} OWNER TO postgres", quoted(&database.name)));
+            // One after the other: of both at once, the server would drop default privileges twice.
+            for role in [&self.customer.name, &self.provider.name] {
+                database.sql(&format!("DROP OWNED BY {role} CASCADE"));
+            }
         }
     }
 }
