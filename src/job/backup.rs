@@ -41,7 +41,7 @@ use crate::run::stop::Stop;
 use crate::settings::{Compression, Incremental, Settings};
 use crate::store::{Store, Stored as Receipt};
 
-use record::{Begun, Committed, Stored};
+use record::{Begun, Committed, Sidecar, Stored};
 use replicas::{Looking, Replicas};
 use transfer::Made;
 use view::Opened;
@@ -327,10 +327,10 @@ async fn make(
     // Proof 1: the rows are whole. The reader (pg_dump or the COPY streams) finished without an error, and the archive
     // has the right structure.
     let throttle = Throttle::new(job.settings.max_rate);
-    let watch = match job.settings.nice {
-        Some(nice) => Some(nice::ServerWatch::start(source, nice, &throttle).await),
-        None => None,
-    };
+    let mut watch = None;
+    if let Some(nice) = job.settings.nice {
+        watch = Some(nice::ServerWatch::start(source, nice, &throttle).await);
+    }
     let mut earlier = viewed.earlier();
     if let (Opened::Streams(streams), true) = (&mut reader, viewed.refers()) {
         let compared = referenced::compare(job, streams, &mut earlier, lease, &throttle).await;
@@ -356,21 +356,21 @@ async fn make(
     // Proof 2: the store holds the bytes that pgstow sent. The object becomes visible here, tagged `pending`.
     job.observer.phase("completing the upload");
     let expected = passed.expected.object();
-    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
-    // Give it time to end: if it is interrupted, it leaves all parts, or an object that no run knows of.
-    let completed = job.stop.or_give_up("completing the upload", completing).await;
-    if let Some(reason) = job.stop.reason() {
-        replicas.may_hold(&key);
-        return Err(completed.map_or_else(|error| error, |_| reason.into()));
-    }
-    let receipts = completed?;
+    let copies = std::mem::take(&mut passed.copies);
+    let receipts = replicas.complete_in_time(&key, copies, &expected).await?;
     let (stored, files) = viewed.stored(passed, pauses, sidecars);
+    put_all(job, replicas, files).await?;
+    commit(job, replicas, lease, stored, &receipts).await
+}
+
+/// Puts the small files. If a put is interrupted, the file is discarded with the others: it has the tag `pending` from the
+/// start.
+pub(in crate::job) async fn put_all(job: &Job<'_>, replicas: &mut Replicas, files: Vec<Sidecar>) -> Result<()> {
     for file in files {
-        // If a put is interrupted, the file is discarded with the others. It has the tag `pending` from the start.
         let put = replicas.put(&file.key, file.bytes, &file.info);
         job.stop.or_stop_after(PUT_GRACE, put).await?;
     }
-    commit(job, replicas, lease, stored, &receipts).await
+    Ok(())
 }
 
 /// Turns the stored files into a backup.

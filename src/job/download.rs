@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::printable;
 use crate::repository::backup_id::SHA256SUMS;
 use crate::repository::catalog::{self, BackupId, Demand, Located};
-use crate::repository::manifest::{FileRecord, Manifest, role};
+use crate::repository::manifest::{FileRecord, Manifest, References, role};
 use crate::repository::signature::Trust;
 use crate::repository::stored_archive::{StoredArchive, read_file};
 use crate::run::clock::Clock;
@@ -83,15 +83,10 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
     };
     let delivered = match (&manifest.references, &head) {
         (Some(_), Some(head)) => delivery.assembled(head).await?,
-        (Some(references), None) => {
-            warnings.push(format!(
-                "as it is stored, the archive has no rows of the {} tables that are in {}: pg_restore cannot restore \
-                 them from this file; download it without --as-stored",
-                references.tables, references.from
-            ));
+        (references, _) => {
+            warnings.extend(references.as_ref().map(incomplete));
             delivery.as_stored().await?
         }
-        (None, _) => delivery.as_stored().await?,
     };
     warnings.extend(delivered.anew.map(str::to_owned));
     warnings.extend(summed(&target, &manifest.id, &delivered.digests).await);
@@ -110,6 +105,15 @@ pub async fn run(job: &Job<'_>, request: &DownloadRequest) -> Result<DownloadRep
         warnings,
         id: manifest.id,
     })
+}
+
+/// The warning that goes with an archive whose blocks are partly in another backup.
+fn incomplete(references: &References) -> String {
+    format!(
+        "as it is stored, the archive has no rows of the {} tables that are in {}: pg_restore cannot restore them from \
+         this file; download it without --as-stored",
+        references.tables, references.from
+    )
 }
 
 async fn locate(job: &Job<'_>, request: &DownloadRequest) -> Result<Located> {

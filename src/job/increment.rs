@@ -45,24 +45,11 @@ pub use following::{Followed, follow};
 /// Makes one increment, or finds the one that this event has already made, or says that there is nothing to store. If
 /// the chain is broken, it makes a full backup that begins a new one.
 pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport> {
-    job.observer.phase("connecting");
-    let source = job.stop.or_stop(open(job, request)).await?;
-    let Acquired { lease, took_over } = acquire(job, &source).await?;
-    lease.tell_progress(job.observer);
-    let slot = SlotName::of(primary(job)?.url(), &source.session.server().database);
-    let names = slot.publications();
-    let run = Run {
-        job,
-        request,
-        source: &source,
-        lease: &lease,
-        took_over,
-        slot: &slot,
-        publications: &names,
-    };
+    let run = begin(job, request).await?;
+    run.lease.tell_progress(job.observer);
     // The futures of the steps are large, and a thread of a runtime has a small stack.
     let outcome = Box::pin(once(&run)).await;
-    let released = job.stop.or_give_up("releasing the lease", lease.release()).await;
+    let released = job.stop.or_give_up("releasing the lease", run.lease.release()).await;
     match (outcome, released) {
         (Ok(report), Ok(())) => Ok(report),
         // The lease expires by itself, and the increment is still good.
@@ -94,7 +81,7 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
             return Box::pin(renewal::renew(job, request, source, slot, (&why, needs_slot))).await;
         }
     };
-    reading.start(job, slot.slot(), start.from, run.publications).await?;
+    reading.start(job, slot.slot(), start.from, &run.publications).await?;
     let ended = Box::pin(round::round(run, &mut reading, &start)).await;
     let closed = reading.finish(job).await;
     match ended? {
@@ -119,6 +106,23 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
 enum Begin {
     At(Box<Start>),
     Anew { why: String, needs_slot: bool },
+}
+
+/// Connects to the source, and takes the lease.
+async fn begin<'a>(job: &'a Job<'a>, request: &'a BackupRequest) -> Result<Run<'a>> {
+    job.observer.phase("connecting");
+    let source = job.stop.or_stop(open(job, request)).await?;
+    let Acquired { lease, took_over } = acquire(job, &source).await?;
+    let slot = SlotName::of(primary(job)?.url(), &source.session.server().database);
+    Ok(Run {
+        job,
+        request,
+        publications: slot.publications(),
+        source,
+        lease,
+        took_over,
+        slot,
+    })
 }
 
 async fn open(job: &Job<'_>, request: &BackupRequest) -> Result<SourceDatabase> {

@@ -88,7 +88,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proof
     findings.extend(job.stop.or_stop(stream).await?);
     let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
     findings.extend(sums.findings);
-    let (data, on_the_way) = data_twice(job, store, manifest, &findings, &sums.md5).await?;
+    let (data, on_the_way) = Unread::of(job, located, &findings, &sums.md5).twice().await?;
     findings.extend(data.findings);
     if !findings.is_empty() {
         job.stop.or_stop(is_still_there(store.as_ref(), &manifest.id)).await?;
@@ -260,7 +260,7 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
         let again = async {
             let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
             let mut found = sums.findings;
-            let (data, _) = data_twice(job, store, manifest, &found, &sums.md5).await?;
+            let (data, _) = Unread::of(job, located, &found, &sums.md5).twice().await?;
             found.extend(data.findings);
             Ok::<_, Error>(found)
         };
@@ -298,49 +298,6 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
     Ok(())
 }
 
-/// Reads the data, and reads it again if something is wrong, because a bit that flipped on the way is no damage in the
-/// store. A difference that both readings find is damage; one that only one reading finds is a warning. If the readings
-/// have no difference in common, nothing is known, and the error is `STORE`.
-async fn data_twice(
-    job: &Job<'_>,
-    store: &Arc<dyn Store>,
-    manifest: &Manifest,
-    so_far: &[Finding],
-    md5: &Md5s,
-) -> Result<(Data, Option<String>)> {
-    let seen = data(job, store, manifest, so_far, md5).await?;
-    if seen.findings.is_empty() {
-        return Ok((seen, None));
-    }
-    let first = seen.findings;
-    job.observer.phase(&format!("reading {} again", manifest.id));
-    let seen = data(job, store, manifest, so_far, md5).await?;
-    let with = |findings| Data { findings, ..seen };
-    let second = seen.findings;
-    let once = first.iter().filter(|finding| !second.contains(finding)).count()
-        + second.iter().filter(|finding| !first.contains(finding)).count();
-    if once == 0 || second.is_empty() {
-        let on_the_way = (once > 0).then(|| {
-            format!(
-                "{} differences in its data were gone when it was read again, so they are not in the store: {}",
-                first.len(),
-                crate::outside::aws::BYTES_CHANGE
-            )
-        });
-        return Ok((with(second), on_the_way));
-    }
-    let both: Vec<Finding> = first.into_iter().filter(|finding| second.contains(finding)).collect();
-    if both.is_empty() {
-        let key = manifest.id.folder();
-        return Err(unsteady(&key, store.url()));
-    }
-    let on_the_way = format!(
-        "{once} more differences in its data were in only one of two readings: {}",
-        crate::outside::aws::BYTES_CHANGE
-    );
-    Ok((with(both), Some(on_the_way)))
-}
-
 /// The result of reading the archive or the script.
 struct Data {
     /// Bytes that were read.
@@ -363,68 +320,132 @@ impl From<(u64, Vec<Finding>)> for Data {
     }
 }
 
-async fn data(
-    job: &Job<'_>,
-    store: &Arc<dyn Store>,
-    manifest: &Manifest,
-    so_far: &[Finding],
-    md5: &Md5s,
-) -> Result<Data> {
-    let work = async {
-        let roles: &[&str] = match (&manifest.increment, manifest.files.contains_key(role::SQL)) {
-            (Some(_), _) => &increment::READ,
-            (None, true) => &[role::SQL],
-            (None, false) => &[role::DUMP],
-        };
-        let md5_of = |role: &str| {
-            let file = manifest.files.get(role);
-            file.and_then(|file| md5.get(&file.name).copied())
-        };
-        let mut data = match roles {
-            [role::SQL] => data::script(store, manifest, md5_of(role::SQL), job.observer).await?,
-            [role::CHANGES, ..] => increment::check(job, store, manifest, md5_of(role::CHANGES)).await?,
-            _ => archive(job, store, manifest, so_far, md5).await?,
-        };
-        // The archive of an increment holds its baselines; most increments have none.
-        if manifest.increment.is_some() && manifest.files.contains_key(role::DUMP) {
-            let baselines = archive(job, store, manifest, so_far, md5).await?;
-            data.read += baselines.read;
-            data.findings.extend(baselines.findings);
-        }
-        let read: Vec<&FileRecord> = roles.iter().filter_map(|role| manifest.files.get(*role)).collect();
-        // This version cannot read the contents of other data files, so it checks only their digests.
-        for other in manifest.data_records().filter(|other| !read.contains(other)) {
-            let md5 = md5.get(&other.name).copied();
-            let (read, findings) = data::object(store, &manifest.id, other, md5, job.observer).await?;
-            data.read += read;
-            data.findings.extend(findings);
-        }
-        Ok(data)
-    };
-    job.stop.or_stop(work).await
+/// The data of one backup, before it is read.
+struct Unread<'a> {
+    job: &'a Job<'a>,
+    store: &'a Arc<dyn Store>,
+    manifest: &'a Manifest,
+    /// The findings in the other files.
+    so_far: &'a [Finding],
+    md5: &'a Md5s,
 }
 
-async fn archive(
-    job: &Job<'_>,
-    store: &Arc<dyn Store>,
-    manifest: &Manifest,
-    so_far: &[Finding],
-    md5: &Md5s,
-) -> Result<Data> {
-    let file = file_of(manifest, role::DUMP)?;
-    let md5 = md5.get(&file.name).copied();
-    // Without its table of contents pgstow cannot find the blocks. It reports that, and checks only the digest of the
-    // object.
-    match StoredArchive::open(store.as_ref(), manifest).await {
-        Ok(archive) => Ok(data::archive(store, archive, md5, job.observer).await?.into()),
-        Err(error) if error.code() == Code::Integrity => {
-            let name = manifest.files.get(role::TOC).map_or("manifest.json", |file| &file.name);
-            let told = so_far.iter().any(|finding| finding.file == name);
-            let finding = (!told).then(|| Finding::of_file(name, error.message()));
-            let (read, mut findings) = data::object(store, &manifest.id, file, md5, job.observer).await?;
-            findings.extend(finding);
-            Ok((read, findings).into())
+impl<'a> Unread<'a> {
+    fn of(job: &'a Job<'a>, located: &'a Located, so_far: &'a [Finding], md5: &'a Md5s) -> Self {
+        Self {
+            job,
+            store: &located.store,
+            manifest: &located.manifest,
+            so_far,
+            md5,
         }
-        Err(error) => Err(error),
+    }
+
+    /// Reads the data, and reads it again if something is wrong, because a bit that flipped on the way is no damage in the
+    /// store. A difference that both readings find is damage; one that only one reading finds is a warning. If the readings
+    /// have no difference in common, nothing is known, and the error is `STORE`.
+    async fn twice(&self) -> Result<(Data, Option<String>)> {
+        let Self {
+            job, store, manifest, ..
+        } = *self;
+        let seen = self.once().await?;
+        if seen.findings.is_empty() {
+            return Ok((seen, None));
+        }
+        let first = seen.findings;
+        job.observer.phase(&format!("reading {} again", manifest.id));
+        let seen = self.once().await?;
+        let with = |findings| Data { findings, ..seen };
+        let second = seen.findings;
+        let once = first.iter().filter(|finding| !second.contains(finding)).count()
+            + second.iter().filter(|finding| !first.contains(finding)).count();
+        if once == 0 || second.is_empty() {
+            let on_the_way = (once > 0).then(|| {
+                format!(
+                    "{} differences in its data were gone when it was read again, so they are not in the store: {}",
+                    first.len(),
+                    crate::outside::aws::BYTES_CHANGE
+                )
+            });
+            return Ok((with(second), on_the_way));
+        }
+        let both: Vec<Finding> = first.into_iter().filter(|finding| second.contains(finding)).collect();
+        if both.is_empty() {
+            let key = manifest.id.folder();
+            return Err(unsteady(&key, store.url()));
+        }
+        let on_the_way = format!(
+            "{once} more differences in its data were in only one of two readings: {}",
+            crate::outside::aws::BYTES_CHANGE
+        );
+        Ok((with(both), Some(on_the_way)))
+    }
+
+    async fn once(&self) -> Result<Data> {
+        let Self {
+            job,
+            store,
+            manifest,
+            md5,
+            ..
+        } = *self;
+        let work = async {
+            let roles: &[&str] = match (&manifest.increment, manifest.files.contains_key(role::SQL)) {
+                (Some(_), _) => &increment::READ,
+                (None, true) => &[role::SQL],
+                (None, false) => &[role::DUMP],
+            };
+            let md5_of = |role: &str| {
+                let file = manifest.files.get(role);
+                file.and_then(|file| md5.get(&file.name).copied())
+            };
+            let mut data = match roles {
+                [role::SQL] => data::script(store, manifest, md5_of(role::SQL), job.observer).await?,
+                [role::CHANGES, ..] => increment::check(job, store, manifest, md5_of(role::CHANGES)).await?,
+                _ => self.archive().await?,
+            };
+            // The archive of an increment holds its baselines; most increments have none.
+            if manifest.increment.is_some() && manifest.files.contains_key(role::DUMP) {
+                let baselines = self.archive().await?;
+                data.read += baselines.read;
+                data.findings.extend(baselines.findings);
+            }
+            let read: Vec<&FileRecord> = roles.iter().filter_map(|role| manifest.files.get(*role)).collect();
+            // This version cannot read the contents of other data files, so it checks only their digests.
+            for other in manifest.data_records().filter(|other| !read.contains(other)) {
+                let md5 = md5.get(&other.name).copied();
+                let (read, findings) = data::object(store, &manifest.id, other, md5, job.observer).await?;
+                data.read += read;
+                data.findings.extend(findings);
+            }
+            Ok(data)
+        };
+        job.stop.or_stop(work).await
+    }
+
+    async fn archive(&self) -> Result<Data> {
+        let Self {
+            job,
+            store,
+            manifest,
+            so_far,
+            md5,
+        } = *self;
+        let file = file_of(manifest, role::DUMP)?;
+        let md5 = md5.get(&file.name).copied();
+        // Without its table of contents pgstow cannot find the blocks. It reports that, and checks only the digest of the
+        // object.
+        match StoredArchive::open(store.as_ref(), manifest).await {
+            Ok(archive) => Ok(data::archive(store, archive, md5, job.observer).await?.into()),
+            Err(error) if error.code() == Code::Integrity => {
+                let name = manifest.files.get(role::TOC).map_or("manifest.json", |file| &file.name);
+                let told = so_far.iter().any(|finding| finding.file == name);
+                let finding = (!told).then(|| Finding::of_file(name, error.message()));
+                let (read, mut findings) = data::object(store, &manifest.id, file, md5, job.observer).await?;
+                findings.extend(finding);
+                Ok((read, findings).into())
+            }
+            Err(error) => Err(error),
+        }
     }
 }

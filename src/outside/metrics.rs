@@ -165,6 +165,16 @@ impl CheckTally {
 }
 
 impl Observation {
+    /// Before the notifications, of which none has failed.
+    pub fn new(at: Timestamp, database: Option<String>, run: Run) -> Self {
+        Self {
+            at,
+            database,
+            notifications_failed: 0,
+            run,
+        }
+    }
+
     /// A backup that began at `begun` and failed.
     pub fn of_failed_backup(
         database: Option<String>,
@@ -177,15 +187,8 @@ impl Observation {
             code,
             seconds: seconds(begun, at),
         };
-        Self {
-            at,
-            database,
-            notifications_failed: 0,
-            run: Run::Backup(Backup {
-                end,
-                last_good: history.last_good,
-            }),
-        }
+        let last_good = history.last_good;
+        Self::new(at, database, Run::Backup(Backup { end, last_good }))
     }
 
     /// An increment that was to be made from `begun` on, and was not.
@@ -194,12 +197,7 @@ impl Observation {
             code,
             seconds: seconds(begun, at),
         };
-        Self {
-            at,
-            database,
-            notifications_failed: 0,
-            run: Run::Increment(Increment { end, slot: None }),
-        }
+        Self::new(at, database, Run::Increment(Increment { end, slot: None }))
     }
 
     /// An error prevented the verification: the step that was asked for has failed, and the other one is unknown.
@@ -216,12 +214,7 @@ impl Observation {
             ..VerificationMetrics::asked(drill)
         };
         sum.drill.as_mut().unwrap_or(&mut sum.verify).count(false);
-        Self {
-            at,
-            database,
-            notifications_failed: 0,
-            run: Run::Verification(sum),
-        }
+        Self::new(at, database, Run::Verification(sum))
     }
 }
 

@@ -7,13 +7,16 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+/// Anything that has this name, for reading; symbolic links are followed.
+pub fn open_any(path: &Path) -> io::Result<File> {
+    // Without the flag, opening a FIFO would wait for ever.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    File::options().read(true).custom_flags(flags).open(path)
+}
+
 /// A regular file, for reading; symbolic links are followed.
 pub fn open(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        // Opening a FIFO would wait for ever.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path)?;
+    let file = open_any(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }

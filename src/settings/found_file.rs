@@ -7,15 +7,15 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::libpq;
 use super::problems::Problems;
 use super::{known, secret_file};
+use crate::run::named_file;
 
 /// Longer than any file of settings.
 pub const LONGEST: u64 = 1 << 20;
@@ -66,12 +66,7 @@ fn open(path: &Path) -> Result<Option<File>, Refused> {
         Err(error) => return Err(error.into()),
     };
     trusted(link.uid())?;
-    let opened = File::options()
-        .read(true)
-        // Without this, opening a FIFO would wait for ever.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path);
-    let file = match opened {
+    let file = match named_file::open_any(path) {
         Ok(file) => file,
         // The target of the link does not exist.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

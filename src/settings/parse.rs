@@ -103,20 +103,12 @@ impl Reader<'_> {
         let incremental_max_age = self.incremental_max_age();
         let schedule = self.schedule();
         let compression = self.of("BACKUP_COMPRESSION", Self::compression);
-        let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
-        let incremental = self.choice(
-            "BACKUP_INCREMENTAL",
-            &[("slot", Incremental::Slot), ("reference", Incremental::Reference)],
-        );
-        let on_changed_tables = self.choice(
-            "BACKUP_ON_CHANGED_TABLES",
-            &[("fail", OnChangedTables::Fail), ("warn", OnChangedTables::Warn)],
-        );
+        let format = self.format();
+        let incremental = self.incremental();
+        let on_changed_tables = self.on_changed_tables();
         let nice = self.of("BACKUP_NICE", Self::nice);
         let max_rate = self.max_rate();
-        let jobs = self.of("BACKUP_NICE", |reader| {
-            reader.jobs(nice, format.unwrap_or(Format::Custom))
-        });
+        let jobs = self.of("BACKUP_NICE", |reader| reader.jobs(nice, format));
         let threads = self.count("BACKUP_THREADS", 1..=256);
         let threads = threads.unwrap_or(self.input.cpus.max(1));
         let postgres = self.of("BACKUP_PG_BIN", Self::postgres);
@@ -126,23 +118,6 @@ impl Reader<'_> {
             reader.memory(jobs, threads, &stores, part_size)
         });
         s3.memory = memory.parts;
-        let aws = self.aws();
-        let topic = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
-        let channels = topic.map(|arn| Channel::Sns { arn }).into_iter().collect();
-        let handover = self.of("BACKUP_HANDOVER", Self::handover);
-        let allow_restore = self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false);
-        let allow_drill = self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true);
-        let drill_unconfined = self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false);
-        let metrics = self.of("BACKUP_METRICS", Self::metrics);
-        let lease = self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE);
-        let md5 = self.switch("BACKUP_MD5").unwrap_or(false);
-        let prove_chain = self.switch("BACKUP_PROVE_CHAIN").unwrap_or(true);
-        let adopt = self.switch("BACKUP_ADOPT").unwrap_or(false);
-        let store_create = self.store_create();
-        let state_dir = self.state_dir();
-        let serve = self.serve();
-        let signing = self.signing();
-        let log = self.log();
         Settings {
             sources,
             targets,
@@ -152,9 +127,9 @@ impl Reader<'_> {
             incremental_max_age,
             schedule,
             compression,
-            format: format.unwrap_or(Format::Custom),
-            incremental: incremental.unwrap_or(Incremental::Slot),
-            on_changed_tables: on_changed_tables.unwrap_or(OnChangedTables::Fail),
+            format,
+            incremental,
+            on_changed_tables,
             jobs,
             threads,
             memory,
@@ -163,28 +138,49 @@ impl Reader<'_> {
             nice,
             postgres,
             s3,
-            aws,
-            channels,
-            handover,
-            allow_restore,
-            allow_drill,
-            drill_unconfined,
-            metrics,
-            lease,
-            md5,
-            prove_chain,
-            adopt,
-            store_create,
-            state_dir,
-            serve,
-            signing,
+            aws: self.aws(),
+            channels: self.channels(),
+            handover: self.of("BACKUP_HANDOVER", Self::handover),
+            allow_restore: self.switch("BACKUP_ALLOW_RESTORE").unwrap_or(false),
+            allow_drill: self.switch("BACKUP_ALLOW_DRILL").unwrap_or(true),
+            drill_unconfined: self.switch("BACKUP_DRILL_UNCONFINED").unwrap_or(false),
+            metrics: self.of("BACKUP_METRICS", Self::metrics),
+            lease: self.read("BACKUP_LEASE_SECONDS", specs::duration).unwrap_or(LEASE),
+            md5: self.switch("BACKUP_MD5").unwrap_or(false),
+            prove_chain: self.switch("BACKUP_PROVE_CHAIN").unwrap_or(true),
+            adopt: self.switch("BACKUP_ADOPT").unwrap_or(false),
+            store_create: self.store_create(),
+            state_dir: self.state_dir(),
+            serve: self.serve(),
+            signing: self.signing(),
             json: self.input.json,
-            log,
+            log: self.log(),
             warnings: Vec::new(),
             problems: Vec::new(),
             notes: Vec::new(),
             cautions: Vec::new(),
         }
+    }
+
+    fn format(&mut self) -> Format {
+        let format = self.choice("BACKUP_FORMAT", &[("custom", Format::Custom), ("plain", Format::Plain)]);
+        format.unwrap_or(Format::Custom)
+    }
+
+    fn incremental(&mut self) -> Incremental {
+        let kinds = [("slot", Incremental::Slot), ("reference", Incremental::Reference)];
+        self.choice("BACKUP_INCREMENTAL", &kinds).unwrap_or(Incremental::Slot)
+    }
+
+    fn on_changed_tables(&mut self) -> OnChangedTables {
+        let choices = [("fail", OnChangedTables::Fail), ("warn", OnChangedTables::Warn)];
+        let choice = self.choice("BACKUP_ON_CHANGED_TABLES", &choices);
+        choice.unwrap_or(OnChangedTables::Fail)
+    }
+
+    fn channels(&mut self) -> Vec<Channel> {
+        let topic = self.read("BACKUP_SNS_TOPIC_ARN", cloud::topic);
+        topic.map(|arn| Channel::Sns { arn }).into_iter().collect()
     }
 
     fn note(&mut self, note: impl Into<String>) {

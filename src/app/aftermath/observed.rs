@@ -25,17 +25,13 @@ pub(super) fn of_backup(report: &BackupReport, history: &History, at: Timestamp)
 pub(super) fn of_proof(database: &str, proof: &ChainProof, at: Timestamp) -> Observation {
     let mut chain = CheckTally::default();
     chain.count(!proof.is_failed());
-    Observation {
-        at,
-        database: Some(database.to_owned()),
-        notifications_failed: 0,
-        run: Run::Verification(VerificationMetrics {
-            chain: Some(chain),
-            seconds: proof.duration_seconds,
-            code: proof.is_failed().then_some(Code::Integrity),
-            ..VerificationMetrics::default()
-        }),
-    }
+    let metrics = VerificationMetrics {
+        chain: Some(chain),
+        seconds: proof.duration_seconds,
+        code: proof.is_failed().then_some(Code::Integrity),
+        ..VerificationMetrics::default()
+    };
+    Observation::new(at, Some(database.to_owned()), Run::Verification(metrics))
 }
 
 fn of_made(report: &BackupReport, history: &History, at: Timestamp) -> Vec<Observation> {
@@ -130,11 +126,8 @@ pub(super) fn of_verification(report: &VerifyReport, drill: bool, at: Timestamp)
             .or_insert_with(|| VerificationMetrics::asked(drill));
         add(sum, one);
     }
-    let observation = |(database, sum): (&str, VerificationMetrics)| Observation {
-        at,
-        database: Some(database.to_owned()),
-        notifications_failed: 0,
-        run: Run::Verification(sum),
+    let observation = |(database, sum): (&str, VerificationMetrics)| {
+        Observation::new(at, Some(database.to_owned()), Run::Verification(sum))
     };
     databases.into_iter().map(observation).collect()
 }

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
@@ -87,10 +88,7 @@ pub(in crate::job) async fn run(
             throttle.stop();
             reader.stop().await;
             let ended = tokio::time::timeout(PATH_ENDS, job.stop.in_time(path)).await;
-            return Err(match ended {
-                Ok(ended) => interrupted(job, ended, error).await,
-                Err(_) => error.also(Error::internal("the data path does not end")),
-            });
+            return Err(interrupted(job, ended, error).await);
         }
         passed = &mut path => passed,
     };
@@ -106,15 +104,15 @@ pub(in crate::job) async fn run(
     }
 }
 
-/// The error of a run that was interrupted, after its data path has ended. `ended` is `None` if the time for that was
-/// up.
-async fn interrupted(job: &Job<'_>, ended: Option<Result<Passed, Failure>>, error: Error) -> Error {
+/// The error of a run that was interrupted, after its data path has ended. `ended` has `None` if the run's time was up.
+async fn interrupted(job: &Job<'_>, ended: Result<Option<Result<Passed, Failure>>, Elapsed>, error: Error) -> Error {
     match ended {
         // All data had just passed, so the uploads are still open.
-        Some(Ok(passed)) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
-        Some(Err(Failure::Store(second))) => error.also(second),
-        Some(Err(Failure::Source(_) | Failure::Stopped)) => error,
-        None => error.also(job.stop.given_up("aborting the upload")),
+        Ok(Some(Ok(passed))) => abort(job, passed.copies.into_iter().flatten().collect(), error).await,
+        Ok(Some(Err(Failure::Store(second)))) => error.also(second),
+        Ok(Some(Err(Failure::Source(_) | Failure::Stopped))) => error,
+        Ok(None) => error.also(job.stop.given_up("aborting the upload")),
+        Err(_) => error.also(Error::internal("the data path does not end")),
     }
 }
 

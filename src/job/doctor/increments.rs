@@ -29,23 +29,7 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
     };
     let problems = problems_of(session, &found, own.as_ref().is_some_and(|own| streams.contains(own)));
     if !are_wanted {
-        let mut told: Vec<String> = problems
-            .iter()
-            .map(|one| format!("{}: {}", one.what, one.hint))
-            .collect();
-        match of_others(session).await {
-            Ok(0) => {}
-            Ok(tables) => told.push(format!(
-                "the role does not own {}: let the owner run what `pgstow incremental start --print-sql` prints",
-                count(tables, "table")
-            )),
-            Err(error) => return vec![Check::lacking(NAME, &error)],
-        }
-        let note = match told.as_slice() {
-            [] => "not started; the server has what they need (`pgstow incremental start`)".to_owned(),
-            told => format!("not started; they would need: {}", told.join("; ")),
-        };
-        return vec![Check::skipped(NAME, note)];
+        return vec![unwanted(session, &problems).await];
     }
     let mut checks: Vec<Check> = problems.iter().map(of_problem).collect();
     if !problems
@@ -77,6 +61,25 @@ pub(super) async fn check(session: &Session, checkup: &Checkup<'_>) -> Vec<Check
         }
     }
     checks
+}
+
+/// Increments are not started: what they would need.
+async fn unwanted(session: &Session, problems: &[Problem]) -> Check {
+    let told = problems.iter().map(|one| format!("{}: {}", one.what, one.hint));
+    let mut told: Vec<String> = told.collect();
+    match of_others(session).await {
+        Ok(0) => {}
+        Ok(tables) => told.push(format!(
+            "the role does not own {}: let the owner run what `pgstow incremental start --print-sql` prints",
+            count(tables, "table")
+        )),
+        Err(error) => return Check::lacking(NAME, &error),
+    }
+    let note = match told.as_slice() {
+        [] => "not started; the server has what they need (`pgstow incremental start`)".to_owned(),
+        told => format!("not started; they would need: {}", told.join("; ")),
+    };
+    Check::skipped(NAME, note)
 }
 
 /// How many tables the role may not publish.

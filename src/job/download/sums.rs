@@ -4,16 +4,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-use rustix::fs::OFlags;
 
 use super::fetch::FileDigests;
 use super::target::file_error;
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupId, SHA256SUMS};
 use crate::run::files::{lock_folder, parent};
+use crate::run::named_file;
 use crate::run::publication::{Access, Publish, publish};
 
 /// pgstow does not rewrite a longer file: it is probably not a file of sums.
@@ -29,9 +28,8 @@ pub fn write(target: &Path, id: &BackupId, digests: &FileDigests) -> Result<()> 
     // locks, that can still happen.
     let lock = File::open(folder).map_err(failed("write"))?;
     lock_folder(&lock).map_err(failed("write"))?;
-    // Without this flag pgstow would wait for ever for a FIFO that another user put there.
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let (old, mode) = match File::options().read(true).custom_flags(nonblocking).open(&path) {
+    // Another user may have put a FIFO there.
+    let (old, mode) = match named_file::open_any(&path) {
         Ok(file) => {
             let metadata = file.metadata().map_err(failed("read"))?;
             if !metadata.is_file() {

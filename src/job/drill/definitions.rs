@@ -87,6 +87,27 @@ pub(super) struct Comparison {
     pub needs_twin: bool,
 }
 
+impl Comparison {
+    /// `count`: how many entries of the backup have the key.
+    fn add(&mut self, (kind, schema, name): Key<'_>, count: usize, found: Found) {
+        let full_name = || match schema {
+            "" => format!("{kind} {name}"),
+            _ => format!("{kind} {schema}.{name}"),
+        };
+        match found {
+            Found::Same => {
+                self.equal += count;
+                if kind == "SEQUENCE SET" {
+                    self.sequences += count;
+                }
+            }
+            Found::Differs(what) => self.differences.push((full_name(), what)),
+            Found::NotProved(why) => self.not_proved.push(LeftOut { what: full_name(), why }),
+            Found::Open => self.needs_twin = true,
+        }
+    }
+}
+
 /// All entries with one key.
 #[derive(Default)]
 struct Entries<'a> {
@@ -145,23 +166,10 @@ impl Definitions<'_> {
                 found => found,
             };
             let found = self.excused(found, entries);
-            let (kind, schema, name) = *key;
-            let full_name = || match schema {
-                "" => format!("{kind} {name}"),
-                _ => format!("{kind} {schema}.{name}"),
-            };
-            match found {
-                // It was made, but differs.
-                Found::Same if entries.ours.iter().any(|item| self.exclusion.is_another_version(item)) => {}
-                Found::Same => {
-                    comparison.equal += entries.ours.len();
-                    if kind == "SEQUENCE SET" {
-                        comparison.sequences += entries.ours.len();
-                    }
-                }
-                Found::Differs(what) => comparison.differences.push((full_name(), what)),
-                Found::NotProved(why) => comparison.not_proved.push(LeftOut { what: full_name(), why }),
-                Found::Open => comparison.needs_twin = true,
+            // If it was made, but in another version, it is not the same.
+            let is_another = entries.ours.iter().any(|item| self.exclusion.is_another_version(item));
+            if !(is_another && matches!(found, Found::Same)) {
+                comparison.add(*key, entries.ours.len(), found);
             }
         }
         let there = rights::owners_of_large_objects(self.theirs.iter());

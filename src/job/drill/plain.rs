@@ -52,15 +52,7 @@ pub(super) async fn run(
     note_reasons(&reasons, report);
     let (creation, unknown) = ground::creation(located).await?;
     let ground = cluster.ground(&creation, manifest).await?;
-    let mut withheld = ground.withheld.clone();
-    if !speaks_of_money(&backup) {
-        withheld.money = None;
-    }
-    let reasons = Reasons {
-        locale: ground.locale.clone().or(unknown),
-        withheld,
-        ..reasons
-    };
+    let reasons = on_ground(reasons, &ground, unknown, &backup);
     let psql = Psql::find(ground.session.server().major, settings).await?;
     cluster.open_for_script(&ground).await?;
     cluster.make_tablespaces(&backup.tablespaces).await?;
@@ -92,6 +84,19 @@ pub(super) async fn run(
         backup: &backup,
     };
     first.compare(major, &doubts, report).await
+}
+
+/// Adds the reasons of the database in which the script runs. `unknown`: why its locale cannot be the source's.
+fn on_ground(reasons: Reasons, ground: &Ground, unknown: Option<String>, backup: &Contents) -> Reasons {
+    let mut withheld = ground.withheld.clone();
+    if !speaks_of_money(backup) {
+        withheld.money = None;
+    }
+    Reasons {
+        locale: ground.locale.clone().or(unknown),
+        withheld,
+        ..reasons
+    }
 }
 
 /// Notes what a script cannot prove, and what this machine cannot.

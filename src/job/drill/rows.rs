@@ -126,7 +126,15 @@ pub(super) async fn compare(pair: &Pair<'_>, report: &mut DrillReport) -> Result
     } = comparison;
     report.problems.extend(problems);
     report.not_proved.extend(not_proved);
-    let proofs = results.into_iter().filter_map(|(index, result)| {
+    report.tables.extend(proofs(stored, results));
+    theirs
+        .values()
+        .for_each(|found| found_more(found, again, exclusion, report));
+    compare_objects(pair, &blocks_of_objects, &objects, report).await
+}
+
+fn proofs(stored: &StoredArchive, results: BTreeMap<usize, ProofOutcome>) -> impl Iterator<Item = TableProof> {
+    results.into_iter().filter_map(|(index, result)| {
         let (schema, name) = stored.tables[index].clone().unwrap_or_default();
         let rows = stored.rows(index)?;
         Some(TableProof {
@@ -135,12 +143,7 @@ pub(super) async fn compare(pair: &Pair<'_>, report: &mut DrillReport) -> Result
             rows,
             result,
         })
-    });
-    report.tables.extend(proofs);
-    theirs
-        .values()
-        .for_each(|found| found_more(found, again, exclusion, report));
-    compare_objects(pair, &blocks_of_objects, &objects, report).await
+    })
 }
 
 /// A table that is not in the backup.

@@ -177,17 +177,9 @@ async fn store(
     let passed = transfer::run(job, reader, made, lease, &throttle).await;
     let (mut passed, warnings) = passed?;
     let expected = passed.expected.object();
-    let completing = replicas.complete(&key, std::mem::take(&mut passed.copies), &expected);
-    // Give it time to end: if it is interrupted, it leaves all parts, or an object that no run knows of.
-    let completed = job
-        .stop
-        .or_give_up("completing the upload of the baselines", completing)
-        .await;
-    if let Some(reason) = job.stop.reason() {
-        replicas.may_hold(&key);
-        return Err(completed.map_or_else(|error| error, |_| reason.into()));
-    }
-    Ok((passed, completed?, warnings))
+    let copies = std::mem::take(&mut passed.copies);
+    let receipts = replicas.complete_in_time(&key, copies, &expected).await?;
+    Ok((passed, receipts, warnings))
 }
 
 fn stored(

@@ -167,19 +167,12 @@ impl<'a> Destination<'a> {
             bytes,
             sha256: digest.finalize().into(),
         };
-        let stop = &self.run.job.stop;
-        let completing = self.replicas.complete(&key, copies, &expected);
-        // Give it time to end: if it is interrupted, it leaves all parts, or an object that no run knows of.
-        let completed = stop.or_give_up("completing the upload", completing).await;
-        if let Some(reason) = stop.reason() {
-            self.replicas.may_hold(&key);
-            return Err(completed.map_or_else(|error| error, |_| reason.into()));
-        }
+        let receipts = self.replicas.complete_in_time(&key, copies, &expected).await?;
         Ok(StoredChanges {
             bytes,
             sha256: expected.sha256,
             md5: md5.map(|md5| md5.finalize().into()),
-            receipts: completed?,
+            receipts,
         })
     }
 

@@ -13,11 +13,9 @@ use super::renewal;
 use super::round::{RoundEnd, round};
 use super::run::Run;
 use super::start::Start;
-use super::{Begin, acquire, look, open, open_reading, primary};
+use super::{Begin, begin, look, open_reading};
 use crate::error::{Code, Error, Result};
 use crate::job::backup::{BackupReport, BackupRequest, Job, answered};
-use crate::postgres::SlotName;
-use crate::repository::lease::Acquired;
 use crate::run::progress::Event;
 
 /// The pauses after failures.
@@ -116,22 +114,9 @@ fn is_temporary(code: Code, was_sound: bool) -> bool {
 
 /// From the login to the first failure, or to the stop.
 async fn session(job: &Job<'_>, request: &BackupRequest, every: Duration, following: &mut Following<'_>) -> Result<()> {
-    job.observer.phase("connecting");
-    let source = job.stop.or_stop(open(job, request)).await?;
-    let Acquired { lease, took_over } = acquire(job, &source).await?;
-    let slot = SlotName::of(primary(job)?.url(), &source.session.server().database);
-    let names = slot.publications();
-    let run = Run {
-        job,
-        request,
-        source: &source,
-        lease: &lease,
-        took_over,
-        slot: &slot,
-        publications: &names,
-    };
+    let run = begin(job, request).await?;
     let outcome = rounds(&run, every, following).await;
-    let released = job.stop.or_give_up("releasing the lease", lease.release()).await;
+    let released = job.stop.or_give_up("releasing the lease", run.lease.release()).await;
     match (outcome, released) {
         (Err(error), released) => Err(error.with_clean_up(released)),
         (Ok(()), released) => released,
@@ -157,7 +142,7 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
             return Ok(());
         }
     };
-    reading.start(job, slot.slot(), start.from, run.publications).await?;
+    reading.start(job, slot.slot(), start.from, &run.publications).await?;
     loop {
         let next = Instant::now() + every;
         let is_behind = match Box::pin(round(run, &mut reading, &start)).await? {

@@ -18,7 +18,7 @@ use crate::format::Lsn;
 use crate::format::changes::Head;
 use crate::job::backup::record::Sidecar;
 use crate::job::backup::replicas::Replicas;
-use crate::job::backup::{BackupReport, PUT_GRACE, answered};
+use crate::job::backup::{BackupReport, PUT_GRACE, answered, put_all};
 use crate::postgres::Horizon;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Stream;
@@ -241,11 +241,7 @@ impl<'a> Round<'_, 'a> {
         let Self { run, reading, .. } = self;
         let job = run.job;
         let (stop, replicas) = (job.stop, &mut self.destination.replicas);
-        for file in sidecars {
-            // If a put is interrupted, the file is discarded with the others. It has the tag `pending` from the start.
-            let put = replicas.put(&file.key, file.bytes, &file.info);
-            reading.through(stop.or_stop_after(PUT_GRACE, put)).await?;
-        }
+        reading.through(put_all(job, replicas, sidecars)).await?;
         job.observer.phase("committing");
         let files = record.tagged_files();
         let tagging = replicas.tag(record.id(), &files);
@@ -289,7 +285,7 @@ impl<'a> Round<'_, 'a> {
     fn bounds(&self) -> Bounds<'a> {
         Bounds {
             job: self.run.job,
-            lease: self.run.lease,
+            lease: &self.run.lease,
             until: None,
             may_end_early: false,
         }
@@ -308,11 +304,11 @@ impl<'a> Round<'_, 'a> {
         let run = self.run;
         Context {
             job: run.job,
-            source: run.source,
-            lease: run.lease,
+            source: &run.source,
+            lease: &run.lease,
             id,
             from: self.start.from,
-            slot: run.slot,
+            slot: &run.slot,
         }
     }
 

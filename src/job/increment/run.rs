@@ -7,10 +7,10 @@ use crate::repository::lease::{Lease, Previous};
 pub(super) struct Run<'a> {
     pub job: &'a Job<'a>,
     pub request: &'a BackupRequest,
-    pub source: &'a SourceDatabase,
-    pub lease: &'a Lease,
+    pub source: SourceDatabase,
+    pub lease: Lease,
     pub took_over: Option<Previous>,
-    pub slot: &'a SlotName,
+    pub slot: SlotName,
     /// The names of the stream's publications.
-    pub publications: &'a [String],
+    pub publications: Vec<String>,
 }

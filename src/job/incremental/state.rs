@@ -1,14 +1,16 @@
 //! `incremental status`: whether the stream is well, and who is affected if it is not.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::readiness::{ProblemKind, problems_of, warnings};
+use super::readiness::{Problem, ProblemKind, problems_of, warnings};
 use super::report::{LastIncrement, StatusOfStream};
 use super::tables::CoveredTables;
 use super::{Job, name};
 use crate::error::Result;
 use crate::job::status::Judgement;
-use crate::postgres::{Session, Slot, SlotName};
+use crate::postgres::{OldestTransaction, Session, Slot, SlotName};
 use crate::repository::backup_id::{BackupId, BackupKind, age};
 use crate::repository::catalog::{self, Demand, read_genuine};
 use crate::units::{human_bytes, human_span};
@@ -16,7 +18,7 @@ use crate::units::{human_bytes, human_span};
 /// The share of the allowed log that must be left.
 const LEAST_LEFT: f64 = 0.3;
 /// A transaction of this age keeps the slot's log, and every new table waiting.
-const OLD_TRANSACTION: i64 = 3600;
+const OLD_TRANSACTION: u64 = 3600;
 /// A slot's `catalog_xmin` of this age keeps VACUUM from the catalogs.
 const OLD_CATALOG: u64 = 100_000_000;
 
@@ -34,13 +36,9 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
     let tables = CoveredTables::of(&catalog, &published);
     let oldest = session.oldest_transaction().await?;
     let others = session.streams().await?.into_iter().filter(|other| *other != name);
-    let (last, store_error) = match newest(job, session).await {
-        Ok(last) => (last, None),
-        Err(error) => (None, Some(error.message())),
-    };
+    let last = newest(job, session).await;
     let mut problems = Vec::new();
     if is_started {
-        let found = problems_of(session, &decoding, slot.is_some());
         problems.extend(of_slot(&name, slot.as_ref(), decoding.most_kept_bytes));
         if !publications.are_complete() {
             problems.push(
@@ -48,32 +46,9 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
             );
         }
         problems.extend(of_tables(&tables));
-        problems.extend(
-            store_error
-                .iter()
-                .map(|error| format!("the store cannot be read: {error}")),
-        );
-        let most = i64::try_from(job.settings.incremental_max_age.as_secs()).unwrap_or(i64::MAX);
-        match &last {
-            Some(last) if last.age_seconds > most => problems.push(format!(
-                "the last increment ends {} ago: run `pgstow backup --kind incremental`",
-                human_span(last.age_seconds)
-            )),
-            _ => {}
-        }
-        if let Some(age) = oldest.as_ref().and_then(|oldest| oldest.age)
-            && i64::try_from(age.as_secs()).unwrap_or(i64::MAX) > OLD_TRANSACTION
-        {
-            let oldest = oldest.as_ref().map(ToString::to_string).unwrap_or_default();
-            problems.push(format!(
-                "a transaction has been open for more than an hour, so the server keeps its log: {oldest}"
-            ));
-        }
-        // What a start refuses was accepted, or has changed since.
-        let refused = found
-            .iter()
-            .filter(|problem| matches!(problem.kind, ProblemKind::Refuses(_)));
-        problems.extend(refused.map(|problem| format!("{}: {}", problem.what, problem.hint)));
+        problems.extend(of_last(&last, job.settings.incremental_max_age));
+        problems.extend(oldest.as_ref().and_then(of_oldest));
+        problems.extend(refused(&problems_of(session, &decoding, slot.is_some())));
     }
     Ok(StatusOfStream {
         status: match problems.is_empty() {
@@ -93,7 +68,7 @@ pub(super) async fn look(job: &Job<'_>, session: &Session) -> Result<StatusOfStr
             .map(|kind| name.publication(*kind))
             .collect(),
         slot,
-        last,
+        last: last.ok().flatten(),
         oldest_transaction: oldest.map(|oldest| oldest.to_string()),
         tables,
         others: others.map(|other| other.to_string()).collect(),
@@ -125,6 +100,31 @@ fn of_slot(name: &SlotName, slot: Option<&Slot>, most_kept: Option<u64>) -> Vec<
         problems.push("the slot keeps VACUUM from cleaning the system's catalogs: make an increment now".into());
     }
     problems
+}
+
+fn of_last(last: &Result<Option<LastIncrement>>, max_age: Duration) -> Option<String> {
+    let most = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+    match last {
+        Err(error) => Some(format!("the store cannot be read: {}", error.message())),
+        Ok(Some(last)) if last.age_seconds > most => Some(format!(
+            "the last increment ends {} ago: run `pgstow backup --kind incremental`",
+            human_span(last.age_seconds)
+        )),
+        Ok(_) => None,
+    }
+}
+
+fn of_oldest(oldest: &OldestTransaction) -> Option<String> {
+    let is_old = oldest.age.is_some_and(|age| age.as_secs() > OLD_TRANSACTION);
+    is_old.then(|| format!("a transaction has been open for more than an hour, so the server keeps its log: {oldest}"))
+}
+
+/// What a start refuses: it was accepted once, or has changed since.
+fn refused(found: &[Problem]) -> impl Iterator<Item = String> {
+    let refused = found
+        .iter()
+        .filter(|problem| matches!(problem.kind, ProblemKind::Refuses(_)));
+    refused.map(|problem| format!("{}: {}", problem.what, problem.hint))
 }
 
 fn of_tables(tables: &CoveredTables) -> Vec<String> {

@@ -106,67 +106,116 @@ pub(super) async fn survey(
     plan: &Plan,
     request: &RestoreRequest,
 ) -> Result<Surroundings> {
-    let single = !request.tables.is_empty();
-    let replaced: Vec<&Item> = items.iter().filter(|item| replaces(plan, single, item)).collect();
-    let replaced = &replaced[..];
-    let path = |item: &Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
-    let of_kind = |item: &&&Item| is_relation(item) || item.entry.desc == "SEQUENCE";
-    let tables: Vec<_> = replaced.iter().filter(of_kind).map(|item| path(item)).collect();
-    let session = &target.session;
-    if single {
-        check_dependents(session, &tables).await?;
+    let replaced = Replaced::of(target, items, plan, request);
+    let (session, tables) = (replaced.session, &replaced.tables[..]);
+    if replaced.is_part {
+        check_dependents(session, tables).await?;
     }
     check_relatives(session, &tables).await?;
     let mut found = Surroundings::default();
-    let keys = found.take_keys(session, &tables, replaced).await?;
-    for around in session.around(&tables).await? {
-        found.take(around, replaced);
+    let keys = found.take_keys(session, tables, &replaced.entries).await?;
+    for around in session.around(tables).await? {
+        found.take(around, &replaced.entries);
     }
-    let statements: HashSet<&str> = plan.drops.iter().map(String::as_str).collect();
-    let goes = |item: &Item| statements.contains(item.details.drop_statement.trim());
-    let dropped = |kind: &str| -> Vec<String> {
-        let gone = items.iter().filter(|item| item.entry.desc == kind && goes(item));
-        gone.map(|item| item.entry.tag.clone()).collect()
-    };
-    let (schemas, publications) = (dropped("SCHEMA"), dropped("PUBLICATION"));
-    let others = session.around_others(&schemas, &publications, &tables);
+    let (schemas, publications) = (replaced.dropped("SCHEMA"), replaced.dropped("PUBLICATION"));
+    let others = session.around_others(&schemas, &publications, tables);
     let (others, defaults) = others.await?;
     for around in others {
-        found.take(around, replaced);
+        found.take(around, &replaced.entries);
     }
     let mut lost = Lost::around_the_tables(std::mem::take(&mut found.left_out));
     let brought = Brought::new(items, &plan.kept);
-    on_tables(session, &tables, &brought, &mut lost).await?;
+    on_tables(session, tables, &brought, &mut lost).await?;
     for one in defaults.into_iter().filter(|one| !brought.brings(one)) {
         lost.add(&one.kind, one.what, IN_A_SCHEMA, one.statement);
     }
-    let with_grants = |item: &&Item| goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
-    let relations = replaced.iter().copied().filter(|item| of_kind(&item));
-    let objects: Vec<&Item> = items.iter().filter(with_grants).chain(relations).collect();
-    let asked: Vec<Named<'_>> = objects.iter().map(|item| named(item)).collect();
-    let user = request.no_owner.then(|| session.server().user.as_str());
-    brought.without(session.traits(&asked).await?, &objects, user, &mut lost);
-    if !plan.large_objects.is_empty() {
-        let granted = session.granted_large_objects(&plan.large_objects).await?;
-        brought.without_grants(&granted, &mut lost);
-    }
-    for feature in session.features_of_tables(&tables).await? {
-        brought.without_feature(feature, |_| true, user, &mut lost);
-    }
-    if !single {
-        let is_made = |item: &Item| goes(item) || !plan::objects_of(item).is_empty();
-        for feature in session.features_of_others(&plan.large_objects).await? {
-            brought.without_feature(feature, is_made, user, &mut lost);
-        }
-    }
-    for grant in session.member_grants(&dropped("EXTENSION")).await? {
-        brought.without_grant_on_member(grant, &mut lost);
-    }
+    replaced.on_objects(&brought, &mut lost).await?;
     found.left_out = lost.told();
     // They are detached first and attached last, since they contain partitions that are detached too.
     found.ties.extend(keys);
-    found.tables = tables;
+    found.tables = replaced.tables;
     Ok(found)
+}
+
+/// What the restore replaces in the target.
+struct Replaced<'a> {
+    session: &'a Session,
+    items: &'a [Item],
+    plan: &'a Plan,
+    /// The entries whose objects are made anew.
+    entries: Vec<&'a Item>,
+    /// Schema and name of the relations among them.
+    tables: Vec<(String, String)>,
+    drops: HashSet<&'a str>,
+    /// Whether the user has named tables.
+    is_part: bool,
+    /// The owner of what is made, unless it gets the backup's owner.
+    owner: Option<&'a str>,
+}
+
+impl<'a> Replaced<'a> {
+    fn of(target: &'a Target, items: &'a [Item], plan: &'a Plan, request: &RestoreRequest) -> Self {
+        let session = &target.session;
+        let is_part = !request.tables.is_empty();
+        let entries: Vec<&Item> = items.iter().filter(|item| replaces(plan, is_part, item)).collect();
+        let path = |item: &&Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
+        Self {
+            session,
+            items,
+            plan,
+            tables: entries.iter().filter(|item| has_place(item)).map(path).collect(),
+            entries,
+            drops: plan.drops.iter().map(String::as_str).collect(),
+            is_part,
+            owner: request.no_owner.then(|| session.server().user.as_str()),
+        }
+    }
+
+    /// Whether a statement removes the entry's object.
+    fn goes(&self, item: &Item) -> bool {
+        self.drops.contains(item.details.drop_statement.trim())
+    }
+
+    /// The names of the objects of this kind that go.
+    fn dropped(&self, kind: &str) -> Vec<String> {
+        let of_kind = self.items.iter().filter(|item| item.entry.desc == kind);
+        let gone = of_kind.filter(|item| self.goes(item));
+        gone.map(|item| item.entry.tag.clone()).collect()
+    }
+
+    /// Owners, grants, comments and settings of the objects that the backup does not bring.
+    async fn on_objects(&self, brought: &Brought<'_>, lost: &mut Lost) -> Result<()> {
+        let Self {
+            session, plan, owner, ..
+        } = *self;
+        let with_grants = |item: &&Item| self.goes(item) && WITH_GRANTS.contains(&item.entry.desc.as_str());
+        let relations = self.entries.iter().copied().filter(|item| has_place(item));
+        let objects: Vec<&Item> = self.items.iter().filter(with_grants).chain(relations).collect();
+        let asked: Vec<Named<'_>> = objects.iter().map(|item| named(item)).collect();
+        brought.without(session.traits(&asked).await?, &objects, owner, lost);
+        if !plan.large_objects.is_empty() {
+            let granted = session.granted_large_objects(&plan.large_objects).await?;
+            brought.without_grants(&granted, lost);
+        }
+        for feature in session.features_of_tables(&self.tables).await? {
+            brought.without_feature(feature, |_| true, owner, lost);
+        }
+        if !self.is_part {
+            let is_made = |item: &Item| self.goes(item) || !plan::objects_of(item).is_empty();
+            for feature in session.features_of_others(&plan.large_objects).await? {
+                brought.without_feature(feature, is_made, owner, lost);
+            }
+        }
+        for grant in session.member_grants(&self.dropped("EXTENSION")).await? {
+            brought.without_grant_on_member(grant, lost);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the entry's object stands among the tables.
+fn has_place(item: &Item) -> bool {
+    is_relation(item) || item.entry.desc == "SEQUENCE"
 }
 
 async fn check_dependents(session: &Session, tables: &Names) -> Result<()> {

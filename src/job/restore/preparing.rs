@@ -44,7 +44,13 @@ pub(super) async fn prepare(job: &Job<'_>, request: &RestoreRequest) -> Result<P
     job.observer.phase("looking at the target");
     let mut target = job.stop.or_stop(ready::reach(job, request)).await?;
     target.check(&located.manifest, request)?;
-    let source = source(job, request, (&located, way), &target).await?;
+    let preparing = Preparing {
+        job,
+        request,
+        located: &located,
+        target: &target,
+    };
+    let source = preparing.source(way).await?;
     denied::add_to(&mut target.info, source.denied());
     let globals = match request.globals {
         true => Some(roles(job, request, &located, &target, &source).await?),
@@ -105,25 +111,6 @@ async fn locate(job: &Job<'_>, request: &RestoreRequest) -> Result<(Located, Opt
             Ok((job.stop.or_stop(located).await?, None))
         }
     }
-}
-
-async fn source(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    (located, way): (&Located, Option<Way>),
-    target: &Target,
-) -> Result<BackupData> {
-    let manifest = &located.manifest;
-    if !manifest.files.contains_key(role::SQL) {
-        let archive = archive(job, request, (located, way), target).await?;
-        return Ok(BackupData::Archive(Box::new(archive)));
-    }
-    asked::check_script(request)?;
-    let psql = script::psql(target, request, &job.settings.postgres).await?;
-    job.observer.phase("checking the script");
-    let checked = script::check(&located.store, manifest, job.observer, ());
-    let (checked, ()) = job.stop.or_stop(checked).await?;
-    Ok(BackupData::Script(psql, Arc::new(checked)))
 }
 
 /// The plan for the roles and grants of the backup.
@@ -190,152 +177,209 @@ impl Unplanned {
     }
 }
 
-/// The archive, checked against its manifest, and its plan, checked against the target.
-async fn archive(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    (located, way): (&Located, Option<Way>),
-    target: &Target,
-) -> Result<PreparedArchive> {
-    let opened = open(job, request, (located, way), target).await?;
-    match request.into {
-        Some(_) => beside(job, request, located, opened, target).await,
-        None => planned(job, request, located, opened, target).await,
-    }
+/// A restore, and what is known before its plan is made.
+struct Preparing<'a> {
+    job: &'a Job<'a>,
+    request: &'a RestoreRequest,
+    located: &'a Located,
+    target: &'a Target,
 }
 
-async fn open(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    (located, way): (&Located, Option<Way>),
-    target: &Target,
-) -> Result<Unplanned> {
-    let stored = StoredArchive::open(&*located.store, &located.manifest);
-    let mut stored = job.stop.or_stop(stored).await?;
-    job.stop.or_stop(check_object(&*located.store, &stored)).await?;
-    let mut at = None;
-    if let Some(way) = way {
-        let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
-        let composed = moment::prepare(located, way, stored, &memory);
-        let (prepared, mut archive) = job.stop.or_stop(composed).await?;
-        if request.allow_partial {
-            prepared.without_checks(&mut archive)?;
+impl Preparing<'_> {
+    async fn source(&self, way: Option<Way>) -> Result<BackupData> {
+        let Self { job, located, .. } = *self;
+        let manifest = &located.manifest;
+        if !manifest.files.contains_key(role::SQL) {
+            let archive = self.archive(way).await?;
+            return Ok(BackupData::Archive(Box::new(archive)));
         }
-        (at, stored) = (Some(prepared), archive);
+        asked::check_script(self.request)?;
+        let psql = script::psql(self.target, self.request, &job.settings.postgres).await?;
+        job.observer.phase("checking the script");
+        let checked = script::check(&located.store, manifest, job.observer, ());
+        let (checked, ()) = job.stop.or_stop(checked).await?;
+        Ok(BackupData::Script(psql, Arc::new(checked)))
     }
-    let known = job.stop.or_stop(texts(target, &stored)).await?;
-    stored.head = stored.head.with_texts(Arc::new(known))?;
-    let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
-    let version = (stored.head.version.major, stored.head.version.minor);
-    let major = target.session.server().major;
-    let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
-    let left = exclusion::exclusion(request, &items, &target.session);
-    let left = job.stop.or_stop(left).await?;
-    Ok(Unplanned {
-        stored,
-        items,
-        pg_restore,
-        at,
-        left,
-    })
-}
 
-/// Copies of tables beside the existing ones.
-async fn beside(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    located: &Located,
-    opened: Unplanned,
-    target: &Target,
-) -> Result<PreparedArchive> {
-    let preparing = into::prepare(opened.basis(target, &located.manifest, request));
-    let (copies, plan, warnings) = job.stop.or_stop(preparing).await?;
-    let Unplanned {
-        mut stored,
-        items,
-        pg_restore,
-        at,
-        ..
-    } = opened;
-    let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
-    Ok(PreparedArchive {
-        stored: Arc::new(stored),
-        items,
-        plan,
-        pg_restore,
-        around: Surroundings::default(),
-        in_place: None,
-        into: Some(copies),
-        together: false,
-        moment,
-        open_members: None,
-        denied: Vec::new(),
-        warnings,
-    })
-}
+    /// The archive, checked against its manifest, and its plan, checked against the target.
+    async fn archive(&self, way: Option<Way>) -> Result<PreparedArchive> {
+        let opened = self.open(way).await?;
+        match self.request.into {
+            Some(_) => self.beside(opened).await,
+            None => self.planned(opened).await,
+        }
+    }
 
-async fn planned(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    located: &Located,
-    opened: Unplanned,
-    target: &Target,
-) -> Result<PreparedArchive> {
-    let basis = opened.basis(target, &located.manifest, request);
-    let (mut plan, denied) = plan_of(job, basis, &opened.left).await?;
-    let Unplanned {
-        mut stored,
-        items,
-        pg_restore,
-        at,
-        left,
-    } = opened;
-    let open_members = (left.has_open_members && request.create).then_some(left.entries);
-    let settled = allowed::settle(target, &items, &mut plan, (request, &job.settings.postgres));
-    let mut warnings = job.stop.or_stop(settled).await?;
-    // Objects that stay as they are in the target need nothing there.
-    plan.demand(&items, request.without());
-    if open_members.is_some() && request.dry_run {
-        warnings.push(OPEN_MEMBERS.to_owned());
+    async fn open(&self, way: Option<Way>) -> Result<Unplanned> {
+        let Self {
+            job,
+            request,
+            located,
+            target,
+        } = *self;
+        let stored = StoredArchive::open(&*located.store, &located.manifest);
+        let mut stored = job.stop.or_stop(stored).await?;
+        job.stop.or_stop(check_object(&*located.store, &stored)).await?;
+        let mut at = None;
+        if let Some(way) = way {
+            let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+            let composed = moment::prepare(located, way, stored, &memory);
+            let (prepared, mut archive) = job.stop.or_stop(composed).await?;
+            if request.allow_partial {
+                prepared.without_checks(&mut archive)?;
+            }
+            (at, stored) = (Some(prepared), archive);
+        }
+        let known = job.stop.or_stop(texts(target, &stored)).await?;
+        stored.head = stored.head.with_texts(Arc::new(known))?;
+        let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
+        let version = (stored.head.version.major, stored.head.version.minor);
+        let major = target.session.server().major;
+        let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
+        let left = exclusion::exclusion(request, &items, &target.session);
+        let left = job.stop.or_stop(left).await?;
+        Ok(Unplanned {
+            stored,
+            items,
+            pg_restore,
+            at,
+            left,
+        })
     }
-    let given = allowed::given_of_new(target, request);
-    warnings.extend(job.stop.or_stop(given).await?);
-    target.check_plan(&plan, request)?;
-    if !request.keep_going && !request.create && !request.data_only {
-        job.stop.or_stop(renewing::check_names(target, &items, &plan)).await?;
+
+    /// Copies of tables beside the existing ones.
+    async fn beside(&self, opened: Unplanned) -> Result<PreparedArchive> {
+        let Self {
+            job,
+            request,
+            located,
+            target,
+        } = *self;
+        let preparing = into::prepare(opened.basis(target, &located.manifest, request));
+        let (copies, plan, warnings) = job.stop.or_stop(preparing).await?;
+        let Unplanned {
+            mut stored,
+            items,
+            pg_restore,
+            at,
+            ..
+        } = opened;
+        let moment = self.bring_forward(at, &mut stored, &plan).await?;
+        Ok(PreparedArchive {
+            stored: Arc::new(stored),
+            items,
+            plan,
+            pg_restore,
+            around: Surroundings::default(),
+            in_place: None,
+            into: Some(copies),
+            together: false,
+            moment,
+            open_members: None,
+            denied: Vec::new(),
+            warnings,
+        })
     }
-    let around = if request.clean && !request.create && !request.data_only {
-        let survey = around::survey(target, &items, &plan, request);
-        job.stop.or_stop(survey).await?
-    } else {
-        Surroundings::default()
-    };
-    plan.left_out.extend(around.left_out.iter().cloned());
-    if !plan.copies.is_empty() {
-        stored.head = stored.head.with_copy_statements(&plan.copies)?;
+
+    async fn planned(&self, opened: Unplanned) -> Result<PreparedArchive> {
+        let Self {
+            job,
+            request,
+            located,
+            target,
+        } = *self;
+        let basis = opened.basis(target, &located.manifest, request);
+        let (mut plan, denied) = plan_of(job, basis, &opened.left).await?;
+        let Unplanned {
+            mut stored,
+            items,
+            pg_restore,
+            at,
+            left,
+        } = opened;
+        let open_members = (left.has_open_members && request.create).then_some(left.entries);
+        let settled = allowed::settle(target, &items, &mut plan, (request, &job.settings.postgres));
+        let mut warnings = job.stop.or_stop(settled).await?;
+        // Objects that stay as they are in the target need nothing there.
+        plan.demand(&items, request.without());
+        if open_members.is_some() && request.dry_run {
+            warnings.push(OPEN_MEMBERS.to_owned());
+        }
+        let given = allowed::given_of_new(target, request);
+        warnings.extend(job.stop.or_stop(given).await?);
+        target.check_plan(&plan, request)?;
+        if !request.keep_going && !request.create && !request.data_only {
+            job.stop.or_stop(renewing::check_names(target, &items, &plan)).await?;
+        }
+        let mut around = Surroundings::default();
+        if request.clean && !request.create && !request.data_only {
+            let survey = around::survey(target, &items, &plan, request);
+            around = job.stop.or_stop(survey).await?;
+        }
+        plan.left_out.extend(around.left_out.iter().cloned());
+        if !plan.copies.is_empty() {
+            stored.head = stored.head.with_copy_statements(&plan.copies)?;
+        }
+        let mut in_place = None;
+        if request.data_only {
+            let preparing = in_place::prepare(target, &stored, &plan, request);
+            in_place = Some(job.stop.or_stop(preparing).await?);
+        }
+        let moment = self.bring_forward(at, &mut stored, &plan).await?;
+        let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
+        Ok(PreparedArchive {
+            stored: Arc::new(stored),
+            items,
+            plan,
+            pg_restore,
+            around,
+            in_place,
+            into: None,
+            together,
+            moment,
+            open_members,
+            denied,
+            warnings,
+        })
     }
-    let in_place = if request.data_only {
-        let preparing = in_place::prepare(target, &stored, &plan, request);
-        Some(job.stop.or_stop(preparing).await?)
-    } else {
-        None
-    };
-    let moment = bring_forward(job, request, at, &mut stored, &plan).await?;
-    let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
-    Ok(PreparedArchive {
-        stored: Arc::new(stored),
-        items,
-        plan,
-        pg_restore,
-        around,
-        in_place,
-        into: None,
-        together,
-        moment,
-        open_members,
-        denied,
-        warnings,
-    })
+
+    /// Reads the changes of the tables that are restored, and joins them with the archive. Refuses what cannot be had
+    /// exactly, unless the user allows it.
+    async fn bring_forward(
+        &self,
+        at: Option<moment::Prepared>,
+        stored: &mut StoredArchive,
+        plan: &Plan,
+    ) -> Result<Option<MomentReport>> {
+        let Self { job, request, .. } = *self;
+        let Some(at) = at else { return Ok(None) };
+        let whole = request.tables.is_empty();
+        let mut blocks: Vec<usize> = plan.blocks().collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        let mut report = at.report(at.not_exact(stored, &blocks, whole));
+        if let Some(asked) = &request.moment {
+            report.target.clone_from(&asked.read_as);
+        }
+        let refuse = |report: &MomentReport| {
+            let refused = !report.not_exact.is_empty() && !request.allow_partial && !request.dry_run;
+            if refused {
+                Err(moment::not_covered(report, whole))
+            } else {
+                Ok(())
+            }
+        };
+        refuse(&report)?;
+        if request.dry_run {
+            return Ok(Some(report));
+        }
+        job.observer.phase("reading the changes");
+        let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
+        let reading = at.bring_forward(stored, &blocks, &memory, &mut report);
+        job.stop.or_stop(reading).await?;
+        refuse(&report)?;
+        Ok(Some(report))
+    }
 }
 
 /// What the restore does to the target, and the settings that the new database cannot have.
@@ -364,44 +408,6 @@ async fn plan_of(job: &Job<'_>, basis: Basis<'_>, left: &Exclusion) -> Result<(P
         job.stop.or_stop(standing).await?;
     }
     Ok((plan, denied))
-}
-
-/// Reads the changes of the tables that are restored, and joins them with the archive. Refuses what cannot be had
-/// exactly, unless the user allows it.
-async fn bring_forward(
-    job: &Job<'_>,
-    request: &RestoreRequest,
-    at: Option<moment::Prepared>,
-    stored: &mut StoredArchive,
-    plan: &Plan,
-) -> Result<Option<MomentReport>> {
-    let Some(at) = at else { return Ok(None) };
-    let whole = request.tables.is_empty();
-    let mut blocks: Vec<usize> = plan.blocks().collect();
-    blocks.sort_unstable();
-    blocks.dedup();
-    let mut report = at.report(at.not_exact(stored, &blocks, whole));
-    if let Some(asked) = &request.moment {
-        report.target.clone_from(&asked.read_as);
-    }
-    let refuse = |report: &MomentReport| {
-        let refused = !report.not_exact.is_empty() && !request.allow_partial && !request.dry_run;
-        if refused {
-            Err(moment::not_covered(report, whole))
-        } else {
-            Ok(())
-        }
-    };
-    refuse(&report)?;
-    if request.dry_run {
-        return Ok(Some(report));
-    }
-    job.observer.phase("reading the changes");
-    let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
-    let reading = at.bring_forward(stored, &blocks, &memory, &mut report);
-    job.stop.or_stop(reading).await?;
-    refuse(&report)?;
-    Ok(Some(report))
 }
 
 /// Names and definitions in an encoding other than UTF-8, converted by the target's server, which knows all

@@ -239,21 +239,20 @@ async fn load_archive(
         }),
         silent: None,
     };
-    let run = RestoreRun {
-        job,
-        request,
-        target,
-        state,
-    };
     let steps = ArchiveRun {
-        run,
+        run: RestoreRun {
+            job,
+            request,
+            target,
+            state,
+        },
         archive,
         loader: &loader,
     };
     let mut defined = false;
     if let Some(beside) = beside {
         defined = define_apart(steps, beside).await?;
-        put_in_place(run, beside).await?;
+        put_in_place(steps.run, beside).await?;
     }
     let Filled { left_out, losses } = fill(steps, defined).await?;
     prepared.lost = left_out;
@@ -262,9 +261,11 @@ async fn load_archive(
         return Ok(None);
     }
     job.observer.phase("comparing the rows");
-    let (manifest, lost) = (&prepared.located.manifest, losses.ids());
-    let comparing = check::run(steps, manifest, &lost);
-    let compared = job.stop.or_stop(comparing).await;
+    let lost = losses.ids();
+    let compared = job
+        .stop
+        .or_stop(check::run(steps, &prepared.located.manifest, &lost))
+        .await;
     finished_or_told(prepared, compared)
 }
 

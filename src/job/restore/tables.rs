@@ -75,12 +75,7 @@ pub(super) async fn plan(basis: Basis<'_>, jobs: usize) -> Result<Plan> {
     } else {
         tables.retain(|item| is_there(item));
         if !tables.is_empty() && !request.clean {
-            let there: Vec<String> = tables.iter().map(|item| item.entry.name()).collect();
-            return Err(
-                Error::new(Code::RestoreErr, format!("the target has {} already", there.join(", "))).hint(
-                    "replace it with --clean, load rows into it with --data-only, or restore into another database",
-                ),
-            );
+            return Err(in_the_way(&tables));
         }
         if request.clean {
             (plan.drops, plan.partings) = plan::drops(items, &relations);
@@ -119,6 +114,14 @@ impl Basis<'_> {
         plan.emptied = make_room(target, stored, plan, &roots, request).await?;
         Ok(())
     }
+}
+
+/// The error if the target has tables that the restore would make.
+fn in_the_way(tables: &[&Item]) -> Error {
+    let there: Vec<String> = tables.iter().map(|item| item.entry.name()).collect();
+    let what = format!("the target has {} already", there.join(", "));
+    Error::new(Code::RestoreErr, what)
+        .hint("replace it with --clean, load rows into it with --data-only, or restore into another database")
 }
 
 /// Whether the target has them, by dump ids.

@@ -110,33 +110,38 @@ fn of_databases(inquiry: &Inquiry<'_>, store: &SeenStore, databases: &[DatabaseS
     }
     let limit = seconds(inquiry.settings.max_age);
     for database in databases {
-        let name = &database.database;
-        match &database.last_good {
-            None if database.archived > 0 => problems.push(format!(
-                "database {name:?} has {} in {url}, but no good one that can be read at once ({} in an archive class, which \
-                 does not mean that they are bad): make one with `pgstow backup`",
-                count(database.backups, "backup"),
-                database.archived
-            )),
-            None => problems.push(format!(
-                "database {name:?} has {} in {url}, but {} good: make one with `pgstow backup` at once",
-                count(database.backups, "backup"),
-                if database.backups == 1 {
-                    "it is not"
-                } else {
-                    "none of them is"
-                }
-            )),
-            Some(last) if last.age_seconds > limit => problems.push(format!(
-                "the last good backup of database {name:?}, {}, is {} old, more than {}: find out why none was made \
-                 since, and run `pgstow backup`",
-                last.id,
-                human_span(last.age_seconds),
-                human_span(limit)
-            )),
-            Some(_) => {}
-        }
+        problems.extend(of_last_good(database, url, limit));
         of_increments(inquiry, database, problems);
+    }
+}
+
+/// Whether the last good backup is not older than `limit` seconds.
+fn of_last_good(database: &DatabaseStatus, url: &str, limit: i64) -> Option<String> {
+    let name = &database.database;
+    match &database.last_good {
+        None if database.archived > 0 => Some(format!(
+            "database {name:?} has {} in {url}, but no good one that can be read at once ({} in an archive class, which \
+             does not mean that they are bad): make one with `pgstow backup`",
+            count(database.backups, "backup"),
+            database.archived
+        )),
+        None => Some(format!(
+            "database {name:?} has {} in {url}, but {} good: make one with `pgstow backup` at once",
+            count(database.backups, "backup"),
+            if database.backups == 1 {
+                "it is not"
+            } else {
+                "none of them is"
+            }
+        )),
+        Some(last) if last.age_seconds > limit => Some(format!(
+            "the last good backup of database {name:?}, {}, is {} old, more than {}: find out why none was made since, \
+             and run `pgstow backup`",
+            last.id,
+            human_span(last.age_seconds),
+            human_span(limit)
+        )),
+        Some(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::Job;
 use crate::error::{Code, Error, Result};
 use crate::repository::backup_id::{BackupId, VERIFICATION};
 use crate::repository::retention::TIER_TAG;
-use crate::repository::signature::{Signer, Subject};
+use crate::repository::signature::{Signer, Subject, Trust};
 use crate::repository::verification::Verification;
 use crate::store::conditions::put_where;
 use crate::store::{Condition, ObjectInfo, Put, Store};
@@ -55,17 +55,19 @@ fn signed_is_there() -> Error {
     Error::config("a signed result is there, and BACKUP_SIGN_KEY is not set to sign this one")
 }
 
-async fn record_once(
-    job: &Job<'_>,
-    store: &dyn Store,
-    id: &BackupId,
-    manifest_sha256: &[u8; 32],
-    change: impl Fn(&mut Verification),
-) -> Result<Recorded> {
+/// The result that is there.
+struct Earlier {
+    /// Under which the new result may be put. `None`: in any case.
+    condition: Option<Condition>,
+    /// `None`: nothing of it is kept.
+    body: Option<Bytes>,
+}
+
+/// Reads the result that is there. Another person may have written it, so pgstow signs only those that count already:
+/// `counts` says which.
+async fn earlier(job: &Job<'_>, store: &dyn Store, id: &BackupId, counts: &Trust) -> Result<Earlier> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
-    // Another person may have written the old result, so pgstow signs only those that count already.
-    let counts = job.trust.and(job.signer.map(Signer::public));
-    let (condition, mut before) = match store.get(&key).await {
+    let (condition, mut body) = match store.get(&key).await {
         // The object is no result (or a link): it is replaced, not followed.
         Err(error) if error.code() == Code::Integrity => (None, None),
         before => match before? {
@@ -74,22 +76,35 @@ async fn record_once(
         },
     };
     // A run without keys must not make a signed result worthless.
-    if before.is_some() && job.signer.is_none() && !counts.asks() {
+    if body.is_some() && job.signer.is_none() && !counts.asks() {
         let signature = store.head(&subject.signature_key()).await?;
         if signature.is_some() {
             return Err(signed_is_there());
         }
     }
-    if let Some(body) = &before
+    if let Some(before) = &body
         && counts.asks()
     {
-        match counts.look(store, subject, body).await? {
+        match counts.look(store, subject, before).await? {
             Ok(_) if job.signer.is_none() => return Err(signed_is_there()),
             Ok(_) => {}
-            Err(_) => before = None,
+            Err(_) => body = None,
         }
     }
-    let mut verification = before
+    Ok(Earlier { condition, body })
+}
+
+async fn record_once(
+    job: &Job<'_>,
+    store: &dyn Store,
+    id: &BackupId,
+    manifest_sha256: &[u8; 32],
+    change: impl Fn(&mut Verification),
+) -> Result<Recorded> {
+    let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
+    let counts = job.trust.and(job.signer.map(Signer::public));
+    let Earlier { condition, body } = earlier(job, store, id, &counts).await?;
+    let mut verification = body
         .and_then(|body| Verification::parse(&body, id).ok())
         .map(|before| before.about(manifest_sha256, counts.asks()).0)
         .unwrap_or_else(|| Verification::new(id.clone()));

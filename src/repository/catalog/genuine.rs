@@ -101,17 +101,22 @@ struct Looked {
     is_sound: bool,
 }
 
+impl Looked {
+    fn without_bytes(read: Read, is_sound: bool) -> Self {
+        Self {
+            read,
+            sha256: None,
+            is_sound,
+        }
+    }
+}
+
 /// Reads once. `again`: if the digest file contradicts the manifest, compares with all other records of its digest.
 async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool) -> Result<Looked> {
-    let nothing = |read: Read, is_sound: bool| Looked {
-        read,
-        sha256: None,
-        is_sound,
-    };
     let bytes = match manifest_bytes(store, id).await? {
         Found::Good(bytes) => bytes,
-        Found::Missing => return Ok(nothing(Read::Missing, true)),
-        Found::Broken(broken) => return Ok(nothing(Read::Broken(broken), false)),
+        Found::Missing => return Ok(Looked::without_bytes(Read::Missing, true)),
+        Found::Broken(broken) => return Ok(Looked::without_bytes(Read::Broken(broken), false)),
     };
     let sha256: [u8; 32] = Sha256::digest(&bytes).into();
     let wrong = |read: Read| Looked {
@@ -126,13 +131,10 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
     if let Some(expected) = demand.manifest.filter(|expected| *expected != sha256) {
         return Ok(wrong(Read::Unexpected(unexpected(store, id, (&sha256, &expected)))));
     }
-    let mut signed_by = None;
-    if demand.trust.asks() {
-        match demand.trust.look(store, Subject::manifest(id), &bytes).await? {
-            Ok(key) => signed_by = Some(key),
-            Err(flaw) => return Ok(wrong(Read::Unsigned(flaw.into_error(id, store.url())))),
-        }
-    }
+    let signed_by = match signer(store, id, demand.trust, &bytes).await? {
+        Ok(key) => key,
+        Err(unsigned) => return Ok(wrong(Read::Unsigned(unsigned))),
+    };
     // A manifest that the caller named exactly, or that is signed, needs no digest file.
     let is_vouched_for = demand.manifest.is_some() || signed_by.is_some();
     let is_refused = !demand.altered && !is_vouched_for;
@@ -144,13 +146,8 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
         Ok(manifest) => manifest,
         Err(broken) => return Ok(wrong(Read::Broken(broken))),
     };
-    // A store may show the manifest before it shows a file that was put earlier.
-    if seal == Seal::None && manifest.digest_file.is_some() {
-        seal = self::seal(store, id, &sha256).await?;
-    }
-    if seal == Seal::None && again {
-        let said = Said::new(manifest.digest_file.as_ref(), manifest.store.as_ref());
-        seal = attested_alone(store, id, &sha256, said).await?;
+    if seal == Seal::None {
+        seal = late_seal(store, &manifest, &sha256, again).await?;
     }
     if let (Seal::Different(what), true) = (&seal, is_refused) {
         return Ok(refused(what));
@@ -172,6 +169,29 @@ async fn look(store: &dyn Store, id: &BackupId, demand: &Demand<'_>, again: bool
         sha256: Some(sha256),
         is_sound,
     })
+}
+
+/// The key that signed the manifest, if signatures are asked for.
+async fn signer(store: &dyn Store, id: &BackupId, trust: &Trust, bytes: &[u8]) -> Result<Result<Option<KeyId>>> {
+    if !trust.asks() {
+        return Ok(Ok(None));
+    }
+    let found = trust.look(store, Subject::manifest(id), bytes).await?;
+    Ok(found.map(Some).map_err(|flaw| flaw.into_error(id, store.url())))
+}
+
+/// Looks once more for what confirms a manifest.
+async fn late_seal(store: &dyn Store, manifest: &Manifest, sha256: &[u8; 32], again: bool) -> Result<Seal> {
+    let mut found = Seal::None;
+    // A store may show the manifest before it shows a file that was put earlier.
+    if manifest.digest_file.is_some() {
+        found = seal(store, &manifest.id, sha256).await?;
+    }
+    if found == Seal::None && again {
+        let said = Said::new(manifest.digest_file.as_ref(), manifest.store.as_ref());
+        found = attested_alone(store, &manifest.id, sha256, said).await?;
+    }
+    Ok(found)
 }
 
 /// The error for a manifest with another digest than the caller has named.

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_sdk_kms::Client;
-use rustix::fs::OFlags;
 use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
 use tokio::sync::OnceCell;
@@ -19,6 +18,7 @@ use super::signer::Signer;
 use super::trust::Trust;
 use crate::error::{Error, Result};
 use crate::run::files::blocking;
+use crate::run::named_file;
 
 /// Longer than any kind of key.
 const LONGEST: u64 = 64 << 10;
@@ -155,12 +155,7 @@ fn read(path: &Path, setting: &str, name: &str) -> Result<Zeroizing<String>> {
             .hint("check the file's name and permissions")
     };
     let mut text = Zeroizing::new(String::new());
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(failed)?;
+    let file = named_file::open_any(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::config(format!("{setting}: {name} is not a file")));
     }

@@ -34,7 +34,7 @@ impl Replicas {
     }
 
     /// Completes the open uploads, in the order of [`Replicas::open`]. The receipts are in the order of the stores.
-    pub(in crate::job) async fn complete(
+    async fn complete(
         &mut self,
         key: &str,
         copies: Vec<UploadOutcome>,
@@ -81,8 +81,26 @@ impl Replicas {
         failure.map_or(Ok(receipts), Err)
     }
 
+    /// Completes the uploads, unless the run has to end. It gets time to end even then: if it were interrupted, it would
+    /// leave all parts, or an object that no run knows of.
+    pub(in crate::job) async fn complete_in_time(
+        &mut self,
+        key: &str,
+        copies: Vec<UploadOutcome>,
+        expected: &Expected,
+    ) -> Result<Vec<Option<Stored>>> {
+        let stop = self.stop.clone();
+        let completing = self.complete(key, copies, expected);
+        let completed = stop.or_give_up("completing the upload", completing).await;
+        if let Some(reason) = stop.reason() {
+            self.may_hold(key);
+            return Err(completed.map_or_else(|error| error, |_| reason.into()));
+        }
+        completed
+    }
+
     /// Completing was interrupted: the store may have completed the upload.
-    pub(in crate::job) fn may_hold(&mut self, key: &str) {
+    fn may_hold(&mut self, key: &str) {
         for replica in self.all.iter_mut().filter(|replica| replica.takes_part()) {
             replica.may_hold(key);
         }

@@ -16,14 +16,7 @@ pub(super) async fn fill(
     emptied: bool,
 ) -> Result<FilledTables> {
     let Refill { backup, work, .. } = refill;
-    // Tables that are loaded through one root are loaded together.
-    let mut places: VecDeque<Vec<BlockCopy>> = VecDeque::new();
-    for copy in copies {
-        match places.iter_mut().find(|others| others[0].place == copy.place) {
-            Some(others) => others.push(copy),
-            None => places.push_back(vec![copy]),
-        }
-    }
+    let mut places = places(copies);
     let mut losses = Losses::default();
     let mut compared = 0;
     let mut replaced = 0;
@@ -71,6 +64,18 @@ pub(super) async fn fill(
         losses,
         replaced: (emptied && work.check).then_some(replaced),
     })
+}
+
+/// Tables that are loaded through one root are loaded together.
+fn places(copies: Vec<BlockCopy>) -> VecDeque<Vec<BlockCopy>> {
+    let mut places: VecDeque<Vec<BlockCopy>> = VecDeque::new();
+    for copy in copies {
+        match places.iter_mut().find(|others| others[0].place == copy.place) {
+            Some(others) => others.push(copy),
+            None => places.push_back(vec![copy]),
+        }
+    }
+    places
 }
 
 /// Returns how many rows were there before.

@@ -287,21 +287,10 @@ impl<'a> CopySource<'a> {
                 // Those of a partitioned table's partitions are reported together.
                 "TABLE ATTACH" if other.entry.tag != item.entry.tag => {}
                 "COMMENT" => comments += 1,
-                "ACL" => self.leave(
-                    what,
-                    format!("a copy has no grants: only {} has rights on it", self.owner),
-                ),
-                "TRIGGER" => self.leave(what, "a copy has no triggers: it keeps the rows of the backup"),
-                "RULE" => self.leave(what, "a copy has no rules: it keeps the rows of the backup"),
-                "POLICY" => self.leave(what, "a copy has no policies"),
-                "STATISTICS" => self.leave(what, "a copy has no extended statistics"),
-                "DEFAULT" => self.leave(what, "a copy takes no numbers from the table's own sequence"),
-                "SEQUENCE" => self.leave(
-                    what,
-                    "it belongs to the table: the copy has its numbers as plain values",
-                ),
-                "FK CONSTRAINT" => self.leave(what, "a copy refers to no other table, whose rows it would hold"),
-                _ => self.leave(what, OF_ITS_OWN),
+                kind => {
+                    let why = why_not(kind, self.owner);
+                    self.leave(what, why);
+                }
             }
         }
         if comments > 0 {
@@ -360,6 +349,22 @@ impl<'a> CopySource<'a> {
             statement: [head.as_bytes(), key].concat(),
         })
     }
+}
+
+/// Why a copy does not get an object of this kind, which belongs to the table.
+fn why_not(kind: &str, owner: &str) -> String {
+    let why = match kind {
+        "ACL" => return format!("a copy has no grants: only {owner} has rights on it"),
+        "TRIGGER" => "a copy has no triggers: it keeps the rows of the backup",
+        "RULE" => "a copy has no rules: it keeps the rows of the backup",
+        "POLICY" => "a copy has no policies",
+        "STATISTICS" => "a copy has no extended statistics",
+        "DEFAULT" => "a copy takes no numbers from the table's own sequence",
+        "SEQUENCE" => "it belongs to the table: the copy has its numbers as plain values",
+        "FK CONSTRAINT" => "a copy refers to no other table, whose rows it would hold",
+        _ => OF_ITS_OWN,
+    };
+    why.to_owned()
 }
 
 /// Whether it is a partitioned table, which has no rows of its own.

@@ -2,17 +2,16 @@
 //! `host:port:database:user:password`, each of the first four fields may be `*`, and the first line that matches is
 //! used.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::OFlags;
 use secrecy::SecretString;
 
 use crate::postgres::ConnectionInfo;
+use crate::run::named_file;
 
 const LONGEST: u64 = 1 << 20;
 /// A socket in one of libpq's default folders also matches this name.
@@ -51,21 +50,9 @@ impl PasswordFile {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    let opened = File::options()
-        .read(true)
-        // Without it, opening a FIFO would wait for ever.
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed())
-        .open(path);
-    let file = match opened {
+    let file = match named_file::open_any(path) {
         Ok(file) => file,
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(None);
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
     let metadata = file.metadata().map_err(|error| error.to_string())?;
