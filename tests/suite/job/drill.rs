@@ -277,11 +277,11 @@ fn a_drill_that_is_stopped_or_killed_leaves_no_server_and_no_folder() {
         let started = || site.processes().iter().any(|process| process.contains("after.list"));
         running.until("the restore is nearly done", started);
         running.signal(signal);
-        let (run, took) = running.end(Duration::from_secs(30));
+        let run = running.end(Duration::from_secs(30));
         match signal {
             Signal::KILL => {}
-            Signal::INT => drop(failure(&run, took, "INTERRUPTED", 130, None)),
-            _ => drop(failure(&run, took, "INTERRUPTED", 143, None)),
+            Signal::INT => drop(failure(&run, "INTERRUPTED", 130, None)),
+            _ => drop(failure(&run, "INTERRUPTED", 143, None)),
         }
         if signal == Signal::KILL {
             // Those who clean up after us notice by themselves.

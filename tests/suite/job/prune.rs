@@ -300,7 +300,7 @@ fn a_prune_that_is_told_to_stop_leaves_no_half_backup() {
     let backups = || std::fs::read_dir(folder.path().join("shop")).unwrap().count();
     running.until("some have gone", || backups() < 2_990);
     running.signal(rustix::process::Signal::TERM);
-    let (run, _) = running.end(Duration::from_secs(10));
+    let run = running.end(Duration::from_secs(10));
     assert_eq!(run.status.code(), Some(143), "{}", run.stderr);
     assert!(
         run.json()["error"]["message"]

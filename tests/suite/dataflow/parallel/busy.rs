@@ -248,7 +248,7 @@ fn a_table_emptied_before_its_lock_is_read_by_another_snapshot() {
                      AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'";
         running.until("the backup waits for its lock", || database.sql(waits) == "1");
         lock.release_after(change);
-        let (run, _) = running.end(Duration::from_secs(30));
+        let run = running.end(Duration::from_secs(30));
         assert!(run.status.success(), "{change}: {}", run.stderr);
         let report = run.json();
         assert!(report["warnings"].is_null(), "{report}");

@@ -36,8 +36,8 @@ fn go_on(site: &Site) {
 
 fn failed(running: Running, site: &Site, database: &Database, code: &str, exit: i32) -> Failure {
     let secret = password_of(&site.backup(&database.url()));
-    let (run, took) = running.end(Duration::from_secs(20));
-    let failure = failure(&run, took, code, exit, secret.as_deref());
+    let run = running.end(Duration::from_secs(20));
+    let failure = failure(&run, code, exit, secret.as_deref());
     site.assert_nothing_is_left_of(database);
     failure
 }
@@ -100,8 +100,8 @@ fn a_server_that_stops_midway_is_conn_err() {
             server.crash();
         }
         let secret = password_of(&site.backup(&database.url()));
-        let (run, took) = running.end(Duration::from_secs(20));
-        failure(&run, took, "CONN_ERR", 10, secret.as_deref());
+        let run = running.end(Duration::from_secs(20));
+        failure(&run, "CONN_ERR", 10, secret.as_deref());
         site.assert_nothing_is_left();
     }
 }
@@ -206,7 +206,6 @@ fn a_table_locked_for_longer_than_the_lock_wait_is_pg_dump_err_with_a_hint() {
     command.args(["--jobs", "2"]).env("BACKUP_LOCK_WAIT_SECONDS", "1");
     let failure = fail(&mut command, "PG_DUMP_ERR", 20);
     assert!(failure.hint.contains("BACKUP_LOCK_WAIT_SECONDS"), "{}", failure.hint);
-    assert!(failure.took < Duration::from_secs(10), "{:?}", failure.took);
     drop(lock);
     site.assert_nothing_is_left_of(&database);
     report(&mut command);
@@ -244,9 +243,8 @@ fn a_stop_midway_leaves_no_session_and_no_file() {
         )) == "t"
     });
     running.signal(rustix::process::Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
+    let run = running.end(Duration::from_secs(10));
     assert!(!run.status.success());
-    assert!(took < Duration::from_secs(10));
     site.assert_nothing_is_left_of(&database);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::place::{Place, failed, succeeded, until};
+use super::place::{Place, failed, handed_over, succeeded, until};
 use crate::support::function::Function;
 use crate::support::lock::Lock;
 use crate::support::moto::{Cluster, secret};
@@ -31,35 +31,9 @@ async fn slow_database() -> (Place, String) {
 
 fn function(place: &Place, timeout: Duration, cluster: Option<&Cluster>) -> Function {
     let id = secret(&place.secret().to_string());
-    Function::start(timeout, |command| {
-        place.configure(command);
+    place.function_within(timeout, cluster, |command| {
         command.env("BACKUP_SECRET_ID", id);
-        if let Some(cluster) = cluster {
-            command
-                .env("BACKUP_HANDOVER", "ecs")
-                .env("BACKUP_ECS_CLUSTER", &cluster.name)
-                .env("BACKUP_ECS_TASK_DEFINITION", &cluster.family)
-                .env("BACKUP_ECS_SUBNETS", &cluster.subnet)
-                .env("BACKUP_ECS_SECURITY_GROUPS", &cluster.security_group);
-        }
     })
-}
-
-/// What ECS was told to run in the task that an answer names.
-#[track_caller]
-fn handed_over(answer: &Value, cluster: &Cluster) -> Vec<Value> {
-    assert_eq!(answer["status"], "handed_over", "{answer:#}");
-    assert_eq!(answer["cluster"], *cluster.name);
-    let tasks = cluster.tasks();
-    assert_eq!(tasks.len(), 1, "{tasks:#?}");
-    assert_eq!(tasks[0]["taskArn"], answer["task"]);
-    assert_eq!(
-        (&tasks[0]["launchType"], &tasks[0]["startedBy"]),
-        (&json!("FARGATE"), &json!("pgstow"))
-    );
-    let container = &tasks[0]["overrides"]["containerOverrides"][0];
-    assert_eq!(container["name"], "pgstow");
-    container["command"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
@@ -105,8 +79,7 @@ async fn it_is_handed_over_to_a_container_task_with_the_same_request() {
     assert!(place.topic.messages().is_empty());
 
     // What the task runs makes the backup; the event, delivered again, finds it.
-    let words = command.iter().map(|word| word.as_str().unwrap());
-    let made = succeed(place.command_line().args(words)).json();
+    let made = succeed(place.command_line().args(command)).json();
     assert_eq!(made["trigger"], "schedule");
     let again = function.invoke(&event);
     assert_eq!((&again["id"], &again["repeated"]), (&made["id"], &json!(true)));

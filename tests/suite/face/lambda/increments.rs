@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::place::{AMPLE, Place, failed};
+use super::place::{AMPLE, Place, failed, handed_over, succeeded};
 use crate::support::function::Function;
 use crate::support::moto::Cluster;
 use crate::support::program::succeed;
@@ -39,22 +39,19 @@ fn behind(
         Line::Passes
     });
     let url = wire.before(&place.database.url());
-    Function::start(timeout, |command| {
-        place.configure(command);
+    place.function_within(timeout, cluster, |command| {
         command.env("DATABASE_URL", url);
-        if let Some(cluster) = cluster {
-            command
-                .env("BACKUP_HANDOVER", "ecs")
-                .env("BACKUP_ECS_CLUSTER", &cluster.name)
-                .env("BACKUP_ECS_TASK_DEFINITION", &cluster.family)
-                .env("BACKUP_ECS_SUBNETS", &cluster.subnet)
-                .env("BACKUP_ECS_SECURITY_GROUPS", &cluster.security_group);
-        }
     })
 }
 
 fn event() -> Value {
     json!({"action": "backup", "kind": "incremental"})
+}
+
+#[track_caller]
+fn succeeded_in_an_increment(made: &Value) {
+    succeeded(made);
+    assert_eq!(made["kind"], "incremental", "{made:#}");
 }
 
 async fn transactions(place: &Place) -> u64 {
@@ -73,11 +70,7 @@ async fn an_event_makes_an_increment_and_again_none() {
     let function = behind((&place, &server), (AMPLE, Duration::ZERO), None);
     let event = json!({"action": "backup", "kind": "incremental", "event_id": "every-15-minutes"});
     let made = function.invoke(&event);
-    assert_eq!(
-        (&made["kind"], &made["status"]),
-        (&json!("incremental"), &json!("succeeded")),
-        "{made:#}"
-    );
+    succeeded_in_an_increment(&made);
     assert_eq!(made["increment"]["transactions"], 1);
     let again = function.invoke(&event);
     assert_eq!(
@@ -98,11 +91,7 @@ async fn an_increment_ends_at_a_commit_before_the_functions_time_is_up() {
     }
     let function = behind((&place, &server), (SHORT, Duration::from_millis(250)), None);
     let made = function.invoke(&event());
-    assert_eq!(
-        (&made["kind"], &made["status"]),
-        (&json!("incremental"), &json!("succeeded")),
-        "{made:#}"
-    );
+    succeeded_in_an_increment(&made);
     assert_eq!(made["increment"]["is_behind"], true, "{made:#}");
     let first = transactions(&place).await;
     assert!((1..100).contains(&first), "{first}");
@@ -124,16 +113,8 @@ async fn a_transaction_that_is_longer_than_the_function_is_handed_over() {
     let cluster = Cluster::fresh();
     let function = behind((&place, &server), (SHORT, Duration::from_secs(60)), Some(&cluster));
     let answer = function.invoke(&event());
-    assert_eq!(answer["status"], "handed_over", "{answer:#}");
-    let tasks = cluster.tasks();
-    let container = &tasks[0]["overrides"]["containerOverrides"][0];
-    let words: Vec<&str> = container["command"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|word| word.as_str().unwrap())
-        .collect();
-    assert!(words.contains(&"--kind=incremental"), "{words:?}");
+    let words = handed_over(&answer, &cluster);
+    assert!(words.contains(&"--kind=incremental".to_owned()), "{words:?}");
     assert_eq!(transactions(&place).await, 0);
     assert_eq!(place.bucket.uploads().await, [""; 0]);
     drop(function);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::bucket::Bucket;
 use crate::support::database::Database;
 use crate::support::function::Function;
-use crate::support::moto::{Message, Topic};
+use crate::support::moto::{Cluster, Message, Topic};
 use crate::support::program::pgstow;
 use crate::support::services::cloud;
 
@@ -67,12 +67,30 @@ impl Place {
         })
     }
 
-    /// With other settings than that secret.
-    pub fn function_with(&self, configure: impl FnOnce(&mut Command)) -> Function {
-        Function::start(AMPLE, |command| {
+    /// With another timeout of Lambda's, and with tasks to which it may hand over, if there is a cluster.
+    pub fn function_within(
+        &self,
+        timeout: Duration,
+        cluster: Option<&Cluster>,
+        configure: impl FnOnce(&mut Command),
+    ) -> Function {
+        Function::start(timeout, |command| {
             self.configure(command);
             configure(command);
+            if let Some(cluster) = cluster {
+                command
+                    .env("BACKUP_HANDOVER", "ecs")
+                    .env("BACKUP_ECS_CLUSTER", &cluster.name)
+                    .env("BACKUP_ECS_TASK_DEFINITION", &cluster.family)
+                    .env("BACKUP_ECS_SUBNETS", &cluster.subnet)
+                    .env("BACKUP_ECS_SECURITY_GROUPS", &cluster.security_group);
+            }
         })
+    }
+
+    /// With other settings than that secret.
+    pub fn function_with(&self, configure: impl FnOnce(&mut Command)) -> Function {
+        self.function_within(AMPLE, None, configure)
     }
 
     /// The command line, with the same settings as the function.
@@ -148,4 +166,22 @@ pub fn failed(answer: &Value, code: &str) -> String {
 pub fn succeeded(answer: &Value) -> String {
     assert_eq!(answer["status"], "succeeded", "{answer:#}");
     answer["id"].as_str().unwrap().to_owned()
+}
+
+/// What ECS was told to run in the task that an answer names.
+#[track_caller]
+pub fn handed_over(answer: &Value, cluster: &Cluster) -> Vec<String> {
+    assert_eq!(answer["status"], "handed_over", "{answer:#}");
+    assert_eq!(answer["cluster"], *cluster.name);
+    let tasks = cluster.tasks();
+    assert_eq!(tasks.len(), 1, "{tasks:#?}");
+    assert_eq!(tasks[0]["taskArn"], answer["task"]);
+    assert_eq!(
+        (&tasks[0]["launchType"], &tasks[0]["startedBy"]),
+        (&json!("FARGATE"), &json!("pgstow"))
+    );
+    let container = &tasks[0]["overrides"]["containerOverrides"][0];
+    assert_eq!(container["name"], "pgstow");
+    let words = container["command"].as_array().unwrap().iter();
+    words.map(|word| word.as_str().unwrap().to_owned()).collect()
 }

@@ -89,7 +89,6 @@ fn a_disk_that_is_full_midway_is_enospc_and_leaves_only_the_lease() {
     let (site, database, disk) = (Site::new(), large(), Disk::mount("size=1m"));
     let failure = fail(&mut site.backup_into(&database.url(), disk.path()), "ENOSPC", 31);
     assert!(failure.message.contains(".dump"), "{}", failure.message);
-    assert!(failure.took < Duration::from_secs(15), "{:?}", failure.took);
     assert_only_a_lease(disk.path());
     site.assert_nothing_runs();
     assert_no_session(&database);
@@ -103,7 +102,7 @@ fn every_size(sizes: impl Iterator<Item = String>) {
         let disk = Disk::mount(&size);
         let mut command = site.backup_into(&database.url(), disk.path());
         let secret = password_of(&command);
-        let (run, took) = site.start(&mut command).end(Duration::from_secs(20));
+        let run = site.start(&mut command).end(Duration::from_secs(20));
         site.assert_nothing_runs();
         if run.status.success() {
             let id = run.json()["id"].as_str().unwrap().to_owned();
@@ -111,7 +110,7 @@ fn every_size(sizes: impl Iterator<Item = String>) {
             assert_eq!(backups(disk.path()), [id]);
             outcomes.push((size, String::new()));
         } else {
-            let failure = failure(&run, took, "ENOSPC", 31, secret.as_deref());
+            let failure = failure(&run, "ENOSPC", 31, secret.as_deref());
             let left = tree(disk.path());
             assert!(
                 left.iter()
@@ -158,8 +157,8 @@ fn a_store_that_is_deleted_midway_is_enoent_and_not_made_anew() {
     let away = site.path().join("away");
     fs::rename(site.store(), &away).unwrap();
     fs::remove_dir_all(&away).unwrap();
-    let (run, took) = running.end(Duration::from_secs(20));
-    failure(&run, took, "ENOENT", 33, secret.as_deref());
+    let run = running.end(Duration::from_secs(20));
+    failure(&run, "ENOENT", 33, secret.as_deref());
     assert!(tree(&site.store()).is_empty(), "{:?}", tree(&site.store()));
     site.assert_nothing_is_left_of(&database);
 }

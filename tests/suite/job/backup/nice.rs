@@ -87,7 +87,7 @@ fn it_pauses_while_others_are_many_and_goes_on_after() {
     std::thread::sleep(Duration::from_secs(2));
     assert!(!running.is_over(), "it has not paused");
     drop(busy);
-    let (run, _) = running.end(Duration::from_secs(40));
+    let run = running.end(Duration::from_secs(40));
     assert!(run.status.success(), "{}", run.stderr);
     let report = run.json();
     assert!(report["pauses"].as_u64().unwrap() >= 1, "{report}");
@@ -109,9 +109,8 @@ fn a_stop_during_a_pause_is_a_stop_at_once() {
     running.until("pg_dump has begun", || database.sql(paused) == "1");
     std::thread::sleep(Duration::from_millis(1500));
     running.signal(Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
+    let run = running.end(Duration::from_secs(10));
     assert!(!run.status.success());
-    assert!(took < Duration::from_secs(10), "{took:?}");
     site.assert_nothing_is_left_of(&database);
 }
 
@@ -131,7 +130,7 @@ fn without_its_watch_the_backup_goes_on_and_says_so() {
              WHERE datname = current_database() AND query LIKE '%replay_lag%' AND pid <> pg_backend_pid()",
         ) == "1"
     });
-    let (run, _) = running.end(Duration::from_secs(40));
+    let run = running.end(Duration::from_secs(40));
     assert!(run.status.success(), "{}", run.stderr);
     let report = run.json();
     assert!(report["warnings"].to_string().contains("--nice"), "{report}");

@@ -41,8 +41,8 @@ async fn a_download_stopped_midway_goes_on_where_it_was() {
         place.files().len() == 1 && length(&partial(&place)) > 8 << 20
     });
     running.signal(Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
-    let stopped = failure(&run, took, "INTERRUPTED", 143, None);
+    let run = running.end(Duration::from_secs(10));
+    let stopped = failure(&run, "INTERRUPTED", 143, None);
     assert!(
         stopped
             .hint
@@ -122,7 +122,7 @@ async fn of_two_downloads_of_one_file_one_is_busy() {
     first.until("it has begun", || place.files().len() == 1);
     let second = fail(&mut place.download("latest"), "BUSY", 51);
     assert!(second.message.contains("another download"), "{}", second.message);
-    let (run, _) = first.end(Duration::from_secs(20));
+    let run = first.end(Duration::from_secs(20));
     assert!(run.status.success(), "{}", run.stderr);
     place.assert_whole();
 }
@@ -152,8 +152,8 @@ async fn a_file_that_comes_to_be_there_meanwhile_stays() {
     let mut running = site.start(&mut place.download("latest"));
     running.until("it has begun", || place.files().len() == 1);
     fs::write(place.file(), "precious").unwrap();
-    let (run, took) = running.end(Duration::from_secs(20));
-    let refused = failure(&run, took, "CONFIG", 2, None);
+    let run = running.end(Duration::from_secs(20));
+    let refused = failure(&run, "CONFIG", 2, None);
     assert!(refused.message.contains("meanwhile"), "{}", refused.message);
     assert_eq!(fs::read_to_string(place.file()).unwrap(), "precious");
     let told = report(place.download("latest").arg("--force"));

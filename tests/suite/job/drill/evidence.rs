@@ -160,7 +160,7 @@ fn a_killed_server_session_or_pg_restore_is_no_evidence() {
             Signal::KILL
         };
         rustix::process::kill_process(pid(&found.unwrap()), signal).unwrap();
-        let (run, _) = running.end(Duration::from_secs(60));
+        let run = running.end(Duration::from_secs(60));
         let hint = assert_no_evidence(&site, &run, "NOT_PROVED", 43, "");
         assert!(
             hint.contains("the backup, and nothing was recorded"),

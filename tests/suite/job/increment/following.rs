@@ -42,24 +42,34 @@ fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// A source whose increments were started.
+fn followed(scene: Scene) -> Scene {
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene
+}
+
 fn stored(scene: &Scene) -> Vec<String> {
     let reports = scene.increments().into_iter().map(|id| serde_json::json!({ "id": id }));
     reports.flat_map(|report| scene.inserted(&report)).collect()
+}
+
+/// Inserts a row, and waits until the increments have these.
+#[track_caller]
+fn insert(scene: &Scene, id: u32, all: &[&str]) {
+    scene.sql(&format!("INSERT INTO orders VALUES ({id})"));
+    wait_for("the increment", PATIENCE, || stored(scene) == all);
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_follower_stores_what_is_committed_ends_cleanly_and_goes_on_without_loss() {
-    let scene = Scene::fresh(18);
-    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
-    scene.start();
+    let scene = followed(Scene::fresh(18));
     let follower = Follower::start(&scene, "5s");
-    scene.sql("INSERT INTO orders VALUES (1)");
-    wait_for("the first increment", PATIENCE, || stored(&scene) == ["1"]);
+    insert(&scene, 1, &["1"]);
     // The second file needs the table's description again, which the server sends once per session.
-    scene.sql("INSERT INTO orders VALUES (2)");
-    wait_for("the second increment", PATIENCE, || stored(&scene) == ["1", "2"]);
+    insert(&scene, 2, &["1", "2"]);
     let (code, report) = follower.end(Signal::TERM);
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("\"incremental\""), "{report}");
@@ -78,9 +88,7 @@ fn a_follower_stores_what_is_committed_ends_cleanly_and_goes_on_without_loss() {
 
 #[test]
 fn a_follower_that_is_killed_loses_nothing_and_doubles_nothing() {
-    let scene = Scene::with(18, &["wal_sender_timeout=3s"]);
-    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
-    scene.start();
+    let scene = followed(Scene::with(18, &["wal_sender_timeout=3s"]));
     for round in 0..3 {
         let follower = Follower::start(&scene, "5s");
         scene.sql(&format!("INSERT INTO orders VALUES ({round})"));
@@ -102,12 +110,9 @@ fn a_follower_that_is_killed_loses_nothing_and_doubles_nothing() {
 
 #[test]
 fn a_follower_proves_the_fulls_that_other_tasks_make() {
-    let scene = Scene::fresh(18);
-    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
-    scene.start();
+    let scene = followed(Scene::fresh(18));
     let follower = Follower::start(&scene, "5s");
-    scene.sql("INSERT INTO orders VALUES (1)");
-    wait_for("the first increment", PATIENCE, || stored(&scene) == ["1"]);
+    insert(&scene, 1, &["1"]);
     let full = scene.backup(&[]);
     scene.sql("INSERT INTO orders VALUES (2)");
     let result = scene.path(&full["id"], "verification.json");
@@ -120,19 +125,13 @@ fn a_follower_proves_the_fulls_that_other_tasks_make() {
 
 #[test]
 fn a_follower_outlives_a_restart_of_its_source() {
-    let mut scene = Scene::fresh(18);
-    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
-    scene.start();
+    let mut scene = followed(Scene::fresh(18));
     let follower = Follower::start(&scene, "5s");
-    scene.sql("INSERT INTO orders VALUES (1)");
-    wait_for("the first increment", PATIENCE, || stored(&scene) == ["1"]);
+    insert(&scene, 1, &["1"]);
     scene.server.crash();
     std::thread::sleep(Duration::from_secs(2));
     scene.server.start_again();
-    scene.sql("INSERT INTO orders VALUES (2)");
-    wait_for("the increment after the restart", PATIENCE, || {
-        stored(&scene) == ["1", "2"]
-    });
+    insert(&scene, 2, &["1", "2"]);
     follower.end(Signal::TERM);
     scene.assert_is_chained();
 }

@@ -175,7 +175,7 @@ fn a_table_that_others_hold_during_the_comparison_is_not_proved_and_names_them()
     let loaded = || try_psql(17, &target.url(), "SELECT count(*) FROM wanted").text().trim() == "100";
     running.until("the rows are loaded", loaded);
     let lock = Lock::hold(&target, "wanted");
-    let (run, _) = running.end(Duration::from_secs(20));
+    let run = running.end(Duration::from_secs(20));
     drop(lock);
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
     let report = run.json();
@@ -206,9 +206,9 @@ fn a_server_that_falls_silent_during_the_comparison_is_stalled_and_nothing_hangs
         let proxy = SilentProxy::start(target.address(), words);
         let mut command = backed.restore(&proxy.before(&target.url()), &["--check"]);
         let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "3"));
-        let (run, took) = running.end(Duration::from_secs(20));
+        let run = running.end(Duration::from_secs(20));
         assert!(proxy.was_silent(), "{}", run.stderr);
-        let told = ended(&run, took, "STALLED", 22);
+        let told = ended(&run, "STALLED", 22);
         let silence = format!("has given no byte of {of} for 3 s");
         assert!(told.message.contains(&silence), "{}", told.message);
         assert_eq!(target.sql("SELECT count(*) FROM t"), "100");
@@ -241,9 +241,9 @@ fn a_server_that_falls_silent_while_rows_are_loaded_is_stalled_and_nothing_hangs
         let proxy = SilentProxy::of(target.address(), b" FROM stdin", Silence::Server);
         let mut command = backed.restore(&proxy.before(&url), options);
         let running = backed.site.start(command.env("BACKUP_STALL_SECONDS", "2"));
-        let (run, took) = running.end(Duration::from_secs(30));
+        let run = running.end(Duration::from_secs(30));
         assert!(proxy.was_silent(), "{options:?} {}", run.stderr);
-        let told = ended(&run, took, "STALLED", 22);
+        let told = ended(&run, "STALLED", 22);
         assert!(
             told.message.contains("has answered no question for 2 s"),
             "{options:?} {}",

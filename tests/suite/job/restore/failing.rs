@@ -142,7 +142,6 @@ async fn a_store_that_fails_within_a_block_is_asked_again_and_one_that_stays_ill
     backed.site.assert_nothing_runs();
     assert!(failed.message.contains("public.big"), "{}", failed.message);
     assert_eq!(target.sql("SELECT count(*) FROM big"), "0");
-    assert!(failed.took < Duration::from_secs(30), "{:?}", failed.took);
 
     // The restore waits for a server that falls silent, but not after a stop.
     proxy.heal();
@@ -151,8 +150,8 @@ async fn a_store_that_fails_within_a_block_is_asked_again_and_one_that_stays_ill
     let mut running = backed.site.start(&mut through(&target, &["--clean"]));
     running.until("the store is silent", || proxy.faults() > before);
     running.signal(rustix::process::Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
-    crate::job::restore::place::ended(&run, took, "INTERRUPTED", 143);
+    let run = running.end(Duration::from_secs(10));
+    crate::job::restore::place::ended(&run, "INTERRUPTED", 143);
     backed.site.assert_nothing_runs();
 
     proxy.heal();

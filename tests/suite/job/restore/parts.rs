@@ -62,7 +62,7 @@ fn one_table_is_loaded_by_several_at_once_and_is_the_same() {
         running.until("two load the one table", || {
             target.sql("SELECT count(*) FROM pg_stat_progress_copy WHERE relid = to_regclass('giant')") == "2"
         });
-        let (run, _) = running.end(Duration::from_secs(120));
+        let run = running.end(Duration::from_secs(120));
         let report = run.json();
         assert_eq!(
             (&report["tables"], &report["rows"]),

@@ -128,8 +128,8 @@ pub fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-pub fn ended(run: &crate::support::program::Run, took: std::time::Duration, code: &str, exit: i32) -> Failure {
-    failure(run, took, code, exit, None)
+pub fn ended(run: &crate::support::program::Run, code: &str, exit: i32) -> Failure {
+    failure(run, code, exit, None)
 }
 
 /// The roles of the rich database, on a server where it has never been.

@@ -125,9 +125,9 @@ fn a_script_that_is_stopped_or_killed_midway_leaves_the_target_as_it_was() {
             target.sql("SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database() AND tuples_processed > 1000") == "1"
         });
         running.signal(signal);
-        let (run, took) = running.end(std::time::Duration::from_secs(20));
+        let run = running.end(std::time::Duration::from_secs(20));
         if signal == Signal::TERM {
-            let told = crate::job::restore::place::ended(&run, took, "INTERRUPTED", 143);
+            let told = crate::job::restore::place::ended(&run, "INTERRUPTED", 143);
             assert!(told.message.contains("the target is as it was"), "{}", told.message);
             backed.site.assert_nothing_runs();
         }

@@ -62,8 +62,8 @@ fn sigterm_and_sigkill_midway_leave_no_process_and_a_target_that_clean_puts_righ
         }
     }
     running.signal(Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
-    let told = ended(&run, took, "INTERRUPTED", 143);
+    let run = running.end(Duration::from_secs(10));
+    let told = ended(&run, "INTERRUPTED", 143);
     assert!(told.message.contains("without data: public.big"), "{}", told.message);
     assert!(told.message.contains("SIGTERM"), "{}", told.message);
     assert!(told.hint.contains("--clean"), "{}", told.hint);
@@ -93,10 +93,10 @@ fn a_server_that_stops_midway_is_told_and_nothing_hangs() {
     let mut running = backed.site.start(&mut backed.restore(&target.url(), &["--jobs", "2"]));
     midway(&mut running, &target);
     server.stop();
-    let (run, took) = running.end(Duration::from_secs(20));
+    let run = running.end(Duration::from_secs(20));
     let code = run.json()["error"]["code"].as_str().unwrap().to_owned();
     let exit = if code == "CONN_ERR" { 10 } else { 41 };
-    let told = ended(&run, took, &code, exit);
+    let told = ended(&run, &code, exit);
     assert!(
         told.message.contains("the target holds all definitions"),
         "{}",
@@ -126,8 +126,8 @@ fn sigterm_while_default_privileges_are_taken_back_ends_the_restore() {
             == "1"
     });
     running.signal(Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
-    let told = ended(&run, took, "INTERRUPTED", 143);
+    let run = running.end(Duration::from_secs(10));
+    let told = ended(&run, "INTERRUPTED", 143);
     assert!(told.message.contains("some of the definitions"), "{}", told.message);
     backed.site.assert_nothing_runs();
 }
@@ -151,8 +151,8 @@ fn sigterm_while_a_removal_is_committed_says_that_the_objects_may_be_gone() {
             ) == "1"
         });
         running.signal(Signal::TERM);
-        let (run, took) = running.end(Duration::from_secs(10));
-        let told = ended(&run, took, "INTERRUPTED", 143);
+        let run = running.end(Duration::from_secs(10));
+        let told = ended(&run, "INTERRUPTED", 143);
         for words in ["the removal was being committed", "are gone", "outside_n_fkey"] {
             assert!(told.message.contains(words), "{words}: {}", told.message);
         }

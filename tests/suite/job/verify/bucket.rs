@@ -121,7 +121,6 @@ async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it()
         proxy.fault(blocks().calls(3..=usize::MAX), fault.clone());
         let told = fail(&mut through("2"), "STORE", 30);
         assert!(told.message.contains(".dump"), "{fault:?}: {}", told.message);
-        assert!(told.took < Duration::from_secs(35), "{fault:?}: {:?}", told.took);
         assert_eq!(place.bucket.get(&key).await, before);
     }
     // pgstow waits for a silent store as long as for a slow one, but not after a stop.
@@ -131,8 +130,8 @@ async fn a_store_that_breaks_off_is_asked_again_and_one_that_stays_ill_ends_it()
     let mut running = place.site.start(&mut through("2"));
     running.until("the store is silent", || proxy.faults() > so_far);
     running.signal(rustix::process::Signal::TERM);
-    let (run, took) = running.end(Duration::from_secs(10));
-    failure(&run, took, "INTERRUPTED", 143, None);
+    let run = running.end(Duration::from_secs(10));
+    failure(&run, "INTERRUPTED", 143, None);
     assert_eq!(place.bucket.get(&key).await, before);
 
     // Of several, the others are verified all the same; of what is kept from us nothing is said or written.
@@ -290,7 +289,7 @@ async fn a_result_that_was_written_meanwhile_is_not_lost() {
         .body(body)
         .send();
     sent.await.unwrap();
-    let (run, _) = running.end(Duration::from_secs(30));
+    let run = running.end(Duration::from_secs(30));
     assert!(run.status.success(), "{}", run.stderr);
     let kept: Value = serde_json::from_slice(&place.bucket.get(&key).await).unwrap();
     assert_eq!(kept["verify"]["status"], "ok", "{kept}");

@@ -384,7 +384,6 @@ fn credentials_that_have_expired_are_read_again() {
     let endpoint = expiring(&home.join(".aws/credentials"), "ExpiredTokenException", old);
     let failure = fail(command.env("AWS_ENDPOINT_URL", &endpoint), "SECRET", 12);
     assert!(failure.message.contains("expired"), "{}", failure.message);
-    assert!(failure.took.as_secs() < 20, "{:?}", failure.took);
 }
 
 /// What a run cannot get credentials from is named, not the service; and nothing is left running.
@@ -417,7 +416,6 @@ fn what_gives_no_credentials_is_named() {
         failure.message
     );
     assert!(failure.hint.contains("by hand"), "{}", failure.hint);
-    assert!(failure.took.as_secs() < 30, "{:?}", failure.took);
     let found = Command::new("pgrep").args(["-f", &program]).output().unwrap();
     assert!(found.stdout.is_empty(), "{program} outlives the run");
 

@@ -57,7 +57,7 @@ fn each_session_and_program_logs_in_with_a_token_of_its_own() {
         // What comes after needs another token.
         front.expire_tokens();
         drop(lock);
-        let (run, _) = running.end(Duration::from_secs(60));
+        let run = running.end(Duration::from_secs(60));
         assert_eq!(done(&run)["rows"], 1000);
         assert!(!format!("{}{}", run.stderr, run.text()).contains("X-Amz"));
         assert!((3..most).contains(&(front.accepted() - before)), "{}", front.accepted());

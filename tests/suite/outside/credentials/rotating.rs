@@ -71,7 +71,7 @@ fn a_secret_that_is_rotated_midway_is_asked_for_again_by_every_session_and_progr
         running.until("the run waits for a lock", || waits(MAJOR, &rotated.role.name));
         rotated.rotate(&format!("password {jobs}"));
         drop(lock);
-        let (run, _) = running.end(LIMIT);
+        let run = running.end(LIMIT);
         assert_eq!(done(&run)["rows"], 1000, "{}", run.text());
         for password in ["first password", "password 1", "password 2"] {
             assert!(!format!("{}{}", run.stderr, run.text()).contains(password));
@@ -93,7 +93,7 @@ fn a_secret_that_is_rotated_midway_is_asked_for_again_by_every_session_and_progr
     running.until("the restore waits for a lock", || waits(MAJOR, &theirs.role.name));
     theirs.rotate("another password");
     drop(holding);
-    done(&running.end(LIMIT).0);
+    done(&running.end(LIMIT));
     assert_eq!(target.sql("SELECT count(*) FROM public.t"), "1000");
     site.assert_nothing_runs();
     // What it owns goes before it.
@@ -132,7 +132,7 @@ fn a_secret_that_is_rotated_while_indexes_are_made_is_asked_for_again() {
     running.until("an index waits for a lock", || waits(MAJOR, &theirs.role.name));
     theirs.rotate("another password");
     drop(holding);
-    let (run, _) = running.end(LIMIT);
+    let run = running.end(LIMIT);
     done(&run);
     for password in ["first password", "another password"] {
         assert!(!format!("{}{}", run.stderr, run.text()).contains(password));
@@ -146,7 +146,7 @@ fn a_secret_that_is_rotated_while_indexes_are_made_is_asked_for_again() {
     let mut running = site.start(&mut restore());
     running.until("an index waits for a lock", || waits(MAJOR, &theirs.role.name));
     running.signal(Signal::TERM);
-    let (run, _) = running.end(LIMIT);
+    let run = running.end(LIMIT);
     assert!(!run.status.success());
     let mut patience = (0..100).map(|_| std::thread::sleep(Duration::from_millis(50)));
     assert!(patience.any(|()| !waits(MAJOR, &theirs.role.name)));
@@ -191,5 +191,5 @@ fn a_mounted_file_that_changes_midway_is_read_again() {
     role.change_password("second password");
     std::fs::write(&file, "second password\n").unwrap();
     drop(lock);
-    done(&running.end(LIMIT).0);
+    done(&running.end(LIMIT));
 }

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -138,10 +137,8 @@ fn hostile(database: &Database, attack: &str) {
 }
 
 fn assert_held(site: &Site, command: &mut Command, marks: &Path, listener: &Listener) {
-    let begun = Instant::now();
     let report: Value = succeed(command).json();
     assert_proved(&report);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert_eq!(entries(marks), Vec::<PathBuf>::new());
     assert_eq!(listener.calls(), 0, "it came through the network");
     site.assert_nothing_runs();

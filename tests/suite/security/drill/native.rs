@@ -246,9 +246,7 @@ pub async fn can_do(major: u32, walls: Walls) -> Vec<String> {
         assert!(Instant::now() < patience, "{told}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let stopping = Instant::now();
     server.stop().await.unwrap();
-    assert!(stopping.elapsed() < Duration::from_secs(6), "{:?}", stopping.elapsed());
     assert_no_process_knows(word);
     assert_eq!(entries(temp.path()).len(), 0);
     drop(neighbour);

@@ -91,7 +91,9 @@ async fn serve_one(client: &mut TcpStream, upstream: &str, script: &Arc<Mutex<Sc
         }
     }
     if let Some(Fault::Delay(time)) = fault {
+        script.lock().expect("no panic").delayed += 1;
         tokio::time::sleep(time).await;
+        script.lock().expect("no panic").delayed -= 1;
     }
 
     let mut server = TcpStream::connect(upstream).await?;

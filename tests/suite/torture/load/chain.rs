@@ -138,7 +138,7 @@ impl Chain {
                 sleep(dice.moment(Duration::from_millis(1200)));
                 running.signal(Signal::KILL);
             }
-            self.judge("increment", &running.end(LIMIT).0);
+            self.judge("increment", &running.end(LIMIT));
             sleep(dice.moment(every));
         }
     }
@@ -156,7 +156,7 @@ impl Chain {
             if !running.is_over() {
                 running.signal(signal);
             }
-            let run = running.end(LIMIT).0;
+            let run = running.end(LIMIT);
             // Before it could listen.
             let is_early = run.status.code().is_none() && signal == Signal::TERM;
             self.judge(if is_early { "early follower" } else { "follower" }, &run);

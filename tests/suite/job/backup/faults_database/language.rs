@@ -1,7 +1,5 @@
 //! A server that speaks another language is understood as well.
 
-use std::time::Duration;
-
 use super::reaching::Role;
 use crate::support::database::{Database, quoted};
 use crate::support::lock::Lock;
@@ -81,5 +79,4 @@ fn held_by_somebody(site: &Site, database: &Database, role: &Role<'_>) {
         failure.message
     );
     assert!(failure.hint.contains("BACKUP_LOCK_WAIT_SECONDS"), "{}", failure.hint);
-    assert!(failure.took < Duration::from_secs(10), "{:?}", failure.took);
 }

@@ -18,7 +18,6 @@ fn a_host_that_nobody_knows_is_conn_err() {
     command.env("BACKUP_CONNECT_TIMEOUT_SECONDS", "5");
     let failure = fail(&mut command, "CONN_ERR", 10);
     assert!(failure.message.contains("no-such-host.invalid"), "{}", failure.message);
-    assert!(failure.took < Duration::from_secs(8), "{:?}", failure.took);
     site.assert_nothing_is_left();
     assert!(!site.store().exists());
 }
@@ -58,7 +57,6 @@ fn a_black_hole_is_conn_err_after_the_connect_timeout() {
         let failure = fail(&mut command, "CONN_ERR", 10);
         assert!(failure.message.contains("no answer within 1 s"), "{}", failure.message);
         assert!(failure.hint.contains(hint), "{}", failure.hint);
-        assert!(failure.took < Duration::from_secs(5), "{:?}", failure.took);
         site.assert_nothing_is_left();
     }
 }

@@ -1,7 +1,5 @@
 //! pg_dump's stream, spoilt in every way: nothing of it may count as a backup.
 
-use std::time::Duration;
-
 use crate::support::database::Database;
 use crate::support::impostor::{impostor, trickle};
 use crate::support::wreck::{Failure, Site, assert_good, fail, report};
@@ -28,7 +26,6 @@ fn spoilt_format(format: &str, script: &str, code: &str, exit: i32) -> Failure {
         .env_remove("BACKUP_LOCK_WAIT_SECONDS")
         .args(["--format", format]);
     let failure = fail(&mut command, code, exit);
-    assert!(failure.took < Duration::from_secs(15), "{:?}", failure.took);
     site.assert_nothing_is_left_of(&database);
     failure
 }
@@ -120,9 +117,6 @@ fn much_garbage_is_pg_dump_err() {
 fn never_a_byte_is_stalled() {
     let failures = spoilt("sleep 1000", "STALLED", 22);
     says(&failures, "2 s");
-    for failure in failures {
-        assert!(failure.took > Duration::from_secs(2), "{:?}", failure.took);
-    }
 }
 
 #[test]

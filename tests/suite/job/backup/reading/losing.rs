@@ -32,8 +32,8 @@ fn a_lease_that_is_lost_while_a_table_is_held_ends_the_run_every_time() {
             std::thread::sleep(Duration::from_millis(550 + 20 * number));
             drop(lock);
         }
-        let (run, took) = running.end(Duration::from_secs(15));
-        failure(&run, took, "BUSY", 51, secret.as_deref());
+        let run = running.end(Duration::from_secs(15));
+        failure(&run, "BUSY", 51, secret.as_deref());
         site.assert_nothing_runs();
         assert_no_session(&database);
     }
@@ -50,8 +50,8 @@ fn sigterm_ends_a_run_that_waits_for_a_table() {
         let mut running = site.start(command.args(["--jobs", jobs]));
         running.until("the backup waits for its lock", || database.sql(WAITS) == "1");
         running.signal(Signal::TERM);
-        let (run, took) = running.end(Duration::from_secs(5));
-        failure(&run, took, "INTERRUPTED", 143, secret.as_deref());
+        let run = running.end(Duration::from_secs(5));
+        failure(&run, "INTERRUPTED", 143, secret.as_deref());
         site.assert_nothing_is_left();
     }
 }
