@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use pgstow::{
-    App, BackupRequest, Command, Error, Event, Input, Observer, Report, RestoreRequest, Result, Selection, Settings,
-    Stop, VerifyRequest,
+    App, BackupRequest, Command, Error, Event, Input, Observer, Report, RestoreRequest, Result, Settings, Stop,
+    VerifyRequest, VerifySelection,
 };
 
 struct Printing;
@@ -47,7 +47,7 @@ pub async fn round_trip(input: &Input) -> Result<Vec<Report>> {
     let commands = [
         Command::Backup(BackupRequest::default()),
         Command::List { database: None },
-        Command::Verify(VerifyRequest::of(Selection::One(latest()))),
+        Command::Verify(VerifyRequest::of(VerifySelection::One(latest()))),
         Command::Restore(RestoreRequest {
             backup: latest(),
             ..RestoreRequest::default()

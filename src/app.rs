@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::command::{ChangesRequest, Command, DownloadRequest, FileChoice, RestoreRequest, Selection, VerifyRequest};
+use crate::command::{
+    ChangesRequest, Command, DownloadRequest, FileChoice, RestoreRequest, VerifyRequest, VerifySelection,
+};
 use crate::error::{Error, ErrorReport, Result};
 use crate::job::changes;
 use crate::job::compare;
@@ -212,8 +214,8 @@ impl App {
     async fn verify(&self, request: &VerifyRequest, stop: &Stop, observer: &Arc<dyn Observer>) -> Result<VerifyReport> {
         // For `latest`, the source may name the database. `--all` means every database, unless the request names one.
         let source = match request.selection {
-            Selection::One(_) => self.source_database(),
-            Selection::All { .. } => None,
+            VerifySelection::One(_) => self.source_database(),
+            VerifySelection::All { .. } => None,
         };
         let database = request.database.clone().or(source);
         let job = verify::Job {

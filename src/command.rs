@@ -14,7 +14,7 @@ pub use crate::job::incremental::IncrementalRequest;
 pub use crate::job::moment::AskedMoment;
 pub use crate::job::prune::PruneRequest;
 pub use crate::job::restore::RestoreRequest;
-pub use crate::job::verify::{Selection, VerifyRequest};
+pub use crate::job::verify::{VerifyRequest, VerifySelection};
 
 /// A request that pgstow can carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,9 @@
 //! targets of this repository, and changes without notice.
 
 pub use app::App;
-pub use command::{BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, Selection, VerifyRequest};
+pub use command::{
+    BackupRequest, Command, DownloadRequest, PruneRequest, RestoreRequest, VerifyRequest, VerifySelection,
+};
 pub use error::{Code, Error, Result};
 pub use report::{Report, ReportKind};
 pub use repository::trigger::Trigger;

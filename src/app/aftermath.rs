@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use crate::command::{BackupRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, VerifyRequest, VerifySelection};
 use crate::error::{Code, Error, ErrorReport, Result};
 use crate::job::backup::{BackupReport, Notification};
 use crate::job::increment::Followed;
@@ -295,8 +295,8 @@ fn summary(error: &ErrorReport) -> String {
 /// The database that a request names, directly or in a backup's id.
 fn named(request: &VerifyRequest) -> Option<String> {
     let of_id = match &request.selection {
-        Selection::One(wanted) => wanted.parse().ok().map(|id: BackupId| id.database().to_owned()),
-        Selection::All { .. } => None,
+        VerifySelection::One(wanted) => wanted.parse().ok().map(|id: BackupId| id.database().to_owned()),
+        VerifySelection::All { .. } => None,
     };
     of_id.or_else(|| request.database.clone())
 }

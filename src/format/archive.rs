@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! backup:   Input (bytes, positions) → Head (header and table of contents) → reader (blocks) → BlockSink
-//! moment:   Blocks (each at its place) → reader → Unpack → Check → Changing → Writer
-//! restore:  Blocks (each at its place) → reader → Unpack → Check → Writer, or Discard
+//! moment:   Blocks (each at its place) → reader → Unpack → BlockCheck → Changing → Writer
+//! restore:  Blocks (each at its place) → reader → Unpack → BlockCheck → Writer, or Discard
 //! in parts: Sealed (some of a table's chunks) → reader → Unpack → PartCheck → Writer
 //! ```
 //!
@@ -32,7 +32,7 @@ mod writer;
 
 pub use blocks::Blocks;
 pub use changing::{Changing, Renumbered, empty_block};
-pub use check::{Check, Discard, difference};
+pub use check::{BlockCheck, Discard, difference};
 pub use contents::{Item, Section, contents};
 pub use digest::{BlockContent, BlockDigest, ContentDigest, END_OF_COPY, LargeObjectsDigest, TableDigest, TextCount};
 pub use head::{Addition, ArchiveVersion, BlockCompression, Details, Graft, Head, Place, TocEntry};

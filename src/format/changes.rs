@@ -29,6 +29,6 @@ pub use head::Head;
 pub use index::{Described, Frame, Index};
 pub use reader::{Item, Reader};
 pub use selection::Selection;
-pub use summary::{IndexPlace, Summary, TableSummary};
+pub use summary::{ChangesSummary, IndexPlace, TableSummary};
 pub use track::Transaction;
 pub use writer::Writer;

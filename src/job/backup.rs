@@ -182,10 +182,10 @@ async fn under_lease(turn: Turn<'_>, mut replicas: Replicas, took_over: Option<P
 enum Outset {
     /// The backup that this event has made already.
     Made(BackupId),
-    ToMake(Box<Prepared>),
+    ToMake(Box<Intent>),
 }
 
-struct Prepared {
+struct Intent {
     id: BackupId,
     tier: Tier,
     started: Timestamp,
@@ -248,7 +248,7 @@ async fn prepare(turn: Turn<'_>, replicas: &mut Replicas, took_over: Option<&Pre
         }
     }
     let tier = catalog::choose_tier(store, &job.settings.retention.policy, id.timestamp(), &fulls).await?;
-    Ok(Outset::ToMake(Box::new(Prepared {
+    Ok(Outset::ToMake(Box::new(Intent {
         id,
         tier,
         started,

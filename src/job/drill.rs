@@ -46,7 +46,7 @@ use crate::units::human_bytes;
 use cluster::{Cluster, ClusterLogin, Ground};
 use columns::{ColumnOrder, Layout, Wanted, layouts};
 use evidence::Witness;
-use exclusion::{Exclusion, Reasons};
+use exclusion::{DrillExclusion, Reasons};
 use extensions::Others;
 use gather::{Gather, Gathered};
 use missing::Missing;
@@ -174,7 +174,7 @@ async fn drill(
     let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
     let (extensions, reasons) = reasons(job, located, witness).await?;
     report.notes.extend(reasons.sorting.clone());
-    let mut exclusion = Exclusion::before(&items, &extensions, reasons);
+    let mut exclusion = DrillExclusion::before(&items, &extensions, reasons);
     let rounds = Rounds {
         job,
         located,
@@ -213,7 +213,7 @@ async fn drill(
 async fn compare_definitions(
     rounds: &Rounds<'_>,
     (cluster, ground): (&Cluster<'_>, &Ground),
-    (exclusion, again): (&Exclusion<'_>, &Again),
+    (exclusion, again): (&DrillExclusion<'_>, &Again),
     report: &mut DrillReport,
 ) -> Result<()> {
     let (job, items, manifest) = (rounds.job, rounds.items, &rounds.located.manifest);

@@ -184,8 +184,8 @@ async fn made_for_event(run: &Run<'_>) -> Result<Option<BackupReport>> {
 
 async fn open_reading(run: &Run<'_>) -> Result<Reading> {
     let Run { job, source, .. } = run;
-    let horizon = answered(job, source.session.horizon()).await?;
-    Reading::open(job, source, horizon.sender_timeout).await
+    let log_end = answered(job, source.session.log_end()).await?;
+    Reading::open(job, source, log_end.sender_timeout).await
 }
 
 /// Compares the store with the server.

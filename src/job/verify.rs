@@ -36,7 +36,7 @@ pub use crate::repository::verification::Finding;
 pub use chain::{ChainFinding, ChainProof, Proving, prove};
 pub use report::{Verified, VerifyReport};
 use request::Proofs;
-pub use request::{Selection, VerifyRequest};
+pub use request::{VerifyRequest, VerifySelection};
 use sidecars::Md5s;
 pub use unproved::{Reached, prove_newest};
 
@@ -57,12 +57,12 @@ pub struct Job<'a> {
 /// Verifies the selected backups. A backup that differs is a result in the report. An error means that pgstow could not
 /// look.
 pub async fn run(job: &Job<'_>, request: &VerifyRequest) -> Result<VerifyReport> {
-    if let (Some(asked), Selection::One(wanted)) = (&request.moment, &request.selection) {
+    if let (Some(asked), VerifySelection::One(wanted)) = (&request.moment, &request.selection) {
         return drill_at(job, wanted, asked, request).await;
     }
     match &request.selection {
-        Selection::One(wanted) => stores::one(job, wanted, request).await,
-        Selection::All { since } => stores::all(job, *since, request.proofs()).await,
+        VerifySelection::One(wanted) => stores::one(job, wanted, request).await,
+        VerifySelection::All { since } => stores::all(job, *since, request.proofs()).await,
     }
 }
 
@@ -88,7 +88,7 @@ async fn in_one_store(job: &Job<'_>, located: &Located, around: &[Listed], proof
     findings.extend(job.stop.or_stop(stream).await?);
     let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
     findings.extend(sums.findings);
-    let (data, on_the_way) = Unread::of(job, located, &findings, &sums.md5).twice().await?;
+    let (data, on_the_way) = UnreadData::of(job, located, &findings, &sums.md5).twice().await?;
     findings.extend(data.findings);
     if !findings.is_empty() {
         job.stop.or_stop(is_still_there(store.as_ref(), &manifest.id)).await?;
@@ -260,7 +260,7 @@ async fn drilled(job: &Job<'_>, located: &Located, verified: &mut Verified) -> R
         let again = async {
             let sums = job.stop.or_stop(sidecars::check(store.as_ref(), manifest)).await?;
             let mut found = sums.findings;
-            let (data, _) = Unread::of(job, located, &found, &sums.md5).twice().await?;
+            let (data, _) = UnreadData::of(job, located, &found, &sums.md5).twice().await?;
             found.extend(data.findings);
             Ok::<_, Error>(found)
         };
@@ -321,7 +321,7 @@ impl From<(u64, Vec<Finding>)> for Data {
 }
 
 /// The data of one backup, before it is read.
-struct Unread<'a> {
+struct UnreadData<'a> {
     job: &'a Job<'a>,
     store: &'a Arc<dyn Store>,
     manifest: &'a Manifest,
@@ -330,7 +330,7 @@ struct Unread<'a> {
     md5: &'a Md5s,
 }
 
-impl<'a> Unread<'a> {
+impl<'a> UnreadData<'a> {
     fn of(job: &'a Job<'a>, located: &'a Located, so_far: &'a [Finding], md5: &'a Md5s) -> Self {
         Self {
             job,

@@ -18,7 +18,7 @@ pub const FOREIGN_TABLE: &str = "foreign_table";
 
 /// An object that a restore of the backup will not bring back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
+pub struct Omission {
     /// Such as `subscription` or `extension_table`; later versions may have more.
     pub kind: String,
     pub name: String,
@@ -34,7 +34,7 @@ struct Question {
 
 impl Session {
     /// As the snapshot sees it, if one is exported.
-    pub async fn left_out(&self, format: Format) -> Result<Vec<LeftOut>> {
+    pub async fn left_out(&self, format: Format) -> Result<Vec<Omission>> {
         // Asking for a table's size needs a lock, which another session may hold.
         let failed = |error| self.error("cannot look for what a backup leaves out", &error);
         let limit = |text| self.client.batch_execute(text);
@@ -46,7 +46,7 @@ impl Session {
         let of_plain = (format == Format::Plain).then(of_a_plain_dump);
         for question in questions(knows_options).into_iter().chain(of_plain) {
             let Question { kind, why, text } = question;
-            let one = |name: String, why: &str| LeftOut {
+            let one = |name: String, why: &str| Omission {
                 kind: kind.to_owned(),
                 name,
                 why: why.to_owned(),

@@ -19,7 +19,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore, SupportedProtocolVersion, version};
 
 pub(super) use self::connector::{Connector, NoAgreement, binding};
-use self::verifier::{Check, Verifier};
+use self::verifier::{CertificateCheck, Verifier};
 use super::ConnectionInfo;
 use crate::error::{Error, Result};
 use crate::run::named_file;
@@ -96,12 +96,12 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     let provider = Arc::new(ring::default_provider());
     let roots = Roots::load(info, home)?;
     let check = match mode {
-        "verify-full" => Check::ChainAndName,
-        "verify-ca" => Check::Chain,
-        _ if roots.is_some() => Check::Chain,
-        _ => Check::Nothing,
+        "verify-full" => CertificateCheck::ChainAndName,
+        "verify-ca" => CertificateCheck::Chain,
+        _ if roots.is_some() => CertificateCheck::Chain,
+        _ => CertificateCheck::Nothing,
     };
-    if matches!(check, Check::Chain | Check::ChainAndName) && roots.is_none() {
+    if matches!(check, CertificateCheck::Chain | CertificateCheck::ChainAndName) && roots.is_none() {
         return Err(
             Error::config(format!("sslmode={mode} needs a root certificate, and none was found"))
                 .hint("set sslrootcert to the server's CA file, or to `system` for the system's own list"),
@@ -124,7 +124,7 @@ fn tls(info: &ConnectionInfo, mode: &str, direct: bool, home: Option<&Path>) -> 
     let host = info.host.as_deref().unwrap_or_default();
     let name = if let Ok(name) = ServerName::try_from(host.to_owned()) {
         name
-    } else if matches!(check, Check::ChainAndName) {
+    } else if matches!(check, CertificateCheck::ChainAndName) {
         return Err(Error::config(
             "sslmode=verify-full needs a host that a certificate can name",
         ));

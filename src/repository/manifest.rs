@@ -30,7 +30,7 @@ use crate::repository::retention::Tier;
 use crate::repository::trigger::Trigger;
 
 pub use crate::dataflow::read_by::ReadBy;
-pub use crate::postgres::{Collation, Extension, LeftOut};
+pub use crate::postgres::{Collation, Extension, Omission};
 pub use blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 pub use compression::{CompressionAlgorithm, CompressionRecord};
 pub use data_file::{DataFile, FileIndex, FileRange};
@@ -94,7 +94,7 @@ pub struct Manifest {
     /// What should have been saved beside the data but could not be, by role, with the reason.
     pub missing: BTreeMap<String, String>,
     /// What is in the database but not in the backup, as far as pgstow knows.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Omission>,
     /// The database's extensions, by name. `None`: an older version did not record them, or the server did not list
     /// them.
     pub extensions: Option<Vec<Extension>>,

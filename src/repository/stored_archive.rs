@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::dataflow::stored_file::{Assembly, StoredFile};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Changing, Check, Head, Input,
+    ArchiveError, BlockCheck, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Changing, Head, Input,
     Renumbered, SealedRange, Unpack, empty_block,
 };
 use crate::format::fold::Net;
@@ -237,7 +237,7 @@ impl StoredArchive {
             inner: self.stored(store).read(place.clone()),
             read,
         };
-        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, sink));
+        let mut sink = Unpack::new(self.head.compression, BlockCheck::new(&self.promises, sink));
         Blocks::new(reading, place.start).read(&self.head, index, &place, &mut sink)
     }
 

@@ -22,7 +22,7 @@ use folders::Folders;
 pub use folders::Landlock;
 pub(crate) use identity::{Identity, closed_to};
 use keeper::Flock;
-use view::View;
+use view::FileView;
 
 /// Namespaces for processes, network, System V memory and the machine's name.
 const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -158,7 +158,7 @@ impl Walls {
             (User::Unused, Namespaces::OfUser) => identity::unused(),
             _ => None,
         };
-        let (maps, view) = (Maps::of(identity), View::default());
+        let (maps, view) = (Maps::of(identity), FileView::default());
         let mounts = namespaces != Namespaces::None
             && tried(|| {
                 separate(namespaces, identity, &maps)?;
@@ -311,7 +311,7 @@ impl Confinement {
             None => None,
         };
         let view = match self.walls.has_view() {
-            true => Some(View::of(&self.writable)?),
+            true => Some(FileView::of(&self.writable)?),
             false => None,
         };
         Ok(PreparedConfinement {
@@ -383,7 +383,7 @@ pub(crate) struct PreparedConfinement {
     alone: bool,
     filter: Vec<libc::sock_filter>,
     folders: Option<Folders>,
-    view: Option<View>,
+    view: Option<FileView>,
     keeps: Option<OwnedFd>,
 }
 

@@ -12,7 +12,7 @@ pub const FORMS: &str = "2025-01-31T14:02:59Z, 2025-01-31T14:02:59+01:00, or in 
 
 /// A moment, and how it was read. Printed, it names the zone that was assumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moment {
+pub struct WrittenMoment {
     pub time: Timestamp,
     /// The zone that the text was read in. `None`: the text itself says its offset.
     pub zone: Option<TimeZone>,
@@ -27,7 +27,7 @@ pub enum NoMoment {
     Ambiguous { zone: String, twice: bool },
 }
 
-impl Moment {
+impl WrittenMoment {
     /// Reads RFC 3339; or a time without an offset, in this zone. A date is its beginning; a time of day is the last
     /// one before `now`.
     pub fn parse(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Self, NoMoment> {
@@ -95,7 +95,7 @@ fn name(zone: &TimeZone) -> String {
     zone.iana_name().unwrap_or("the local time zone").to_owned()
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for WrittenMoment {
     /// `2025-01-31T14:02:59Z`, or `2025-01-31T14:02:59+01:00 (Europe/Berlin)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.zone {
@@ -118,7 +118,7 @@ mod tests {
 
     fn read(text: &str) -> Result<String, NoMoment> {
         let now = "2025-01-31T14:20:00+01:00".parse().unwrap();
-        Moment::parse(text, now, &berlin()).map(|moment| moment.to_string())
+        WrittenMoment::parse(text, now, &berlin()).map(|moment| moment.to_string())
     }
 
     #[test]

@@ -10,10 +10,10 @@ use crate::postgres::{Contents, Dump, DumpOrder, StallClock, WatchedPipe};
 
 /// The running pg_dump, so that another thread can end it.
 #[derive(Clone, Default)]
-pub struct Running(Arc<Mutex<Stage>>);
+pub struct Running(Arc<Mutex<DumpState>>);
 
 #[derive(Default)]
-enum Stage {
+enum DumpState {
     #[default]
     NotYet,
     Runs(Arc<Dump>),
@@ -22,25 +22,25 @@ enum Stage {
 }
 
 impl Running {
-    fn stage(&self) -> MutexGuard<'_, Stage> {
+    fn stage(&self) -> MutexGuard<'_, DumpState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may run.
     fn begin(&self, dump: &Arc<Dump>) -> bool {
         let mut stage = self.stage();
-        let may = matches!(*stage, Stage::NotYet);
+        let may = matches!(*stage, DumpState::NotYet);
         if may {
-            *stage = Stage::Runs(Arc::clone(dump));
+            *stage = DumpState::Runs(Arc::clone(dump));
         }
         may
     }
 
     /// The pg_dump that runs, or has run, so that the caller can end it. After this none starts.
     pub fn end(&self) -> Option<Arc<Dump>> {
-        match std::mem::replace(&mut *self.stage(), Stage::Ended) {
-            Stage::Runs(dump) => Some(dump),
-            Stage::NotYet | Stage::Ended => None,
+        match std::mem::replace(&mut *self.stage(), DumpState::Ended) {
+            DumpState::Runs(dump) => Some(dump),
+            DumpState::NotYet | DumpState::Ended => None,
         }
     }
 }

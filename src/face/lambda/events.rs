@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::command::{
-    AskedMoment, BackupRequest, Command, RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id,
+    AskedMoment, BackupRequest, Command, RestoreRequest, VerifyRequest, VerifySelection, check_whose, is_event_id,
     manifest_digest,
 };
 use crate::error::{Error, Result};
@@ -150,7 +150,7 @@ fn direct(event: &Map<String, Value>, request_id: &str) -> Result<Command> {
         "status" => Command::Status { database },
         "doctor" => Command::Doctor,
         "verify" => Command::Verify(VerifyRequest {
-            selection: Selection::One(which(event)?.unwrap_or("latest").to_owned()),
+            selection: VerifySelection::One(which(event)?.unwrap_or("latest").to_owned()),
             database,
             drill: switch(event, "drill")?,
             moment: moment(event)?,

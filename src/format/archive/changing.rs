@@ -62,7 +62,7 @@ impl Current {
 
     fn line(&mut self, line: &[u8], inner: &mut impl BlockSink) -> Result<(), ArchiveError> {
         let Some(rewriter) = &mut self.rewriter else {
-            // What follows the end of the rows; `Check` has compared it.
+            // What follows the end of the rows; `BlockCheck` has compared it.
             return Ok(());
         };
         if line == &END_OF_COPY[..2] {

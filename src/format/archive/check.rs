@@ -6,7 +6,7 @@ use crate::units::count;
 
 /// A [`BlockSink`] for content. If a block differs from the manifest it fails: at the first byte too many, or at the
 /// block's end. The next sink never gets the end of such a block, so it can drop what it has begun.
-pub struct Check<'a, S> {
+pub struct BlockCheck<'a, S> {
     /// The manifest's digests, by the index of the block.
     promises: &'a [BlockDigest],
     inner: S,
@@ -15,7 +15,7 @@ pub struct Check<'a, S> {
     left: u64,
 }
 
-impl<'a, S> Check<'a, S> {
+impl<'a, S> BlockCheck<'a, S> {
     pub fn new(promises: &'a [BlockDigest], inner: S) -> Self {
         Self {
             promises,
@@ -31,7 +31,7 @@ impl<'a, S> Check<'a, S> {
     }
 }
 
-impl<S: BlockSink> BlockSink for Check<'_, S> {
+impl<S: BlockSink> BlockSink for BlockCheck<'_, S> {
     fn begin(&mut self, index: usize) -> Result<(), ArchiveError> {
         let promise = self
             .promises

@@ -10,12 +10,12 @@ use super::head::Head;
 use super::index::{Building, Ended, Frame, Index};
 use super::reader::Reader;
 use super::selection::Selection;
-use super::summary::{IndexPlace, Summary};
+use super::summary::{ChangesSummary, IndexPlace};
 use super::track::Track;
 
 /// Reads the whole file, whose index is known, and returns what it holds. The head must be the expected one, and the
 /// index must tell the truth of each frame.
-pub fn check(mut source: impl Read, head: &Head, index: Index) -> Result<Summary, ChangesError> {
+pub fn check(mut source: impl Read, head: &Head, index: Index) -> Result<ChangesSummary, ChangesError> {
     let mut begin = [0; Head::LENGTH];
     source.read_exact(&mut begin)?;
     if Head::parse(&begin)? != *head {
@@ -54,7 +54,7 @@ pub fn check(mut source: impl Read, head: &Head, index: Index) -> Result<Summary
     if bytes != wanted {
         return Err(ChangesError::Index("is not the one that was read before"));
     }
-    Ok(Summary {
+    Ok(ChangesSummary {
         position: track.position,
         transactions: track.transactions,
         commits: track.commits,

@@ -6,7 +6,7 @@ use crate::format::Lsn;
 use crate::format::pgoutput::Identity;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct ChangesSummary {
     /// The end of the last transaction; without one, the position after which the file begins.
     pub position: Lsn,
     pub transactions: u64,

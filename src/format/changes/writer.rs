@@ -8,7 +8,7 @@ use super::frame;
 use super::head::Head;
 use super::index::{Building, Ended};
 use super::limits;
-use super::summary::{IndexPlace, Summary};
+use super::summary::{ChangesSummary, IndexPlace};
 use super::track::{Track, Transaction};
 use crate::format::Lsn;
 use crate::format::pgoutput::Message;
@@ -89,7 +89,7 @@ impl Writer {
 
     /// Ends the file between two transactions. Returns its last bytes and its summary. `to`: the server has sent
     /// everything up to this position.
-    pub fn finish(mut self, to: Lsn) -> Result<(Vec<u8>, Summary), ChangesError> {
+    pub fn finish(mut self, to: Lsn) -> Result<(Vec<u8>, ChangesSummary), ChangesError> {
         if self.is_inside() {
             return Err(ChangesError::Unfinished);
         }
@@ -108,7 +108,7 @@ impl Writer {
         let index = index.to_bytes();
         let index = index.ok_or(ChangesError::Index("would be longer than can be read again"))?;
         bytes.extend_from_slice(&index);
-        let summary = Summary {
+        let summary = ChangesSummary {
             position: self.track.position,
             transactions: self.track.transactions,
             commits: self.track.commits,

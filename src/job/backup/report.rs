@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorReport};
 use crate::format::Lsn;
 use crate::job::verify::ChainProof;
-use crate::postgres::{LeftOut, Slot};
+use crate::postgres::{Omission, Slot};
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::lease::Previous;
 use crate::repository::leftovers::LeftOver;
@@ -70,7 +70,7 @@ pub struct BackupReport {
     pub missing: BTreeMap<String, String>,
     /// Objects of the database that the backup does not hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Omission>,
     /// The SHA-256 of the manifest in the primary store, for `--expect-manifest`. The manifest holds all other digests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::{Job, SourceDatabase, answered, answered_within, streamed};
 use crate::dataflow::parallel::{self, Opening, Streams};
 use crate::error::{Code, Error, Result};
-use crate::postgres::{Collation, Extension, LeftOut};
+use crate::postgres::{Collation, Extension, Omission};
 use crate::postgres::{
     Contents, Dump, DumpOrder, Hold, RawTable, Session, Snapshot, StallClock, TableColumn, TableName, Taken, Unbegun,
     WatchedPipe,
@@ -48,7 +48,7 @@ pub(super) struct View {
     /// Tables that look empty in the snapshot but were not.
     pub emptied: Vec<String>,
     /// What pg_dump does not save.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Omission>,
     pub extensions: Option<Vec<Extension>>,
     pub collations: Option<Vec<Collation>>,
 }
@@ -91,7 +91,7 @@ struct Survey {
     /// `catalog.json`, or why it cannot be made.
     catalog: Result<Option<Vec<u8>>>,
     tables_of_script: Vec<RawTable>,
-    left_out: Vec<LeftOut>,
+    left_out: Vec<Omission>,
     extensions: Option<Vec<Extension>>,
     collations: Option<Vec<Collation>>,
 }

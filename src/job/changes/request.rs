@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{Error, Result};
 use crate::settings::parse_span;
-use crate::units::moment::{FORMS, Moment};
+use crate::units::moment::{FORMS, WrittenMoment};
 
 /// How many transactions are told if nothing else is asked for.
 pub const LIMIT: usize = 1000;
@@ -17,9 +17,9 @@ pub struct ChangesRequest {
     /// Only transactions that changed one of these: `SCHEMA.TABLE`, where `*` stands for any text. Empty: all tables.
     pub tables: Vec<String>,
     /// Only commits at this time or later, by the source's clock.
-    pub since: Option<Moment>,
+    pub since: Option<WrittenMoment>,
     /// Only commits at this time or earlier.
-    pub until: Option<Moment>,
+    pub until: Option<WrittenMoment>,
     /// At most so many transactions, the newest; at least 1.
     pub limit: usize,
     pub database: Option<String>,
@@ -61,14 +61,14 @@ impl ChangesRequest {
     }
 }
 
-fn moment(option: &str, text: &str, now: Timestamp, zone: &TimeZone) -> Result<Moment> {
+fn moment(option: &str, text: &str, now: Timestamp, zone: &TimeZone) -> Result<WrittenMoment> {
     if let Some(span) = parse_span(text)
         && let Ok(span) = SignedDuration::try_from(span)
         && let Ok(time) = now.checked_sub(span)
     {
-        return Ok(Moment { time, zone: None });
+        return Ok(WrittenMoment { time, zone: None });
     }
-    Moment::parse(text, now, zone).map_err(|why| {
+    WrittenMoment::parse(text, now, zone).map_err(|why| {
         Error::config(format!("{option}: {text:?}: {why}"))
             .hint(format!("give {FORMS}; or a span back from now: 2h, 7d"))
     })

@@ -2,7 +2,7 @@
 
 use super::{Check, Checkup, increments};
 use crate::format::Format;
-use crate::postgres::LeftOut;
+use crate::postgres::Omission;
 use crate::postgres::{FOREIGN_TABLE, Session, Unreadable, UnreadableKind};
 use crate::units::{count, human_bytes};
 
@@ -178,7 +178,7 @@ async fn left_out(session: &Session, format: Format, told: &[String]) -> Check {
     };
     found.extend(of_roles);
     let all = found.len();
-    let name = |one: &LeftOut| format!("{} {}", one.kind.replace('_', " "), one.name);
+    let name = |one: &Omission| format!("{} {}", one.kind.replace('_', " "), one.name);
     found.retain(|one| !told.contains(&name(one)));
     if found.is_empty() && all > 0 {
         return Check::ok(NAME, "only objects that the role may not read, listed under privileges");

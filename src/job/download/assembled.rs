@@ -14,7 +14,7 @@ use super::partial::Partial;
 use super::target::file_error;
 use crate::dataflow::stored_file::Content;
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, Blocks, Check, Discard, Unpack};
+use crate::format::archive::{ArchiveError, BlockCheck, Blocks, Discard, Unpack};
 use crate::repository::stored_archive::StoredArchive;
 use crate::run::progress::Observer;
 use crate::run::stop::Stop;
@@ -71,7 +71,7 @@ fn copy(archive: &StoredArchive, writing: &mut Writing) -> Result<()> {
     let read = writing.read_exact(&mut head);
     read.map_err(|error| damaged(&archive.key, None, error.into()))?;
     let mut blocks = Blocks::new(&mut *writing, head.len() as u64);
-    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Discard));
+    let mut sink = Unpack::new(archive.head.compression, BlockCheck::new(&archive.promises, Discard));
     for (index, place) in archive.places.iter().enumerate() {
         let read = blocks.read(&archive.head, index, &place.range(), &mut sink);
         read.map_err(|error| damaged(archive.key_of(index), Some(archive.name(index)), error))?;

@@ -10,7 +10,7 @@ mod rights;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::exclusion::Exclusion;
+use super::exclusion::DrillExclusion;
 use super::twin::{Twin, has_twin, is_of_large_objects};
 use crate::format::archive::Item;
 use crate::job::restore::LeftOut;
@@ -60,7 +60,7 @@ pub(super) struct Definitions<'a> {
     /// The entries of the backup.
     pub ours: &'a [Item],
     /// Entries that were not restored, or that cannot be judged.
-    pub exclusion: &'a Exclusion<'a>,
+    pub exclusion: &'a DrillExclusion<'a>,
     /// For entries that the second dump lacks: whether their objects exist nevertheless. Kinds that no other entry can
     /// hold are not looked up.
     pub present: HashMap<i64, bool>,

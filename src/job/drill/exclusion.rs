@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::evidence::{Excuses, Fault, OF_AN_EXTENSION};
-use super::extensions::{Members, Others};
+use super::extensions::{ExtensionMembers, Others};
 use super::missing::Missing;
 use super::settings::Withheld;
 use super::settings::has_money;
@@ -28,7 +28,7 @@ pub(super) struct Reasons {
 }
 
 /// Which entries of the archive are tried, and why the others are not.
-pub(super) struct Exclusion<'a> {
+pub(super) struct DrillExclusion<'a> {
     items: &'a [Item],
     by_id: HashMap<i64, &'a Item>,
     excluded: HashSet<i64>,
@@ -40,7 +40,7 @@ pub(super) struct Exclusion<'a> {
     /// Extensions of other versions and everything made with them, with the reason why their differences prove nothing.
     unsure: HashMap<i64, String>,
     /// Objects that such extensions made here.
-    members: Members,
+    members: ExtensionMembers,
 }
 
 /// Entries that leave nothing if they fail: each is one statement, or one transaction.
@@ -60,9 +60,9 @@ const WHOLE: [&str; 13] = [
     "TRIGGER",
 ];
 
-impl<'a> Exclusion<'a> {
+impl<'a> DrillExclusion<'a> {
     /// Excludes the entries that a server with these extensions cannot restore.
-    pub fn before(items: &'a [Item], extensions: &BTreeMap<String, String>, reasons: Reasons) -> Exclusion<'a> {
+    pub fn before(items: &'a [Item], extensions: &BTreeMap<String, String>, reasons: Reasons) -> DrillExclusion<'a> {
         let made = |name: &str| {
             items
                 .iter()
@@ -72,7 +72,7 @@ impl<'a> Exclusion<'a> {
             extensions: reasons.extensions.of(made),
             ..reasons
         };
-        let mut exclusion = Exclusion {
+        let mut exclusion = DrillExclusion {
             items,
             by_id: items.iter().map(|item| (item.entry.dump_id, item)).collect(),
             excluded: HashSet::new(),
@@ -81,7 +81,7 @@ impl<'a> Exclusion<'a> {
             extension_lacks: false,
             unsure: unsure(items, &reasons.extensions),
             reasons,
-            members: Members::default(),
+            members: ExtensionMembers::default(),
         };
         for item in items.iter().filter(|item| item.entry.desc == "EXTENSION") {
             exclusion
@@ -217,7 +217,7 @@ impl<'a> Exclusion<'a> {
             .flat_map(|(_, subjects)| subjects.iter().cloned())
             .collect();
         let mut exist = session.exist(&asked).await?.into_iter();
-        let members = Members::of(session, &self.reasons.extensions).await?;
+        let members = ExtensionMembers::of(session, &self.reasons.extensions).await?;
         let others = self.reasons.extensions.any();
         let mut lacking = Vec::new();
         for (item, subjects) in &orphans {
@@ -390,7 +390,7 @@ mod tests {
             item(2, "COMMENT", "c", &[1]),
             item(3, "ACL", "FUNCTION f()", &[99]),
         ];
-        let mut exclusion = Exclusion::before(&items, &BTreeMap::new(), Reasons::default());
+        let mut exclusion = DrillExclusion::before(&items, &BTreeMap::new(), Reasons::default());
         let fault = Fault {
             what: "twice".into(),
             advice: "mend",
@@ -419,7 +419,7 @@ mod tests {
             item(6, "FK CONSTRAINT", false, &[4, 3, 1]),
             item(7, "COMMENT", false, &[6]),
         ];
-        let mut exclusion = Exclusion::before(&items, &BTreeMap::new(), Reasons::default());
+        let mut exclusion = DrillExclusion::before(&items, &BTreeMap::new(), Reasons::default());
         exclusion.leave_out(2, "so");
         assert_eq!(exclusion.excluded(), &HashSet::from([2, 6, 7]));
         assert!(exclusion.knows(3) && !exclusion.knows(7) && !exclusion.knows(8));

@@ -78,22 +78,22 @@ pub(super) async fn of_source(located: &Located) -> Result<Option<BTreeMap<Strin
 
 /// Objects that such extensions made in the throwaway server.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Members {
+pub(super) struct ExtensionMembers {
     whys: HashMap<(MemberKind, String, String), String>,
 }
 
-impl Members {
-    pub async fn of(session: &Session, others: &Others) -> Result<Members> {
+impl ExtensionMembers {
+    pub async fn of(session: &Session, others: &Others) -> Result<ExtensionMembers> {
         let names = others.names();
         if names.is_empty() {
-            return Ok(Members::default());
+            return Ok(ExtensionMembers::default());
         }
         let members = session.extension_members(&names).await?;
         let why = |member: Member| {
             let why = others.why(&member.extension)?.to_owned();
             Some(((member.kind, member.schema, member.name), why))
         };
-        Ok(Members {
+        Ok(ExtensionMembers {
             whys: members.into_iter().filter_map(why).collect(),
         })
     }
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_said_of_an_extensions_things_is_known_by_what_it_is_said_of() {
         let member = |kind, schema: &str, name: &str| ((kind, schema.to_owned(), name.to_owned()), "so".to_owned());
-        let members = Members {
+        let members = ExtensionMembers {
             whys: HashMap::from([
                 member(MemberKind::Relation, "s", "job s"),
                 member(MemberKind::Relation, "s", "plain"),

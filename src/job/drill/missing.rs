@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::extensions::qualified_name;
 use super::outline::{name, tokens};
 use crate::format::archive::Item;
-use crate::postgres::LeftOut;
+use crate::postgres::Omission;
 
 /// The start of a reason that another drill could not remove.
 pub(super) const LEFT_OUT: &str = "the backup left it out: ";
@@ -30,7 +30,7 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    pub fn of(left_out: &[LeftOut]) -> Missing {
+    pub fn of(left_out: &[Omission]) -> Missing {
         let mut missing = Missing::default();
         for one in left_out {
             let kind = one.kind.as_str();
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_known_by_its_name_or_by_there_being_more() {
-        let one = |kind: &str, name: &str| LeftOut {
+        let one = |kind: &str, name: &str| Omission {
             kind: kind.into(),
             name: name.into(),
             why: "so".into(),

@@ -15,7 +15,7 @@ use super::cluster::{Cluster, ClusterLogin, Ground};
 use super::evidence::{Excuses, Says};
 use super::exclusion::Reasons;
 use super::exclusion::other_major;
-use super::extensions::Members;
+use super::extensions::ExtensionMembers;
 use super::settings::has_money;
 use super::unproved::{FOREIGN, NOT_IN_A_SCRIPT, nothing_proved};
 use super::{DrillReport, Job, second_dump, sequences};
@@ -72,7 +72,7 @@ pub(super) async fn run(
     }
     cluster.close_for_script(&ground).await?;
     let doubts = Doubts {
-        members: Members::of(&ground.session, &reasons.extensions).await?,
+        members: ExtensionMembers::of(&ground.session, &reasons.extensions).await?,
         reasons,
     };
     let first = First {
@@ -281,7 +281,7 @@ fn speaks_of_money(script: &Contents) -> bool {
 /// Reasons why a difference from the backup may be no damage.
 pub(super) struct Doubts {
     reasons: Reasons,
-    members: Members,
+    members: ExtensionMembers,
 }
 
 impl Doubts {

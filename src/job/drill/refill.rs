@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cluster::{Cluster, ClusterLogin, Ground};
 use super::evidence::{Says, Witness};
-use super::exclusion::Exclusion;
+use super::exclusion::DrillExclusion;
 use super::makers::{Known, Maker, Makers, gives_the_systems, is_ground, is_of_events};
 use super::{Job, sequences};
 use crate::error::{Error, Result};
@@ -132,7 +132,7 @@ impl Hands<'_> {
 impl Refill<'_> {
     /// Loads rows and evaluates checks as a role that is no superuser. An error is about this machine. Entries that
     /// cannot be made are added to the exclusion.
-    pub async fn run(&self, cluster: &Cluster<'_>, ground: &Ground, exclusion: &mut Exclusion<'_>) -> Result<End> {
+    pub async fn run(&self, cluster: &Cluster<'_>, ground: &Ground, exclusion: &mut DrillExclusion<'_>) -> Result<End> {
         let before = exclusion.excluded().len();
         let (program, folder) = self.tools().await?;
         let loading = cluster.loader(ground);
@@ -162,7 +162,7 @@ impl Refill<'_> {
         }
     }
 
-    async fn fill(&self, hands: &Hands<'_>, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
+    async fn fill(&self, hands: &Hands<'_>, exclusion: &mut DrillExclusion<'_>) -> Result<(), Halt> {
         let (cluster, ground) = (hands.cluster, hands.ground);
         let jobs = self.jobs();
         let (first, before) = self.divide(&self.plan.before, is_ground);
@@ -228,7 +228,7 @@ impl Refill<'_> {
         hands: &Hands<'_>,
         makers: &Makers,
         work: Work<'_>,
-        exclusion: &mut Exclusion<'_>,
+        exclusion: &mut DrillExclusion<'_>,
     ) -> Result<(), Halt> {
         let Work { name, list, jobs } = work;
         for (maker, run) in &makers.runs(list) {
@@ -244,7 +244,7 @@ impl Refill<'_> {
         hands: &Hands<'_>,
         maker: Maker,
         work: Work<'_>,
-        exclusion: &mut Exclusion<'_>,
+        exclusion: &mut DrillExclusion<'_>,
     ) -> Result<(), Halt> {
         let Work { name, list, jobs } = work;
         let mut list = exclusion.remaining(list);
@@ -280,7 +280,7 @@ impl Refill<'_> {
         }
     }
 
-    async fn weigh(&self, since: u64, error: &Error, id: Option<i64>, exclusion: &Exclusion<'_>) -> Option<Says> {
+    async fn weigh(&self, since: u64, error: &Error, id: Option<i64>, exclusion: &DrillExclusion<'_>) -> Option<Says> {
         let item = id.and_then(|id| exclusion.item(id));
         self.witness.judge(since, error, item, &exclusion.excuses(item)).await
     }
@@ -330,7 +330,7 @@ impl Refill<'_> {
 }
 
 /// Leaves out the entries that neither role may make.
-fn leave_unmade(makers: &Makers, list: &[i64], exclusion: &mut Exclusion<'_>) {
+fn leave_unmade(makers: &Makers, list: &[i64], exclusion: &mut DrillExclusion<'_>) {
     for (id, why) in makers.unmade(&exclusion.remaining(list)) {
         // It may have been left out already, with an entry that it needs.
         if exclusion.knows(id) {
@@ -340,7 +340,7 @@ fn leave_unmade(makers: &Makers, list: &[i64], exclusion: &mut Exclusion<'_>) {
 }
 
 /// Notes the result for an entry that failed by itself.
-fn settle(id: i64, says: Says, error: Error, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
+fn settle(id: i64, says: Says, error: Error, exclusion: &mut DrillExclusion<'_>) -> Result<(), Halt> {
     match says {
         // No other session was open, so the conflict comes from this machine.
         Says::Contended => return Err(Halt::Place(error)),

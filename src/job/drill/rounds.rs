@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Job;
 use super::cluster::{Cluster, Ground};
 use super::evidence::Witness;
-use super::exclusion::Exclusion;
+use super::exclusion::DrillExclusion;
 use super::refill::{End, Pace, Refill};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
@@ -27,12 +27,12 @@ pub(super) struct Rounds<'a> {
 
 impl Rounds<'_> {
     /// Plans each table in one part, so that the rows come in the backup's order.
-    pub fn plan(&self, exclusion: &Exclusion<'_>) -> Plan {
+    pub fn plan(&self, exclusion: &DrillExclusion<'_>) -> Plan {
         restore::plan(self.stored, self.items, &exclusion.chosen(), Without::default(), 1)
     }
 
     /// Returns the database with everything that restores. Entries that failed are excluded, as wrong or as not proved.
-    pub async fn run(&self, cluster: &Cluster<'_>, exclusion: &mut Exclusion<'_>) -> Result<Ground> {
+    pub async fn run(&self, cluster: &Cluster<'_>, exclusion: &mut DrillExclusion<'_>) -> Result<Ground> {
         let manifest = &self.located.manifest;
         let mut ground = cluster.ground(self.items, manifest).await?;
         let mut pace = Pace::Quick;

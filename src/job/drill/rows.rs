@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::columns::{ColumnOrder, Layout, Path, Wanted, layouts};
-use super::exclusion::Exclusion;
+use super::exclusion::DrillExclusion;
 use super::gather::{Gather, Gathered, Unordered};
 use super::{Again, DrillReport, ProofOutcome, RESTORED, TableProof};
 use crate::error::Result;
@@ -75,7 +75,7 @@ pub(super) struct Pair<'a> {
     pub stored: &'a Arc<StoredArchive>,
     pub ours: &'a Ours,
     pub again: &'a Again,
-    pub exclusion: &'a Exclusion<'a>,
+    pub exclusion: &'a DrillExclusion<'a>,
 }
 
 /// Compares every table and the large objects: first by the digest in the manifest, which depends on the order. If rows
@@ -147,7 +147,7 @@ fn proofs(stored: &StoredArchive, results: BTreeMap<usize, ProofOutcome>) -> imp
 }
 
 /// A table that is not in the backup.
-fn found_more(found: &Gathered, again: &Again, exclusion: &Exclusion<'_>, report: &mut DrillReport) {
+fn found_more(found: &Gathered, again: &Again, exclusion: &DrillExclusion<'_>, report: &mut DrillReport) {
     let entry = &again.head.data[found.index];
     let schema = entry.namespace.as_deref().unwrap_or_default();
     match exclusion.doubt_of_more(&entry.desc, schema, &entry.tag) {
@@ -189,7 +189,7 @@ struct Comparison<'a, 'b> {
     stored: &'a Arc<StoredArchive>,
     ours: &'a Ours,
     again: &'a Again,
-    exclusion: &'a Exclusion<'a>,
+    exclusion: &'a DrillExclusion<'a>,
     /// The restored blocks that were not compared yet.
     theirs: &'b mut HashMap<&'a Path, &'a Gathered>,
     results: BTreeMap<usize, ProofOutcome>,

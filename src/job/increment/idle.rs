@@ -8,7 +8,7 @@ use super::start::Start;
 use crate::error::Result;
 use crate::format::Lsn;
 use crate::job::backup::answered;
-use crate::postgres::{Horizon, PublicationChanges, PublicationKind, TableKind};
+use crate::postgres::{LogEnd, PublicationChanges, PublicationKind, TableKind};
 use crate::repository::seen_catalog::SeenCatalog;
 
 /// An idle stream is confirmed so often: an increment without transactions shows in the store that nothing happened,
@@ -22,13 +22,13 @@ const IDLE_LOG: u64 = 64 << 20;
 pub(super) async fn is_idle(
     run: &Run<'_>,
     start: &Start,
-    (horizon, goal): (&Horizon, Lsn),
+    (log_end, goal): (&LogEnd, Lsn),
     sighting: &Sighting,
 ) -> Result<bool> {
     let (Some(seen), Some(_), Some(before)) = (start.seen_to, &start.predecessor, &start.catalog) else {
         return Ok(false);
     };
-    if horizon.seen.duration_since(seen) >= IDLE || goal.0.saturating_sub(start.from.0) >= IDLE_LOG {
+    if log_end.seen.duration_since(seen) >= IDLE || goal.0.saturating_sub(start.from.0) >= IDLE_LOG {
         return Ok(false);
     }
     if !same_tables(before, &sighting.looked) || !same_publications(before, &sighting.publications) {

@@ -10,12 +10,12 @@ use super::destination::{StoredChanges, Taken};
 use super::run::Run;
 use super::span::LEVEL;
 use crate::error::{Error, Result};
-use crate::format::changes::Summary;
+use crate::format::changes::ChangesSummary;
 use crate::format::{Format, Lsn};
 use crate::job::backup::record::{Sidecar, file_record, md5_of, read_settings};
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, report};
-use crate::postgres::Horizon;
+use crate::postgres::LogEnd;
 use crate::repository::backup_id::{BackupId, CATALOG, MANIFEST_DIGEST};
 use crate::repository::catalog::object_info;
 use crate::repository::manifest::{
@@ -38,7 +38,7 @@ pub(super) struct Begun {
 /// The file of changes, which is in the stores.
 pub(super) struct ChangesFile {
     pub stream: Stream,
-    pub summary: Summary,
+    pub summary: ChangesSummary,
     pub stored: StoredChanges,
 }
 
@@ -62,13 +62,13 @@ pub(super) struct Receipts {
     changes: Stored,
 }
 
-/// The horizon of the increment's beginning, with the position up to which the stream was to be read.
-pub(super) fn snapshot(horizon: &Horizon, goal: Lsn) -> SnapshotRecord {
+/// Where the server's log ended at the increment's beginning, with the position up to which the stream was to be read.
+pub(super) fn snapshot(log_end: &LogEnd, goal: Lsn) -> SnapshotRecord {
     SnapshotRecord {
         lsn: Some(goal.to_string()),
-        xmin: horizon.xmin,
-        xmax: horizon.xmax,
-        xip: horizon.xip.clone(),
+        xmin: log_end.xmin,
+        xmax: log_end.xmax,
+        xip: log_end.xip.clone(),
         end: None,
     }
 }

@@ -19,7 +19,7 @@ use crate::format::changes::Head;
 use crate::job::backup::record::Sidecar;
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, PUT_GRACE, answered, put_all};
-use crate::postgres::Horizon;
+use crate::postgres::LogEnd;
 use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Stream;
 use crate::run::progress::Event;
@@ -42,14 +42,14 @@ pub(super) async fn round(run: &Run<'_>, reading: &mut Reading, start: &Start) -
     let Run { job, source, .. } = run;
     let reached = Replicas::reach(job.stores, job.stop);
     let replicas = reading.through(job.stop.or_stop(reached)).await?;
-    let horizon = reading.through(answered(job, source.session.horizon())).await?;
-    let estimate = horizon.flushed.0.saturating_sub(start.from.0);
+    let log_end = reading.through(answered(job, source.session.log_end())).await?;
+    let estimate = log_end.flushed.0.saturating_sub(start.from.0);
     let mut destination = Destination::new(run, replicas, estimate);
     let making = Round {
         run,
         reading,
         start,
-        horizon: &horizon,
+        log_end: &log_end,
         destination: &mut destination,
     };
     match Box::pin(making.make()).await {
@@ -71,7 +71,7 @@ struct Round<'r, 'a> {
     run: &'a Run<'a>,
     reading: &'r mut Reading,
     start: &'r Start,
-    horizon: &'r Horizon,
+    log_end: &'r LogEnd,
     destination: &'r mut Destination<'a>,
 }
 
@@ -83,8 +83,8 @@ impl<'a> Round<'_, 'a> {
 
         job.observer.phase("reading the changes");
         let catalog = self.start.catalog.as_ref();
-        let mut span = Span::new(&self.head()?, catalog, self.start.newest_xid, self.horizon.xmax)?;
-        let mut goal = sighting.looked.at.max(self.horizon.flushed);
+        let mut span = Span::new(&self.head()?, catalog, self.start.newest_xid, self.log_end.xmax)?;
+        let mut goal = sighting.looked.at.max(self.log_end.flushed);
         let until = job.stop.deadline();
         let until = until.map(|deadline| last_moment((job.clock)(), deadline));
         let bounds = Bounds {
@@ -95,7 +95,7 @@ impl<'a> Round<'_, 'a> {
         let read = self.reading.read(&bounds, (&mut span, &mut *self.destination), goal);
         let mut read = read.await?;
         if span.transactions() == 0 {
-            let looking = is_idle(self.run, self.start, (self.horizon, goal), &sighting);
+            let looking = is_idle(self.run, self.start, (self.log_end, goal), &sighting);
             if self.reading.through(looking).await? {
                 return Ok(RoundEnd::Idle);
             }
@@ -121,7 +121,7 @@ impl<'a> Round<'_, 'a> {
             started: self.destination.started,
             taken: self.destination.taken(),
             is_behind: read == ReadTo::Early,
-            snapshot: snapshot(self.horizon, goal),
+            snapshot: snapshot(self.log_end, goal),
         };
         let (record, receipts, sidecars) = Record::new(self.run, begun, changes, coverage)?;
         Box::pin(self.commit(record, &receipts, sidecars)).await
@@ -185,7 +185,7 @@ impl<'a> Round<'_, 'a> {
 
     /// Up to when the increment has everything, by the server's clock.
     fn seen_to(&self, read: ReadTo, span: &Span) -> Timestamp {
-        let seen = self.horizon.seen;
+        let seen = self.log_end.seen;
         let seen = match read {
             ReadTo::Goal => seen,
             ReadTo::Early => {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::facts::StreamFacts;
 use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
-use crate::format::changes::{ChangesError, Head, Summary, Writer};
+use crate::format::changes::{ChangesError, ChangesSummary, Head, Writer};
 use crate::format::pgoutput::Message;
 use crate::repository::seen_catalog::SeenCatalog;
 
@@ -125,7 +125,7 @@ impl Span {
     }
 
     /// Ends the file: everything up to `to` was read. Returns its last bytes.
-    pub fn finish(self, to: Lsn) -> Result<(Vec<u8>, Summary)> {
+    pub fn finish(self, to: Lsn) -> Result<(Vec<u8>, ChangesSummary)> {
         self.writer.finish(to).map_err(|error| unwritable(&error))
     }
 }

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
 use crate::repository::route::Target;
-use crate::units::moment::{FORMS, Moment};
+use crate::units::moment::{FORMS, WrittenMoment};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedMoment {
@@ -20,7 +20,7 @@ impl AskedMoment {
     /// # Errors
     /// `CONFIG` if the text is no time, or one that the zone's clocks showed twice or never.
     pub fn at(text: &str, now: Timestamp) -> Result<Self> {
-        let moment = Moment::parse(text, now, &TimeZone::system());
+        let moment = WrittenMoment::parse(text, now, &TimeZone::system());
         let moment = moment.map_err(|why| {
             Error::config(format!("--to-time: {text:?}: {why}")).hint(format!("give one of these forms: {FORMS}"))
         })?;

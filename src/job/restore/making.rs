@@ -2,7 +2,7 @@
 
 use super::denied::DeniedSetting;
 use super::ready::Target;
-use super::state::{Exchange, Stage, State};
+use super::state::{Exchange, Milestone, State};
 use super::{database, unfinished};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
@@ -44,13 +44,13 @@ pub(super) async fn make(target: &Target, source: &Source<'_>, request: &Restore
     if beside.is_some() {
         creation = unfinished::closed(&creation);
     }
-    state.set(Stage::Making {
+    state.set(Milestone::Making {
         database: Some(name.to_owned()),
     });
     let created = target.session.execute(&creation).await;
     // A server that refuses it (a locale or a tablespace is missing, or another run has made it) has made nothing.
     if created.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
-        state.set(Stage::Untouched);
+        state.set(Milestone::Untouched);
     }
     created?;
     let furnished = async {
@@ -160,7 +160,7 @@ pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
     };
     let unused = format!("DROP DATABASE {}{force}", postgres::quoting::identifier(beside));
     if target.session.execute(&unused).await.is_ok() {
-        state.set(Stage::Untouched);
+        state.set(Milestone::Untouched);
     }
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         beside: beside.to_owned(),
         is_template: target.is_template,
     };
-    state.set(Stage::Placing(exchange.clone()));
+    state.set(Milestone::Placing(exchange.clone()));
     if target.is_template
         && let Err(error) = session.execute(&template(&quoted, false)).await
     {
@@ -198,7 +198,7 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
     if let Err(error) = unfinished::keep(target, beside).await {
         return Err(given_up(error, target, &exchange, state).await);
     }
-    state.set(Stage::Removing {
+    state.set(Milestone::Removing {
         exchange: exchange.clone(),
         removed: false,
     });
@@ -213,7 +213,7 @@ pub(super) async fn replace(target: &Target, beside: &str, request: &RestoreRequ
         return Err(error);
     }
     let renaming = exchange.renaming();
-    state.set(Stage::Removing {
+    state.set(Milestone::Removing {
         exchange,
         removed: true,
     });
@@ -232,7 +232,7 @@ fn template(quoted: &str, is: bool) -> String {
 
 /// The error, when the old database is a template again and the new one is removed. What fails of that is attached.
 async fn given_up(error: Error, target: &Target, exchange: &Exchange, state: &State) -> Error {
-    state.set(Stage::Placing(exchange.clone()));
+    state.set(Milestone::Placing(exchange.clone()));
     let quoted = postgres::quoting::identifier(target.name());
     let restored = match exchange.is_template {
         true => target.session.execute(&template(&quoted, true)).await,
@@ -240,7 +240,7 @@ async fn given_up(error: Error, target: &Target, exchange: &Exchange, state: &St
     };
     discard(target, &exchange.beside, state).await;
     if restored.is_err() {
-        state.set(Stage::Placing(exchange.clone()));
+        state.set(Milestone::Placing(exchange.clone()));
     }
     error.with_clean_up(restored)
 }

@@ -233,7 +233,7 @@ impl<'a> Past<'a> {
     }
 
     /// The state in which a failure while rows were loaded left the target.
-    pub async fn survey(&self) -> state::Stage {
+    pub async fn survey(&self) -> state::Milestone {
         let (stored, plan) = (self.backup.stored, self.backup.plan);
         state::survey(stored, plan, &[], &self.target.info, &self.job.settings.postgres).await
     }

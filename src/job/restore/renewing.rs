@@ -12,7 +12,7 @@ use super::plan::{self, Plan};
 use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows;
-use super::state::{Stage, State};
+use super::state::{Milestone, State};
 use super::tables::named;
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
@@ -122,12 +122,12 @@ impl Renewed {
 
 /// Commits the removal that is open in this session. If the answer is lost, or is not awaited, the objects may be gone.
 pub(super) async fn commit(session: &Session, around: &Surroundings, state: &State) -> Result<()> {
-    state.set(Stage::CommittingRemoval);
+    state.set(Milestone::CommittingRemoval);
     state.remind(around.reminder());
     let committed = session.execute("COMMIT").await;
     if committed.as_ref().is_err_and(|error| error.code() != Code::ConnErr) {
         // The server refused it.
-        state.set(Stage::Cleaning);
+        state.set(Milestone::Cleaning);
         state.remind(None);
     }
     committed

@@ -15,7 +15,7 @@ use super::plan::{LeftOut, Plan};
 use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows::{self, execute, refused};
-use super::state::Stage;
+use super::state::Milestone;
 use super::{refreshing, renewing, silence};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::BlockContent;
@@ -55,10 +55,10 @@ pub(super) async fn run(steps: ArchiveRun<'_>, removal: &Removal<'_>) -> Result<
         rows::roll_back(&mut wire).await;
     }
     let left_out = filled?;
-    state.set(Stage::Committing);
+    state.set(Milestone::Committing);
     match wire.execute(b"COMMIT").await {
         Err(refusal @ Refusal::Server { .. }) => {
-            state.set(Stage::Together);
+            state.set(Milestone::Together);
             return Err(refused("the restored objects could not be committed", refusal));
         }
         Err(refusal) => return Err(refusal.into_error()),

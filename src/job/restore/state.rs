@@ -18,7 +18,7 @@ use crate::settings;
 
 /// Set by [`super::run`] before each step that changes the target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum Milestone {
     #[default]
     Untouched,
     /// The new database is made. The old one is as it was, but may not be a template any more.
@@ -135,7 +135,7 @@ pub(super) async fn survey(
     done: &[usize],
     info: &ConnectionInfo,
     settings: &settings::Postgres,
-) -> Stage {
+) -> Milestone {
     let done: HashSet<usize> = done.iter().copied().collect();
     let is_open = |(number, load): (usize, &Load)| (!done.contains(&number)).then(|| load.blocks.clone());
     // In the archive's order, each once.
@@ -179,7 +179,7 @@ pub(super) async fn survey(
         first_lacking.push(format!("{} more", lacking.len() - NAMED));
     }
     let of = plan.blocks().count();
-    Stage::Loading {
+    Milestone::Loading {
         loaded: of - lacking.len(),
         of,
         first_lacking,
@@ -189,7 +189,7 @@ pub(super) async fn survey(
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    stage: Mutex<Stage>,
+    milestone: Mutex<Milestone>,
     /// This run made the database: after a rollback in it, it is empty.
     made: AtomicBool,
     /// Roles that this run made. They stay after a failure.
@@ -201,8 +201,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn set(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    pub fn set(&self, milestone: Milestone) {
+        *self.milestone.lock().unwrap_or_else(PoisonError::into_inner) = milestone;
     }
 
     pub fn remind(&self, reminder: Option<String>) {
@@ -211,7 +211,7 @@ impl State {
 
     /// Everything is made, and nothing is left to be made again.
     pub fn whole(&self) {
-        self.set(Stage::Whole);
+        self.set(Milestone::Whole);
         self.remind(None);
     }
 
@@ -229,17 +229,17 @@ impl State {
 
     /// The error, with the state that it left the target in.
     pub fn tell(self, error: &Error) -> Error {
-        let stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let milestone = self.milestone.into_inner().unwrap_or_else(PoisonError::into_inner);
         let made = self.made.into_inner();
         let reminder = self.reminder.into_inner().unwrap_or_else(PoisonError::into_inner);
         let roles = self.roles.into_inner().unwrap_or_else(PoisonError::into_inner);
         let lacking = self.lacking.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let whole = stage == Stage::Whole;
-        let reminds = match stage {
-            Stage::CommittingRemoval => "; if it is committed: ",
+        let whole = milestone == Milestone::Whole;
+        let reminds = match milestone {
+            Milestone::CommittingRemoval => "; if it is committed: ",
             _ => "; ",
         };
-        let (state, again) = message::of(stage, made, !roles.is_empty());
+        let (state, again) = message::of(milestone, made, !roles.is_empty());
         let again = again.map(|text| match made {
             true => text.replace("again with --clean", "again with --create --clean"),
             false => text.to_owned(),
@@ -280,7 +280,7 @@ mod tests {
         let state = State::default();
         state.roles(&["a".to_owned()]);
         state.made();
-        state.set(Stage::Defining {
+        state.set(Milestone::Defining {
             atomic: true,
             cleaned: 0,
         });
@@ -296,17 +296,17 @@ mod tests {
             beside: "app_pgstow_00000001".to_owned(),
             is_template,
         };
-        let told = |stage| {
+        let told = |milestone| {
             let state = State::default();
-            state.set(stage);
+            state.set(milestone);
             state.tell(&Error::new(Code::ConnErr, "no answer")).message()
         };
         let renaming = "run ALTER DATABASE \"app_pgstow_00000001\" RENAME TO \"app\"";
         let template = "run ALTER DATABASE \"app\" WITH IS_TEMPLATE true";
         for is_template in [false, true] {
-            let before = told(Stage::Placing(exchange(is_template)));
+            let before = told(Milestone::Placing(exchange(is_template)));
             assert!(before.contains("the database app is as it was"), "{before}");
-            let removing = |removed| Stage::Removing {
+            let removing = |removed| Milestone::Removing {
                 exchange: exchange(is_template),
                 removed,
             };
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_removal_whose_commit_has_no_answer_may_have_removed_everything() {
         let state = State::default();
-        state.set(Stage::CommittingRemoval);
+        state.set(Milestone::CommittingRemoval);
         state.remind(Some("run: ALTER TABLE a".to_owned()));
         let told = state.tell(&Error::new(
             Code::Interrupted(crate::error::Signal::Terminate),
@@ -349,9 +349,9 @@ mod tests {
 
     #[test]
     fn a_refused_right_is_told_as_one_of_a_restore() {
-        for stage in [Stage::Cleaning, Stage::Finishing] {
+        for milestone in [Milestone::Cleaning, Milestone::Finishing] {
             let state = State::default();
-            state.set(stage);
+            state.set(milestone);
             let told = state.tell(&Error::new(Code::Permission, "no"));
             let hint = told.hint_text();
             assert!(

@@ -12,7 +12,7 @@ use super::plan::LeftOut;
 use super::prepared::{BackupData, Prepared};
 use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
-use super::state::{Stage, State};
+use super::state::{Milestone, State};
 use super::waiting::{self, LockWatch};
 use super::{Job, Loader, exclusion, globals, in_place, into, loading, making, script};
 use crate::error::{Code, Result};
@@ -140,7 +140,7 @@ async fn make_roles(job: &Job<'_>, request: &RestoreRequest, prepared: &mut Prep
     let Some(globals) = &prepared.globals else {
         return Ok(());
     };
-    state.set(Stage::Making { database: None });
+    state.set(Milestone::Making { database: None });
     job.observer.phase("making roles");
     let owners = match &prepared.source {
         BackupData::Archive(archive) => Some(archive.owners(request)),
@@ -341,7 +341,7 @@ async fn run_script(
         ..*place
     };
     if let Err(failed) = script::run(&place, checked).await {
-        state.set(Stage::Running { end: failed.end });
+        state.set(Milestone::Running { end: failed.end });
         let Some(beside) = beside else {
             return Err(failed.error);
         };

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::script::{self, ScriptReading};
 use super::{Data, Finding, tallies};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, Blocks, Check, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
+use crate::format::archive::{ArchiveError, BlockCheck, Blocks, Discard, RangeCheck, SealedRange, Spoilt, Unpack};
 use crate::format::changes::{self, ChangesError};
 use crate::repository::backup_id::{BackupId, MD5SUMS};
 use crate::repository::manifest::{FileRecord, Manifest, role};
@@ -285,7 +285,7 @@ fn blocks(
         findings.push(finding(&archive.file.name, None, what));
     }
     let mut blocks = Blocks::new(source, head.len() as u64);
-    let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, Discard));
+    let mut sink = Unpack::new(archive.head.compression, BlockCheck::new(&archive.promises, Discard));
     for (index, place) in archive.places.iter().enumerate() {
         let name = archive.name(index);
         observer.table(&name);

@@ -56,7 +56,7 @@ fn signed_is_there() -> Error {
 }
 
 /// The result that is there.
-struct Earlier {
+struct EarlierResult {
     /// Under which the new result may be put. `None`: in any case.
     condition: Option<Condition>,
     /// `None`: nothing of it is kept.
@@ -65,7 +65,7 @@ struct Earlier {
 
 /// Reads the result that is there. Another person may have written it, so pgstow signs only those that count already:
 /// `counts` says which.
-async fn earlier(job: &Job<'_>, store: &dyn Store, id: &BackupId, counts: &Trust) -> Result<Earlier> {
+async fn earlier(job: &Job<'_>, store: &dyn Store, id: &BackupId, counts: &Trust) -> Result<EarlierResult> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     let (condition, mut body) = match store.get(&key).await {
         // The object is no result (or a link): it is replaced, not followed.
@@ -91,7 +91,7 @@ async fn earlier(job: &Job<'_>, store: &dyn Store, id: &BackupId, counts: &Trust
             Err(_) => body = None,
         }
     }
-    Ok(Earlier { condition, body })
+    Ok(EarlierResult { condition, body })
 }
 
 async fn record_once(
@@ -103,7 +103,7 @@ async fn record_once(
 ) -> Result<Recorded> {
     let (subject, key) = (Subject::verification(id), id.key(VERIFICATION));
     let counts = job.trust.and(job.signer.map(Signer::public));
-    let Earlier { condition, body } = earlier(job, store, id, &counts).await?;
+    let EarlierResult { condition, body } = earlier(job, store, id, &counts).await?;
     let mut verification = body
         .and_then(|body| Verification::parse(&body, id).ok())
         .map(|before| before.about(manifest_sha256, counts.asks()).0)

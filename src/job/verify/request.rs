@@ -6,7 +6,7 @@ use crate::job::moment::AskedMoment;
 
 /// The backups that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
+pub enum VerifySelection {
     /// An exact id, or `latest`.
     One(String),
     /// All backups of the store or of one database, or only those since a time.
@@ -17,7 +17,7 @@ pub enum Selection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyRequest {
     /// Which backups.
-    pub selection: Selection,
+    pub selection: VerifySelection,
     /// The database, if the store holds several.
     pub database: Option<String>,
     /// Restore it into a throwaway server as well, and compare.
@@ -48,7 +48,7 @@ impl VerifyRequest {
     }
 
     /// Of these backups, whatever their database, without a drill.
-    pub fn of(selection: Selection) -> Self {
+    pub fn of(selection: VerifySelection) -> Self {
         Self {
             selection,
             database: None,

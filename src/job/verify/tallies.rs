@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
-use crate::format::changes::Summary;
+use crate::format::changes::ChangesSummary;
 use crate::repository::backup_id::MANIFEST;
 use crate::repository::manifest::{Increment, Manifest, TableChanges, role};
 
 /// What the manifest says otherwise than the changes themselves.
-pub(super) fn differences(manifest: &Manifest, increment: &Increment, found: &Summary) -> Vec<Finding> {
+pub(super) fn differences(manifest: &Manifest, increment: &Increment, found: &ChangesSummary) -> Vec<Finding> {
     let stream = &increment.stream;
     let mut differs = Vec::new();
     let name = manifest.files.get(role::CHANGES).map_or(MANIFEST, |file| &file.name);

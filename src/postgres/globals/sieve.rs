@@ -3,7 +3,7 @@
 
 use super::split::{Statement, statements};
 use crate::error::Result;
-use crate::postgres::{LeftOut, Session};
+use crate::postgres::{Omission, Session};
 
 /// The longest statement: no honest setting or comment of a role is longer.
 const STATEMENT: usize = 1 << 20;
@@ -18,7 +18,7 @@ const NAMED: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globals {
     pub sql: Vec<u8>,
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Omission>,
 }
 
 /// Takes pg_dumpall's output piece by piece.
@@ -128,7 +128,7 @@ impl Sieve {
 
 impl Session {
     /// What would be left out of `globals.sql`, for a caller that asks before it is made.
-    pub async fn left_out_of_roles(&self) -> Result<Vec<LeftOut>> {
+    pub async fn left_out_of_roles(&self) -> Result<Vec<Omission>> {
         let question = format!(
             "SELECT pg_catalog.concat('ALTER ROLE ', pg_catalog.quote_ident(r.rolname),
                ' IN DATABASE ' || pg_catalog.quote_ident(d.datname), ' SET ', pg_catalog.split_part(x.setting, '=', 1))
@@ -147,8 +147,8 @@ impl Session {
     }
 }
 
-fn left_out(name: String) -> LeftOut {
-    LeftOut {
+fn left_out(name: String) -> Omission {
+    Omission {
         kind: "role_setting".to_owned(),
         name,
         why: format!(

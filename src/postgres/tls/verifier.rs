@@ -25,7 +25,7 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use super::Roots;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Check {
+pub(super) enum CertificateCheck {
     Nothing,
     /// Only the chain, whatever the name.
     Chain,
@@ -34,7 +34,7 @@ pub(super) enum Check {
 
 #[derive(Debug)]
 pub(super) struct Verifier {
-    check: Check,
+    check: CertificateCheck,
     webpki: Option<Arc<WebPkiServerVerifier>>,
     /// Empty if a revocation list is used, because the simple check does not read it.
     plain_roots: Vec<CertificateDer<'static>>,
@@ -43,7 +43,7 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) fn new(
-        check: Check,
+        check: CertificateCheck,
         roots: Option<Roots>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, crate::error::Error> {
@@ -140,7 +140,7 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.check == Check::Nothing {
+        if self.check == CertificateCheck::Nothing {
             return Ok(ServerCertVerified::assertion());
         }
         let verdict = match &self.webpki {
@@ -165,7 +165,7 @@ impl ServerCertVerifier for Verifier {
             ) => return Err(error),
             _ => self.verify_plainly(server, now).map_err(|_| error.clone())?,
         }
-        if self.check == Check::Chain || matches_name(server, name) {
+        if self.check == CertificateCheck::Chain || matches_name(server, name) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(match error {

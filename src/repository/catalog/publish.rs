@@ -144,7 +144,7 @@ fn taken(id: &BackupId) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::LeftOut;
+    use crate::postgres::Omission;
     use crate::repository::catalog::tests::id;
     use crate::repository::manifest::tests::sample;
     use crate::repository::retention::Tier;
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_reader_would_take_in_is_not_published() {
-        let left_out = |name: &str| LeftOut {
+        let left_out = |name: &str| Omission {
             kind: "rows".into(),
             name: name.into(),
             why: "so".into(),

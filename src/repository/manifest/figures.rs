@@ -12,8 +12,8 @@ use super::error::parse;
 use super::files::check_names;
 use super::server::hides_transactions;
 use super::{
-    CompressionRecord, CoverageState, FileRecord, LeftOut, ManifestError, Predecessor, References, Server, SnapshotEnd,
-    Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
+    CompressionRecord, CoverageState, FileRecord, ManifestError, Omission, Predecessor, References, Server,
+    SnapshotEnd, Stream, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::format::Format;
 use crate::repository::backup_id::{BackupId, BackupKind};
@@ -270,9 +270,9 @@ impl<'de> Deserialize<'de> for Kinds {
         fold(
             deserializer,
             "a list of what was left out",
-            |kinds: &mut Kinds, thing: LeftOut| {
+            |kinds: &mut Kinds, thing: Omission| {
                 let Kinds(kinds) = kinds;
-                let LeftOut { kind, name, .. } = thing;
+                let Omission { kind, name, .. } = thing;
                 // The last entry may stand for many.
                 let count = name.strip_suffix(" more").and_then(|count| count.parse().ok());
                 let is_known = kinds.contains_key(&kind) || (kinds.len() < KINDS && kind.len() <= KIND);
@@ -302,7 +302,7 @@ mod tests {
         manifest.finished_at = id.timestamp() + jiff::SignedDuration::from_secs(90);
         manifest.tables = vec![manifest.tables[0].clone(); 5];
         manifest.warnings = vec!["a".into(), "b".into()];
-        let left_out = |kind: &str, name: &str| LeftOut {
+        let left_out = |kind: &str, name: &str| Omission {
             kind: kind.into(),
             name: name.into(),
             why: "so".into(),

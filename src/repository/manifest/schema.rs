@@ -15,8 +15,8 @@ use super::blocks::{LargeObjectsRecord, RangeRecord, ScriptRecord, TableRecord};
 use super::data_file::{self, DataFile, FileIndex, FileRange};
 use super::files::{FileRecord, check_names, role};
 use super::{
-    Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, LeftOut, Manifest, ManifestError,
-    Metadata, ObjectsCoverage, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord,
+    Baseline, Collation, ColumnRecord, CompressionRecord, Extension, Increment, Manifest, ManifestError, Metadata,
+    ObjectsCoverage, Omission, PgDump, Predecessor, ReadSettings, References, SequenceState, Server, SnapshotRecord,
     Stream, StreamBeginning, TableChanges, TableCoverage, Tagged, bounded, custom, format_name,
 };
 use crate::dataflow::read_by::ReadBy;
@@ -69,7 +69,7 @@ pub(super) struct Json {
     #[serde(default, deserialize_with = "bounded::few")]
     missing: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "bounded::items")]
-    left_out: Vec<LeftOut>,
+    left_out: Vec<Omission>,
     #[serde(default, deserialize_with = "bounded::known_items")]
     extensions: Option<Vec<Extension>>,
     #[serde(default, deserialize_with = "bounded::known_items")]

@@ -10,18 +10,18 @@ use super::kernel;
 
 /// The folders that it may change, prepared for use between fork and exec.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct FileView {
     writable: Vec<CString>,
 }
 
-impl View {
-    pub fn of(writable: &[PathBuf]) -> Result<View> {
+impl FileView {
+    pub fn of(writable: &[PathBuf]) -> Result<FileView> {
         let mut folders = Vec::new();
         for path in writable {
             let path = CString::new(path.as_os_str().as_bytes());
             folders.push(path.map_err(|_| Error::from_raw_os_error(libc::EINVAL))?);
         }
-        Ok(View { writable: folders })
+        Ok(FileView { writable: folders })
     }
 
     /// To be called as root, inside or outside a user namespace, as the first process in a namespace of processes,

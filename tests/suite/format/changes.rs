@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use pgstow::format::Lsn;
-use pgstow::format::changes::{self, ChangesError, Head, Index, Item, Reader, Selection, Summary, Writer};
+use pgstow::format::changes::{self, ChangesError, ChangesSummary, Head, Index, Item, Reader, Selection, Writer};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -24,7 +24,7 @@ pub const HEAD: Head = Head {
 };
 
 /// Writes the messages, and ends at the last transaction's end.
-pub fn written(messages: &[Vec<u8>]) -> Result<(Vec<u8>, Summary), ChangesError> {
+pub fn written(messages: &[Vec<u8>]) -> Result<(Vec<u8>, ChangesSummary), ChangesError> {
     let mut writer = Writer::new(&HEAD, 3)?;
     let mut file = Vec::new();
     for message in messages {
@@ -37,7 +37,7 @@ pub fn written(messages: &[Vec<u8>]) -> Result<(Vec<u8>, Summary), ChangesError>
 }
 
 /// As a reader of a stored file opens it, with the summary in the manifest.
-pub fn opened(file: &[u8], summary: &Summary) -> Result<Index, String> {
+pub fn opened(file: &[u8], summary: &ChangesSummary) -> Result<Index, String> {
     let at = usize::try_from(summary.index.offset).unwrap();
     let bytes = file.get(at..).ok_or("cut")?;
     if file.len() as u64 != summary.bytes || <[u8; 32]>::from(Sha256::digest(bytes)) != summary.index.sha256 {
@@ -47,7 +47,7 @@ pub fn opened(file: &[u8], summary: &Summary) -> Result<Index, String> {
 }
 
 /// Opens the file and checks all of it.
-pub fn checked(file: &[u8], summary: &Summary) -> Result<Summary, String> {
+pub fn checked(file: &[u8], summary: &ChangesSummary) -> Result<ChangesSummary, String> {
     let index = opened(file, summary)?;
     changes::check(file, &HEAD, index).map_err(|error| error.to_string())
 }
@@ -149,7 +149,7 @@ proptest! {
 }
 
 /// Some transactions that need two frames.
-pub fn long() -> (Vec<Vec<u8>>, Vec<u8>, Summary) {
+pub fn long() -> (Vec<Vec<u8>>, Vec<u8>, ChangesSummary) {
     let mut made = Transactions::after(FROM);
     made.add([described(ORDERS)]);
     let text = "x".repeat(10_000);

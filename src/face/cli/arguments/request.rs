@@ -11,7 +11,7 @@ use super::actions::{
 };
 use crate::command::{
     AskedMoment, BackupRequest, ChangesRequest, Command, DownloadRequest, IncrementalRequest, PruneRequest,
-    RestoreRequest, Selection, VerifyRequest, check_whose, is_event_id, manifest_digest,
+    RestoreRequest, VerifyRequest, VerifySelection, check_whose, is_event_id, manifest_digest,
 };
 use crate::error::{Error, Result};
 use crate::repository::backup_id::{BackupKind, NoKind};
@@ -115,10 +115,10 @@ fn verify(given: VerifyArguments) -> Result<VerifyRequest> {
         Some(_) if given.since.is_some() => return Err(since_of_one()),
         Some(backup) if !given.all => {
             check_whose(&backup, given.database.as_deref())?;
-            Selection::One(backup)
+            VerifySelection::One(backup)
         }
-        None if !given.all => Selection::One("latest".to_owned()),
-        _ => Selection::All {
+        None if !given.all => VerifySelection::One("latest".to_owned()),
+        _ => VerifySelection::All {
             since: given.since.as_deref().map(moment).transpose()?,
         },
     };

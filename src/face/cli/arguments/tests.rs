@@ -3,7 +3,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::*;
-use crate::command::{BackupRequest, PruneRequest, Selection};
+use crate::command::{BackupRequest, PruneRequest, VerifySelection};
 use crate::error::Code;
 use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
@@ -362,7 +362,7 @@ fn a_proof_of_increments_is_of_the_latest_backup_if_none_is_named() {
         let (Command::Verify(request), _) = given(&line) else {
             panic!("{line:?}")
         };
-        assert_eq!(request.selection, Selection::One("latest".to_owned()));
+        assert_eq!(request.selection, VerifySelection::One("latest".to_owned()));
     }
     assert_eq!(refusal(&["verify"]).code(), Code::Config);
 }

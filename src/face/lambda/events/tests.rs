@@ -109,7 +109,7 @@ fn an_increment_is_asked_for_by_its_kind() {
 fn a_verification_is_of_the_latest_unless_said_otherwise_and_drills_when_asked() {
     let verify = |backup: &str, database: Option<&str>, drill| {
         Command::Verify(VerifyRequest {
-            selection: Selection::One(backup.to_owned()),
+            selection: VerifySelection::One(backup.to_owned()),
             database: database.map(str::to_owned),
             drill,
             moment: None,

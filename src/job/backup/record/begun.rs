@@ -9,7 +9,7 @@ use crate::dataflow::compress::Codec;
 use crate::error::Error;
 use crate::format::Format;
 use crate::job::backup::BackupRequest;
-use crate::job::backup::{Job, Prepared, SourceDatabase, codec};
+use crate::job::backup::{Intent, Job, SourceDatabase, codec};
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::object_info;
 use crate::repository::lease::Previous;
@@ -46,10 +46,10 @@ impl<'a> Begun<'a> {
         job: &Job<'a>,
         request: &BackupRequest,
         source: &'a SourceDatabase,
-        prepared: Prepared,
+        prepared: Intent,
         took_over: Option<Previous>,
     ) -> Self {
-        let Prepared {
+        let Intent {
             id,
             tier,
             started,

@@ -1,7 +1,7 @@
 //! What a person should know about the backup.
 
 use crate::postgres::FOREIGN_TABLE;
-use crate::repository::manifest::LeftOut;
+use crate::repository::manifest::Omission;
 
 /// The most names of one kind in a warning.
 const NAMED: usize = 5;
@@ -10,7 +10,7 @@ const NAMED: usize = 5;
 pub(super) struct Notes {
     pub warnings: Vec<String>,
     /// Objects of the database that the backup does not hold.
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Omission>,
 }
 
 impl Notes {
@@ -29,13 +29,13 @@ impl Notes {
     }
 
     /// Warns once of each kind, except of foreign tables: everybody expects that their rows are left out.
-    pub fn left_out(&mut self, things: impl IntoIterator<Item = LeftOut>) {
-        let things: Vec<LeftOut> = things.into_iter().collect();
+    pub fn left_out(&mut self, things: impl IntoIterator<Item = Omission>) {
+        let things: Vec<Omission> = things.into_iter().collect();
         for of_a_kind in things.chunk_by(|one, next| (&one.kind, &one.why) == (&next.kind, &next.why)) {
-            let LeftOut { kind, why, .. } = &of_a_kind[0];
+            let Omission { kind, why, .. } = &of_a_kind[0];
             if kind != FOREIGN_TABLE {
                 // The last entry may be a number of further ones.
-                let counted = |one: &LeftOut| one.name.strip_suffix(" more").and_then(|count| count.parse().ok());
+                let counted = |one: &Omission| one.name.strip_suffix(" more").and_then(|count| count.parse().ok());
                 let all: usize = of_a_kind.iter().map(|one| counted(one).unwrap_or(1)).sum();
                 let mut names: Vec<&str> = of_a_kind.iter().take(NAMED).map(|one| one.name.as_str()).collect();
                 let more = format!("{} more", all.saturating_sub(NAMED));

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::job::backup::nice::ServerWatch;
 use crate::job::backup::view::{Opened, View};
 use crate::postgres::{RawTable, Snapshot, TableColumn, TableName};
-use crate::repository::manifest::{Collation, Extension, LeftOut, TableRecord};
+use crate::repository::manifest::{Collation, Extension, Omission, TableRecord};
 use crate::store::ObjectInfo;
 
 /// The most emptied tables that the manifest names, as for other kinds; further ones are only counted.
@@ -48,7 +48,7 @@ impl<'a> Begun<'a> {
         let more = view.emptied.len().saturating_sub(NAMED_TABLES);
         let more = (more > 0).then(|| format!("{more} more"));
         let emptied = view.emptied.into_iter().take(NAMED_TABLES).chain(more);
-        notes.left_out(emptied.map(|name| LeftOut {
+        notes.left_out(emptied.map(|name| Omission {
             kind: "rows".into(),
             name,
             why: why.into(),

@@ -8,7 +8,7 @@ fn item(id: i64, desc: &str, tag: &str, definition: &str, owner: &str) -> Item {
 }
 
 fn compare(ours: &[Item], theirs: &[Item], twin: Option<&Twin>) -> Comparison {
-    let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
+    let exclusion = DrillExclusion::before(&[], &BTreeMap::new(), Reasons::default());
     // Objects that are no entries of their own any more.
     let present = ours.iter().map(|item| (item.entry.dump_id, true));
     let contents = Definitions {
@@ -88,7 +88,7 @@ fn what_another_dump_writes_elsewhere_is_no_loss_and_what_is_lost_is() {
 
 #[test]
 fn that_restore_and_twin_both_lack_it_says_nothing() {
-    let exclusion = Exclusion::before(&[], &BTreeMap::new(), Reasons::default());
+    let exclusion = DrillExclusion::before(&[], &BTreeMap::new(), Reasons::default());
     let ours = [
         item(1, "TABLE", "a", "a", "o"),
         item(2, "CHECK CONSTRAINT", "a c", "c", "o"),

@@ -9,7 +9,7 @@ use super::{Halt, Hands, Pace, Refill, Work, entry_of, settle};
 use crate::error::Error;
 use crate::format::archive::Item;
 use crate::job::drill::evidence::Says;
-use crate::job::drill::exclusion::Exclusion;
+use crate::job::drill::exclusion::DrillExclusion;
 use crate::job::drill::makers::Maker;
 use crate::job::restore::{Load, Plan};
 
@@ -18,7 +18,12 @@ impl Refill<'_> {
     /// functions, which may look at other tables. A table that fails is tried again after others were loaded, until no
     /// further one succeeds: it counts as wrong only if it fails after all others. Last come the positions of
     /// sequences, because rows may have moved them.
-    pub(super) async fn data(&self, hands: &Hands<'_>, jobs: usize, exclusion: &mut Exclusion<'_>) -> Result<(), Halt> {
+    pub(super) async fn data(
+        &self,
+        hands: &Hands<'_>,
+        jobs: usize,
+        exclusion: &mut DrillExclusion<'_>,
+    ) -> Result<(), Halt> {
         let (with_rows, positions): (Vec<&Load>, Vec<&Load>) =
             self.plan.loads.iter().partition(|load| !load.blocks.is_empty());
         let (early, mut late) = self.in_two(with_rows, exclusion);
@@ -61,7 +66,7 @@ impl Refill<'_> {
     }
 
     /// The loads whose order does not matter, and those that come one after the other, in that order.
-    fn in_two(&self, with_rows: Vec<&Load>, exclusion: &Exclusion<'_>) -> (Vec<Load>, Vec<Load>) {
+    fn in_two(&self, with_rows: Vec<&Load>, exclusion: &DrillExclusion<'_>) -> (Vec<Load>, Vec<Load>) {
         let looking = looking_around(self.items);
         let looks = |load: &Load| load.list.iter().any(|id| looking.contains(id));
         let (mut early, mut late) = (Vec::new(), Vec::new());
@@ -93,7 +98,7 @@ impl Refill<'_> {
         hands: &Hands<'_>,
         loads: Vec<Load>,
         number: &mut usize,
-        exclusion: &Exclusion<'_>,
+        exclusion: &DrillExclusion<'_>,
     ) -> Result<Vec<Failure>, Halt> {
         let mut failed = Vec::new();
         for group in in_order(loads) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use super::members::Members;
+use super::members::TableMembers;
 use crate::format::archive::Item;
 use crate::job::restore::grants;
 use crate::job::restore::plan::{self, LeftOut};
@@ -166,7 +166,7 @@ impl<'a> Brought<'a> {
         let Some(family) = self.family(&table.schema, &table.name) else {
             return;
         };
-        let has = |of: fn(&Members) -> &HashSet<String>, name: &str| {
+        let has = |of: fn(&TableMembers) -> &HashSet<String>, name: &str| {
             // Names in another encoding cannot be compared.
             (!self.is_utf8 && !name.is_ascii()) || family.iter().any(|members| of(members).contains(name))
         };
@@ -203,11 +203,11 @@ impl<'a> Brought<'a> {
     }
 
     /// The members of a table and of the tables above it.
-    fn family(&self, schema: &str, name: &str) -> Option<Vec<Members>> {
+    fn family(&self, schema: &str, name: &str) -> Option<Vec<TableMembers>> {
         let members = |schema: &str, name: &str| {
             let kinds = ["TABLE", "FOREIGN TABLE"];
             let found = kinds.iter().find_map(|kind| self.found(kind, schema, name).first());
-            found.and_then(|item| Members::parse(&item.details.definition))
+            found.and_then(|item| TableMembers::parse(&item.details.definition))
         };
         let own = members(schema, name)?;
         let mut open = own.parents.clone();

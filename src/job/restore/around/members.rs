@@ -7,7 +7,7 @@ use crate::job::restore::into::definition::Statement;
 use crate::postgres::quoting::unquoted;
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Members {
+pub(super) struct TableMembers {
     pub columns: HashSet<String>,
     /// Constraints that are defined beside the columns.
     pub constraints: HashSet<String>,
@@ -17,7 +17,7 @@ pub(super) struct Members {
     pub parents: Vec<(String, String)>,
 }
 
-impl Members {
+impl TableMembers {
     /// `None` if it does not look as pg_dump writes it, and for a table that is made from a type.
     pub fn parse(definition: &str) -> Option<Self> {
         let rest = definition.strip_prefix("CREATE ")?;
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_table_is_found_whatever_it_is_called() {
-        let members = Members::parse(
+        let members = TableMembers::parse(
             "CREATE UNLOGGED TABLE \"A b\".\"T (x\" (\n    id integer NOT NULL,\n    \"W, \"\"w\" numeric(10,2) DEFAULT 'NOT NULL,'::text,\n    \
              v text COLLATE \"C\" DEFAULT (1 IS NOT NULL) CONSTRAINT mine NOT NULL,\n    \
              CONSTRAINT \"C h\" CHECK ((id > 3)),\n    CONSTRAINT own NOT NULL f,\n    NOT NULL g\n)\n\
@@ -102,14 +102,14 @@ mod tests {
         assert_eq!(members.constraints, set(&["C h"]));
         let parents = [("public", "par"), ("A b", "o, p")].map(|(schema, name)| (schema.to_owned(), name.to_owned()));
         assert_eq!(members.parents, parents);
-        let empty = Members::parse("CREATE TABLE public.e (\n);\n");
-        assert_eq!(empty, Some(Members::default()));
+        let empty = TableMembers::parse("CREATE TABLE public.e (\n);\n");
+        assert_eq!(empty, Some(TableMembers::default()));
         for other in [
             "CREATE TABLE public.t OF public.k (\n    a WITH OPTIONS NOT NULL\n);",
             "CREATE VIEW public.v AS\n SELECT 1;",
             "CREATE TABLE public.t (a integer",
         ] {
-            assert_eq!(Members::parse(other), None, "{other}");
+            assert_eq!(TableMembers::parse(other), None, "{other}");
         }
     }
 }

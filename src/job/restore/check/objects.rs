@@ -13,7 +13,7 @@ use super::super::ready::some_of;
 use super::super::rows::{self, BackupRows};
 use super::{Verdict, unread};
 use crate::error::{Code, Error, Result};
-use crate::format::archive::{ArchiveError, BlockContent, BlockDigest, BlockSink, Blocks, Check, Unpack};
+use crate::format::archive::{ArchiveError, BlockCheck, BlockContent, BlockDigest, BlockSink, Blocks, Unpack};
 use crate::postgres::{Refusal, Row, StallClock, Wire};
 use crate::run::threads::apart;
 
@@ -253,7 +253,7 @@ async fn ours(job: &Job<'_>, backup: BackupRows<'_>, index: usize) -> Result<Vec
     let reading = stored.stored(backup.store).read(place.clone());
     let read = apart("read", move || {
         observer.bytes_read(place.end - place.start);
-        let sink = Check::new(&stored.promises, Objects::default());
+        let sink = BlockCheck::new(&stored.promises, Objects::default());
         let mut sink = Unpack::new(stored.head.compression, sink);
         Blocks::new(reading, place.start).read(&stored.head, index, &place, &mut sink)?;
         Ok(std::mem::take(&mut sink.inner().inner().found))

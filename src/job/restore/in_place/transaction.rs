@@ -7,7 +7,7 @@ use super::{Refill, tables};
 use crate::error::{Code, Error, Result};
 use crate::job::restore::in_place::InPlace;
 use crate::job::restore::rows::{execute, refused};
-use crate::job::restore::state::{Stage, State};
+use crate::job::restore::state::{Milestone, State};
 use crate::postgres::quoting::qualified;
 use crate::postgres::{Names, Refusal, Session, Wire, not_locked};
 
@@ -114,14 +114,14 @@ pub(super) async fn enable_checks(refill: Refill<'_>, wire: &mut Wire) -> Result
 }
 
 pub(super) async fn commit(wire: &mut Wire, state: &State) -> Result<()> {
-    state.set(Stage::Committing);
+    state.set(Milestone::Committing);
     match wire.execute(b"COMMIT").await {
         Err(refusal @ Refusal::Server { .. }) => {
-            state.set(Stage::Untouched);
+            state.set(Milestone::Untouched);
             return Err(refused("the rows could not be committed", refusal));
         }
         Err(refusal) => return Err(refusal.into_error()),
-        Ok(()) => state.set(Stage::Committed),
+        Ok(()) => state.set(Milestone::Committed),
     }
     Ok(())
 }

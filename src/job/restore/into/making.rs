@@ -9,7 +9,7 @@ use crate::job::restore::Job;
 use crate::job::restore::plan::LeftOut;
 use crate::job::restore::ready::Target;
 use crate::job::restore::rows::{BackupRows, execute, load, read_between, refused, roll_back};
-use crate::job::restore::state::{Stage, State};
+use crate::job::restore::state::{Milestone, State};
 use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{COPY_OF, Refusal, Row, Session, Wire, not_locked};
 
@@ -97,11 +97,11 @@ impl Making<'_> {
         for finishing in work.tables.iter().flat_map(|table| &table.finishing) {
             left_out.extend(self.finish(&finishing.what, &finishing.statement).await?);
         }
-        state.set(Stage::Committing);
+        state.set(Milestone::Committing);
         match self.wire.execute(b"COMMIT").await {
             Ok(()) => {}
             Err(refusal @ Refusal::Server { .. }) => {
-                state.set(Stage::Untouched);
+                state.set(Milestone::Untouched);
                 return Err(refused("the copies could not be committed", refusal));
             }
             Err(refusal) => return Err(refusal.into_error()),

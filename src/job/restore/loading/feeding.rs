@@ -8,7 +8,7 @@ use futures::stream::StreamExt;
 
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{
-    ArchiveError, Blocks, Changing, Check, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
+    ArchiveError, BlockCheck, Blocks, Changing, Input, PartCheck, SealedRange, Unpack, Writer, read_part,
 };
 use crate::job::restore::load::{Load, Part};
 use crate::job::restore::plan::Plan;
@@ -81,7 +81,7 @@ impl Feed {
             return self.write_part(*block, part, writer);
         }
         let changing = Changing::new(&archive.changes, writer);
-        let mut sink = Unpack::new(archive.head.compression, Check::new(&archive.promises, changing));
+        let mut sink = Unpack::new(archive.head.compression, BlockCheck::new(&archive.promises, changing));
         for (range, blocks) in load.stretches(archive) {
             if let [index] = blocks[..]
                 && !archive.is_own(index)

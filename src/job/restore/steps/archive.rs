@@ -10,7 +10,7 @@ use crate::job::restore::past::Past;
 use crate::job::restore::plan::LeftOut;
 use crate::job::restore::prepared::PreparedArchive;
 use crate::job::restore::ready::Target;
-use crate::job::restore::state::{self, Stage, State};
+use crate::job::restore::state::{self, Milestone, State};
 use crate::job::restore::{Job, Loader, RestoreRequest, making, refreshing, renewing, replacing, silence, waiting};
 use crate::postgres::{Removal, Session};
 
@@ -83,7 +83,7 @@ pub(super) async fn fill(steps: ArchiveRun<'_>, defined: bool) -> Result<Filled>
         });
     }
     if defined {
-        state.set(Stage::Defining {
+        state.set(Milestone::Defining {
             atomic: false,
             cleaned: 0,
         });
@@ -107,7 +107,7 @@ pub(super) async fn fill(steps: ArchiveRun<'_>, defined: bool) -> Result<Filled>
     }
     result?;
 
-    state.set(Stage::Finishing);
+    state.set(Milestone::Finishing);
     take_back_of_objects(job, request, archive, target).await?;
     job.observer.phase(FINISHING);
     let (after, refreshes) = refreshing::divide(archive);
@@ -136,10 +136,10 @@ async fn clean_and_define(steps: ArchiveRun<'_>) -> Result<()> {
     let plan = &archive.plan;
     let cleaned = clean(job, archive, target, state).await?;
     let atomic = is_atomic(archive, target);
-    state.set(Stage::Defining { atomic, cleaned });
+    state.set(Milestone::Defining { atomic, cleaned });
     job.observer.phase(DEFINING);
     if !plan.ground.is_empty() {
-        state.set(Stage::Defining { atomic: false, cleaned });
+        state.set(Milestone::Defining { atomic: false, cleaned });
         loader.finish("ground", &plan.ground, 1).await?;
     }
     loader.definitions(&plan.before, atomic).await?;
@@ -162,7 +162,7 @@ async fn fill_past(steps: ArchiveRun<'_>, cleaned: usize) -> Result<Filled> {
     let plan = &archive.plan;
     let (silent, silenced);
     let mut past = Past::new(job, archive, target, loader);
-    state.set(Stage::Defining { atomic: false, cleaned });
+    state.set(Milestone::Defining { atomic: false, cleaned });
     job.observer.phase(DEFINING);
     past.step("ground", &plan.ground).await?;
     past.step("before", &plan.before).await?;
@@ -183,7 +183,7 @@ async fn fill_past(steps: ArchiveRun<'_>, cleaned: usize) -> Result<Filled> {
     }
     loaded?;
 
-    state.set(Stage::Finishing);
+    state.set(Milestone::Finishing);
     take_back_of_objects(job, request, archive, target).await?;
     job.observer.phase(FINISHING);
     let (after, refreshes) = refreshing::divide(archive);
@@ -206,7 +206,7 @@ async fn renew(steps: ArchiveRun<'_>) -> Result<bool> {
     if !removes(archive) || !target.fits_one_transaction(&archive.plan) {
         return Ok(false);
     }
-    state.set(Stage::Cleaning);
+    state.set(Milestone::Cleaning);
     job.observer.phase("replacing the definitions");
     let removal = removal(job, archive);
     let replacing = async {
@@ -223,7 +223,7 @@ async fn renew(steps: ArchiveRun<'_>) -> Result<bool> {
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
     let cleaned = job.stop.or_stop(replacing).await?;
     if let Some(cleaned) = cleaned {
-        state.set(Stage::Defining { atomic: false, cleaned });
+        state.set(Milestone::Defining { atomic: false, cleaned });
     }
     Ok(cleaned.is_some())
 }
@@ -236,7 +236,7 @@ async fn replace(steps: ArchiveRun<'_>) -> Result<Option<Vec<LeftOut>>> {
     if !archive.together {
         return Ok(None);
     }
-    state.set(Stage::Together);
+    state.set(Milestone::Together);
     let removal = removal(job, archive);
     let replacing = replacing::run(steps, &removal);
     let replacing = waiting::while_it_answers(&target.session, job.settings.postgres.stall, replacing);
@@ -271,7 +271,7 @@ async fn clean(job: &Job<'_>, archive: &PreparedArchive, target: &Target, state:
     if !removes(archive) {
         return Ok(0);
     }
-    state.set(Stage::Cleaning);
+    state.set(Milestone::Cleaning);
     job.observer.phase("removing conflicting objects");
     let removal = removal(job, archive);
     let removing = async {

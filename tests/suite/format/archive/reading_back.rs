@@ -1,4 +1,4 @@
-//! The way back through `Blocks`, `Unpack`, `Check` and `Writer`: what was packed comes out, and
+//! The way back through `Blocks`, `Unpack`, `BlockCheck` and `Writer`: what was packed comes out, and
 //! what stock pg_restore would lose or choke on is an error.
 
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::format::archive::{
-    ArchiveError, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Check, Discard, Head, Input, Unpack,
-    Writer,
+    ArchiveError, BlockCheck, BlockCompression, BlockContent, BlockDigest, BlockSink, Blocks, Discard, Head, Input,
+    Unpack, Writer,
 };
 
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ impl Stored {
     fn check(&self) -> Vec<Result<(), String>> {
         let start = self.head.len();
         let mut blocks = Blocks::new(&self.object[start..], start as u64);
-        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, Discard));
+        let mut sink = Unpack::new(self.head.compression, BlockCheck::new(&self.promises, Discard));
         let places = self.places.iter().enumerate();
         places
             .map(|(index, place)| {
@@ -57,7 +57,7 @@ impl Stored {
     fn fed(&self, chosen: &[usize]) -> Vec<u8> {
         let mut out = Vec::new();
         let writer = Writer::new(&self.head, &mut out).unwrap();
-        let mut sink = Unpack::new(self.head.compression, Check::new(&self.promises, writer));
+        let mut sink = Unpack::new(self.head.compression, BlockCheck::new(&self.promises, writer));
         for &index in chosen {
             let place = &self.places[index];
             let from = usize::try_from(place.start).unwrap();
@@ -142,7 +142,7 @@ fn by_hand(compression: BlockCompression, chunks: &[Vec<u8>], promise: &BlockDig
     }
     int(0, &mut block);
     let promises = [promise.clone()];
-    let mut sink = Unpack::new(compression, Check::new(&promises, Discard));
+    let mut sink = Unpack::new(compression, BlockCheck::new(&promises, Discard));
     let mut blocks = Blocks::new(&block[..], 0);
     let read = blocks.read(&head, 0, &(0..block.len() as u64), &mut sink);
     read.map_err(|error| error.to_string())
@@ -250,7 +250,7 @@ fn a_bomb_is_stopped_at_the_first_bytes_beyond_what_was_promised() {
     ] {
         assert!(bomb.len() < 16 << 20);
         let promises = [promise.clone()];
-        let mut sink = Unpack::new(compression, Check::new(&promises, Count::default()));
+        let mut sink = Unpack::new(compression, BlockCheck::new(&promises, Count::default()));
         sink.begin(0).unwrap();
         let error = sink.data(&bomb).unwrap_err().to_string();
         assert!(error.contains("more bytes than the manifest says"), "{error}");

@@ -10,7 +10,7 @@ use pgstow::dataflow::compress::{Codec, PIECE};
 use pgstow::dataflow::pipeline::{Archive, Ended, Flow, Mark, Onward, Passing, Stage};
 use pgstow::dataflow::stored_file::{Content, StoredFile, Unstage};
 use pgstow::error::{Code, Error};
-use pgstow::format::archive::{Blocks, Check, Discard, Head, Input, SealedRange, Unpack};
+use pgstow::format::archive::{BlockCheck, Blocks, Discard, Head, Input, SealedRange, Unpack};
 use pgstow::store::Store;
 use pgstow::store::local::Local;
 use sha2::{Digest, Sha256};
@@ -316,7 +316,7 @@ async fn what_a_stage_has_changed_is_read_back_range_by_range_and_block_by_block
         let place = block.place.offset..block.place.offset + block.place.length;
         let (file, head, promises) = (Arc::clone(&file), head.clone(), promises.clone());
         apart(move || {
-            let mut sink = Unpack::new(head.compression, Check::new(&promises, Discard));
+            let mut sink = Unpack::new(head.compression, BlockCheck::new(&promises, Discard));
             let mut blocks = Blocks::new(file.read(place.clone()), place.start);
             blocks.read(&head, index, &place, &mut sink).unwrap();
         })

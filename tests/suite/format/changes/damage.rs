@@ -1,12 +1,12 @@
 //! Files that are damaged, or that lie.
 
-use pgstow::format::changes::{self, Head, Index, Summary};
+use pgstow::format::changes::{self, ChangesSummary, Head, Index};
 
 use super::{FROM, HEAD, ITEMS, ORDERS, checked, described, long, written};
 use crate::support::stream::{self, Transactions};
 
 /// Two tables in three transactions.
-fn small() -> (Vec<u8>, Summary) {
+fn small() -> (Vec<u8>, ChangesSummary) {
     let mut made = Transactions::after(FROM);
     made.add([described(ORDERS), stream::insert(ORDERS, &[Some("1"), None])]);
     made.add([described(ITEMS), stream::insert(ITEMS, &[Some("1"), Some("text")])]);

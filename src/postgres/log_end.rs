@@ -11,8 +11,8 @@ use crate::format::Lsn;
 
 /// The end of the log on the server's disk at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Horizon {
-    /// Every transaction whose commit has an earlier time is in the log before `flushed`. See [`Session::horizon`].
+pub struct LogEnd {
+    /// Every transaction whose commit has an earlier time is in the log before `flushed`. See [`Session::log_end`].
     pub seen: Timestamp,
     pub flushed: Lsn,
     /// The transactions in progress then: the oldest, the next that will begin, and those between that have not ended.
@@ -30,7 +30,7 @@ impl Session {
     /// it flushes the log up to three times `wal_writer_delay` later. So `seen` is the server's clock, read before the
     /// position, minus this time and one second. It is wrong only if a commit takes longer than that second between its
     /// time and the log, or if the server's clock was set back.
-    pub async fn horizon(&self) -> Result<Horizon> {
+    pub async fn log_end(&self) -> Result<LogEnd> {
         let failed = |error| self.error("cannot read the position of the server's log", &error);
         // In a statement of its own: the clock comes first.
         let clock = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8,
@@ -49,7 +49,7 @@ impl Session {
             .ok_or_else(|| Error::internal(format!("the server's snapshot `{snapshot}` is not understood")))?;
         let margin = 1_000_000 + delay.unwrap_or(200).saturating_mul(3_000);
         let seen = Timestamp::from_microsecond(micros.saturating_sub(margin));
-        Ok(Horizon {
+        Ok(LogEnd {
             seen: seen.map_err(|error| Error::internal("the server's clock is out of range").source(error))?,
             flushed: flushed
                 .parse()
