@@ -76,8 +76,8 @@ impl App {
         Proofs { job, is_wanted }
     }
 
-    /// Makes increments until the run is stopped. What happens meanwhile is told as it happens: each increment in the
-    /// metrics; to people a chain that was renewed, and a failure that lasts, once, with its end.
+    /// Makes increments until the run is stopped. Each increment goes into the metrics at once. People get a message
+    /// when a chain was renewed, when increments keep failing, and when they succeed again.
     pub(super) async fn follow(
         &self,
         request: &BackupRequest,

@@ -1,4 +1,4 @@
-//! The commands that an event may ask for. More people may often send events than may restore.
+//! The commands that an event may ask for. Often more people may send events than may restore.
 
 use crate::command::Command;
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! The proof of the increments that follows each full backup by itself.
+//! After each full backup, pgstow proves the increments that lead to it.
 
 use tokio::sync::watch;
 
@@ -22,7 +22,7 @@ pub(super) struct Proofs<'a> {
 }
 
 impl Proofs<'_> {
-    /// After a run that made one backup. Without a proof the backup is just as good.
+    /// After a run that made one backup. If the proof cannot be made, the report has a warning.
     pub async fn after(&self, report: &mut BackupReport) {
         if report.repeated {
             return;

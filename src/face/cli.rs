@@ -120,7 +120,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
     }
 }
 
-/// What stderr says of a run that has a report and yet did not do all that was asked.
+/// The lines on stderr for a run that has a report, but did not do everything that was asked.
 fn complaints(report: &Report) -> String {
     let warning = |label: &str, message: &str, hint: &str| {
         let (message, hint) = (printable::line(message), printable::line(hint));

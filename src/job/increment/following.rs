@@ -1,7 +1,7 @@
 //! Increments one after another, until the run is stopped. The session stays open between them.
 //!
-//! What fails for a while does not end the run: a server that restarts, a store that does not answer. It tries again
-//! with growing pauses, from the position that is stored. So nothing is lost, and nothing comes twice.
+//! A failure that may pass does not end the run, for example if the server restarts or the store does not answer. The
+//! run tries again with growing pauses, from the position that is stored. So nothing is lost, and nothing comes twice.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often the publications are compared with the tables, if increments are made less often.
 const PUBLICATIONS: Duration = Duration::from_secs(60);
 
-/// What a run that follows its source tells while it goes on.
+/// The messages of a run that follows its source.
 #[derive(Debug)]
 pub enum Followed {
     /// It has made an increment, or a full backup that begins a new chain.

@@ -1,5 +1,5 @@
-//! The session that reads the slot's stream. It is kept alive whatever else the run does: the server ends a session
-//! from which it hears nothing.
+//! The session that reads the slot's stream. The server ends a session from which it hears nothing, so this one sends a
+//! sign of life while the run does other work.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};

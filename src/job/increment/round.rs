@@ -24,14 +24,14 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::manifest::Stream;
 use crate::run::progress::Event;
 
-/// How much earlier than the commit at which a span ends another commit may have got its time, and still come later.
+/// A commit that comes later in the log may have an earlier time than the commit before it, by at most this much.
 const OUT_OF_ORDER: SignedDuration = SignedDuration::from_secs(2);
-/// A task's time that is kept for storing and confirming what was read; of a short time it is a third.
+/// Before a deadline, a run keeps this much time to store and confirm what it has read, but at most a third of its time.
 const TO_STORE: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) enum RoundEnd {
     Made(Box<BackupReport>, Box<Start>),
-    /// Nothing has happened, and the store says so recently enough.
+    /// Nothing has changed, and the last increment is recent.
     Idle,
     /// Why a new full is better than this increment.
     NewFull(String),
@@ -193,7 +193,7 @@ impl<'a> Round<'_, 'a> {
                 last.map_or(seen, |last| last.min(seen))
             }
         };
-        // Later increments never know less.
+        // An increment must not say less than the one before it.
         self.start.seen_to.map_or(seen, |before| before.max(seen))
     }
 

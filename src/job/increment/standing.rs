@@ -65,8 +65,8 @@ pub(super) struct Now<'a> {
     pub publications: usize,
 }
 
-/// `CONFIG` if increments were never started: there is neither a slot nor an increment. And if they were stopped: a run
-/// that a forgotten schedule starts must not make a slot again, which would keep the server's log.
+/// `CONFIG` if increments were never started (there is neither a slot nor an increment), or if they were stopped: a run
+/// that a forgotten schedule starts must not make a slot again, because the server would keep its log for it.
 pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Standing> {
     let broken = |why: String, needs_slot| Ok(Standing::Broken { why, needs_slot });
     let Some(slot) = now.slot else {
@@ -78,7 +78,7 @@ pub(super) fn standing(held: Held, name: &SlotName, now: &Now<'_>) -> Result<Sta
                 ),
                 true,
             ),
-            // A promoted standby has the publications and no slot. Who stops increments drops both.
+            // A promoted standby has the publications and no slot. `incremental stop` drops both.
             Some(_) if now.publications == 0 => Err(stopped(name)),
             Some(_) => broken(format!("the slot {name} is missing"), true),
         };
