@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use earlier::{EarlierBlock, EarlierBlocks, HELD};
 pub use ended::{Ended, Failure, UploadOutcome};
-pub use fanout::{COPYS_PATIENCE, Fanout, Outlets, abort, open as fan_out, within};
+pub use fanout::{COPYS_PATIENCE, Fanout, Outlets, abort_after, open as fan_out, within};
 pub use framing::BlockPlace;
 pub use inflow::{BlockSource, Delivered, Flow, Inflow, RANGE, Undelivered};
 pub use passed::{Archive, Block, Passed};
@@ -69,11 +69,10 @@ pub async fn run(flow: Flow, uploads: Vec<Box<dyn Upload>>, stop: CancellationTo
                 Ended::Failed(error) => error,
                 Ended::OutletsClosed => Error::internal("the stores stopped taking bytes without a reason"),
             };
-            let aborted = match copies {
-                Ok(copies) => fanout::abort(copies).await,
-                Err(_) => Vec::new(),
-            };
-            Err(Failure::Source(aborted.into_iter().fold(error, Error::also)))
+            Err(Failure::Source(match copies {
+                Ok(copies) => fanout::abort_after(error, copies).await,
+                Err(_) => error,
+            }))
         }
     }
 }

@@ -170,16 +170,21 @@ impl Fanout {
         let Some(failure) = failure else {
             return Ok(copies);
         };
-        let second = abort(copies).await;
+        let failed = abort(copies).await;
         Err(match failure {
-            Failure::Store(error) => Failure::Store(second.into_iter().fold(error, Error::also)),
+            Failure::Store(error) => Failure::Store(failed.into_iter().fold(error, Error::also)),
             other => other,
         })
     }
 }
 
+/// Aborts open uploads after an error, and adds to it what could not be aborted.
+pub async fn abort_after(error: Error, copies: Vec<UploadOutcome>) -> Error {
+    abort(copies).await.into_iter().fold(error, Error::also)
+}
+
 /// Aborts open uploads, and reports those that could not be aborted.
-pub async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
+async fn abort(copies: Vec<UploadOutcome>) -> Vec<Error> {
     let mut errors = Vec::new();
     for copy in copies {
         if let Ok(upload) = copy

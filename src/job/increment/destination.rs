@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::run::Run;
-use crate::dataflow::pipeline::{Failure, Fanout, Outlets, fan_out};
+use crate::dataflow::pipeline::{Failure, Fanout, Outlets, abort_after, fan_out};
 use crate::error::{Code, Error, Result};
 use crate::job::backup::replicas::{Looking, Replicas};
 use crate::job::backup::{IDS, PUT_GRACE};
@@ -157,7 +157,7 @@ impl<'a> Destination<'a> {
                 let copies = collecting.await;
                 let error = Error::from(reason);
                 return Err(match copies {
-                    Ok(copies) => crate::dataflow::pipeline::abort(copies).await.into_iter().fold(error, Error::also),
+                    Ok(copies) => abort_after(error, copies).await,
                     Err(_) => error,
                 });
             }
@@ -186,10 +186,7 @@ impl<'a> Destination<'a> {
         match changes.fanout.collect().await {
             Ok(copies) => {
                 let error = Error::internal("the stores stopped taking bytes without a reason");
-                crate::dataflow::pipeline::abort(copies)
-                    .await
-                    .into_iter()
-                    .fold(error, Error::also)
+                abort_after(error, copies).await
             }
             Err(failure) => of_failure(failure),
         }
@@ -203,10 +200,7 @@ impl<'a> Destination<'a> {
             drop(changes.outlets);
             let collecting = async { Ok(changes.fanout.collect().await) };
             match self.run.job.stop.or_give_up("aborting the upload", collecting).await {
-                Ok(Ok(copies)) => {
-                    let failed = crate::dataflow::pipeline::abort(copies).await;
-                    error = failed.into_iter().fold(error, Error::also);
-                }
+                Ok(Ok(copies)) => error = abort_after(error, copies).await,
                 Ok(Err(Failure::Store(second))) if second.code() != error.code() => error = error.also(second),
                 Ok(Err(_)) => {}
                 Err(late) => error = error.also(late),
