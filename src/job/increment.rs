@@ -117,7 +117,7 @@ async fn begin<'a>(job: &'a Job<'a>, request: &'a BackupRequest) -> Result<Run<'
     Ok(Run {
         job,
         request,
-        publications: slot.publications(),
+        publications: slot.publications().into(),
         source,
         lease,
         took_over,

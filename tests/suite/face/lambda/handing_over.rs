@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::place::{Place, failed, handed_over, succeeded, until};
 use crate::support::function::Function;
