@@ -59,59 +59,74 @@ pub async fn run(job: &Job<'_>, request: &ChangesRequest) -> Result<ChangesRepor
     let newest = job.stop.or_stop(found.manifest(job, &found.newest()?.id)).await?;
     let mut wanted = Wanted::new(&request.tables);
     report.warnings.extend(wanted.take_manifest(&newest));
+    let search = ChangesSearch {
+        job,
+        request,
+        found: &found,
+        newest: &newest,
+    };
     for link in found.selected(request) {
         if report.transactions.len() >= request.limit {
             report.earlier_left_out = true;
             break;
         }
-        let counted = read(job, &found, &newest, link, request, &mut wanted, &report);
+        let most = request.limit.saturating_sub(report.transactions.len());
+        let counted = search.read(link, &mut wanted, most);
         report.prepend(&link.id, job.stop.or_stop(counted).await?);
     }
     wanted.all_known()?;
     Ok(report)
 }
 
-/// The matching transactions of one increment.
-async fn read(
-    job: &Job<'_>,
-    found: &Found,
-    newest: &Manifest,
-    link: &Link,
-    request: &ChangesRequest,
-    wanted: &mut Wanted,
-    so_far: &ChangesReport,
-) -> Result<Counted> {
-    job.observer.phase(&format!("reading the changes of {}", link.id));
-    let own;
-    let manifest = match newest.id == link.id {
-        true => newest,
-        false => {
-            own = found.manifest(job, &link.id).await?;
-            &own
+/// A search in the increments of one database.
+struct ChangesSearch<'a> {
+    job: &'a Job<'a>,
+    request: &'a ChangesRequest,
+    found: &'a Found,
+    /// The newest increment's.
+    newest: &'a Manifest,
+}
+
+impl ChangesSearch<'_> {
+    /// The matching transactions of one increment, at most so many.
+    async fn read(&self, link: &Link, wanted: &mut Wanted, most: usize) -> Result<Counted> {
+        let Self {
+            job,
+            request,
+            found,
+            newest,
+        } = *self;
+        job.observer.phase(&format!("reading the changes of {}", link.id));
+        let own;
+        let manifest = match newest.id == link.id {
+            true => newest,
+            false => {
+                own = found.manifest(job, &link.id).await?;
+                &own
+            }
+        };
+        let stored = StoredChanges::open(&found.store, manifest).await?;
+        if wanted.lacks_tables() {
+            take_partitions(job, found, manifest, wanted).await?;
         }
-    };
-    let stored = StoredChanges::open(&found.store, manifest).await?;
-    if wanted.lacks_tables() {
-        take_partitions(job, found, manifest, wanted).await?;
+        let relids = wanted.take_index(&stored.index);
+        let nothing = relids.as_ref().is_some_and(BTreeSet::is_empty);
+        let selection = Selection {
+            relids,
+            since: request.since.as_ref().map(|since| since.time),
+            until: request.until.as_ref().map(|until| until.time),
+        };
+        let index_bytes = stored.file.bytes - stored.index.offset;
+        if nothing {
+            return Ok(Counted::nothing(index_bytes));
+        }
+        let frames = stored.index.frames(&selection).into_iter();
+        let bytes: u64 = frames.map(|frame| stored.index.frames[frame].length).sum();
+        let relids = selection.relids.clone();
+        let reading = stored.read(selection)?;
+        let counted = apart("changes", move || counting::count(reading, relids.as_ref(), most)).await??;
+        Ok(counted.with_bytes(index_bytes + bytes))
     }
-    let relids = wanted.take_index(&stored.index);
-    let nothing = relids.as_ref().is_some_and(BTreeSet::is_empty);
-    let selection = Selection {
-        relids,
-        since: request.since.as_ref().map(|since| since.time),
-        until: request.until.as_ref().map(|until| until.time),
-    };
-    let index_bytes = stored.file.bytes - stored.index.offset;
-    if nothing {
-        return Ok(Counted::nothing(index_bytes));
-    }
-    let frames = stored.index.frames(&selection).into_iter();
-    let bytes: u64 = frames.map(|frame| stored.index.frames[frame].length).sum();
-    let most = request.limit.saturating_sub(so_far.transactions.len());
-    let relids = selection.relids.clone();
-    let reading = stored.read(selection)?;
-    let counted = apart("changes", move || counting::count(reading, relids.as_ref(), most)).await??;
-    Ok(counted.with_bytes(index_bytes + bytes))
 }
 
 /// Takes the partitions of partitioned tables at the beginning and at the end of an increment: they may be others now.

@@ -64,11 +64,11 @@ pub(super) async fn read(
         Err(why) => return Ok(Err(why)),
     };
     let (snapshot, at, reader) = opened;
-    let passed = store(context, replicas, chosen, reader).await;
+    let sent = store(context, replicas, chosen, reader).await;
     let released = answered(context.job, session.release_snapshot()).await;
-    let (passed, receipts, warnings) = passed?;
+    let sent = sent?;
     released?;
-    stored(context, passed, receipts, snapshot, at, warnings).map(Ok)
+    stored(context, sent, snapshot, at).map(Ok)
 }
 
 /// Locks the tables, takes the snapshot, and starts pg_dump. The snapshot is open if it succeeds.
@@ -141,13 +141,16 @@ async fn begin(
     Ok((begun, at))
 }
 
+/// The archive, after the stores have it.
+struct Sent {
+    passed: Passed,
+    /// In the order of the stores.
+    receipts: Vec<Option<Stored>>,
+    warnings: Vec<String>,
+}
+
 /// Sends the archive to the stores, and completes the uploads.
-async fn store(
-    context: &Context<'_>,
-    replicas: &mut Replicas,
-    chosen: &Chosen<'_>,
-    reader: Opened,
-) -> Result<(Passed, Vec<Option<Stored>>, Vec<String>)> {
+async fn store(context: &Context<'_>, replicas: &mut Replicas, chosen: &Chosen<'_>, reader: Opened) -> Result<Sent> {
     let Context {
         job, source, id, lease, ..
     } = *context;
@@ -179,17 +182,19 @@ async fn store(
     let expected = passed.expected.object();
     let copies = std::mem::take(&mut passed.copies);
     let receipts = replicas.complete_in_time(&key, copies, &expected).await?;
-    Ok((passed, receipts, warnings))
+    Ok(Sent {
+        passed,
+        receipts,
+        warnings,
+    })
 }
 
-fn stored(
-    context: &Context<'_>,
-    passed: Passed,
-    receipts: Vec<Option<Stored>>,
-    snapshot: Snapshot,
-    at: Lsn,
-    warnings: Vec<String>,
-) -> Result<StoredBaselines> {
+fn stored(context: &Context<'_>, sent: Sent, snapshot: Snapshot, at: Lsn) -> Result<StoredBaselines> {
+    let Sent {
+        passed,
+        receipts,
+        warnings,
+    } = sent;
     let file = FileRecord {
         name: context.id.dump_name(),
         bytes: passed.expected.bytes,
