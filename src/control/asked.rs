@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::run::{Action, Run, RunId, RunState};
-use crate::command::{BackupRequest, Command, PruneRequest, Selection, VerifyRequest};
+use crate::command::{BackupRequest, Command, PruneRequest, VerifyRequest, VerifySelection};
 use crate::error::{Error, Result};
 use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
@@ -66,7 +66,7 @@ impl RunRequest {
                 ..BackupRequest::default()
             }),
             Action::Verify | Action::Drill => {
-                let mut request = VerifyRequest::of(Selection::One(backup()));
+                let mut request = VerifyRequest::of(VerifySelection::One(backup()));
                 request.drill = self.action == Action::Drill;
                 request.database.clone_from(&self.database);
                 Command::Verify(request)
