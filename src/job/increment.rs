@@ -23,7 +23,7 @@ mod span;
 mod standing;
 mod start;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::job::backup::replicas::Replicas;
 use crate::job::backup::{BackupReport, BackupRequest, Job, PUT_GRACE, SourceDatabase, answered, connect, repeated};
 use crate::postgres::{Slot, SlotName, StreamSource};
@@ -48,7 +48,14 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     let run = begin(job, request).await?;
     run.lease.tell_progress(job.observer);
     // The futures of the steps are large, and a thread of a runtime has a small stack.
-    let outcome = Box::pin(once(&run)).await;
+    let mut outcome = Box::pin(once(&run, None)).await;
+    if let Err(error) = &outcome
+        && error.code() == Code::Slot
+    {
+        let first = error.message();
+        tracing::warn!("{first}; it is tried once more");
+        outcome = Box::pin(once(&run, Some(&first))).await;
+    }
     let released = job.stop.or_give_up("releasing the lease", run.lease.release()).await;
     match (outcome, released) {
         (Ok(report), Ok(())) => Ok(report),
@@ -61,8 +68,8 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     }
 }
 
-/// One increment under the lease.
-async fn once(run: &Run<'_>) -> Result<BackupReport> {
+/// One increment under the lease. `failed`: the stream could not be read on, and if that stays so, the chain ends.
+async fn once(run: &Run<'_>, failed: Option<&str>) -> Result<BackupReport> {
     let Run {
         job,
         request,
@@ -84,7 +91,11 @@ async fn once(run: &Run<'_>) -> Result<BackupReport> {
     reading.start(job, slot.slot(), start.from, &run.publications).await?;
     let ended = Box::pin(round::round(run, &mut reading, &start)).await;
     let closed = reading.finish(job).await;
-    match ended? {
+    let ended = match ended {
+        Err(error) if failed.is_some() && error.code() == Code::Slot => RoundEnd::NewFull(error.message()),
+        ended => ended?,
+    };
+    match ended {
         RoundEnd::Made(mut report, next) => {
             report.warnings.extend(closed.err().map(|error| error.message()));
             let after = answered(job, source.session.slot(slot)).await.ok().flatten();

@@ -185,15 +185,17 @@ fn not_started(slot: &str, refusal: Refusal) -> Error {
     }
 }
 
-/// `SLOT` if the server cannot decode a change of the log: what publishes it did not exist at that time.
+/// `SLOT` if the server cannot decode a change of the log: what publishes it did not exist at that time, or the server
+/// has failed inside (class XX). A new session comes to the same change, so only another slot helps.
 fn broken_off(refusal: Refusal) -> Error {
     // undefined_object
-    let is_unpublished = matches!(&refusal, Refusal::Server { state, .. } if state.code() == "42704");
+    let is_undecodable = |state: &str| state == "42704" || state.starts_with("XX");
+    let stays = matches!(&refusal, Refusal::Server { state, .. } if is_undecodable(state.code()));
     let error = refusal.into_error();
-    match is_unpublished {
+    match stays {
         true => Error::new(Code::Slot, format!("the stream cannot be read on: {}", error.message())).hint(
-            "a publication was dropped and made again, and the server's log has changes from the time in between: run \
-             `pgstow incremental stop`, then `pgstow incremental start`",
+            "if another run comes to the same, it makes a new slot and a full backup, which begin a new chain of \
+             increments",
         ),
         false => error,
     }

@@ -42,11 +42,14 @@ struct Following<'a> {
     is_sound: bool,
     /// The same for any session before.
     was_sound: bool,
+    /// Whether the last session could not read the stream on.
+    has_failed_to_read: bool,
 }
 
 impl Following<'_> {
     async fn sound(&mut self, made: Option<BackupReport>) {
         (self.is_sound, self.was_sound) = (true, true);
+        self.has_failed_to_read = false;
         let told = match &made {
             Some(report) => Followed::Made(Box::new(report.clone())),
             None => Followed::Idle,
@@ -71,6 +74,7 @@ pub async fn follow(
         last: None,
         is_sound: false,
         was_sound: false,
+        has_failed_to_read: false,
     };
     let mut pause = FIRST_PAUSE;
     loop {
@@ -145,7 +149,17 @@ async fn rounds(run: &Run<'_>, every: Duration, following: &mut Following<'_>) -
     reading.start(job, slot.slot(), start.from, &run.publications).await?;
     loop {
         let next = Instant::now() + every;
-        let is_behind = match Box::pin(round(run, &mut reading, &start)).await? {
+        let ended = match Box::pin(round(run, &mut reading, &start)).await {
+            Err(error) if error.code() == Code::Slot => {
+                if !std::mem::replace(&mut following.has_failed_to_read, true) {
+                    tracing::warn!("{}; it is tried once more", error.message());
+                    return reading.finish(job).await;
+                }
+                RoundEnd::NewFull(error.message())
+            }
+            ended => ended?,
+        };
+        let is_behind = match ended {
             RoundEnd::Made(report, after) => {
                 let is_behind = report.increment.as_ref().is_some_and(|increment| increment.is_behind);
                 following.sound(Some(*report)).await;

@@ -163,7 +163,11 @@ impl Reading {
         let quiet = Instant::now() + QUIET;
         let streamed = tokio::select! {
             biased;
-            streamed = self.session.next() => streamed?,
+            streamed = self.session.next() => {
+                // After an error there is no end of the stream to wait for.
+                self.is_streaming = streamed.is_ok();
+                streamed?
+            }
             () = sleep_until(quiet.min(self.due)) => {
                 if self.heard.elapsed() > self.stall {
                     let seconds = self.stall.as_secs();

@@ -241,7 +241,7 @@ impl Scram {
         let mechanism = String::from_utf8(first[..end].to_vec()).unwrap();
         let first = String::from_utf8(first[end + 5..].to_vec()).unwrap();
         let (flag, bare) = first.split_once(",,").unwrap();
-        let nonce = bare.rsplit_once("r=").unwrap().1;
+        let nonce = bare.split_once(",r=").unwrap().1;
         let (salt, iterations) = (b"salt of the server", self.iterations);
         let challenge = format!("r={nonce}more,s={},i={iterations}", STANDARD.encode(salt));
         client.write_all(&question(11, challenge.as_bytes())).await.unwrap();

@@ -282,3 +282,29 @@ fn new_tables_that_are_too_much_for_an_increment_make_one_full_and_a_new_chain()
     assert_eq!(next["kind"], "incremental", "{next}");
     assert_eq!(scene.inserted(&next), ["2"]);
 }
+
+/// Only PostgreSQL 18 passes over changes from when a publication did not exist.
+#[test]
+fn a_log_that_the_server_cannot_decode_makes_a_full_and_a_new_chain() {
+    let scene = Scene::fresh(15);
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    scene.start();
+    scene.sql("INSERT INTO orders VALUES (1)");
+    scene.increment();
+    let publication = scene.sql("SELECT pubname FROM pg_publication_tables");
+    scene.sql(&format!("DROP PUBLICATION {publication}"));
+    scene.sql("INSERT INTO orders VALUES (2)");
+    scene.sql(&format!("CREATE PUBLICATION {publication} FOR TABLE orders"));
+    let renewed = scene.increment();
+    assert_eq!(
+        (renewed["kind"].as_str(), renewed["rows"].as_u64()),
+        (Some("full"), Some(2)),
+        "{renewed}"
+    );
+    assert!(
+        renewed["renewed"].as_str().unwrap().contains("cannot be read on"),
+        "{renewed}"
+    );
+    scene.sql("INSERT INTO orders VALUES (3)");
+    assert_eq!(scene.inserted(&scene.increment()), ["3"]);
+}
