@@ -40,7 +40,10 @@ fn verdict(seen: &[Result<Arc<Seen>, Error>], pauses: &[Pause], now: Timestamp) 
                 return Verdict::Unknown(format!("the store answered last at {}", seen.at));
             }
             Ok(seen) => match &seen.report {
-                Report::Status(report) => risks.extend(of_store(report, now)),
+                Report::Status(report) => match away(report) {
+                    Some(why) => return Verdict::Unknown(why),
+                    None => risks.extend(of_store(report, now)),
+                },
                 _ => return Verdict::Unknown("the store was not asked for its status".to_owned()),
             },
         }
@@ -54,6 +57,20 @@ fn verdict(seen: &[Result<Arc<Seen>, Error>], pauses: &[Pause], now: Timestamp) 
         true => Verdict::Safe,
         false => Verdict::AtRisk(risks),
     }
+}
+
+/// Why no store says what it holds.
+fn away(report: &StatusReport) -> Option<String> {
+    if report.stores.iter().any(|store| store.reachable) {
+        return None;
+    }
+    let store = report.stores.first()?;
+    let error = store.error.as_ref();
+    let why = error.map_or_else(
+        || format!("{} does not answer", store.url),
+        |error| error.message.clone(),
+    );
+    Some(why)
 }
 
 fn of_store(report: &StatusReport, now: Timestamp) -> Vec<String> {
