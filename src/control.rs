@@ -46,6 +46,8 @@ pub use scheduler::{Kind, Newest, Plan, keep};
 
 /// How many runs may wait.
 const MAX_WAITING: usize = 100;
+/// How the keys of scheduled runs begin.
+const OF_SCHEDULES: &str = "schedule-";
 /// How many runs that have ended are remembered.
 const MAX_OVER: usize = 500;
 
@@ -213,6 +215,11 @@ impl Control {
     /// # Errors
     /// `CONFIG` and `NOT_FOUND` for what is asked; `BUSY` if too many runs wait, or this process ends.
     pub async fn submit(self: &Arc<Self>, request: &RunRequest, by: &Asker, key: Option<String>) -> Result<Submitted> {
+        // Else somebody could take a scheduled backup's key, and it would not be made.
+        if by.trigger != Trigger::Schedule && key.as_ref().is_some_and(|key| key.starts_with(OF_SCHEDULES)) {
+            let text = format!("keys that begin with {OF_SCHEDULES:?} are those of schedules");
+            return Err(Error::config(text).hint("use another key, such as a UUID"));
+        }
         if let Some(same) = key.as_ref().and_then(|key| self.state().keys.get(key).cloned()) {
             return Ok(Submitted::Same(same));
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::schedule::{Due, Line};
-use super::{Action, Asker, Control, RunRequest, Submitted};
+use super::{Action, Asker, Control, OF_SCHEDULES, RunRequest, Submitted};
 use crate::error::Result;
 use crate::repository::backup_id::BackupKind;
 use crate::repository::trigger::Trigger;
@@ -93,16 +93,18 @@ pub async fn keep(control: Arc<Control>, newest: impl Newest) {
             let next = match plan.line.due(done, now) {
                 Due::Later(next) => next,
                 Due::Now(due) => {
-                    answered.insert(at, due);
-                    ask(&control, plan, due).await;
+                    if ask(&control, plan, due).await {
+                        answered.insert(at, due);
+                    }
                     plan.line.next(now)
                 }
                 Due::Missed(due) => {
                     let start = *late.entry(at).or_insert_with(|| now + spread(plan));
                     if start <= now {
-                        late.remove(&at);
-                        answered.insert(at, due);
-                        ask(&control, plan, due).await;
+                        if ask(&control, plan, due).await {
+                            late.remove(&at);
+                            answered.insert(at, due);
+                        }
                         plan.line.next(now)
                     } else {
                         Some(start)
@@ -150,19 +152,21 @@ fn spread(plan: &Plan) -> SignedDuration {
     SignedDuration::from_secs(number % SPREAD)
 }
 
-async fn ask(control: &Arc<Control>, plan: &Plan, due: Timestamp) {
+/// Whether the moment has its run. If not, it is asked for again soon.
+async fn ask(control: &Arc<Control>, plan: &Plan, due: Timestamp) -> bool {
     let by = Asker {
         name: format!("schedule {}", plan.kind.name()),
         trigger: Trigger::Schedule,
     };
     // A moment has one run, also if two processes look at the clock.
-    let key = format!("schedule-{}-{}-{due}", plan.database, plan.kind.name());
+    let key = format!("{OF_SCHEDULES}{}-{}-{due}", plan.database, plan.kind.name());
     let key: String = key
         .chars()
         .map(|c| if c.is_ascii_graphic() { c } else { '_' })
         .take(256)
         .collect();
-    match control.submit(&plan.kind.request(&plan.database), &by, Some(key)).await {
+    let submitted = control.submit(&plan.kind.request(&plan.database), &by, Some(key)).await;
+    match &submitted {
         Ok(Submitted::New(id)) => tracing::info!(run = %id, "{} of {} is due", plan.kind.name(), plan.database),
         Ok(Submitted::Same(id)) => tracing::warn!(
             run = %id,
@@ -172,4 +176,5 @@ async fn ask(control: &Arc<Control>, plan: &Plan, due: Timestamp) {
         ),
         Err(error) => tracing::error!("{} of {} was not begun: {error}", plan.kind.name(), plan.database),
     }
+    submitted.is_ok()
 }

@@ -86,7 +86,8 @@ impl Web {
             wrong_tokens: Rates::new(20, Duration::from_secs(3)),
             requests: Rates::new(600, Duration::from_millis(50)),
             logins: Rates::new(5, Duration::from_secs(12)),
-            sessions: Sessions::new(!serve.listen.ip().is_loopback()),
+            // A proxy of this machine is there for TLS.
+            sessions: Sessions::new(!serve.listen.ip().is_loopback() || !serve.trusted_proxies.is_empty()),
         })
     }
 

@@ -55,6 +55,17 @@ pub struct Network {
 }
 
 impl Network {
+    /// The network that one client has: an IPv6 client has a whole /64.
+    pub fn of_client(address: IpAddr) -> IpAddr {
+        match address.to_canonical() {
+            IpAddr::V6(address) if !address.is_loopback() => {
+                let network = address.to_bits() >> 64 << 64;
+                IpAddr::V6(network.into())
+            }
+            address => address,
+        }
+    }
+
     pub fn parse(text: &str) -> Option<Network> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse().ok()?)),

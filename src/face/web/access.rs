@@ -22,6 +22,7 @@ use super::problem::{OldProblem, Problem};
 use super::users::Users;
 use crate::control::Asked;
 use crate::error::{Error, Result};
+use crate::settings::serve::Network;
 
 /// Somebody at an address: who asks, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,14 @@ fn client(web: &Web, peer: Option<&Peer>, headers: &HeaderMap) -> String {
         address = before;
     }
     address.to_string()
+}
+
+/// What attempts from an address are counted by: an IPv6 client has a whole network of addresses.
+pub(super) fn network(from: &str) -> String {
+    match from.parse() {
+        Ok(address) => Network::of_client(address).to_string(),
+        Err(_) => from.to_owned(),
+    }
 }
 
 /// All that can prove who asks.
@@ -149,11 +158,17 @@ impl Access {
     }
 
     pub(super) fn identity(&self, token: &str) -> Option<Identity> {
+        Some(self.proved(token)?.0)
+    }
+
+    /// Who has the token, and the end of its time, in seconds since 1970, if it has one.
+    pub(super) fn proved(&self, token: &str) -> Option<(Identity, Option<u64>)> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         if let Some(identity) = self.tokens.get(&digest) {
-            return Some(identity.clone());
+            return Some((identity.clone(), None));
         }
-        self.jwt.as_ref()?.identity(token)
+        let (identity, ends) = self.jwt.as_ref()?.proved(token)?;
+        Some((identity, Some(ends)))
     }
 }
 
@@ -165,6 +180,10 @@ fn token_line(line: &str) -> Option<([u8; 32], Identity)> {
     }
     let mut digest = [0; 32];
     hex::decode_to_slice(hex.trim().trim_start_matches("sha256-"), &mut digest).ok()?;
+    // Of no token at all: what made the line had none.
+    if digest == <[u8; 32]>::from(Sha256::digest("")) {
+        return None;
+    }
     let role = role.trim().parse().ok()?;
     Some((
         digest,
@@ -206,7 +225,7 @@ pub(super) async fn guard(State(web): State<Arc<Web>>, mut request: Request, nex
         let from = client(&web, request.extensions().get(), request.headers());
         // A token that is wrong is an error, also where none is needed.
         let Some(identity) = web.access.identity(&token) else {
-            return refused(match web.wrong_tokens.take(&from, Instant::now()) {
+            return refused(match web.wrong_tokens.take(&network(&from), Instant::now()) {
                 true => wrong_token(),
                 false => too_often("too many wrong tokens came from this address"),
             });
@@ -219,6 +238,9 @@ pub(super) async fn guard(State(web): State<Arc<Web>>, mut request: Request, nex
         // A browser sends its cookie whoever has written the page; it always says who has.
         if !request.method().is_safe() && !says_its_site(request.headers()) {
             return refused(other_site());
+        }
+        if !web.requests.take(&identity.name, Instant::now()) {
+            return refused(too_often("too many requests came from this person"));
         }
         let from = client(&web, request.extensions().get(), request.headers());
         request.extensions_mut().insert(Caller { identity, from });
@@ -407,6 +429,7 @@ mod tests {
             format!("ci:root:{digest}"),
             format!(":admin:{digest}"),
             "ci:admin:secret".into(),
+            format!("ci:admin:{}", hex::encode(Sha256::digest(""))),
             format!("ci:admin:{digest}:x"),
         ] {
             assert_eq!(token_line(&line), None, "{line}");

@@ -1,10 +1,12 @@
 //! JSON Web Tokens of other programs: HS256 with a shared key. The algorithm is the settings' choice, never the token's.
 
+use std::time::Duration;
+
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Validation};
 use ring::hmac;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use signature::{Error as SignatureError, Signer, Verifier};
 
 use super::identity::{Identity, Role};
@@ -14,16 +16,8 @@ pub(super) const SHORTEST_KEY: usize = 32;
 /// How far the clocks of two machines may be apart, in seconds.
 const LEEWAY: u64 = 60;
 
-/// The claims that count. A token without `role` has the role of the settings, because the older systems' have none.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    #[serde(default)]
-    role: Option<String>,
-    #[serde(default)]
-    sub: Option<String>,
-    #[serde(default, alias = "userId", alias = "username", alias = "email")]
-    id: Option<serde_json::Value>,
-}
+/// The claims that may name who has the token; the first that is there counts. The older systems' tokens have several.
+const NAMES: [&str; 5] = ["sub", "id", "userId", "username", "email"];
 
 /// What accepts tokens.
 pub(super) struct Tokens {
@@ -48,26 +42,28 @@ impl Tokens {
         }
     }
 
-    /// Who has the token, if it is good.
-    pub fn identity(&self, token: &str) -> Option<Identity> {
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .ok()?
-            .claims;
-        let role = match claims.role {
-            // An unknown role is no role, never the default one.
-            Some(role) => role.parse().ok()?,
+    /// Who has the token, if it is good, and the end of its time, in seconds since 1970.
+    pub fn proved(&self, token: &str) -> Option<(Identity, u64)> {
+        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &self.validation);
+        let claims = decoded.ok()?.claims;
+        // A token without a role has that of the settings, because the older systems' have none. An unknown role is no
+        // role, never the default one.
+        let role = match claims.get("role") {
+            Some(role) => role.as_str()?.parse().ok()?,
             None => self.default_role,
         };
-        let name = claims.sub.or_else(|| match claims.id? {
-            serde_json::Value::String(text) => Some(text),
-            serde_json::Value::Number(number) => Some(number.to_string()),
+        let name = NAMES.iter().find_map(|name| match claims.get(*name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
             _ => None,
         });
         let name = name.unwrap_or_else(|| "token".to_owned());
-        Some(Identity {
+        let identity = Identity {
             name: name.chars().filter(|c| !c.is_control()).take(100).collect(),
             role,
-        })
+        };
+        let ends = Duration::try_from_secs_f64(claims.get("exp")?.as_f64()?).ok()?;
+        Some((identity, ends.as_secs()))
     }
 }
 
@@ -143,8 +139,8 @@ mod tests {
     fn role_of(claims: &Value) -> Option<Role> {
         let tokens = Tokens::hs256(KEY, Role::Operator);
         tokens
-            .identity(&token(&Header::default(), claims, KEY))
-            .map(|identity| identity.role)
+            .proved(&token(&Header::default(), claims, KEY))
+            .map(|(identity, _)| identity.role)
     }
 
     #[test]
@@ -153,6 +149,9 @@ mod tests {
         assert_eq!(role_of(&json!({"exp": LATER, "role": "viewer"})), Some(Role::Viewer));
         assert_eq!(role_of(&json!({"exp": LATER, "userId": 7})), Some(Role::Operator));
         assert_eq!(role_of(&json!({"exp": LATER, "role": "root"})), None);
+        assert_eq!(role_of(&json!({"exp": LATER, "role": null})), None);
+        let of_older = json!({"exp": LATER, "userId": 7, "email": "ann@example.com", "sub": 3});
+        assert_eq!(role_of(&of_older), Some(Role::Operator));
     }
 
     #[test]
@@ -163,9 +162,9 @@ mod tests {
         let tokens = Tokens::hs256(KEY, Role::Operator);
         let claims = json!({"exp": LATER, "role": "admin"});
         let others = token(&Header::default(), &claims, b"another key of thirty-two bytes!");
-        assert_eq!(tokens.identity(&others), None);
+        assert_eq!(tokens.proved(&others), None);
         let good = token(&Header::default(), &claims, KEY);
-        assert_eq!(tokens.identity(&good).unwrap().role, Role::Admin);
+        assert_eq!(tokens.proved(&good).unwrap().0.role, Role::Admin);
         let mut parts: Vec<&str> = good.split('.').collect();
         // {"alg":"none"}
         parts[0] = "eyJhbGciOiJub25lIn0";
@@ -175,7 +174,7 @@ mod tests {
             String::new(),
             "a.b.c".to_owned(),
         ] {
-            assert_eq!(tokens.identity(&forged), None, "{forged}");
+            assert_eq!(tokens.proved(&forged), None, "{forged}");
         }
     }
 }

@@ -35,8 +35,8 @@ impl Sessions {
         }
     }
 
-    /// Begins a session: the header `Set-Cookie` of its answer.
-    pub fn begin(&self, identity: Identity, now: Instant) -> Result<String> {
+    /// Begins a session, which lasts 12 hours or `longest`: the header `Set-Cookie` of its answer.
+    pub fn begin(&self, identity: Identity, now: Instant, longest: Duration) -> Result<String> {
         let mut random = [0; 32];
         SystemRandom::new()
             .fill(&mut random)
@@ -53,9 +53,10 @@ impl Sessions {
                 known.remove(&key);
             }
         }
-        let ends = now + LIFE;
+        let life = LIFE.min(longest);
+        let ends = now + life;
         known.insert(Sha256::digest(&token).into(), Session { identity, ends });
-        Ok(self.cookie(&token, LIFE))
+        Ok(self.cookie(&token, life))
     }
 
     /// Who has this session.
@@ -130,7 +131,7 @@ mod tests {
     fn a_session_lasts_until_its_end_or_until_it_is_ended() {
         let sessions = Sessions::new(true);
         let now = Instant::now();
-        let cookie = sessions.begin(ann(), now).unwrap();
+        let cookie = sessions.begin(ann(), now, Duration::MAX).unwrap();
         assert!(
             cookie.starts_with("__Host-pgstow=") && cookie.ends_with("; Secure"),
             "{cookie}"
@@ -149,9 +150,10 @@ mod tests {
     fn sessions_are_counted() {
         let sessions = Sessions::new(false);
         let now = Instant::now();
-        let first = sessions.begin(ann(), now).unwrap();
+        let first = sessions.begin(ann(), now, Duration::MAX).unwrap();
         for later in 1..=MOST as u64 {
-            sessions.begin(ann(), now + Duration::from_secs(later)).unwrap();
+            let now = now + Duration::from_secs(later);
+            sessions.begin(ann(), now, Duration::MAX).unwrap();
         }
         assert_eq!(sessions.known().len(), MOST);
         assert_eq!(sessions.identity(&sent(&first), now), None);

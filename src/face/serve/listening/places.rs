@@ -8,7 +8,7 @@ use crate::settings::serve::Network;
 
 /// Connections at once.
 const MOST: usize = 512;
-/// Of one address. An IPv6 client has a whole /64.
+/// Of one client.
 const MOST_OF_ONE: usize = 32;
 
 pub(super) struct Places {
@@ -32,7 +32,7 @@ impl Places {
     }
 
     pub fn take(places: &Arc<Places>, address: IpAddr) -> Option<Place> {
-        let client = client(address);
+        let client = Network::of_client(address);
         // Loopback is a proxy, or the tools of this machine.
         let is_many = client.is_loopback() || places.proxies.iter().any(|proxy| proxy.holds(address));
         let mut taken = places.taken();
@@ -50,16 +50,6 @@ impl Places {
 
     fn taken(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn client(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let network = address.to_bits() >> 64 << 64;
-            IpAddr::V6(network.into())
-        }
-        address => address,
     }
 }
 

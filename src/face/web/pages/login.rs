@@ -1,7 +1,7 @@
 //! Logging in, with a token or with a name and a password, and out.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,7 +13,7 @@ use super::form;
 use super::frame::page;
 use crate::control::Asked;
 use crate::face::web::Web;
-use crate::face::web::access::Address;
+use crate::face::web::access::{Address, network};
 use crate::face::web::identity::Identity;
 
 pub(super) async fn show(State(web): State<Arc<Web>>) -> Response {
@@ -57,16 +57,18 @@ struct Wanted {
 pub(super) async fn log_in(State(web): State<Arc<Web>>, Address(from): Address, body: String) -> Response {
     let wanted: Wanted = form(&body).unwrap_or_default();
     let now = Instant::now();
-    if !web.logins.take(&from, now)
-        || (!wanted.name.is_empty() && !web.logins.take(&format!("user {}", wanted.name), now))
-    {
+    let name: String = wanted.name.chars().filter(|c| !c.is_control()).take(100).collect();
+    if !web.logins.take(&network(&from), now) || (!name.is_empty() && !web.logins.take(&format!("user {name}"), now)) {
         let mut response = shown(&web, Some("There were too many attempts. Wait a minute."));
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         return response;
     }
-    let identity = match wanted.token.trim() {
-        "" => web.access.by_password(&wanted.name, wanted.password).await,
-        token => web.access.identity(token),
+    let proved = match wanted.token.trim() {
+        "" => {
+            let identity = web.access.by_password(&wanted.name, wanted.password).await;
+            identity.map(|identity| (identity, None))
+        }
+        token => web.access.proved(token),
     };
     let asked = |by: &str, role: &str, outcome: &str| Asked {
         by: by.to_owned(),
@@ -76,8 +78,7 @@ pub(super) async fn log_in(State(web): State<Arc<Web>>, Address(from): Address, 
         what: String::new(),
         outcome: outcome.to_owned(),
     };
-    let Some(identity) = identity else {
-        let name: String = wanted.name.chars().filter(|c| !c.is_control()).take(100).collect();
+    let Some((identity, ends)) = proved else {
         write_down(&web, asked(&name, "", "refused")).await;
         let mut response = shown(&web, Some("The name, the password or the token is wrong."));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -85,7 +86,12 @@ pub(super) async fn log_in(State(web): State<Arc<Web>>, Address(from): Address, 
     };
     let Identity { name, role } = &identity;
     write_down(&web, asked(name, role.name(), "allowed")).await;
-    match web.sessions.begin(identity, now) {
+    // No session outlives the token that it began with.
+    let left = ends.map(|ends| {
+        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(ends.min(u64::from(u32::MAX)));
+        ends.duration_since(SystemTime::now()).unwrap_or_default()
+    });
+    match web.sessions.begin(identity, now, left.unwrap_or(Duration::MAX)) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
         Err(error) => super::frame::failed(&error.into(), None),
     }
