@@ -1,10 +1,12 @@
 //! A PostgreSQL server of a test's own, for tests that stop, starve or crash it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -62,26 +64,11 @@ impl OwnServer {
     }
 
     fn make(major: u32, folder: TempDir, locale: &str, settings: &[&str]) -> Self {
-        fs::write(folder.path().join("password"), PASSWORD).unwrap();
-        give_to_postgres(&folder.path().join("password"));
         let data = folder.path().join("data");
-        let mut initdb = as_postgres(major, "initdb");
-        initdb.args([
-            "-U",
-            "postgres",
-            "--encoding=UTF8",
-            &format!("--locale={locale}"),
-            "--auth=scram-sha-256",
-            "--no-sync",
-        ]);
-        with_locales(&mut initdb, folder.path());
-        succeed(
-            initdb
-                .arg("--pwfile")
-                .arg(folder.path().join("password"))
-                .arg("-D")
-                .arg(&data),
-        );
+        match locale {
+            "C.UTF-8" if is_first(major) => copy_cluster(major, &data),
+            _ => make_cluster(major, locale, folder.path(), &data),
+        }
         Self::launch(major, folder, settings)
     }
 
@@ -174,6 +161,47 @@ impl OwnServer {
     }
 }
 
+/// Whether the test has no other server of this major: copies of a cluster have one system identifier.
+fn is_first(major: u32) -> bool {
+    static MADE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+    MADE.lock().unwrap().insert(major)
+}
+
+/// Copies the cluster that all tests share. The first test makes it: initdb takes a second of processor time.
+fn copy_cluster(major: u32, data: &Path) {
+    let shared = std::env::temp_dir();
+    let cluster = shared.join(format!("cluster-{major}"));
+    let lock = fs::File::create(shared.join(format!("cluster-{major}.lock"))).unwrap();
+    lock.lock().unwrap();
+    if !cluster.exists() {
+        let folder = folder();
+        let made = folder.path().join("data");
+        make_cluster(major, "C.UTF-8", folder.path(), &made);
+        let unfinished = shared.join(format!("cluster-{major}.unfinished"));
+        succeed(Command::new("cp").arg("-a").args([&made, &unfinished]));
+        fs::rename(unfinished, &cluster).unwrap();
+    }
+    drop(lock);
+    succeed(Command::new("cp").arg("-a").args([&cluster, &data.to_path_buf()]));
+}
+
+fn make_cluster(major: u32, locale: &str, folder: &Path, data: &Path) {
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD).unwrap();
+    give_to_postgres(&password);
+    let mut initdb = as_postgres(major, "initdb");
+    initdb.args([
+        "-U",
+        "postgres",
+        "--encoding=UTF8",
+        &format!("--locale={locale}"),
+        "--auth=scram-sha-256",
+        "--no-sync",
+    ]);
+    with_locales(&mut initdb, folder);
+    succeed(initdb.arg("--pwfile").arg(password).arg("-D").arg(data));
+}
+
 fn postmaster(major: u32, folder: &Path, port: u16, settings: &[&str]) -> Command {
     let mut postmaster = as_postgres(major, "postgres");
     postmaster
@@ -195,12 +223,9 @@ fn postmaster(major: u32, folder: &Path, port: u16, settings: &[&str]) -> Comman
     postmaster
 }
 
-/// Not in the target folder: the user `postgres` must be able to get there.
+/// In memory, if there is enough: a cluster has a thousand files.
 fn folder() -> TempDir {
-    let folder = tempfile::Builder::new()
-        .prefix("pgstow-server-")
-        .tempdir_in("/tmp")
-        .unwrap();
+    let folder = tempfile::Builder::new().prefix("pgstow-server-").tempdir().unwrap();
     give_to_postgres(folder.path());
     folder
 }

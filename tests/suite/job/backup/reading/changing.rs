@@ -242,7 +242,10 @@ fn where_there_is_no_room_for_our_locks_pg_dumps_are_watched() {
         let told = run.json();
         match run.status.code() {
             Some(0) => {
-                assert!(told["warnings"].is_null(), "{told}");
+                // The last lock of all may be wanted by the question for what a backup leaves out.
+                let warnings = told["warnings"].as_array().map_or(&[][..], Vec::as_slice);
+                let is_of_locks = |warning: &serde_json::Value| warning.to_string().contains("out of shared memory");
+                assert!(warnings.iter().all(is_of_locks), "{told}");
                 let manifest = manifest(&site, &told["id"]);
                 let all = manifest["tables"].as_array().unwrap();
                 assert!(all.len() == tables && all.iter().all(|table| table["rows"] == 1));
