@@ -3,7 +3,7 @@
 //! ```text
 //! asked    the moment, as the user wrote it
 //! way      the full that it begins with, the increments, and where they stop
-//! stopped  the exact transaction after which it stops
+//! stopped  the exact transaction after which it stops; its place in the log, as far as it is known
 //! bases    per table: the rows that its changes are applied to, and whether the result is exact
 //! proved   gaps that a replay closes: the table is exact in them
 //! columns  the columns of these rows, by the definitions of the moment
@@ -23,6 +23,7 @@ mod composed;
 mod folding;
 mod grafted;
 mod objects;
+mod place;
 mod prepared;
 mod proved;
 mod replayed;

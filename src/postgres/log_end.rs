@@ -24,6 +24,14 @@ pub struct LogEnd {
 }
 
 impl Session {
+    /// The time on the server's clock.
+    pub async fn time(&self) -> Result<Timestamp> {
+        let failed = |error| self.error("cannot read the server's clock", &error);
+        let question = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8";
+        let row = self.client.query_one(question, &[]).await.map_err(failed)?;
+        moment(row.try_get(0).map_err(failed)?)
+    }
+
     /// The end of the log now.
     ///
     /// The server gives a commit its time before it writes the commit into the log, and with `synchronous_commit=off`
@@ -48,9 +56,8 @@ impl Session {
         let (xmin, xmax, xip) = parse_snapshot(&snapshot)
             .ok_or_else(|| Error::internal(format!("the server's snapshot `{snapshot}` is not understood")))?;
         let margin = 1_000_000 + delay.unwrap_or(200).saturating_mul(3_000);
-        let seen = Timestamp::from_microsecond(micros.saturating_sub(margin));
         Ok(LogEnd {
-            seen: seen.map_err(|error| Error::internal("the server's clock is out of range").source(error))?,
+            seen: moment(micros.saturating_sub(margin))?,
             flushed: flushed
                 .parse()
                 .map_err(|_| Error::internal(format!("the position {flushed:?} of the log is not understood")))?,
@@ -63,4 +70,9 @@ impl Session {
                 .map(Duration::from_millis),
         })
     }
+}
+
+fn moment(micros: i64) -> Result<Timestamp> {
+    Timestamp::from_microsecond(micros)
+        .map_err(|error| Error::internal("the server's clock is out of range").source(error))
 }

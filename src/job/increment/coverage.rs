@@ -264,6 +264,10 @@ async fn read_with(context: &Context<'_>, settled: &mut Settled, mut probe: Prob
                 probed.keeps_earlier &= earlier
                     .and_then(|earlier| grown(earlier, facts, oid, &probe.horizon))
                     .is_some_and(|grown| grown == probed.appended);
+                // The rows may be as before because an update was taken back.
+                let before = seen.and_then(|seen| seen.counted);
+                let now = settled.counted.get(&oid).copied();
+                probed.keeps_earlier &= before.is_none() || now.is_none() || before == now;
                 settled.probed.insert(oid, probed);
             }
             Err(refused) => settled.postpone(&[oid], &format!("it could not be read: {refused}")),

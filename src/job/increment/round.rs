@@ -199,25 +199,28 @@ impl<'a> Round<'_, 'a> {
 
     /// Ends the file of changes, and completes its uploads.
     async fn store(&mut self, span: Span, to: Lsn, seen_to: Timestamp) -> Result<ChangesFile> {
+        let Run { job, source, .. } = self.run;
+        let reached = self.reading.through(answered(job, source.session.time())).await?;
         let newest_xid = span.newest_xid();
         let (bytes, summary) = span.finish(to)?;
         self.reading.through(self.destination.open()).await?;
         let bounds = self.bounds();
         self.reading.beside(&bounds, self.destination.write(bytes)).await?;
         let stored = self.reading.through(self.destination.complete()).await?;
-        let (source, start) = (self.reading.source(), self.start);
+        let (identified, start) = (self.reading.source(), self.start);
         let stream = Stream {
             id: start.stream.clone(),
             slot: self.run.slot.slot().to_owned(),
-            system_identifier: source.system_identifier.clone(),
-            timeline: source.timeline,
-            database_oid: self.run.source.session.server().database_oid,
+            system_identifier: identified.system_identifier.clone(),
+            timeline: identified.timeline,
+            database_oid: source.session.server().database_oid,
             from: start.from,
             to,
             predecessor: start.predecessor.clone(),
             first_commit: summary.commits.map(|(first, _)| first),
             last_commit: summary.commits.map(|(_, last)| last),
             seen_to,
+            reached: Some(reached),
             transactions: summary.transactions,
             newest_xid,
             settled: start.settled,

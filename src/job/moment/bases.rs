@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::place::Place;
 use super::report::NotExact;
 use crate::format::Lsn;
 use crate::format::fold::{Base, Horizon};
@@ -90,14 +91,16 @@ pub(crate) struct Choice {
     pub objects: Objects,
     /// Whether the large objects are not those of the moment, and why.
     pub large_objects: Option<NotExact>,
+    /// An increment has read others, which may be those of the moment.
+    has_later_objects: bool,
 }
 
 pub(super) fn horizon(snapshot: &SnapshotRecord) -> Horizon {
     Horizon::new(snapshot.xmin, snapshot.xmax, snapshot.xip.clone())
 }
 
-/// `position`: every transaction before it belongs to the moment, and none from there on.
-pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) -> Choice {
+/// A table is exact only if it is so at every position at which the moment may lie.
+pub(crate) fn choose(full: &Manifest, increments: &[Manifest], place: Place) -> Choice {
     let of_full = full.tables.iter().filter_map(|table| Some((table.oid?, table)));
     let mut tables: BTreeMap<u32, TableBase> = of_full
         .map(|(oid, table)| {
@@ -119,17 +122,18 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
         ..Choice::default()
     };
     let begun = begun(full);
+    let mut told: Option<BTreeSet<u32>> = None;
     for (number, manifest) in increments.iter().enumerate() {
         let Some(increment) = &manifest.increment else { continue };
         let (from, to) = (increment.stream.from, increment.stream.to);
-        if from >= position && number > 0 {
+        if from >= place.latest && number > 0 {
             break;
         }
         let listed: BTreeSet<u32> = increment.coverage.iter().map(|table| table.oid).collect();
         // It ended before the full was made, which has all of it.
         let is_before = begun.is_some_and(|begun| to <= begun);
         // Dropped in this increment at the latest: it is there for moments before its end.
-        if to <= position && !listed.is_empty() && !is_before {
+        if to <= place.earliest && !listed.is_empty() && !is_before {
             tables.retain(|oid, _| listed.contains(oid));
         }
         // If the increment ended early, it has seen the catalog behind its end.
@@ -138,13 +142,27 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], position: Lsn) ->
             let at = At {
                 number,
                 increment,
-                position,
+                place,
             };
             at.cover(covered, &mut tables);
         }
         if !is_before {
-            choice.take_objects(number, increment, position);
+            choice.take_objects(number, increment, place);
+            if !listed.is_empty() {
+                told.get_or_insert_default().extend(listed);
+            }
         }
+    }
+    let unknown = |(oid, _): &(&u32, &mut TableBase)| told.as_ref().is_some_and(|told| !told.contains(oid));
+    for (_, table) in tables.iter_mut().filter(unknown) {
+        // It was made after one look at the catalog, and dropped before the next one.
+        table.not_exact = Some(NotExact {
+            what: format!("{}.{}", table.schema, table.name),
+            why: "the increments do not say anything of it: its rows are those of the full backup".into(),
+            before: None,
+            after: None,
+        });
+        table.follows = false;
     }
     choice.tables = tables;
     choice
@@ -158,7 +176,7 @@ pub(super) fn begun(full: &Manifest) -> Option<Lsn> {
 /// The choice without rows that were read later than this snapshot was taken: those tables are as they were just before
 /// that reading.
 pub(super) fn choose_for(full: &Manifest, increments: &[Manifest], position: Lsn, snapshot: &Horizon) -> Choice {
-    let mut choice = choose(full, increments, position);
+    let mut choice = choose(full, increments, Place::at(position));
     let is_later = |(oid, table): (&u32, &TableBase)| match table.rows {
         Rows::Baseline(number) if !table.horizon.is_within(snapshot) => Some((*oid, number)),
         _ => None,
@@ -167,7 +185,7 @@ pub(super) fn choose_for(full: &Manifest, increments: &[Manifest], position: Lsn
     for (oid, number) in later {
         let before = increments[number].increment.as_ref().and_then(|one| one.read_from(oid));
         let before = before.and_then(|read| read.0.checked_sub(1)).map_or(position, Lsn);
-        match choose(full, increments, before).tables.remove(&oid) {
+        match choose(full, increments, Place::at(before)).tables.remove(&oid) {
             // It was read before that too.
             Some(table) if table.rows != Rows::Baseline(number) => choice.tables.insert(oid, table),
             _ => choice.tables.remove(&oid),
@@ -177,7 +195,7 @@ pub(super) fn choose_for(full: &Manifest, increments: &[Manifest], position: Lsn
 }
 
 impl Choice {
-    fn take_objects(&mut self, number: usize, increment: &Increment, position: Lsn) {
+    fn take_objects(&mut self, number: usize, increment: &Increment, place: Place) {
         let (begin, to) = (increment.stream.from, increment.stream.to);
         let inexact = |why: &str, before, after| {
             Some(NotExact {
@@ -190,19 +208,31 @@ impl Choice {
         // Up to its beginning they are those that were there before.
         let before = self.large_objects.is_none().then_some(begin);
         let Some(objects) = &increment.large_objects else {
-            (self.objects, self.large_objects) = match (to <= position, self.objects) {
-                (true, _) | (false, Objects::Nothing) => (Objects::Nothing, None),
-                (false, there) => (there, inexact("they were removed in this increment", before, Some(to))),
+            (self.objects, self.large_objects) = match (to <= place.earliest, self.objects) {
+                (true, _) | (false, Objects::Nothing) => {
+                    self.has_later_objects = false;
+                    (Objects::Nothing, None)
+                }
+                (false, there) => {
+                    self.has_later_objects = true;
+                    (there, inexact("they were removed in this increment", before, Some(to)))
+                }
             };
             return;
         };
         self.large_objects = match objects.state {
-            CoverageState::Exact => None,
-            CoverageState::Baseline if to <= position => {
-                self.objects = Objects::Baseline(number);
-                (to < position).then(|| inexact(&objects.why, Some(to), None)).flatten()
+            // They are those that were read last, which need not be those that the moment has.
+            CoverageState::Exact => self.large_objects.take().filter(|_| self.has_later_objects),
+            CoverageState::Baseline if to <= place.earliest => {
+                (self.objects, self.has_later_objects) = (Objects::Baseline(number), false);
+                (to < place.latest)
+                    .then(|| inexact(&objects.why, Some(to), None))
+                    .flatten()
             }
-            CoverageState::Baseline => inexact(&objects.why, before, Some(to)),
+            CoverageState::Baseline => {
+                self.has_later_objects = true;
+                inexact(&objects.why, before, Some(to))
+            }
             CoverageState::Inserts | CoverageState::FullOnly => inexact(&objects.why, before, None),
         };
     }
@@ -212,19 +242,19 @@ impl Choice {
 struct At<'a> {
     number: usize,
     increment: &'a Increment,
-    position: Lsn,
+    place: Place,
 }
 
 impl At<'_> {
     /// In an increment, a table is exact up to `to`, and again from `from` on: between the two is a gap.
     fn cover(&self, covered: &TableCoverage, tables: &mut BTreeMap<u32, TableBase>) {
-        let (begin, end, position) = (self.increment.stream.from, self.increment.stream.to, self.position);
+        let (begin, end, place) = (self.increment.stream.from, self.increment.stream.to, self.place);
         let baseline = self.increment.baselines.iter().find(|one| one.oid == covered.oid);
-        let is_made_later = covered.to.is_some_and(|to| position <= to);
+        let is_made_later = covered.to.is_some_and(|to| place.latest <= to);
         if is_made_later && !tables.contains_key(&covered.oid) {
             return;
         }
-        if covered.is_gone && covered.from.is_some_and(|from| from <= position) {
+        if covered.is_gone && covered.from.is_some_and(|from| from <= place.earliest) {
             tables.remove(&covered.oid);
             return;
         }
@@ -250,11 +280,11 @@ impl At<'_> {
             (None, None) => end,
         };
         // A position behind the increment's end: the next increment says more.
-        let is_again = covered.from.is_some_and(|from| from <= position);
+        let is_again = covered.from.is_some_and(|from| from <= place.earliest);
         let is_read = self
             .increment
             .read_from(covered.oid)
-            .is_some_and(|read| read <= position);
+            .is_some_and(|read| read <= place.earliest);
         // It had been read whole already, and rows of it changed since.
         let was_read = !table.follows && matches!(table.rows, Rows::Baseline(_));
         if let (true, Some(baseline)) = (is_read, baseline) {
@@ -264,7 +294,7 @@ impl At<'_> {
         table.renamed = !is_read && (table.renamed || covered.renamed);
         match covered.state {
             _ if is_again || is_read => table.not_exact = None,
-            _ if position <= last => {}
+            _ if place.latest <= last => {}
             _ if covered.to.is_none() && covered.from.is_none() => {}
             state => {
                 let is_inside = |last: &Lsn| *last > begin || covered.to.is_some();
@@ -273,18 +303,21 @@ impl At<'_> {
                     .filter(is_inside)
                     .filter(|_| !(is_read_each_time && was_read));
                 table.not_exact = Some(inexact(before, covered.from.filter(|_| !is_read_each_time)));
-                let proof = baseline.and_then(|baseline| baseline.proof);
+                // Rows are compared without the names of their columns.
+                let proof = baseline
+                    .and_then(|baseline| baseline.proof)
+                    .filter(|_| !covered.renamed);
                 table.provable = proof.map(|proof| (self.number, proof));
                 table.later = baseline.map(|_| self.number);
             }
         }
         match covered.state {
-            CoverageState::FullOnly if covered.to.is_none_or(|to| to < position) => {
+            CoverageState::FullOnly if covered.to.is_none_or(|to| to < place.latest) => {
                 table.provable = None;
                 table.not_exact = Some(inexact(covered.to, None));
             }
             // What changes after it was read is not known before the next increment.
-            CoverageState::Baseline if is_read && position <= end => {
+            CoverageState::Baseline if is_read && place.earliest <= end => {
                 table.not_exact = Some(inexact(Some(begin).filter(|_| !was_read), None));
             }
             _ => {}
@@ -347,6 +380,7 @@ mod tests {
             first_commit: None,
             last_commit: None,
             seen_to: jiff::Timestamp::UNIX_EPOCH,
+            reached: None,
             transactions: 0,
             newest_xid: None,
             settled: None,
@@ -362,6 +396,10 @@ mod tests {
     }
 
     fn at(position: u64, covered: &TableCoverage, baseline: bool) -> TableBase {
+        within(Place::at(Lsn(position)), covered, baseline)
+    }
+
+    fn within(place: Place, covered: &TableCoverage, baseline: bool) -> TableBase {
         let snapshot = SnapshotRecord {
             lsn: None,
             xmin: 5,
@@ -398,7 +436,7 @@ mod tests {
         let at = At {
             number: 3,
             increment: &increment,
-            position: Lsn(position),
+            place,
         };
         at.cover(covered, &mut tables);
         tables.remove(&7).unwrap()
@@ -425,6 +463,40 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_by_time_is_exact_only_if_no_gap_is_where_it_may_lie() {
+        let gap = covered(CoverageState::Exact, Some(120), Some(150));
+        for (earliest, latest, rows, is_exact) in [
+            (110, 120, Rows::Full, true),
+            (110, 121, Rows::Full, false),
+            (110, 300, Rows::Full, false),
+            (130, 140, Rows::Full, false),
+            (149, 150, Rows::Full, false),
+            (150, 300, Rows::Baseline(3), true),
+        ] {
+            let place = Place {
+                earliest: Lsn(earliest),
+                latest: Lsn(latest),
+            };
+            let table = within(place, &gap, true);
+            assert_eq!(
+                (table.rows, table.not_exact.is_none()),
+                (rows, is_exact),
+                "{earliest} to {latest}"
+            );
+            // Without a baseline the changes lead through the gap, but its definition changes there.
+            let table = within(place, &gap, false);
+            assert_eq!(table.not_exact.is_none(), is_exact, "{earliest} to {latest}");
+        }
+    }
+
+    #[test]
+    fn a_rewrite_that_comes_with_other_names_is_proved_by_no_replay() {
+        let mut gap = covered(CoverageState::Exact, Some(120), Some(150));
+        gap.renamed = true;
+        assert!(at(130, &gap, true).provable.is_none());
+    }
+
+    #[test]
     fn a_table_that_the_increments_do_not_have_is_as_in_the_full() {
         let table = at(150, &covered(CoverageState::FullOnly, None, None), false);
         assert!(table.not_exact.is_some());
@@ -447,7 +519,7 @@ mod tests {
             let at = At {
                 number: 3,
                 increment: &increment(covered),
-                position: Lsn(position),
+                place: Place::at(Lsn(position)),
             };
             at.cover(covered, &mut tables);
             tables.remove(&7).map(|table| table.not_exact.is_none())

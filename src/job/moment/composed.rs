@@ -8,11 +8,11 @@ use super::bases::{Choice, Objects, Rows, TableBase, begun};
 use super::columns::{Columns, Named, with_later_rows, without_rows};
 use super::grafted::graft;
 use super::objects::{self, joined};
+use super::place::Place;
 use super::report::NotExact;
 use super::sequences;
 use super::spelling::{qualified, statement};
 use crate::error::{Code, Error, Result};
-use crate::format::Lsn;
 use crate::format::archive::{Addition, Head, Input, Item, Loading, contents};
 use crate::repository::backup_id::BackupId;
 use crate::repository::manifest::{Manifest, role};
@@ -31,7 +31,7 @@ pub(super) struct Parts<'a> {
     pub full: &'a Manifest,
     pub increments: &'a [Manifest],
     pub changes: &'a [StoredChanges],
-    pub position: Lsn,
+    pub place: Place,
 }
 
 /// The archive, the backup that its definitions are from, and what it lacks.
@@ -104,10 +104,7 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
         }
     };
     lacking.extend(without_definition(&archive, choice)?);
-    lacking.extend(sequences::set_back(sequences::positions(
-        parts.increments,
-        parts.position,
-    )));
+    lacking.extend(sequences::set_back(sequences::positions(parts.increments, parts.place)));
     Ok(Composed {
         archive,
         definitions_of,
@@ -142,7 +139,7 @@ async fn definitions(parts: &Parts<'_>) -> Result<Definitions> {
         if begun(parts.full).is_some_and(|begun| from <= begun) {
             break;
         }
-        let is_in_force = from <= parts.position;
+        let is_in_force = from <= parts.place.earliest;
         let head = schema(store, manifest).await?;
         if is_in_force {
             let of = Some(OfIncrement { number, head });
@@ -201,7 +198,7 @@ async fn schema(store: &dyn Store, manifest: &Manifest) -> Result<Head> {
 
 /// The full's archive, with the sequences of the moment.
 fn moved_on(parts: &Parts<'_>, full: StoredArchive) -> Result<StoredArchive> {
-    let states = sequences::positions(parts.increments, parts.position);
+    let states = sequences::positions(parts.increments, parts.place);
     let items = contents(&full.head)?;
     let set = items.iter().filter(|item| item.entry.desc == "SEQUENCE SET");
     let moved: HashMap<i64, Vec<u8>> = set
@@ -334,7 +331,7 @@ fn redefined(
         additions.push(rows_of(item, number(), copy_statement));
         origins.push(origin);
     }
-    let states = sequences::positions(parts.increments, parts.position);
+    let states = sequences::positions(parts.increments, parts.place);
     for item in items.iter().filter(|item| item.entry.desc == "SEQUENCE") {
         if let Some(state) = sequences::find(states, item) {
             additions.push(sequences::addition(number(), item, state));

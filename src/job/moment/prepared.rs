@@ -40,8 +40,8 @@ pub(crate) async fn prepare(
 ) -> Result<(Prepared, StoredArchive)> {
     let store = Arc::clone(&base.store);
     let changes = open(&store, &way).await?;
-    let stopped = Stopped::find(&changes, way.stop).await?;
-    if stopped.position < way.base_end.lsn {
+    let stopped = Stopped::find(&way, &changes).await?;
+    if stopped.place.latest < way.base_end.lsn {
         let what = format!(
             "{}: {} is not after the full backup {}, whose first moment is {}",
             base.manifest.database, way.target, base.manifest.id, way.base_end
@@ -50,7 +50,7 @@ pub(crate) async fn prepare(
             Error::new(Code::NotCovered, what).hint("name a moment after it, or a full backup before the moment")
         );
     }
-    let mut choice = choose(&base.manifest, &way.increments, stopped.position);
+    let mut choice = choose(&base.manifest, &way.increments, stopped.place);
     let full = Arc::new(full);
     let replays = Replays {
         store: &store,
@@ -66,24 +66,11 @@ pub(crate) async fn prepare(
         full: &base.manifest,
         increments: &way.increments,
         changes: &changes,
-        position: stopped.position,
+        place: stopped.place,
     };
     let composed = compose(&parts, full, &mut choice).await?;
     let mut archive = composed.archive;
-    let changed: HashSet<u32> =
-        changes
-            .iter()
-            .flat_map(|changes| changes.index.frames.iter())
-            .fold(HashSet::new(), |mut all, frame| {
-                all.extend(&frame.relids);
-                all
-            });
-    for (entry, ranges) in archive.head.data.iter().zip(&mut archive.ranges) {
-        // The rows of a part cannot be rewritten alone: whether every changed row was met is known at the end.
-        if changed.contains(&entry.oid) {
-            ranges.clear();
-        }
-    }
+    without_ranges_of_changed(&mut archive, &changes);
     let prepared = Prepared {
         base: base.manifest.id.clone(),
         definitions_of: composed.definitions_of,
@@ -94,6 +81,17 @@ pub(crate) async fn prepare(
         choice,
     };
     Ok((prepared, archive))
+}
+
+/// The rows of a part cannot be rewritten alone: whether every changed row was met is known at the end.
+fn without_ranges_of_changed(archive: &mut StoredArchive, changes: &[StoredChanges]) {
+    let frames = changes.iter().flat_map(|changes| &changes.index.frames);
+    let changed: HashSet<u32> = frames.flat_map(|frame| &frame.relids).copied().collect();
+    for (entry, ranges) in archive.head.data.iter().zip(&mut archive.ranges) {
+        if changed.contains(&entry.oid) {
+            ranges.clear();
+        }
+    }
 }
 
 async fn open(store: &Arc<dyn Store>, way: &Way) -> Result<Vec<StoredChanges>> {
@@ -181,7 +179,7 @@ impl Prepared {
             base: self.base.clone(),
             increments: self.way.increments.len(),
             last_increment: self.way.increments.last().map(|manifest| manifest.id.clone()),
-            position: self.stopped.position,
+            position: self.stopped.place.earliest,
             stops_after: self.stopped.last.as_ref().map(Into::into),
             stops_before: self.stopped.next.as_ref().map(Into::into),
             definitions_of: self.definitions_of.clone(),

@@ -144,7 +144,8 @@ impl Replays<'_> {
     }
 
     async fn leads_to(&self, replayed: &Replayed, baseline: &Arc<StoredArchive>, oid: u32) -> Result<bool> {
-        if replayed.is_broken(oid) {
+        // Of rows that a TRUNCATE has removed, the rows after it prove nothing.
+        if replayed.is_broken(oid) || replayed.is_emptied(oid) {
             return Ok(false);
         }
         let is_of_table = |entry: &crate::format::archive::TocEntry| entry.desc == "TABLE DATA" && entry.oid == oid;

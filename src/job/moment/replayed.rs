@@ -56,6 +56,11 @@ impl Replayed {
         self.tables.get(&oid).is_some_and(|changed| changed.broken.is_some())
     }
 
+    /// Whether none of the rows is left that the table had at first.
+    pub(super) fn is_emptied(&self, oid: u32) -> bool {
+        self.tables.get(&oid).is_some_and(|changed| changed.net.is_emptied())
+    }
+
     pub fn knows(&self, oid: u32) -> Known<'_> {
         let Some(table) = self.choice.tables.get(&oid) else {
             return Known::Unknown;

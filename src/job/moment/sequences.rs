@@ -1,8 +1,8 @@
 //! The positions of sequences, as statements of an archive.
 
+use super::place::Place;
 use super::report::NotExact;
 use super::spelling::{literal, qualified};
-use crate::format::Lsn;
 use crate::format::archive::{Addition, Item};
 use crate::repository::manifest::{Manifest, SequenceState};
 
@@ -17,15 +17,15 @@ pub(super) struct Positions<'a> {
 }
 
 /// After the last increment, `after` are those at its end.
-pub(super) fn positions(increments: &[Manifest], position: Lsn) -> Positions<'_> {
+pub(super) fn positions(increments: &[Manifest], place: Place) -> Positions<'_> {
     let end = |manifest: &Manifest| manifest.increment.as_ref().map(|one| one.stream.to);
     let before = increments
         .iter()
         .rev()
-        .find(|manifest| end(manifest).is_some_and(|to| to < position));
+        .find(|manifest| end(manifest).is_some_and(|to| to < place.earliest));
     let after = increments
         .iter()
-        .find(|manifest| end(manifest).is_some_and(|to| to >= position));
+        .find(|manifest| end(manifest).is_some_and(|to| to >= place.latest));
     Positions {
         before: states(before),
         after: states(after.or(increments.last())),
@@ -59,15 +59,15 @@ pub(super) fn find<'a>(positions: Positions<'a>, item: &Item) -> Option<&'a Sequ
     }
 }
 
-/// The sequences that were set back after the moment: where they were at the moment is not known, and their position
-/// before it can be behind the rows.
+/// The sequences that were set back or dropped after the moment: where they were at the moment is not known, and their
+/// position before it can be behind the rows.
 pub(super) fn set_back(positions: Positions<'_>) -> impl Iterator<Item = NotExact> {
     let of_oid = |oid: u32| positions.after.iter().find(move |after| after.oid == oid);
-    let was_set_back = move |before: &&SequenceState| of_oid(before.oid).is_some_and(|after| after.is_behind(before));
+    let was_set_back = move |before: &&SequenceState| of_oid(before.oid).is_none_or(|after| after.is_behind(before));
     positions.before.iter().filter(was_set_back).map(|before| NotExact {
         what: format!("the sequence {}.{}", before.schema, before.name),
         why: format!(
-            "it was set back after the moment, so it is restored with its last position before the moment, {}: set it to \
+            "it was set back or dropped after the moment, so it is restored with its last position before the moment, {}: set it to \
              the largest number in the rows",
             before.last_value
         ),

@@ -1,9 +1,14 @@
 //! The exact transaction after which a restore to a moment stops.
 
+use jiff::Timestamp;
+
+use super::Way;
+use super::place::Place;
 use crate::error::Result;
 use crate::format::Lsn;
 use crate::format::changes::{Selection, Transaction};
 use crate::format::pgoutput::Message;
+use crate::repository::manifest::Manifest;
 use crate::repository::route::Stop;
 use crate::repository::stored_changes::StoredChanges;
 use crate::run::threads::apart;
@@ -13,8 +18,7 @@ use crate::run::threads::apart;
 pub(crate) struct Stopped {
     /// Transactions whose commit begins here or later are not applied. `None`: all of them are.
     pub cut: Option<Lsn>,
-    /// Every transaction before it is applied.
-    pub position: Lsn,
+    pub place: Place,
     /// The last one that is applied. `None`: there is none in the increments.
     pub last: Option<Transaction>,
     /// The first one that is not. `None`: it is not in the increments.
@@ -23,10 +27,10 @@ pub(crate) struct Stopped {
 
 impl Stopped {
     /// Reads the few frames that tell.
-    pub async fn find(increments: &[StoredChanges], stop: Stop) -> Result<Self> {
+    pub async fn find(way: &Way, increments: &[StoredChanges]) -> Result<Self> {
         let end = increments.last().map(|last| last.index.to).unwrap_or_default();
         let mut next = None;
-        let cut = match stop {
+        let cut = match way.stop {
             Stop::Lsn(lsn) => Some(lsn),
             Stop::Time(time) => {
                 for increment in increments {
@@ -39,13 +43,31 @@ impl Stopped {
             }
         };
         let last = last_before(increments, cut).await?;
-        Ok(Self {
-            cut,
-            position: cut.map_or(end, |cut| cut.min(end)),
-            last,
-            next,
-        })
+        let latest = cut.map_or(end, |cut| cut.min(end));
+        let place = match way.stop {
+            Stop::Lsn(_) => Place::at(latest),
+            Stop::Time(time) => Place {
+                earliest: passed(way, last.as_ref(), time).min(latest),
+                latest,
+            },
+        };
+        Ok(Self { cut, place, last, next })
     }
+}
+
+/// A position that the server had reached at this time: the end of the last transaction that is applied, or a later one
+/// that a backup has noted.
+fn passed(way: &Way, last: Option<&Transaction>, time: Timestamp) -> Lsn {
+    let reached = way.increments.iter().filter_map(|manifest: &Manifest| {
+        let stream = &manifest.increment.as_ref()?.stream;
+        stream
+            .reached
+            .is_some_and(|reached| reached <= time)
+            .then_some(stream.to)
+    });
+    let base = (way.base_end.time <= time).then_some(way.base_end.lsn);
+    let end = last.and_then(|last| last.end);
+    reached.chain(base).chain(end).max().unwrap_or_default()
 }
 
 /// The last transaction whose commit begins before the position.

@@ -111,7 +111,7 @@ pub(super) async fn survey(
     if replaced.is_part {
         check_dependents(session, tables).await?;
     }
-    check_relatives(session, &tables).await?;
+    check_relatives(session, tables).await?;
     let mut found = Surroundings::default();
     let keys = found.take_keys(session, tables, &replaced.entries).await?;
     for around in session.around(tables).await? {

@@ -38,6 +38,7 @@ pub(crate) fn link(from: i64, to: i64) -> Link {
         first_commit: None,
         last_commit: None,
         seen_to: minute(to),
+        reached: None,
         transactions: 3,
         newest_xid: Some(u64::try_from(to).unwrap() * 10 - 1),
         settled: Some(Lsn(0)),

@@ -65,6 +65,9 @@ pub struct Stream {
     pub last_commit: Option<Timestamp>,
     /// A moment of the source's clock at which everything committed before it is in the stream up to `to`.
     pub seen_to: Timestamp,
+    /// The source's clock after the server had reached `to`. `None`: an older pgstow made the increment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Timestamp>,
     pub transactions: u64,
     /// The largest id of a transaction in the stream up to `to`, in this increment or an earlier one, as 64 bits like
     /// those of a snapshot. A full whose `xmin` is larger holds everything of the stream up to here. `None`: not known,

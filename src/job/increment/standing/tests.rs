@@ -36,6 +36,7 @@ fn last(to: u64) -> Last {
             first_commit: None,
             last_commit: None,
             seen_to: Timestamp::UNIX_EPOCH,
+            reached: None,
             transactions: 0,
             newest_xid: None,
             settled: None,

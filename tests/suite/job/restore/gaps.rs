@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::moment::{refused, restored, restoring, tables, witness};
+use super::moment::{Witness, refused, restored, restoring, tables, time, witness};
 use crate::job::increment::scene::Scene;
 use crate::support::program::{pgstow, run, succeed};
 
@@ -168,3 +168,55 @@ fn what_the_stream_does_not_prove_is_named_with_the_nearest_exact_moments() {
     restored(&scene, &target, &one);
     assert_eq!(target.sql("SELECT count(*) FROM kept"), "1");
 }
+
+/// Without a transaction around a change of a definition, the stream does not tell whether a time is before it.
+fn a_time_that_may_lie_on_either_side_of_a_change_is_not_exact_for_its_table(major: u32) {
+    let scene = Scene::fresh(major);
+    scene.sql(
+        "CREATE TYPE feel AS ENUM ('low', 'high');
+         CREATE TABLE shout (id int PRIMARY KEY, v text); INSERT INTO shout VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE felt (id int PRIMARY KEY, f feel); INSERT INTO felt VALUES (1, 'low'), (2, 'high');
+         CREATE TABLE kept (id int PRIMARY KEY)",
+    );
+    scene.start();
+    scene.sql("INSERT INTO kept VALUES (1)");
+    let before = witness(&scene);
+    scene.sql("ALTER TABLE shout ALTER v TYPE text USING upper(v); ALTER TYPE feel RENAME VALUE 'low' TO 'deep'");
+    let after = witness(&scene);
+    scene.increment();
+    let idle = witness(&scene);
+    scene.sql("INSERT INTO kept VALUES (2)");
+    scene.increment();
+    let quiet = witness(&scene);
+    scene.sql("ALTER TABLE shout ALTER v TYPE text USING lower(v)");
+    scene.sql("INSERT INTO kept VALUES (3)");
+    scene.increment();
+    let not_exact = |moment: &Witness| {
+        let target = scene.server.database("never");
+        let asked = ["--to-time", time(moment)];
+        let refusal = run(&mut restoring(&scene, &target, &asked));
+        refused(&refusal, "NOT_COVERED", "public.shout: ");
+        let plan = succeed(restoring(&scene, &target, &asked).arg("--dry-run")).json();
+        plan["moment"]["not_exact"].as_array().unwrap().clone()
+    };
+    let names = |not_exact: &[Value]| {
+        let names = not_exact.iter().map(|one| one["what"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    // The change lies after the first, before the second, and the stream knows neither.
+    for moment in [&before, &after] {
+        assert_eq!(names(&not_exact(moment)), ["public.felt", "public.shout"]);
+    }
+    // Up to here it is exact: the change of its columns came later.
+    let named = not_exact(&quiet);
+    assert_eq!(names(&named), ["public.shout"]);
+    let target = scene.server.database("exact");
+    restored(&scene, &target, &["--to-lsn", named[0]["before"].as_str().unwrap()]);
+    assert_eq!(tables(&target), quiet.tables);
+    // An increment was made between the change and this time.
+    let target = scene.server.database("exact");
+    restored(&scene, &target, &["--to-time", time(&idle)]);
+    assert_eq!(tables(&target), idle.tables);
+}
+
+on_majors! { a_time_that_may_lie_on_either_side_of_a_change_is_not_exact_for_its_table: 15 18 }

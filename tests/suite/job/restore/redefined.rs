@@ -213,12 +213,17 @@ fn a_table_whose_updates_do_not_arrive_is_exact_only_while_rows_are_added() {
 #[test]
 fn definitions_are_never_older_than_the_full_backup() {
     let scene = Scene::with(18, &["max_prepared_transactions=5"]);
-    scene.sql("CREATE TABLE orders (id int PRIMARY KEY, v text)");
+    scene.sql("CREATE TABLE orders (id int PRIMARY KEY, v text); CREATE TABLE open (id int PRIMARY KEY)");
     scene.start();
-    scene.sql("BEGIN; INSERT INTO orders VALUES (1, 'open'); PREPARE TRANSACTION 'one'");
+    // So the full needs the increment before it.
+    scene.sql("BEGIN; INSERT INTO open VALUES (1); PREPARE TRANSACTION 'one'");
     scene
         .sql("INSERT INTO orders VALUES (2, 'b'); CREATE VIEW old AS SELECT 1; CREATE TABLE gone (id int PRIMARY KEY)");
-    scene.increment();
+    succeed(
+        scene
+            .command(&["--kind", "incremental"])
+            .env("BACKUP_LOCK_WAIT_SECONDS", "1"),
+    );
     scene.sql(
         "DROP VIEW old; CREATE VIEW new AS SELECT 2; ALTER TABLE orders RENAME v TO w; ALTER TABLE orders ADD x int;
          INSERT INTO orders VALUES (3, 'c', 3); DROP TABLE gone",

@@ -31,6 +31,9 @@ pub struct Chain {
     problems: Mutex<Vec<String>>,
 }
 
+/// What a new chain says that was begun because the server has failed inside ("could not map filenumber …").
+const UNDECODABLE: &str = "cannot be read on";
+
 /// Codes of runs that other runs, this one, or a server that is down, may end.
 const MET: [&str; 5] = ["BUSY", "CONN_ERR", "AUTH", "STALLED", "INTERRUPTED"];
 
@@ -119,7 +122,9 @@ impl Chain {
 
     fn look_at(&self, what: &str, report: &Value) {
         let proof = &report["chain"];
-        if !report["renewed"].is_null() || !proof["different"].is_null() {
+        if report["renewed"].as_str().is_some_and(|why| why.contains(UNDECODABLE)) {
+            self.note(UNDECODABLE);
+        } else if !report["renewed"].is_null() || !proof["different"].is_null() {
             self.problems
                 .lock()
                 .unwrap()
@@ -179,6 +184,11 @@ impl Chain {
             assert!(Instant::now() < patience, "{what}: never: {}\n{text}", run.stderr);
             sleep(Duration::from_millis(if busy.is_over() { 100 } else { 400 }));
         }
+    }
+
+    /// The server itself has failed to decode its log, so a new chain was begun.
+    pub fn is_undecodable(&self) -> bool {
+        self.came_to.lock().unwrap().contains_key(UNDECODABLE)
     }
 
     pub fn came_to(&self) -> BTreeMap<String, usize> {

@@ -303,7 +303,7 @@ impl Compared<'_> {
             match (named.get(oid), restored.get(oid)) {
                 (Some(why), _) => {
                     figures.not_exact += 1;
-                    wrong.extend(self.unjustified(rows, why, &report["position"]));
+                    wrong.extend(self.unjustified(rows, why, report));
                 }
                 (None, Some(other)) if other.digest == rows.digest => figures.equal += 1,
                 (None, Some(other)) if self.is_wider(rows, other) => figures.wider += 1,
@@ -338,16 +338,17 @@ impl Compared<'_> {
     }
 
     /// Why a table that is said not to be exact should be.
-    fn unjustified(&self, rows: &Rows, why: &Value, position: &Value) -> Option<String> {
+    fn unjustified(&self, rows: &Rows, why: &Value, report: &Value) -> Option<String> {
+        let position = |text: &Value| text.as_str().map(|text| text.parse::<Lsn>().unwrap());
+        let lsn = position(&report["position"]).unwrap();
         // A time is any position up to the first later commit.
-        let lsn: Lsn = position.as_str().unwrap().parse().unwrap();
-        let bound = |key: &str| why[key].as_str().map(|text| text.parse::<Lsn>().unwrap());
-        let is_inside =
-            bound("before").is_none_or(|before| before <= lsn) && bound("after").is_none_or(|after| lsn < after);
+        let latest = position(&report["stops_before"]["lsn"]).unwrap_or(lsn);
+        let is_inside = position(&why["before"]).is_none_or(|before| before <= latest)
+            && position(&why["after"]).is_none_or(|after| lsn < after);
         // A TRUNCATE at the end of an increment, which is not in it yet, looks like a rewrite.
         let was_emptied = EMPTIED.iter().any(|name| rows.name.starts_with(name));
         let is_justified = is_inside
-            && (has_no_key(&rows.name) || was_emptied || self.backups.may_lack(self.changes, &rows.name, lsn));
+            && (has_no_key(&rows.name) || was_emptied || self.backups.may_lack(self.changes, &rows.name, latest));
         (!is_justified).then(|| format!("{} should be exact: {why}", rows.name))
     }
 
