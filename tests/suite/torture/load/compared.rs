@@ -107,7 +107,8 @@ impl Backups {
             return names.clone();
         }
         let increment = self.increments.iter().find(|increment| increment.id == id).unwrap();
-        assert!(increment.to <= lsn, "{id} ends at {}, behind {lsn}", increment.to);
+        // They may be in force before its end.
+        assert!(increment.from <= lsn, "{id} begins at {}, behind {lsn}", increment.from);
         increment.names.iter().cloned().collect()
     }
 
