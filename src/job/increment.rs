@@ -48,13 +48,12 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     let run = begin(job, request).await?;
     run.lease.tell_progress(job.observer);
     // The futures of the steps are large, and a thread of a runtime has a small stack.
-    let mut outcome = Box::pin(once(&run, None)).await;
+    let mut outcome = Box::pin(once(&run, false)).await;
     if let Err(error) = &outcome
         && error.code() == Code::Slot
     {
-        let first = error.message();
-        tracing::warn!("{first}; it is tried once more");
-        outcome = Box::pin(once(&run, Some(&first))).await;
+        tracing::warn!("{}; it is tried once more", error.message());
+        outcome = Box::pin(once(&run, true)).await;
     }
     let released = job.stop.or_give_up("releasing the lease", run.lease.release()).await;
     match (outcome, released) {
@@ -68,8 +67,8 @@ pub async fn run(job: &Job<'_>, request: &BackupRequest) -> Result<BackupReport>
     }
 }
 
-/// One increment under the lease. `failed`: the stream could not be read on, and if that stays so, the chain ends.
-async fn once(run: &Run<'_>, failed: Option<&str>) -> Result<BackupReport> {
+/// One increment under the lease. If the stream cannot be read on for the second time, the chain ends.
+async fn once(run: &Run<'_>, is_second: bool) -> Result<BackupReport> {
     let Run {
         job,
         request,
@@ -92,7 +91,7 @@ async fn once(run: &Run<'_>, failed: Option<&str>) -> Result<BackupReport> {
     let ended = Box::pin(round::round(run, &mut reading, &start)).await;
     let closed = reading.finish(job).await;
     let ended = match ended {
-        Err(error) if failed.is_some() && error.code() == Code::Slot => RoundEnd::NewFull(error.message()),
+        Err(error) if is_second && error.code() == Code::Slot => RoundEnd::NewFull(error.message()),
         ended => ended?,
     };
     match ended {

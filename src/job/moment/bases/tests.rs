@@ -1,0 +1,216 @@
+use super::*;
+use crate::repository::manifest::{Baseline, IndexRecord, Stream};
+
+const BEGIN: Lsn = Lsn(100);
+const END: Lsn = Lsn(200);
+
+fn covered(state: CoverageState, to: Option<u64>, from: Option<u64>) -> TableCoverage {
+    TableCoverage {
+        schema: "public".into(),
+        name: "t".into(),
+        oid: 7,
+        state,
+        from: from.map(Lsn),
+        to: to.map(Lsn),
+        why: None,
+        is_gone: false,
+        renamed: false,
+    }
+}
+
+fn stream() -> Stream {
+    Stream {
+        id: "s".into(),
+        slot: "s".into(),
+        system_identifier: "1".into(),
+        timeline: 1,
+        database_oid: 1,
+        from: BEGIN,
+        to: END,
+        predecessor: None,
+        first_commit: None,
+        last_commit: None,
+        seen_to: jiff::Timestamp::UNIX_EPOCH,
+        reached: None,
+        transactions: 0,
+        newest_xid: None,
+        settled: None,
+        settled_xid: None,
+        index: IndexRecord {
+            offset: 0,
+            length: 0,
+            sha256: String::new(),
+            earliest: None,
+            latest: None,
+        },
+    }
+}
+
+fn at(position: u64, covered: &TableCoverage, baseline: bool) -> TableBase {
+    within(Place::at(Lsn(position)), covered, baseline)
+}
+
+fn within(place: Place, covered: &TableCoverage, baseline: bool) -> TableBase {
+    let snapshot = SnapshotRecord {
+        lsn: None,
+        xmin: 5,
+        xmax: 5,
+        xip: Vec::new(),
+        end: None,
+    };
+    let increment = Increment {
+        stream: stream(),
+        changes: Vec::new(),
+        coverage: vec![covered.clone()],
+        baselines: match baseline {
+            true => vec![Baseline {
+                oid: 7,
+                schema: "public".into(),
+                name: "t".into(),
+                snapshot,
+                proof: None,
+                why: String::new(),
+            }],
+            false => Vec::new(),
+        },
+        sequences: Vec::new(),
+        large_objects: None,
+    };
+    let mut tables = BTreeMap::from([(
+        7,
+        TableBase {
+            schema: "public".into(),
+            name: "t".into(),
+            ..TableBase::new(Rows::Full)
+        },
+    )]);
+    let at = At {
+        number: 3,
+        increment: &increment,
+        place,
+    };
+    at.cover(covered, &mut tables);
+    tables.remove(&7).unwrap()
+}
+
+#[test]
+fn a_table_in_its_gap_is_not_exact_and_has_the_rows_of_its_baseline_after_it() {
+    let gap = covered(CoverageState::Exact, Some(120), Some(150));
+    for (position, rows, gap_around) in [
+        (110, Rows::Full, None),
+        (120, Rows::Full, None),
+        (130, Rows::Full, Some((Some(Lsn(120)), Some(Lsn(150))))),
+        (150, Rows::Baseline(3), None),
+        (300, Rows::Baseline(3), None),
+    ] {
+        let table = at(position, &gap, true);
+        assert_eq!((table.rows, table.follows), (rows, true), "{position}");
+        assert_eq!(
+            table.not_exact.map(|one| (one.before, one.after)),
+            gap_around,
+            "{position}"
+        );
+    }
+}
+
+#[test]
+fn a_moment_by_time_is_exact_only_if_no_gap_is_where_it_may_lie() {
+    let gap = covered(CoverageState::Exact, Some(120), Some(150));
+    for (earliest, latest, rows, is_exact) in [
+        (110, 120, Rows::Full, true),
+        (110, 121, Rows::Full, false),
+        (110, 300, Rows::Full, false),
+        (130, 140, Rows::Full, false),
+        (149, 150, Rows::Full, false),
+        (150, 300, Rows::Baseline(3), true),
+    ] {
+        let place = Place {
+            earliest: Lsn(earliest),
+            latest: Lsn(latest),
+        };
+        let table = within(place, &gap, true);
+        assert_eq!(
+            (table.rows, table.not_exact.is_none()),
+            (rows, is_exact),
+            "{earliest} to {latest}"
+        );
+        // Without a baseline the changes lead through the gap, but its definition changes there.
+        let table = within(place, &gap, false);
+        assert_eq!(table.not_exact.is_none(), is_exact, "{earliest} to {latest}");
+    }
+}
+
+#[test]
+fn a_rewrite_that_comes_with_other_names_is_proved_by_no_replay() {
+    let mut gap = covered(CoverageState::Exact, Some(120), Some(150));
+    gap.renamed = true;
+    assert!(at(130, &gap, true).provable.is_none());
+}
+
+#[test]
+fn a_table_that_the_increments_do_not_have_is_as_in_the_full() {
+    let table = at(150, &covered(CoverageState::FullOnly, None, None), false);
+    assert!(table.not_exact.is_some());
+    assert_eq!(table.until, Some(BEGIN));
+    let table = at(110, &covered(CoverageState::FullOnly, Some(120), None), false);
+    assert!(table.not_exact.is_none());
+}
+
+#[test]
+fn a_table_that_is_made_later_or_gone_is_not_there() {
+    let increment = |covered: &TableCoverage| Increment {
+        stream: stream(),
+        changes: Vec::new(),
+        coverage: vec![covered.clone()],
+        baselines: Vec::new(),
+        sequences: Vec::new(),
+        large_objects: None,
+    };
+    let there = |position: u64, covered: &TableCoverage, mut tables: BTreeMap<u32, TableBase>| {
+        let at = At {
+            number: 3,
+            increment: &increment(covered),
+            place: Place::at(Lsn(position)),
+        };
+        at.cover(covered, &mut tables);
+        tables.remove(&7).map(|table| table.not_exact.is_none())
+    };
+    let made = covered(CoverageState::Exact, Some(120), Some(150));
+    assert_eq!(there(110, &made, BTreeMap::new()), None);
+    assert_eq!(there(130, &made, BTreeMap::new()), Some(false));
+    assert_eq!(there(150, &made, BTreeMap::new()), Some(true));
+    let gone = TableCoverage { is_gone: true, ..made };
+    let before = || BTreeMap::from([(7, TableBase::new(Rows::Full))]);
+    assert_eq!(there(110, &gone, before()), Some(true));
+    assert_eq!(there(130, &gone, before()), Some(false));
+    assert_eq!(there(150, &gone, before()), None);
+}
+
+#[test]
+fn a_table_that_changed_at_the_end_is_exact_again_if_the_next_increment_says_so() {
+    let open = covered(CoverageState::Exact, Some(180), Some(201));
+    assert!(at(190, &open, false).not_exact.is_some());
+    assert!(at(250, &open, false).not_exact.is_none());
+}
+
+#[test]
+fn a_table_that_is_not_exact_is_restored_as_it_was_at_its_last_exact_position() {
+    let gap = covered(CoverageState::Exact, Some(120), Some(150));
+    let until = |position: u64, baseline: bool| at(position, &gap, baseline).until;
+    assert_eq!((until(120, true), until(150, true)), (None, None));
+    assert_eq!((until(130, true), until(130, false)), (Some(Lsn(120)), Some(Lsn(120))));
+    let lost = covered(CoverageState::Exact, Some(120), None);
+    assert_eq!(at(130, &lost, false).until, Some(Lsn(120)));
+}
+
+/// Changes of it between the reading and the increment's end do not arrive.
+#[test]
+fn a_table_that_is_read_because_its_updates_do_not_arrive_is_not_exact_up_to_the_end() {
+    let each_time = covered(CoverageState::Baseline, Some(100), Some(150));
+    for (position, is_exact) in [(130, false), (150, false), (200, false), (201, true)] {
+        let table = at(position, &each_time, true);
+        assert_eq!(table.not_exact.is_none(), is_exact, "{position}");
+        assert!(table.not_exact.is_none_or(|one| one.after.is_none()));
+        assert_eq!(table.follows, position < 150);
+    }
+}
