@@ -40,7 +40,7 @@ pub use report::MomentReport;
 pub(crate) use bases::Choice;
 pub(crate) use chained::replay;
 pub(crate) use folding::memory;
-pub(crate) use prepared::{Prepared, not_covered, prepare};
+pub(crate) use prepared::{Extent, Prepared, not_covered, prepare};
 pub(crate) use replayed::{Known, Replayed, stored_sum};
 pub(crate) use stopped::Stopped;
 pub(crate) use way::{Way, find, history, manifests, unbroken};

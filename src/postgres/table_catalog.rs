@@ -77,6 +77,10 @@ pub struct Traces {
     /// TRUNCATE does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toast: Option<u32>,
+    /// A hash of the transactions that changed the rows of its columns last, dropped columns among them. ALTER TABLE
+    /// changes at least one of them when it gives rows other values, and TRUNCATE, VACUUM FULL and CLUSTER none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns_changed_by: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +170,12 @@ impl TableCatalog {
 }
 
 impl CatalogTable {
+    /// The names of the columns that COPY and the stream have.
+    pub fn sent_columns(&self) -> impl Iterator<Item = &str> {
+        let sent = self.columns.iter().filter(|column| column.generated.is_none());
+        sent.map(|column| column.name.as_str())
+    }
+
     /// Whether its rows have the same text in COPY and in the stream as those of this earlier table: the same columns,
     /// and types that write the same values in the same way. A new label of an enum changes no earlier value.
     pub fn writes_rows_like(&self, earlier: &CatalogTable) -> bool {

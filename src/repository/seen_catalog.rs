@@ -46,6 +46,10 @@ pub struct SeenDefinitions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenTable {
     pub table: CatalogTable,
+    /// The names of its columns in the definitions that the same increment stored, if they got them after the catalog was
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defined_columns: Option<Vec<String>>,
     /// The publication by which its changes arrive. `None`: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublicationKind>,
@@ -78,6 +82,19 @@ pub struct SeenRows {
     pub ahead: Option<Sum>,
 }
 
+impl SeenTable {
+    /// The names of the columns that rows have, as the definitions of the same increment have them.
+    pub fn names_in_definitions(&self) -> impl Iterator<Item = &str> {
+        let defined = self.defined_columns.as_deref();
+        let seen = defined.is_none().then(|| self.table.sent_columns());
+        defined
+            .unwrap_or_default()
+            .iter()
+            .map(String::as_str)
+            .chain(seen.into_iter().flatten())
+    }
+}
+
 impl SeenCatalog {
     pub fn new(major: u32, at: Lsn, definitions: SeenDefinitions, tables: Vec<SeenTable>) -> Self {
         Self {
@@ -106,6 +123,7 @@ impl SeenCatalog {
             published: published.get(&table.oid).copied(),
             membership: memberships.get(&table.oid).cloned(),
             table,
+            defined_columns: None,
             lacking: None,
             proof: None,
             rows: None,

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::baselines::StoredBaselines;
 use super::context::Context;
 use super::definitions;
-use super::difference::{Action, Decision, Now, SMALL, difference};
+use super::difference::{Action, Decision, Now, SMALL, difference, is_changed};
 use super::facts::StreamFacts;
 use super::probe::{Probe, Probed};
 use super::sequences;
@@ -39,6 +39,9 @@ use crate::repository::seen_catalog::{SeenCatalog, SeenRows};
 
 pub(in crate::job) use file::CoverageFile;
 use large_objects::CoveredObjects;
+
+/// Why the next increment reads a table that this one had read, or has other definitions for.
+const UNDEFINED: &str = "the new definitions could not be stored; it is left to the next increment";
 
 /// How many tables that could not be published the report names.
 const WARNED: usize = 5;
@@ -213,6 +216,16 @@ impl Settled {
         read.filter(|oid| !self.postponed.contains_key(oid)).collect()
     }
 
+    /// Those of them whose rows need other definitions than before.
+    fn redefined(&self) -> Vec<u32> {
+        let is_redefined = |oid: &u32| {
+            let before = self.previous.as_ref().and_then(|previous| previous.table(*oid));
+            let both = before.zip(self.looked.catalog.table(*oid));
+            both.is_some_and(|(before, now)| before.lacking.is_some() || is_changed(&before.table, now, true))
+        };
+        self.readings().into_iter().filter(is_redefined).collect()
+    }
+
     /// What may be replayed up to the baseline of a table.
     fn proof_of(&self, oid: u32) -> Option<ReplayProof> {
         let of_table = self.decisions.iter().find(|decision| decision.oid == oid);
@@ -293,9 +306,15 @@ pub(in crate::job) async fn finish(
 ) -> Result<Coverage> {
     let previous = settled.previous.as_ref().map(|previous| &previous.definitions);
     let (fingerprint, at) = (&settled.looked.fingerprint, settled.looked.at);
-    let taken = definitions::take(context, previous, fingerprint, at).await?;
+    let mut taken = definitions::take(context, previous, fingerprint, at).await?;
     // After the definitions, so that what has changed in them until they were taken is known to be late.
-    let again = answered(context.job, context.source.session.table_catalog()).await?;
+    let again = match taken.catalog.take() {
+        Some(catalog) => catalog,
+        None => answered(context.job, context.source.session.table_catalog()).await?,
+    };
+    if taken.warning.is_some() {
+        settled.postpone(&settled.redefined(), UNDEFINED);
+    }
     let late = covered::late(&settled.looked, &again, facts);
     let unusable: Vec<u32> = settled
         .readings()
@@ -311,9 +330,11 @@ pub(in crate::job) async fn finish(
     settled.warnings.extend(unreadable);
     let defined = taken.changed_from(to);
     let tables = covered::tables(((context.from, to), defined), &settled, &late, &again);
+    let is_undefined = taken.warning.is_some();
     settled.warnings.extend(taken.warning);
     let baselines = covered::baselines(&settled);
-    let seen = covered::seen(&settled, taken.seen, facts);
+    let again = taken.archive.is_some().then_some(&again);
+    let seen = covered::seen(&settled, (taken.seen, again), is_undefined, facts);
     let mut files = vec![CoverageFile::catalog(&seen)?];
     files.extend(
         taken

@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::Lsn;
 use crate::format::archive::{Head, Input};
 use crate::job::backup::{answered, view};
-use crate::postgres::{Contents, PublicationKind, Snapshot, Unbegun};
+use crate::postgres::{Contents, PublicationKind, Snapshot, TableCatalog, Unbegun};
 use crate::repository::seen_catalog::SeenDefinitions;
 use crate::run::threads::apart;
 use crate::store::limits;
@@ -28,6 +28,8 @@ pub(super) struct Definitions {
     pub seen: SeenDefinitions,
     /// The archive, if they have changed.
     pub archive: Option<Bytes>,
+    /// The tables as the archive describes them.
+    pub catalog: Option<TableCatalog>,
     /// Why they could not be stored, although they have changed.
     pub warning: Option<String>,
 }
@@ -64,6 +66,7 @@ pub(super) async fn take(
         return Ok(Definitions {
             seen: previous.clone(),
             archive: None,
+            catalog: None,
             warning: None,
         });
     }
@@ -86,6 +89,7 @@ pub(super) async fn take(
                 continue;
             }
         };
+        let catalog = answered(context.job, context.source.session.table_catalog()).await?;
         let after = fingerprint(context).await?;
         if after == before {
             let is_from_beginning = at_beginning == after;
@@ -95,6 +99,7 @@ pub(super) async fn take(
                     from: if is_from_beginning { looked_at } else { position },
                 },
                 archive: Some(archive),
+                catalog: Some(catalog),
                 warning: None,
             });
         }
@@ -107,6 +112,7 @@ pub(super) async fn take(
             from: looked_at,
         }),
         archive: None,
+        catalog: None,
         warning: Some(format!(
             "the definitions changed, but could not be stored; the next increment tries again: {why}"
         )),
@@ -155,8 +161,11 @@ async fn dump_in(context: &Context<'_>, snapshot: &Snapshot) -> Result<Result<By
     };
     if archive.len() as u64 > most {
         dump.stop().await;
-    } else {
-        dump.wait().await?;
+    } else if let Err(error) = dump.wait().await {
+        return match Unbegun::from(error) {
+            Unbegun::Failed(error) => Err(error),
+            unbegun => Ok(Err(Error::from(unbegun).message())),
+        };
     }
     limits::fits(&key, archive.len() as u64)?;
     Head::read(&mut Input::new(&archive[..])).map_err(Error::from)?;

@@ -257,7 +257,7 @@ impl Judging<'_> {
         };
         if let Some(why) = &before.lacking {
             return Action::Read(Reading {
-                proof: before.proof,
+                proof: before.proof.filter(|_| !is_altered(&before.table, table)),
                 ..self.lost(why.clone())
             });
         }
@@ -295,9 +295,11 @@ impl Judging<'_> {
         // The bound is for a catalog whose parents go round in a circle.
         for _ in 0..=self.now.catalog.tables.len() {
             let Some(parent) = above else { break };
-            if self.previous.table(parent).is_some_and(|seen| seen.published.is_some()) {
+            let parents = self.previous.table(parent).zip(self.now.catalog.table(parent));
+            if let Some((before, parent)) = parents.filter(|(before, _)| before.published.is_some()) {
                 return Action::Read(Reading {
-                    proof: Some(ReplayProof::FromNothing),
+                    // A partition's columns are changed with those of its parent only.
+                    proof: Some(ReplayProof::FromNothing).filter(|_| !is_altered(&before.table, parent)),
                     // Its changes are published since it is a partition, and ATTACH waits for those who write it before.
                     waits: false,
                     ..self.lost(
@@ -359,8 +361,11 @@ impl Judging<'_> {
             return read(lost, None, "a label of an enum was renamed or removed");
         }
         if is_rewritten && facts.is_none_or(|facts| !facts.is_truncated(self.now.from, before, table)) {
+            // If ALTER TABLE may have rewritten values, no replay can show that it did not: all rows with such values may
+            // be gone again.
+            let proof = Some(ReplayProof::FromBase).filter(|_| !is_altered(before, table));
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
-            return read(lost, Some(ReplayProof::FromBase), why);
+            return read(lost, proof, why);
         }
         if before.identity != table.identity || key(before) != key(table) {
             return read(as_before, None, "the identity of its rows changed");
@@ -410,6 +415,12 @@ pub(super) fn is_changed(before: &CatalogTable, table: &CatalogTable, truncated:
         || before.is_unlogged != table.is_unlogged
         || before.identity != table.identity
         || key(before) != key(table)
+}
+
+/// Whether ALTER TABLE may have given its rows other values. It is also `true` after other changes of columns, of their
+/// defaults for example.
+fn is_altered(before: &CatalogTable, table: &CatalogTable) -> bool {
+    before.traces.columns_changed_by != table.traces.columns_changed_by
 }
 
 /// Whether the table and its columns have the same names. Columns that differ in more than their names are no renamed

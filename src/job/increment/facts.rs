@@ -240,6 +240,9 @@ impl TableFacts {
     /// Whether a TRUNCATE behind this position is the reason for which the table's file is another one than before. After
     /// a TRUNCATE, ALTER TABLE may have rewritten the new rows, of which the stream says nothing.
     pub fn is_truncated(&self, since: Lsn, before: &CatalogTable, table: &CatalogTable) -> bool {
+        if before.traces.columns_changed_by != table.traces.columns_changed_by {
+            return false;
+        }
         let mut truncates = self.truncates.iter().filter(|(commit, _)| *commit >= since);
         match (before.traces.toast, table.traces.toast) {
             (Some(0), _) | (_, Some(0)) => match table.traces.changed_by {

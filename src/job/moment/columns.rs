@@ -39,10 +39,8 @@ impl Columns {
 
     /// The names of the columns that rows have, if they can be written in the archive's encoding.
     fn names(&self, oid: u32) -> Option<Vec<Vec<u8>>> {
-        let columns = &self.catalog.table(oid)?.table.columns;
-        let sent = columns.iter().filter(|column| column.generated.is_none());
         let name = |name: &str| (name.is_ascii() || self.encoding == UTF8).then(|| name.as_bytes().to_vec());
-        sent.map(|column| name(&column.name)).collect()
+        self.catalog.table(oid)?.names_in_definitions().map(name).collect()
     }
 
     /// How rows with the columns of this block are loaded into the table that the definitions have.

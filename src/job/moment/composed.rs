@@ -10,7 +10,7 @@ use super::grafted::graft;
 use super::objects::{self, joined};
 use super::place::Place;
 use super::report::NotExact;
-use super::sequences;
+use super::sequences::{self, Positions, SetBack};
 use super::spelling::{qualified, statement};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{Addition, Head, Input, Item, Loading, contents};
@@ -39,6 +39,7 @@ pub(super) struct Composed {
     pub archive: StoredArchive,
     pub definitions_of: BackupId,
     pub lacking: Vec<NotExact>,
+    pub set_back: Vec<SetBack>,
 }
 
 /// Archives with rows: the full's, and those of the baselines.
@@ -68,10 +69,12 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
     let baselines = baselines(parts.store, parts.increments, choice).await?;
     let definitions_of = of.as_ref().map_or(&parts.full.id, |of| &parts.increments[of.number].id);
     let definitions_of = definitions_of.clone();
+    let of_full = sequences::of_archive(&full.head)?;
+    let positions = sequences::positions((parts.full, &of_full), parts.increments, parts.place);
     let (archive, mut lacking) = match of {
         None => {
             let (full, made) = with_new_tables(full, later.as_ref(), choice)?;
-            let full = moved_on(parts, full)?;
+            let full = moved_on(positions, full)?;
             match baselines.is_empty() && made.is_empty() {
                 true => (full, Vec::new()),
                 false => (with_other_rows(parts, full, baselines, choice, &made)?, Vec::new()),
@@ -87,7 +90,7 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
                 full: Arc::new(full),
                 baselines,
             };
-            let (archive, lacking) = redefined(parts, (&head, columns.as_ref()), &sources, choice)?;
+            let (archive, lacking) = redefined(parts, (&head, columns.as_ref()), (&sources, positions), choice)?;
             // Definitions alone have no large objects.
             match choice.objects {
                 Objects::Full => (objects::replaced(archive, Some(&sources.full))?, lacking),
@@ -104,11 +107,11 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
         }
     };
     lacking.extend(without_definition(&archive, choice)?);
-    lacking.extend(sequences::set_back(sequences::positions(parts.increments, parts.place)));
     Ok(Composed {
         archive,
         definitions_of,
         lacking,
+        set_back: sequences::set_back(positions).collect(),
     })
 }
 
@@ -197,13 +200,12 @@ async fn schema(store: &dyn Store, manifest: &Manifest) -> Result<Head> {
 }
 
 /// The full's archive, with the sequences of the moment.
-fn moved_on(parts: &Parts<'_>, full: StoredArchive) -> Result<StoredArchive> {
-    let states = sequences::positions(parts.increments, parts.place);
+fn moved_on(positions: Positions<'_>, full: StoredArchive) -> Result<StoredArchive> {
     let items = contents(&full.head)?;
     let set = items.iter().filter(|item| item.entry.desc == "SEQUENCE SET");
     let moved: HashMap<i64, Vec<u8>> = set
         .filter_map(|item| {
-            let state = sequences::find(states, item)?;
+            let state = sequences::find(positions, item)?;
             Some((item.entry.dump_id, sequences::moved(item.definition(), state)?))
         })
         .collect();
@@ -291,7 +293,7 @@ fn rows_of(table: &Item, dump_id: i64, copy_statement: Vec<u8>) -> Addition {
 fn redefined(
     parts: &Parts<'_>,
     (head, columns): (&Head, Option<&Columns>),
-    sources: &Sources,
+    (sources, positions): (&Sources, Positions<'_>),
     choice: &mut Choice,
 ) -> Result<(StoredArchive, Vec<NotExact>)> {
     let items = contents(head)?;
@@ -331,9 +333,8 @@ fn redefined(
         additions.push(rows_of(item, number(), copy_statement));
         origins.push(origin);
     }
-    let states = sequences::positions(parts.increments, parts.place);
     for item in items.iter().filter(|item| item.entry.desc == "SEQUENCE") {
-        if let Some(state) = sequences::find(states, item) {
+        if let Some(state) = sequences::find(positions, item) {
             additions.push(sequences::addition(number(), item, state));
         }
     }

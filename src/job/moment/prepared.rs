@@ -8,6 +8,7 @@ use super::composed::{Parts, compose};
 use super::folding::{self, Until, fold};
 use super::proved::{Replays, close_gaps};
 use super::report::{MomentReport, NotExact};
+use super::sequences::SetBack;
 use super::spelling::statement;
 use super::unchecked::with_unchecked_keys;
 use super::{Stopped, Way};
@@ -28,6 +29,14 @@ pub(crate) struct Prepared {
     choice: Choice,
     definitions_of: BackupId,
     lacking: Vec<NotExact>,
+    set_back: Vec<SetBack>,
+}
+
+/// What of the moment is restored, besides the rows.
+pub(crate) enum Extent {
+    Whole,
+    /// Only tables, with these sequences: schema and name.
+    Tables(HashSet<(String, String)>),
 }
 
 /// Finds where the way stops, and composes the archive of the moment from the full's. Changes are read only of tables in
@@ -75,6 +84,7 @@ pub(crate) async fn prepare(
         base: base.manifest.id.clone(),
         definitions_of: composed.definitions_of,
         lacking: composed.lacking,
+        set_back: composed.set_back,
         way,
         changes,
         stopped,
@@ -104,8 +114,19 @@ async fn open(store: &Arc<dyn Store>, way: &Way) -> Result<Vec<StoredChanges>> {
 
 impl Prepared {
     /// What of these blocks, or of the whole database, is not as it was at the moment.
-    pub fn not_exact(&self, archive: &StoredArchive, blocks: &[usize], whole: bool) -> Vec<NotExact> {
+    pub fn not_exact(&self, archive: &StoredArchive, blocks: &[usize], extent: &Extent) -> Vec<NotExact> {
+        let whole = matches!(extent, Extent::Whole);
         let mut found: Vec<NotExact> = if whole { self.lacking.clone() } else { Vec::new() };
+        let is_restored = |one: &&SetBack| match extent {
+            Extent::Whole => true,
+            Extent::Tables(sequences) => sequences.contains(&(one.schema.clone(), one.name.clone())),
+        };
+        found.extend(
+            self.set_back
+                .iter()
+                .filter(is_restored)
+                .map(|one| one.not_exact.clone()),
+        );
         for &index in blocks {
             let oid = archive.head.data[index].oid;
             match (&archive.promises[index].content, self.choice.tables.get(&oid)) {
@@ -127,7 +148,8 @@ impl Prepared {
         found
     }
 
-    /// For a restore that may have tables that are not exact: foreign keys need not hold between them and the others.
+    /// For a restore that may have tables that are not exact: foreign keys need not hold between them and the others. Call
+    /// it when the changes have been read, which may show that a table is not exact.
     pub fn without_checks(&self, archive: &mut StoredArchive) -> Result<()> {
         if let Some(head) = with_unchecked_keys(&archive.head, &self.choice)? {
             archive.head = head;
@@ -137,7 +159,7 @@ impl Prepared {
 
     /// Reads the changes of the tables of these blocks, and joins them with the archive.
     pub async fn bring_forward(
-        &self,
+        &mut self,
         archive: &mut StoredArchive,
         blocks: &[usize],
         memory: &Arc<Memory>,
@@ -146,12 +168,16 @@ impl Prepared {
         let bases = folding::bases(archive, &self.choice, blocks)?;
         let folded = fold(&self.changes, bases, &Until::Cut(self.stopped.cut), memory).await?;
         for (index, broken) in folding::apply(archive, &folded, blocks)? {
-            report.not_exact.push(NotExact {
+            let not_exact = NotExact {
                 what: archive.name(index),
                 why: broken.why,
                 before: Some(broken.until),
                 after: None,
-            });
+            };
+            report.not_exact.push(not_exact.clone());
+            if let Some(table) = self.choice.tables.get_mut(&archive.head.data[index].oid) {
+                table.not_exact.get_or_insert(not_exact);
+            }
         }
         // The rows of a table that was made since have the columns of its last changes.
         let mut statements = HashMap::new();

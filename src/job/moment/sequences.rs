@@ -1,40 +1,72 @@
 //! The positions of sequences, as statements of an archive.
 
+use std::collections::HashMap;
+
+use super::bases::begun;
 use super::place::Place;
 use super::report::NotExact;
 use super::spelling::{literal, qualified};
-use crate::format::archive::{Addition, Item};
+use crate::error::Result;
+use crate::format::archive::{Addition, Head, Item, contents};
 use crate::repository::manifest::{Manifest, SequenceState};
 
 /// The section of the rows.
 const DATA: i64 = 3;
 
-/// The positions around the moment: those at the last end of an increment before it, and those at the first after it.
+/// The positions around the moment: those in the full or at the last end of an increment before it, and those at the first
+/// end of an increment after it.
 #[derive(Clone, Copy)]
 pub(super) struct Positions<'a> {
     before: &'a [SequenceState],
     after: &'a [SequenceState],
 }
 
-/// After the last increment, `after` are those at its end.
-pub(super) fn positions(increments: &[Manifest], place: Place) -> Positions<'_> {
-    let end = |manifest: &Manifest| manifest.increment.as_ref().map(|one| one.stream.to);
-    let before = increments
-        .iter()
-        .rev()
-        .find(|manifest| end(manifest).is_some_and(|to| to < place.earliest));
+/// `of_full` are those in the archive of the full. After the last increment, `after` are those at its end.
+pub(super) fn positions<'a>(
+    (full, of_full): (&Manifest, &'a [SequenceState]),
+    increments: &'a [Manifest],
+    place: Place,
+) -> Positions<'a> {
+    let begun = begun(full);
+    let end = |manifest: &&Manifest| manifest.increment.as_ref().map(|one| one.stream.to);
+    let is_before = |manifest: &&Manifest| {
+        // The positions in the full are newer than those at an end before it.
+        end(manifest).is_some_and(|to| to < place.earliest && begun.is_none_or(|begun| begun < to))
+    };
+    let before = increments.iter().rev().find(is_before);
     let after = increments
         .iter()
         .find(|manifest| end(manifest).is_some_and(|to| to >= place.latest));
     Positions {
-        before: states(before),
-        after: states(after.or(increments.last())),
+        before: states(before).unwrap_or(of_full),
+        after: states(after.or(increments.last())).unwrap_or_default(),
     }
 }
 
-fn states(manifest: Option<&Manifest>) -> &[SequenceState] {
-    let increment = manifest.and_then(|manifest| manifest.increment.as_ref());
-    increment.map_or(&[], |increment| &increment.sequences)
+fn states(manifest: Option<&Manifest>) -> Option<&[SequenceState]> {
+    Some(&manifest?.increment.as_ref()?.sequences)
+}
+
+/// The positions that this archive gives to its sequences.
+pub(super) fn of_archive(head: &Head) -> Result<Vec<SequenceState>> {
+    let items = contents(head)?;
+    let of_kind = |kind: &'static str| items.iter().filter(move |item| item.entry.desc == kind);
+    let named = |item: &Item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone());
+    let oids: HashMap<(String, String), u32> = of_kind("SEQUENCE").map(|item| (named(item), item.entry.oid)).collect();
+    let state = |item: &Item| {
+        let (schema, name) = named(item);
+        let oid = *oids.get(&(schema.clone(), name.clone()))?;
+        let (_, last_value, is_called) = position_in(item.definition())?;
+        Some(SequenceState {
+            schema,
+            name,
+            oid,
+            last_value,
+            is_called,
+            ascends: None,
+        })
+    };
+    Ok(of_kind("SEQUENCE SET").filter_map(state).collect())
 }
 
 /// The position after the moment, because a sequence that is a little ahead gives no number twice. But if it was set back
@@ -59,26 +91,52 @@ pub(super) fn find<'a>(positions: Positions<'a>, item: &Item) -> Option<&'a Sequ
     }
 }
 
+/// A sequence that is not where it was at the moment.
+#[derive(Clone)]
+pub(crate) struct SetBack {
+    pub schema: String,
+    pub name: String,
+    pub not_exact: NotExact,
+}
+
 /// The sequences that were set back or dropped after the moment: where they were at the moment is not known, and their
 /// position before it can be behind the rows.
-pub(super) fn set_back(positions: Positions<'_>) -> impl Iterator<Item = NotExact> {
+pub(super) fn set_back(positions: Positions<'_>) -> impl Iterator<Item = SetBack> {
     let of_oid = |oid: u32| positions.after.iter().find(move |after| after.oid == oid);
     let was_set_back = move |before: &&SequenceState| of_oid(before.oid).is_none_or(|after| after.is_behind(before));
-    positions.before.iter().filter(was_set_back).map(|before| NotExact {
-        what: format!("the sequence {}.{}", before.schema, before.name),
-        why: format!(
-            "it was set back or dropped after the moment, so it is restored with its last position before the moment, {}: set it to \
-             the largest number in the rows",
-            before.last_value
-        ),
-        before: None,
-        after: None,
+    positions.before.iter().filter(was_set_back).map(|before| SetBack {
+        schema: before.schema.clone(),
+        name: before.name.clone(),
+        not_exact: NotExact {
+            what: format!("the sequence {}.{}", before.schema, before.name),
+            why: format!(
+                "it was set back or dropped after the moment, so it is restored with its last position before the moment, \
+                 {}: set it to the largest number in the rows",
+                before.last_value
+            ),
+            before: None,
+            after: None,
+        },
     })
 }
 
 /// The statement of an entry `SEQUENCE SET` with another position. `None`: the position is behind the entry's, or the
 /// entry is not written as pg_dump writes it.
 pub(super) fn moved(definition: &[u8], state: &SequenceState) -> Option<Vec<u8>> {
+    let (call, last_value, is_called) = position_in(definition)?;
+    let before = SequenceState {
+        last_value,
+        is_called,
+        ..state.clone()
+    };
+    if state.is_behind(&before) {
+        return None;
+    }
+    Some([call, b", ", position(state).as_bytes()].concat())
+}
+
+/// The statement up to the name of the sequence, and the position that it gives.
+fn position_in(definition: &[u8]) -> Option<(&[u8], i64, bool)> {
     const BEFORE: &[u8] = b"SELECT pg_catalog.setval(";
     let rest = definition.strip_prefix(BEFORE)?;
     // The name is a literal, which may hold anything but ends with a quote before the last commas.
@@ -88,15 +146,8 @@ pub(super) fn moved(definition: &[u8], state: &SequenceState) -> Option<Vec<u8>>
         .strip_prefix(", ")?
         .strip_suffix(");\n")?
         .split_once(", ")?;
-    let before = SequenceState {
-        last_value: last_value.parse().ok()?,
-        is_called: is_called.parse().ok()?,
-        ..state.clone()
-    };
-    if state.is_behind(&before) {
-        return None;
-    }
-    Some([BEFORE, &rest[..end], b", ", position(state).as_bytes()].concat())
+    let call = &definition[..BEFORE.len() + end];
+    Some((call, last_value.parse().ok()?, is_called.parse().ok()?))
 }
 
 fn position(state: &SequenceState) -> String {

@@ -269,6 +269,13 @@ impl Plan {
         (self.events, self.after) = (events, after);
     }
 
+    /// The dump ids of all entries that are restored.
+    pub fn entries(&self) -> impl Iterator<Item = i64> {
+        let lists = [&self.ground, &self.before, &self.after, &self.joins, &self.events];
+        let loads = self.loads.iter().map(|load| &load.list);
+        lists.into_iter().chain(loads).flatten().copied()
+    }
+
     /// The blocks, each once, also those that are loaded in parts.
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
         let first = |load: &&Load| load.part.as_ref().is_none_or(|part| part.ranges.start == 0);

@@ -1,5 +1,6 @@
 //! Compares a restore with the backup and the target, before anything is changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::around::{self, Surroundings};
@@ -224,15 +225,12 @@ impl Preparing<'_> {
         if let Some(way) = way {
             let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
             let composed = moment::prepare(located, way, stored, &memory);
-            let (prepared, mut archive) = job.stop.or_stop(composed).await?;
-            if request.allow_partial {
-                prepared.without_checks(&mut archive)?;
-            }
+            let (prepared, archive) = job.stop.or_stop(composed).await?;
             (at, stored) = (Some(prepared), archive);
         }
         let known = job.stop.or_stop(texts(target, &stored)).await?;
         stored.head = stored.head.with_texts(Arc::new(known))?;
-        let items = archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))?;
+        let items = contents(&stored)?;
         let version = (stored.head.version.major, stored.head.version.minor);
         let major = target.session.server().major;
         let pg_restore = RestoreProgram::find(version, major, &job.settings.postgres).await?;
@@ -259,12 +257,12 @@ impl Preparing<'_> {
         let (copies, plan, warnings) = job.stop.or_stop(preparing).await?;
         let Unplanned {
             mut stored,
-            items,
+            mut items,
             pg_restore,
             at,
             ..
         } = opened;
-        let moment = self.bring_forward(at, &mut stored, &plan).await?;
+        let moment = self.bring_forward(at, (&mut stored, &mut items), &plan).await?;
         Ok(PreparedArchive {
             stored: Arc::new(stored),
             items,
@@ -292,7 +290,7 @@ impl Preparing<'_> {
         let (mut plan, denied) = plan_of(job, basis, &opened.left).await?;
         let Unplanned {
             mut stored,
-            items,
+            mut items,
             pg_restore,
             at,
             left,
@@ -325,7 +323,7 @@ impl Preparing<'_> {
             let preparing = in_place::prepare(target, &stored, &plan, request);
             in_place = Some(job.stop.or_stop(preparing).await?);
         }
-        let moment = self.bring_forward(at, &mut stored, &plan).await?;
+        let moment = self.bring_forward(at, (&mut stored, &mut items), &plan).await?;
         let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
         Ok(PreparedArchive {
             stored: Arc::new(stored),
@@ -348,16 +346,20 @@ impl Preparing<'_> {
     async fn bring_forward(
         &self,
         at: Option<moment::Prepared>,
-        stored: &mut StoredArchive,
+        (stored, items): (&mut StoredArchive, &mut Vec<Item>),
         plan: &Plan,
     ) -> Result<Option<MomentReport>> {
         let Self { job, request, .. } = *self;
-        let Some(at) = at else { return Ok(None) };
+        let Some(mut at) = at else { return Ok(None) };
         let whole = request.tables.is_empty();
+        let extent = match whole {
+            true => moment::Extent::Whole,
+            false => moment::Extent::Tables(sequences(items, plan)),
+        };
         let mut blocks: Vec<usize> = plan.blocks().collect();
         blocks.sort_unstable();
         blocks.dedup();
-        let mut report = at.report(at.not_exact(stored, &blocks, whole));
+        let mut report = at.report(at.not_exact(stored, &blocks, &extent));
         if let Some(asked) = &request.moment {
             report.target.clone_from(&asked.read_as);
         }
@@ -378,8 +380,25 @@ impl Preparing<'_> {
         let reading = at.bring_forward(stored, &blocks, &memory, &mut report);
         job.stop.or_stop(reading).await?;
         refuse(&report)?;
+        if request.allow_partial {
+            at.without_checks(stored)?;
+            *items = contents(stored)?;
+        }
         Ok(Some(report))
     }
+}
+
+fn contents(stored: &StoredArchive) -> Result<Vec<Item>> {
+    archive::contents(&stored.head).map_err(|error| Error::new(Code::Integrity, error.to_string()))
+}
+
+/// The sequences whose positions are restored: schema and name.
+fn sequences(items: &[Item], plan: &Plan) -> HashSet<(String, String)> {
+    let set = items.iter().filter(|item| item.entry.desc == "SEQUENCE SET");
+    let restored: HashSet<i64> = plan.entries().collect();
+    set.filter(|item| restored.contains(&item.entry.dump_id))
+        .map(|item| (item.entry.namespace.clone().unwrap_or_default(), item.entry.tag.clone()))
+        .collect()
 }
 
 /// What the restore does to the target, and the settings that the new database cannot have.

@@ -49,10 +49,11 @@ impl From<Error> for Unbegun {
         // An object was dropped while pg_dump ran, because pg_dump reads the catalog in its current state.
         let query = error.code() == Code::PgDumpErr && says("query failed");
         let dropped = query && (says("does not exist") || says("cache lookup failed"));
+        let deadlock = query && says("deadlock detected");
         let translated = query && !says("ERROR:");
         if (locks || dropped || translated) && says("max_locks_per_transaction") {
             Unbegun::NoRoom(error)
-        } else if locks || dropped {
+        } else if locks || dropped || deadlock {
             Unbegun::Crossed(error)
         } else if translated {
             Unbegun::Unclear(error)

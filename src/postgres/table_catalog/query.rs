@@ -133,11 +133,13 @@ fn question(major: u32, sizes: Sizes) -> String {
            SELECT a.attrelid, pg_catalog.json_agg(pg_catalog.json_build_object('number', a.attnum, 'name', a.attname,
                'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'type_oid', a.atttypid::pg_catalog.int8, 'modifier', a.atttypmod,
                'generated', CASE a.attgenerated WHEN 's' THEN 'stored' WHEN 'v' THEN 'virtual' END,
-               'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END) ORDER BY a.attnum) AS columns
+               'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'default' END) ORDER BY a.attnum)
+               FILTER (WHERE NOT a.attisdropped) AS columns,
+             pg_catalog.hashtextextended(pg_catalog.string_agg(a.xmin::pg_catalog.text, ' ' ORDER BY a.attnum), 0) AS changed_by
            FROM pg_catalog.pg_attribute a
            JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
-           WHERE a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
+           WHERE a.attnum > 0 GROUP BY a.attrelid
          )
          SELECT coalesce(pg_catalog.array_agg(pg_catalog.convert_to(described.one, described.encoding) ORDER BY described.oid), '{{}}')
          FROM (SELECT c.oid,
@@ -162,7 +164,8 @@ fn question(major: u32, sizes: Sizes) -> String {
                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.objsubid = 0
                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1),
              'traces', pg_catalog.json_build_object('attached_by', above.xmin::pg_catalog.text::pg_catalog.int8,
-               'changed_by', c.xmin::pg_catalog.text::pg_catalog.int8, 'toast', c.reltoastrelid::pg_catalog.int8)
+               'changed_by', c.xmin::pg_catalog.text::pg_catalog.int8, 'toast', c.reltoastrelid::pg_catalog.int8,
+               'columns_changed_by', columns.changed_by)
            )::pg_catalog.text AS one
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
            LEFT JOIN pg_catalog.pg_class h ON h.oid = c.reltoastrelid

@@ -153,8 +153,17 @@ fn a_rewrite_that_the_stream_does_not_show_is_read_whole(major: u32) {
     let increment = chain.increment();
     for name in ["upper", "vacuumed", "clustered", "refilled", "narrow"] {
         assert_eq!(increment.state(name), "exact with a gap", "{name}");
-        assert_eq!(increment.baseline(name)["proof"], "from-base", "{name}");
         assert_eq!(increment.rows(name, "id"), chain.rows(name, "id"), "{name}");
+    }
+    // No replay can show that ALTER TABLE left the values as they were.
+    for (name, proof) in [
+        ("vacuumed", json!("from-base")),
+        ("clustered", json!("from-base")),
+        ("upper", json!(null)),
+        ("refilled", json!(null)),
+        ("narrow", json!(null)),
+    ] {
+        assert_eq!(increment.baseline(name)["proof"], proof, "{name}");
     }
     assert_eq!(increment.state("bigger"), "exact with a gap");
     assert_eq!(increment.baseline("bigger")["proof"], json!(null));

@@ -164,6 +164,9 @@ pub(super) fn read<R: Read>(
     let int_size = form.int_size;
     let begins_at = place(input.position());
     let dump_id = input.int(int_size, "an entry's dump id")?;
+    if i32::try_from(dump_id).is_err() {
+        return Err(input.malformed(format!("entry {number} has the dump id {dump_id}")));
+    }
     let has_data = match input.int(int_size, "an entry's data flag")? {
         0 => false,
         1 => true,

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Looked, Settled, StoredBaselines};
+use super::{Looked, Settled, StoredBaselines, UNDEFINED};
 use crate::error::{Code, Error};
 use crate::format::Lsn;
 use crate::format::fold::Horizon;
 use crate::format::script::Sum;
 use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed, is_named_as};
 use crate::job::increment::facts::StreamFacts;
-use crate::postgres::{PublicationKind, TableCatalog, TableKind};
+use crate::postgres::{CatalogTable, PublicationKind, TableCatalog, TableKind};
 use crate::repository::manifest::{Baseline, ColumnRecord, CoverageState, SnapshotRecord, TableCoverage, TableRecord};
 use crate::repository::seen_catalog::{SeenCatalog, SeenDefinitions, SeenRows, SeenTable};
 use crate::repository::stored_archive::is_named;
@@ -291,8 +291,15 @@ pub(super) fn describe(tables: &mut [TableRecord], catalog: &TableCatalog, encod
     }
 }
 
-/// What the next increment compares with.
-pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &StreamFacts) -> SeenCatalog {
+/// What the next increment compares with. `defined` are the tables as the definitions describe them that this increment
+/// stored. `is_undefined`: it could not store those that changed, so a moment of the next increment may lack them. That
+/// one reads the tables that they concern.
+pub(super) fn seen(
+    settled: &Settled,
+    (definitions, defined): (SeenDefinitions, Option<&TableCatalog>),
+    is_undefined: bool,
+    facts: &StreamFacts,
+) -> SeenCatalog {
     // What the changes have and the text has not.
     let ahead = |oid: u32, view: &Horizon| facts.inserted(oid, |xid| !view.sees(xid));
     let read: BTreeMap<u32, SeenRows> = settled
@@ -301,6 +308,11 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &Stre
         .flat_map(|stored| rows(stored, &ahead))
         .collect();
     let looked = &settled.looked;
+    let is_other = |decision: &&Decision| {
+        is_undefined && (decision.renamed.is_some() || matches!(decision.action, Action::Define { .. }))
+    };
+    let others: BTreeSet<u32> = settled.decisions.iter().filter(is_other).map(|one| one.oid).collect();
+    let undefined = |oid: u32| others.contains(&oid).then(|| UNDEFINED.to_owned());
     let tables = looked.catalog.saved().map(|table| {
         let probed = settled.probed.get(&table.oid).zip(settled.probed_in.as_ref());
         let probed = probed.map(|(probed, view)| SeenRows {
@@ -310,7 +322,12 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &Stre
         SeenTable {
             published: settled.publications.after.get(&table.oid).copied(),
             membership: settled.publications.memberships.1.get(&table.oid).cloned(),
-            lacking: settled.postponed.get(&table.oid).cloned(),
+            defined_columns: defined.and_then(|defined| other_names(table, defined.table(table.oid)?)),
+            lacking: settled
+                .postponed
+                .get(&table.oid)
+                .cloned()
+                .or_else(|| undefined(table.oid)),
             proof: settled
                 .postponed
                 .contains_key(&table.oid)
@@ -323,6 +340,12 @@ pub(super) fn seen(settled: &Settled, definitions: SeenDefinitions, facts: &Stre
     });
     SeenCatalog::new(looked.catalog.major, looked.at, definitions, tables.collect())
         .with_large_objects(settled.large_objects.fingerprint.clone())
+}
+
+/// The names that these definitions have for the columns, if they are others.
+fn other_names(seen: &CatalogTable, defined: &CatalogTable) -> Option<Vec<String>> {
+    let is_same = seen.sent_columns().eq(defined.sent_columns());
+    (!is_same).then(|| defined.sent_columns().map(str::to_owned).collect())
 }
 
 fn rows(

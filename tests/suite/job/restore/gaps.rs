@@ -169,6 +169,43 @@ fn what_the_stream_does_not_prove_is_named_with_the_nearest_exact_moments() {
     assert_eq!(target.sql("SELECT count(*) FROM kept"), "1");
 }
 
+/// The rows that replace them prove nothing about those before.
+fn values_that_alter_table_rewrote_are_not_exact_though_all_of_them_are_gone(major: u32) {
+    let scene = Scene::fresh(major);
+    scene.sql(
+        "CREATE TABLE shout (id int PRIMARY KEY, v text); INSERT INTO shout VALUES (1, 'a'), (2, 'b');
+         CREATE TABLE worth (id int PRIMARY KEY, v int); INSERT INTO worth VALUES (1, 1), (2, 2);
+         CREATE TABLE emptied (id int PRIMARY KEY, v int); INSERT INTO emptied VALUES (1, 1), (2, 2);
+         CREATE TABLE at_once (id int PRIMARY KEY, v int); INSERT INTO at_once VALUES (1, 1), (2, 2);
+         CREATE TABLE packed (id int PRIMARY KEY, v int); INSERT INTO packed VALUES (1, 1), (2, 2)",
+    );
+    scene.start();
+    scene.sql("INSERT INTO worth VALUES (3, 3)");
+    scene.increment();
+    scene.sql(
+        "ALTER TABLE shout ALTER v TYPE text USING upper(v); ALTER TABLE worth ALTER v TYPE int USING v + 1000;
+         ALTER TABLE emptied ALTER v TYPE int USING v + 1000",
+    );
+    scene.sql("BEGIN; ALTER TABLE at_once ALTER v TYPE int USING v + 1000; TRUNCATE at_once; COMMIT");
+    scene.sql("VACUUM FULL packed");
+    let inside = witness(&scene);
+    scene.sql("DELETE FROM shout; INSERT INTO shout VALUES (1, 'anew'); UPDATE worth SET v = id; TRUNCATE emptied");
+    scene.sql("INSERT INTO at_once VALUES (1, 1); INSERT INTO emptied VALUES (1, 1); UPDATE packed SET v = 0");
+    scene.increment();
+    let target = scene.server.database("never");
+    let asked = ["--to-lsn", inside.lsn.as_str()];
+    let planned = succeed(restoring(&scene, &target, &asked).arg("--dry-run")).json();
+    let not_exact = planned["moment"]["not_exact"].as_array().unwrap();
+    let names: Vec<&str> = not_exact.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    let expected = ["public.at_once", "public.emptied", "public.shout", "public.worth"];
+    assert_eq!(names, expected, "{planned}");
+    let target = scene.server.database("packed");
+    restored(&scene, &target, &["--to-lsn", &inside.lsn, "--table", "public.packed"]);
+    assert_eq!(target.sql("SELECT sum(v) FROM packed"), "3");
+}
+
+on_majors! { values_that_alter_table_rewrote_are_not_exact_though_all_of_them_are_gone: 15 18 }
+
 /// Without a transaction around a change of a definition, the stream does not tell whether a time is before it.
 fn a_time_that_may_lie_on_either_side_of_a_change_is_not_exact_for_its_table(major: u32) {
     let scene = Scene::fresh(major);

@@ -341,6 +341,32 @@ fn a_table_that_was_made_after_the_full_comes_from_its_baseline_and_changes(majo
 
 on_majors! { a_table_that_was_made_after_the_full_comes_from_its_baseline_and_changes: 15 18 }
 
+/// No increment ends between the full and the moment.
+#[test]
+fn a_sequence_that_was_set_back_in_the_first_increment_keeps_the_position_that_the_full_has() {
+    let scene = Scene::fresh(18);
+    scene.sql(
+        "CREATE TABLE orders (id serial PRIMARY KEY); INSERT INTO orders SELECT FROM generate_series(1, 9);
+         CREATE TABLE other (id serial PRIMARY KEY)",
+    );
+    scene.start();
+    scene.sql("INSERT INTO other DEFAULT VALUES");
+    let moment = witness(&scene);
+    scene.sql("ALTER TABLE other ADD v int; ALTER SEQUENCE orders_id_seq RESTART");
+    scene.increment();
+    for extent in [&[][..], &["--table", "public.orders"]] {
+        let asked = [&["--to-lsn", moment.lsn.as_str()], extent].concat();
+        let target = scene.server.database("first");
+        let refusal = run(&mut restoring(&scene, &target, &asked));
+        refused(&refusal, "NOT_COVERED", "the sequence public.orders_id_seq");
+        restored(&scene, &target, &[&asked[..], &["--allow-partial"]].concat());
+        target.sql("INSERT INTO orders DEFAULT VALUES");
+        assert_eq!(target.sql("SELECT max(id) FROM orders"), "10");
+    }
+    let target = scene.server.database("another");
+    restored(&scene, &target, &["--to-lsn", &moment.lsn, "--table", "public.other"]);
+}
+
 #[test]
 fn a_sequence_that_was_set_back_after_the_moment_is_named_and_keeps_its_position_before_it() {
     let scene = Scene::fresh(18);

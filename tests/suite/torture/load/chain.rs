@@ -106,8 +106,6 @@ impl Chain {
             None => self.note(&format!("{what}: killed")),
             Some(0) => self.note(&format!("{what}: made")),
             Some(_) if MET.contains(&code) => self.note(&format!("{what}: {code}")),
-            // With a statement that changes a definition: the next run goes on from the same position.
-            Some(_) if run.text().contains("deadlock detected") => self.note(&format!("{what}: deadlock")),
             Some(status) => {
                 let text: String = run.text().chars().take(600).collect();
                 let problem = format!("{what} ended with {status}: {}\n{text}", run.stderr);

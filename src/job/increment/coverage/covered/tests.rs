@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job::increment::coverage::large_objects::CoveredObjects;
-use crate::postgres::{CatalogTable, EnumLabel, PublicationChanges, ReplicaIdentity, sample_table};
+use crate::postgres::{CatalogColumn, CatalogTable, EnumLabel, PublicationChanges, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(100);
 const AT: Lsn = Lsn(200);
@@ -147,11 +147,66 @@ fn a_baseline_that_has_to_wait_leaves_the_table_lost_and_the_next_increment_know
     let mut settled = settled(reading(Some(FROM)), None);
     settled.postpone(&[ORDERS], "a transaction goes on");
     assert_eq!(covered(&settled, &same()), (CoverageState::Exact, Some(FROM), None));
+    assert!(!next(&settled, None, false).is_settled());
+}
+
+/// What the next increment compares with.
+fn next(settled: &Settled, defined: Option<&TableCatalog>, is_undefined: bool) -> SeenCatalog {
     let definitions = SeenDefinitions {
         fingerprint: String::new(),
         from: AT,
     };
-    assert!(!seen(&settled, definitions, &StreamFacts::new(None, FROM)).is_settled());
+    seen(
+        settled,
+        (definitions, defined),
+        is_undefined,
+        &StreamFacts::new(None, FROM),
+    )
+}
+
+#[test]
+fn definitions_that_could_not_be_stored_are_a_matter_of_the_next_increment() {
+    let define = Action::Define {
+        last_exact: Lsn(150),
+        why: String::new(),
+    };
+    assert!(!next(&settled(define, None), None, true).is_settled());
+    let mut renamed = settled(Action::Keep, None);
+    assert!(next(&renamed, None, true).is_settled());
+    renamed.decisions[0].renamed = Some(Lsn(120));
+    assert!(next(&renamed, None, false).is_settled());
+    assert!(!next(&renamed, None, true).is_settled());
+}
+
+#[test]
+fn names_that_columns_got_after_the_look_are_recorded_with_the_definitions_that_have_them() {
+    let named = |name: &str| {
+        let mut later = table(ORDERS);
+        later.columns = vec![column("id"), column(name)];
+        let mut settled = settled(Action::Keep, None);
+        settled.looked.catalog.tables[0].columns = vec![column("id"), column("v")];
+        next(&settled, Some(&catalog(vec![later])), false)
+    };
+    let names = |catalog: &SeenCatalog| -> Vec<String> {
+        let names = catalog.tables[0].names_in_definitions();
+        names.map(str::to_owned).collect()
+    };
+    assert_eq!(names(&named("w")), ["id", "w"]);
+    assert_eq!(named("w").tables[0].table.columns[1].name, "v");
+    assert_eq!(names(&named("v")), ["id", "v"]);
+    assert_eq!(named("v").tables[0].defined_columns, None);
+}
+
+fn column(name: &str) -> CatalogColumn {
+    CatalogColumn {
+        number: 1,
+        name: name.into(),
+        type_name: "text".into(),
+        type_oid: 25,
+        modifier: -1,
+        generated: None,
+        identity: None,
+    }
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn a_rewrite_after_a_truncate_is_not_taken_for_the_truncate() {
             toast: Some(toast),
             changed_by: Some(changed_by),
             attached_by: None,
+            columns_changed_by: None,
         };
         CatalogTable {
             filenode,
@@ -161,6 +162,46 @@ fn a_rewrite_after_a_truncate_is_not_taken_for_the_truncate() {
     // Without such a table, the transaction tells: it is number 7 that truncates.
     assert_eq!(action(with(1, 0, 3), with(2, 0, 7)), Action::Keep);
     assert!(read(action(with(1, 0, 3), with(2, 0, 900))).proof.is_some());
+}
+
+/// `ALTER TABLE … ALTER v TYPE text USING upper(v)` leaves the columns as they were, but not their rows in the catalog.
+#[test]
+fn a_rewrite_by_alter_table_is_neither_proved_by_a_replay_nor_hidden_by_a_truncate() {
+    let with = |filenode, columns_changed_by| {
+        let mut table = table(ORDERS);
+        table.filenode = filenode;
+        table.traces.columns_changed_by = columns_changed_by;
+        table
+    };
+    let (before, altered) = (with(1, Some(-5)), with(2, Some(6)));
+    let reading = read(World::of(vec![altered.clone()]).action(&seen(vec![before.clone()]), ORDERS));
+    assert_eq!((reading.last_exact, reading.proof), (Some(FROM), None));
+    let action = |before: &CatalogTable, now: &CatalogTable| {
+        let heard = two(vec![insert(ORDERS)], vec![truncate(ORDERS)]);
+        World::hearing(vec![now.clone()], heard).action(&seen(vec![before.clone()]), ORDERS)
+    };
+    assert_eq!(action(&before, &with(2, Some(-5))), Action::Keep);
+    assert_eq!(read(action(&before, &altered)).proof, None);
+    // An older pgstow did not record it.
+    assert_eq!(read(action(&with(1, None), &altered)).proof, None);
+    // The default of a column was changed.
+    assert_eq!(action(&before, &with(1, Some(6))), Action::Keep);
+    // VACUUM FULL, and the baseline had to wait. Then ALTER TABLE.
+    let mut waiting = seen(vec![before]);
+    waiting.tables[0].lacking = Some("a transaction goes on".into());
+    waiting.tables[0].proof = Some(ReplayProof::FromBase);
+    let proof = |now| read(World::of(vec![now]).action(&waiting, ORDERS)).proof;
+    assert_eq!(proof(with(2, Some(-5))), Some(ReplayProof::FromBase));
+    assert_eq!(proof(altered), None);
+}
+
+#[test]
+fn a_new_partition_whose_parent_was_altered_is_not_proved_by_a_replay() {
+    let previous = seen(vec![parent(EVENTS)]);
+    let mut altered = parent(EVENTS);
+    altered.traces.columns_changed_by = Some(6);
+    let reading = read(World::of(vec![altered, leaf(PART, EVENTS)]).action(&previous, PART));
+    assert_eq!(reading.proof, None);
 }
 
 #[test]
