@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use crate::error::{Code, Error, Result};
 use crate::format::archive::{self, ArchiveError, Head, Input, Item, read_blocks};
-use crate::job::moment::{self, Extent, MomentReport, Way};
+use crate::job::moment::{self, MomentReport, Way};
 use crate::job::restore::{LeftOut, Plan};
 use crate::postgres::{Lacking, Named, ROOM, ScratchServer, ServerPrograms, Session};
 use crate::repository::catalog::Located;
@@ -258,7 +258,7 @@ async fn brought_forward(
     let memory = moment::memory(job.settings.task_memory, &job.settings.postgres.temp);
     let (mut prepared, mut archive) = moment::prepare(located, way, stored, &memory).await?;
     let blocks: Vec<usize> = (0..archive.head.data.len()).collect();
-    let mut report = prepared.report(prepared.not_exact(&archive, &blocks, &Extent::Whole));
+    let mut report = prepared.report(prepared.not_exact(&archive, &blocks, true));
     prepared
         .bring_forward(&mut archive, &blocks, &memory, &mut report)
         .await?;

@@ -9,6 +9,7 @@
 //! columns  the columns of these rows, by the definitions of the moment
 //! composed one archive of these rows, with the definitions of the moment (grafted: those of tables made since)
 //! objects  the large objects of the moment
+//! gone     tables that were dropped before the moment
 //! unchecked foreign keys of tables that are not exact
 //! folding  the changes, read once → what was changed in each table
 //! ```
@@ -21,6 +22,7 @@ mod chained;
 mod columns;
 mod composed;
 mod folding;
+mod gone;
 mod grafted;
 mod objects;
 mod place;
@@ -40,7 +42,7 @@ pub use report::MomentReport;
 pub(crate) use bases::Choice;
 pub(crate) use chained::replay;
 pub(crate) use folding::memory;
-pub(crate) use prepared::{Extent, Prepared, not_covered, prepare};
+pub(crate) use prepared::{Prepared, not_covered, prepare};
 pub(crate) use replayed::{Known, Replayed, stored_sum};
 pub(crate) use stopped::Stopped;
 pub(crate) use way::{Way, find, history, manifests, unbroken};

@@ -171,21 +171,20 @@ impl TableCatalog {
 
 impl CatalogTable {
     /// The names of the columns that COPY and the stream have.
-    pub fn sent_columns(&self) -> impl Iterator<Item = &str> {
-        let sent = self.columns.iter().filter(|column| column.generated.is_none());
-        sent.map(|column| column.name.as_str())
+    pub fn sent_columns(&self) -> impl Iterator<Item = &CatalogColumn> {
+        self.columns.iter().filter(|column| column.generated.is_none())
     }
 
-    /// Whether its rows have the same text in COPY and in the stream as those of this earlier table: the same columns,
-    /// and types that write the same values in the same way. A new label of an enum changes no earlier value.
-    pub fn writes_rows_like(&self, earlier: &CatalogTable) -> bool {
+    /// Whether the types within its columns can have all values that they had in this earlier table. A new label of an
+    /// enum changes no earlier value.
+    pub fn has_values_of(&self, earlier: &CatalogTable) -> bool {
         let labels_stay = || {
             earlier.labels.iter().all(|before| {
                 let at = self.labels.binary_search_by_key(&before.oid, |label| label.oid);
                 at.is_ok_and(|at| self.labels[at].label == before.label)
             })
         };
-        self.columns == earlier.columns && self.types == earlier.types && labels_stay()
+        self.types == earlier.types && labels_stay()
     }
 }
 

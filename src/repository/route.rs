@@ -17,7 +17,7 @@ pub use refusal::{Nearest, NotCovered, Why};
 
 /// The moment that a restore is to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum RecoveryTarget {
     /// The end of the newest increment.
     Latest,
     /// Before the first commit that is later than this on the source's clock.
@@ -33,26 +33,26 @@ pub struct Route {
     pub base_end: Moment,
     /// In the order of the stream, without a hole. The first ones may hold changes that the base has already.
     pub increments: Vec<BackupId>,
-    pub stop: Stop,
+    pub stop: StopPoint,
     /// The sizes of all these backups together.
     pub bytes: u64,
 }
 
 /// Where the changes stop being applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopPoint {
     /// After the last commit at or before this position.
     Lsn(Lsn),
     /// Before the first commit later than this; if there is none, after the last increment.
     Time(Timestamp),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for RecoveryTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Latest => f.write_str("the end of the newest increment"),
-            Target::Time(time) => write!(f, "{time}"),
-            Target::Lsn(lsn) => write!(f, "the position {lsn}"),
+            RecoveryTarget::Latest => f.write_str("the end of the newest increment"),
+            RecoveryTarget::Time(time) => write!(f, "{time}"),
+            RecoveryTarget::Lsn(lsn) => write!(f, "the position {lsn}"),
         }
     }
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Target {
 /// `unfit` are bases that the caller cannot use, since they lack a wanted table, for example.
 pub fn route(
     history: &History,
-    target: Target,
+    target: RecoveryTarget,
     unfit: &BTreeSet<BackupId>,
     now: Timestamp,
 ) -> Result<Route, Box<NotCovered>> {
@@ -69,13 +69,13 @@ pub fn route(
     let Some(newest) = history.newest() else {
         return refuse(Why::NoIncrements);
     };
-    if let Target::Time(time) = target
+    if let RecoveryTarget::Time(time) = target
         && time > now
     {
         return refuse(Why::Future { now });
     }
     let ways = match target {
-        Target::Latest => way(newest, Target::Lsn(newest.last().stream.to), unfit)
+        RecoveryTarget::Latest => way(newest, RecoveryTarget::Lsn(newest.last().stream.to), unfit)
             .into_iter()
             .collect(),
         _ => ways(history, target, unfit),
@@ -97,7 +97,7 @@ struct Way<'a> {
     run: &'a Run,
     base: &'a Base,
     last: usize,
-    stop: Stop,
+    stop: StopPoint,
 }
 
 impl Way<'_> {
@@ -120,23 +120,23 @@ impl Way<'_> {
 }
 
 /// The ways to the target in all runs, in the order of the runs' last moments.
-fn ways<'a>(history: &'a History, target: Target, unfit: &BTreeSet<BackupId>) -> Vec<Way<'a>> {
+fn ways<'a>(history: &'a History, target: RecoveryTarget, unfit: &BTreeSet<BackupId>) -> Vec<Way<'a>> {
     let runs = history.runs().iter();
     runs.filter_map(|run| way(run, target, unfit)).collect()
 }
 
-fn way<'a>(run: &'a Run, target: Target, unfit: &BTreeSet<BackupId>) -> Option<Way<'a>> {
+fn way<'a>(run: &'a Run, target: RecoveryTarget, unfit: &BTreeSet<BackupId>) -> Option<Way<'a>> {
     let (last, stop) = match target {
-        Target::Lsn(lsn) => (run.reaching(lsn)?, Stop::Lsn(lsn)),
-        Target::Time(time) => (run.covering(time)?, Stop::Time(time)),
-        Target::Latest => (run.links().len() - 1, Stop::Lsn(run.last().stream.to)),
+        RecoveryTarget::Lsn(lsn) => (run.reaching(lsn)?, StopPoint::Lsn(lsn)),
+        RecoveryTarget::Time(time) => (run.covering(time)?, StopPoint::Time(time)),
+        RecoveryTarget::Latest => (run.links().len() - 1, StopPoint::Lsn(run.last().stream.to)),
     };
     let to = run.links()[last].stream.to;
     let suits = |base: &&Base| {
         let is_early = match target {
-            Target::Lsn(lsn) => base.end.lsn <= lsn,
-            Target::Time(time) => base.end.time <= time && base.end.lsn <= to,
-            Target::Latest => true,
+            RecoveryTarget::Lsn(lsn) => base.end.lsn <= lsn,
+            RecoveryTarget::Time(time) => base.end.time <= time && base.end.lsn <= to,
+            RecoveryTarget::Latest => true,
         };
         is_early && !unfit.contains(&base.id)
     };
@@ -145,11 +145,11 @@ fn way<'a>(run: &'a Run, target: Target, unfit: &BTreeSet<BackupId>) -> Option<W
 }
 
 /// The windows around a target: the last moment before it and the first one after it.
-fn around(history: &History, target: Target) -> Nearest {
+fn around(history: &History, target: RecoveryTarget) -> Nearest {
     let is_before = |moment: &Moment| match target {
-        Target::Latest => true,
-        Target::Time(time) => moment.time < time,
-        Target::Lsn(lsn) => moment.lsn < lsn,
+        RecoveryTarget::Latest => true,
+        RecoveryTarget::Time(time) => moment.time < time,
+        RecoveryTarget::Lsn(lsn) => moment.lsn < lsn,
     };
     let windows: Vec<Window> = super::window::windows(history);
     let latest = windows.iter().map(|window| window.latest).filter(is_before);

@@ -46,10 +46,9 @@ pub struct SeenDefinitions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenTable {
     pub table: CatalogTable,
-    /// The names of its columns in the definitions that the same increment stored, if they got them after the catalog was
-    /// read.
+    /// The same table in the definitions that the increment stored, if it was changed in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub defined_columns: Option<Vec<String>>,
+    pub defined: Option<Box<CatalogTable>>,
     /// The publication by which its changes arrive. `None`: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<PublicationKind>,
@@ -83,15 +82,9 @@ pub struct SeenRows {
 }
 
 impl SeenTable {
-    /// The names of the columns that rows have, as the definitions of the same increment have them.
-    pub fn names_in_definitions(&self) -> impl Iterator<Item = &str> {
-        let defined = self.defined_columns.as_deref();
-        let seen = defined.is_none().then(|| self.table.sent_columns());
-        defined
-            .unwrap_or_default()
-            .iter()
-            .map(String::as_str)
-            .chain(seen.into_iter().flatten())
+    /// As the definitions of the same increment have it.
+    pub fn in_definitions(&self) -> &CatalogTable {
+        self.defined.as_deref().unwrap_or(&self.table)
     }
 }
 
@@ -123,7 +116,7 @@ impl SeenCatalog {
             published: published.get(&table.oid).copied(),
             membership: memberships.get(&table.oid).cloned(),
             table,
-            defined_columns: None,
+            defined: None,
             lacking: None,
             proof: None,
             rows: None,

@@ -315,7 +315,9 @@ pub(in crate::job) async fn finish(
     if taken.warning.is_some() {
         settled.postpone(&settled.redefined(), UNDEFINED);
     }
-    let late = covered::late(&settled.looked, &again, facts);
+    let mut late = covered::late(&settled.looked, &again, facts);
+    let publications = answered(context.job, context.source.session.publications(context.slot)).await?;
+    late.extend(covered::unpublished(&settled, &publications.memberships(&again)));
     let unusable: Vec<u32> = settled
         .readings()
         .into_iter()

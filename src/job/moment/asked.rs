@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::error::{Error, Result};
-use crate::repository::route::Target;
+use crate::repository::route::RecoveryTarget;
 use crate::units::moment::{FORMS, WrittenMoment};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedMoment {
-    pub target: Target,
+    pub target: RecoveryTarget,
     /// With the zone that was assumed, if the text names none.
     pub read_as: String,
 }
@@ -25,7 +25,7 @@ impl AskedMoment {
             Error::config(format!("--to-time: {text:?}: {why}")).hint(format!("give one of these forms: {FORMS}"))
         })?;
         Ok(Self {
-            target: Target::Time(moment.time),
+            target: RecoveryTarget::Time(moment.time),
             read_as: moment.to_string(),
         })
     }
@@ -40,7 +40,7 @@ impl AskedMoment {
             Error::config(format!("--to-lsn: {text:?} is {why}"))
                 .hint("`pgstow changes` prints the positions of transactions")
         })?;
-        let target = Target::Lsn(lsn);
+        let target = RecoveryTarget::Lsn(lsn);
         Ok(Self {
             read_as: target.to_string(),
             target,

@@ -44,7 +44,7 @@ pub(crate) struct TableBase {
 
 impl TableBase {
     /// A table of which nothing is known yet.
-    fn new(rows: Rows) -> Self {
+    pub(super) fn new(rows: Rows) -> Self {
         Self {
             schema: String::new(),
             name: String::new(),
@@ -88,6 +88,8 @@ pub(crate) enum Objects {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Choice {
     pub tables: BTreeMap<u32, TableBase>,
+    /// Those that were dropped before the moment.
+    pub gone: BTreeSet<u32>,
     pub objects: Objects,
     /// Whether the large objects are not those of the moment, and why.
     pub large_objects: Option<NotExact>,
@@ -134,6 +136,7 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], place: Place) -> 
         let is_before = begun.is_some_and(|begun| to <= begun);
         // Dropped in this increment at the latest: it is there for moments before its end.
         if to <= place.earliest && !listed.is_empty() && !is_before {
+            choice.gone.extend(tables.keys().filter(|oid| !listed.contains(oid)));
             tables.retain(|oid, _| listed.contains(oid));
         }
         // If the increment ended early, it has seen the catalog behind its end.
@@ -144,7 +147,12 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], place: Place) -> 
                 increment,
                 place,
             };
-            at.cover(covered, &mut tables);
+            if at.is_gone(covered) {
+                tables.remove(&covered.oid);
+                choice.gone.insert(covered.oid);
+            } else {
+                at.cover(covered, &mut tables);
+            }
         }
         if !is_before {
             choice.take_objects(number, increment, place);
@@ -246,16 +254,17 @@ struct At<'a> {
 }
 
 impl At<'_> {
+    /// Whether the table was dropped before the moment.
+    fn is_gone(&self, covered: &TableCoverage) -> bool {
+        covered.is_gone && covered.from.is_some_and(|from| from <= self.place.earliest)
+    }
+
     /// In an increment, a table is exact up to `to`, and again from `from` on: between the two is a gap.
     fn cover(&self, covered: &TableCoverage, tables: &mut BTreeMap<u32, TableBase>) {
         let (begin, end, place) = (self.increment.stream.from, self.increment.stream.to, self.place);
         let baseline = self.increment.baselines.iter().find(|one| one.oid == covered.oid);
         let is_made_later = covered.to.is_some_and(|to| place.latest <= to);
         if is_made_later && !tables.contains_key(&covered.oid) {
-            return;
-        }
-        if covered.is_gone && covered.from.is_some_and(|from| from <= place.earliest) {
-            tables.remove(&covered.oid);
             return;
         }
         let table = tables

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bases::{Choice, Objects, Rows, TableBase, begun};
 use super::columns::{Columns, Named, with_later_rows, without_rows};
+use super::gone::{archive_without_dropped, without_dropped};
 use super::grafted::graft;
 use super::objects::{self, joined};
 use super::place::Place;
@@ -73,6 +74,7 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
     let positions = sequences::positions((parts.full, &of_full), parts.increments, parts.place);
     let (archive, mut lacking) = match of {
         None => {
+            let full = archive_without_dropped(full, choice)?;
             let (full, made) = with_new_tables(full, later.as_ref(), choice)?;
             let full = moved_on(positions, full)?;
             match baselines.is_empty() && made.is_empty() {
@@ -81,9 +83,10 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
             }
         }
         Some(of) => {
+            let head = without_dropped(&of.head, choice)?.unwrap_or(of.head);
             let head = match &later {
-                Some(later) => graft(&of.head, later, &undefined(&of.head, choice)?)?,
-                None => of.head,
+                Some(later) => graft(&head, later, &undefined(&head, choice)?)?,
+                None => head,
             };
             let columns = columns(parts, of.number, choice).await?;
             let sources = Sources {
@@ -161,14 +164,17 @@ async fn seen(store: &dyn Store, manifest: &Manifest) -> Result<SeenCatalog> {
 }
 
 /// The columns of the tables in the definitions that this increment stored. `None`: no table needs them.
-async fn columns(parts: &Parts<'_>, number: usize, choice: &Choice) -> Result<Option<Columns>> {
+async fn columns<'a>(parts: &Parts<'a>, number: usize, choice: &Choice) -> Result<Option<Columns<'a>>> {
     let is_needed = |table: &TableBase| table.renamed || table.not_exact.is_some();
     if !choice.tables.values().any(is_needed) {
         return Ok(None);
     }
-    let manifest = &parts.increments[number];
-    let catalog = seen(&**parts.store, manifest).await?;
-    Ok(Some(Columns::new(catalog, &manifest.server.encoding)))
+    let catalog = seen(&**parts.store, &parts.increments[number]).await?;
+    Ok(Some(Columns {
+        catalog,
+        full: parts.full,
+        increments: parts.increments,
+    }))
 }
 
 /// The archives of the baselines that are needed, by the number of their increment.
@@ -292,7 +298,7 @@ fn rows_of(table: &Item, dump_id: i64, copy_statement: Vec<u8>) -> Addition {
 /// Newer definitions, with the rows of all tables that they have.
 fn redefined(
     parts: &Parts<'_>,
-    (head, columns): (&Head, Option<&Columns>),
+    (head, columns): (&Head, Option<&Columns<'_>>),
     (sources, positions): (&Sources, Positions<'_>),
     choice: &mut Choice,
 ) -> Result<(StoredArchive, Vec<NotExact>)> {

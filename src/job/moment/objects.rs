@@ -66,12 +66,12 @@ fn is_object(item: &Item) -> bool {
 }
 
 /// Where the blocks of an archive are, by their dump ids.
-struct Origins {
-    archive: Arc<StoredArchive>,
-    blocks: HashMap<i64, Origin>,
+pub(super) struct Origins {
+    pub archive: Arc<StoredArchive>,
+    pub blocks: HashMap<i64, Origin>,
 }
 
-fn origins(archive: StoredArchive) -> Origins {
+pub(super) fn origins(archive: StoredArchive) -> Origins {
     let archive = Arc::new(archive);
     let origin = |index: usize| {
         let own = || Origin::Block(Arc::clone(&archive), index);

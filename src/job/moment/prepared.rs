@@ -32,13 +32,6 @@ pub(crate) struct Prepared {
     set_back: Vec<SetBack>,
 }
 
-/// What of the moment is restored, besides the rows.
-pub(crate) enum Extent {
-    Whole,
-    /// Only tables, with these sequences: schema and name.
-    Tables(HashSet<(String, String)>),
-}
-
 /// Finds where the way stops, and composes the archive of the moment from the full's. Changes are read only of tables in
 /// a gap that a replay may close.
 pub(crate) async fn prepare(
@@ -114,19 +107,11 @@ async fn open(store: &Arc<dyn Store>, way: &Way) -> Result<Vec<StoredChanges>> {
 
 impl Prepared {
     /// What of these blocks, or of the whole database, is not as it was at the moment.
-    pub fn not_exact(&self, archive: &StoredArchive, blocks: &[usize], extent: &Extent) -> Vec<NotExact> {
-        let whole = matches!(extent, Extent::Whole);
+    pub fn not_exact(&self, archive: &StoredArchive, blocks: &[usize], whole: bool) -> Vec<NotExact> {
         let mut found: Vec<NotExact> = if whole { self.lacking.clone() } else { Vec::new() };
-        let is_restored = |one: &&SetBack| match extent {
-            Extent::Whole => true,
-            Extent::Tables(sequences) => sequences.contains(&(one.schema.clone(), one.name.clone())),
-        };
-        found.extend(
-            self.set_back
-                .iter()
-                .filter(is_restored)
-                .map(|one| one.not_exact.clone()),
-        );
+        if whole {
+            found.extend(self.set_back.iter().map(|one| one.not_exact.clone()));
+        }
         for &index in blocks {
             let oid = archive.head.data[index].oid;
             match (&archive.promises[index].content, self.choice.tables.get(&oid)) {
@@ -146,6 +131,13 @@ impl Prepared {
         }
         found.dedup();
         found
+    }
+
+    /// These sequences of tables, schema and name, are not where they were. That is no reason to refuse the tables.
+    pub fn warnings(&self, sequences: &HashSet<(String, String)>) -> Vec<String> {
+        let is_restored = |one: &&SetBack| sequences.contains(&(one.schema.clone(), one.name.clone()));
+        let set_back = self.set_back.iter().filter(is_restored);
+        set_back.map(|one| one.not_exact.to_string()).collect()
     }
 
     /// For a restore that may have tables that are not exact: foreign keys need not hold between them and the others. Call

@@ -9,7 +9,7 @@ use crate::format::Lsn;
 use crate::format::changes::{Selection, Transaction};
 use crate::format::pgoutput::Message;
 use crate::repository::manifest::Manifest;
-use crate::repository::route::Stop;
+use crate::repository::route::StopPoint;
 use crate::repository::stored_changes::StoredChanges;
 use crate::run::threads::apart;
 
@@ -31,8 +31,8 @@ impl Stopped {
         let end = increments.last().map(|last| last.index.to).unwrap_or_default();
         let mut next = None;
         let cut = match way.stop {
-            Stop::Lsn(lsn) => Some(lsn),
-            Stop::Time(time) => {
+            StopPoint::Lsn(lsn) => Some(lsn),
+            StopPoint::Time(time) => {
                 for increment in increments {
                     next = increment.first_later(time).await?;
                     if next.is_some() {
@@ -45,8 +45,8 @@ impl Stopped {
         let last = last_before(increments, cut).await?;
         let latest = cut.map_or(end, |cut| cut.min(end));
         let place = match way.stop {
-            Stop::Lsn(_) => Place::at(latest),
-            Stop::Time(time) => Place {
+            StopPoint::Lsn(_) => Place::at(latest),
+            StopPoint::Time(time) => Place {
                 earliest: passed(way, last.as_ref(), time).min(latest),
                 latest,
             },

@@ -10,7 +10,7 @@ use crate::repository::backup_id::{BackupId, BackupKind};
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::chain::{History, Member, Moment, Run};
 use crate::repository::manifest::Manifest;
-use crate::repository::route::{Stop, Target, route};
+use crate::repository::route::{RecoveryTarget, StopPoint, route};
 use crate::repository::signature::Trust;
 use crate::store::Store;
 
@@ -23,8 +23,8 @@ pub(crate) struct Way {
     pub base_end: Moment,
     /// In the order of the stream, without a hole.
     pub increments: Vec<Manifest>,
-    pub target: Target,
-    pub stop: Stop,
+    pub target: RecoveryTarget,
+    pub stop: StopPoint,
 }
 
 /// `wanted` is `latest`, or the exact id of the full to begin with. The `demand` is made of the full; the increments
@@ -33,7 +33,7 @@ pub(crate) async fn find(
     stores: &[Arc<dyn Store>],
     wanted: &str,
     database: Option<&str>,
-    target: Target,
+    target: RecoveryTarget,
     demand: &Demand<'_>,
 ) -> Result<(Located, Way)> {
     let named = catalog::find(stores, wanted, database, demand).await?;

@@ -323,6 +323,9 @@ impl Preparing<'_> {
             let preparing = in_place::prepare(target, &stored, &plan, request);
             in_place = Some(job.stop.or_stop(preparing).await?);
         }
+        if let Some(at) = at.as_ref().filter(|_| !request.tables.is_empty()) {
+            warnings.extend(at.warnings(&sequences(&items, &plan)));
+        }
         let moment = self.bring_forward(at, (&mut stored, &mut items), &plan).await?;
         let together = replacing::decide(request, (&plan, &stored), target, &located.manifest, job.settings.jobs)?;
         Ok(PreparedArchive {
@@ -352,14 +355,10 @@ impl Preparing<'_> {
         let Self { job, request, .. } = *self;
         let Some(mut at) = at else { return Ok(None) };
         let whole = request.tables.is_empty();
-        let extent = match whole {
-            true => moment::Extent::Whole,
-            false => moment::Extent::Tables(sequences(items, plan)),
-        };
         let mut blocks: Vec<usize> = plan.blocks().collect();
         blocks.sort_unstable();
         blocks.dedup();
-        let mut report = at.report(at.not_exact(stored, &blocks, &extent));
+        let mut report = at.report(at.not_exact(stored, &blocks, whole));
         if let Some(asked) = &request.moment {
             report.target.clone_from(&asked.read_as);
         }

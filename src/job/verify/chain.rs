@@ -21,7 +21,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{self, Demand, Located};
 use crate::repository::chain::Run;
 use crate::repository::manifest::TableRecord;
-use crate::repository::route::{Target, route};
+use crate::repository::route::{RecoveryTarget, route};
 use crate::repository::signature::Trust;
 use crate::repository::stored_archive::StoredArchive;
 use crate::repository::verification::{VerificationOutcome, VerificationStatus};
@@ -281,7 +281,7 @@ async fn earlier(proving: &Proving<'_>, later: &Located) -> Result<Earlier> {
         .map(|base| base.id.clone())
         .filter(|base| *base != before)
         .collect();
-    let chosen = route(&history, Target::Lsn(position), &unfit, now);
+    let chosen = route(&history, RecoveryTarget::Lsn(position), &unfit, now);
     let chosen = chosen.map_err(|refused| refused.into_error(id.database()))?;
     Ok(Earlier::Joined(Joined {
         base: chosen.base,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Target, around};
+use super::{RecoveryTarget, around};
 use crate::error::{Code, Error};
 use crate::repository::backup_id::BackupId;
 use crate::repository::chain::{History, Moment, NotABase, Run};
@@ -14,7 +14,7 @@ use crate::repository::window::Window;
 /// A refusal of a target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NotCovered {
-    pub target: Target,
+    pub target: RecoveryTarget,
     pub why: Why,
     pub nearest: Nearest,
 }
@@ -50,7 +50,7 @@ pub enum Why {
 }
 
 impl NotCovered {
-    pub(super) fn new(why: Why, target: Target, history: &History) -> Self {
+    pub(super) fn new(why: Why, target: RecoveryTarget, history: &History) -> Self {
         Self {
             target,
             why,
@@ -116,7 +116,7 @@ impl fmt::Display for NotCovered {
 }
 
 /// Why no run leads to the target.
-pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupId>) -> Why {
+pub(super) fn reason(history: &History, target: RecoveryTarget, unfit: &BTreeSet<BackupId>) -> Why {
     let none = BTreeSet::new();
     if !unfit.is_empty()
         && super::ways(history, target, &none)
@@ -130,13 +130,13 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
         let newest = history.newest().and_then(Run::no_base);
         Why::NoBase(newest.cloned())
     };
-    if windows.is_empty() || (target == Target::Latest) {
+    if windows.is_empty() || (target == RecoveryTarget::Latest) {
         return no_base();
     }
     let is_before = |moment: &Moment| match target {
-        Target::Latest => false,
-        Target::Time(time) => time < moment.time,
-        Target::Lsn(lsn) => lsn < moment.lsn,
+        RecoveryTarget::Latest => false,
+        RecoveryTarget::Time(time) => time < moment.time,
+        RecoveryTarget::Lsn(lsn) => lsn < moment.lsn,
     };
     if windows.iter().all(|window| is_before(&window.earliest)) {
         return Why::BeforeTheFirst;
@@ -155,10 +155,10 @@ pub(super) fn reason(history: &History, target: Target, unfit: &BTreeSet<BackupI
 }
 
 /// Whether the run has the changes up to the target, with a base or without.
-fn holds(run: &Run, target: Target) -> bool {
+fn holds(run: &Run, target: RecoveryTarget) -> bool {
     match target {
-        Target::Latest => true,
-        Target::Lsn(lsn) => run.first().stream.from <= lsn && run.reaching(lsn).is_some(),
-        Target::Time(time) => run.covering(time).is_some_and(|at| at > 0),
+        RecoveryTarget::Latest => true,
+        RecoveryTarget::Lsn(lsn) => run.first().stream.from <= lsn && run.reaching(lsn).is_some(),
+        RecoveryTarget::Time(time) => run.covering(time).is_some_and(|at| at > 0),
     }
 }

@@ -10,7 +10,7 @@ use crate::repository::chain::tests::{full, history, id, link, minute, position}
 use crate::repository::chain::{Full, Link};
 use crate::repository::window::{current, needed, windows};
 
-fn to(history: &History, target: Target) -> Result<Route, Box<NotCovered>> {
+fn to(history: &History, target: RecoveryTarget) -> Result<Route, Box<NotCovered>> {
     route(history, target, &BTreeSet::new(), minute(1_000_000))
 }
 
@@ -26,22 +26,22 @@ fn hundred() -> History {
 fn the_newest_base_before_the_target_is_taken_with_the_increments_up_to_it() {
     let history = hundred();
     let incr = |at: i64| id(BackupKind::Incremental, at);
-    let found = to(&history, Target::Time(seconds(3_600 + 30))).unwrap();
+    let found = to(&history, RecoveryTarget::Time(seconds(3_600 + 30))).unwrap();
     assert_eq!(found.base, id(BackupKind::Full, 55));
     assert_eq!(found.increments, [incr(60), incr(70)]);
-    assert_eq!(found.stop, Stop::Time(seconds(3_630)));
+    assert_eq!(found.stop, StopPoint::Time(seconds(3_630)));
     assert_eq!(found.bytes, 1_020);
-    let found = to(&history, Target::Lsn(position(20))).unwrap();
+    let found = to(&history, RecoveryTarget::Lsn(position(20))).unwrap();
     assert_eq!(
         (found.base, found.increments),
         (id(BackupKind::Full, 3), vec![incr(10), incr(20)])
     );
-    let found = to(&history, Target::Latest).unwrap();
+    let found = to(&history, RecoveryTarget::Latest).unwrap();
     assert_eq!(found.increments.len(), 5);
-    assert_eq!(found.stop, Stop::Lsn(position(100)));
+    assert_eq!(found.stop, StopPoint::Lsn(position(100)));
     // One that lacks a wanted table is passed over.
     let unfit = BTreeSet::from([id(BackupKind::Full, 55)]);
-    let found = route(&history, Target::Latest, &unfit, minute(101)).unwrap();
+    let found = route(&history, RecoveryTarget::Latest, &unfit, minute(101)).unwrap();
     assert_eq!((found.base, found.increments.len()), (id(BackupKind::Full, 3), 10));
 }
 
@@ -49,11 +49,11 @@ fn the_newest_base_before_the_target_is_taken_with_the_increments_up_to_it() {
 fn a_moment_that_cannot_be_had_is_refused_with_the_nearest_that_can() {
     let history = hundred();
     let refused = |target| to(&history, target).unwrap_err();
-    let early = refused(Target::Time(minute(1)));
+    let early = refused(RecoveryTarget::Time(minute(1)));
     assert_eq!(early.why, Why::BeforeTheFirst);
     assert_eq!(early.nearest.after, Some(current(&history).unwrap().earliest));
     assert_eq!(early.nearest.before, None);
-    let late = refused(Target::Time(minute(100)));
+    let late = refused(RecoveryTarget::Time(minute(100)));
     assert_eq!(late.why, Why::AfterTheLast);
     assert_eq!(
         late.nearest.before.unwrap().time,
@@ -67,25 +67,27 @@ fn a_moment_that_cannot_be_had_is_refused_with_the_nearest_that_can() {
             .contains("nearest exact moment is 2025-01-31T01:39:59.999999Z"),
         "{error}"
     );
-    assert!(to(&history, Target::Time(seconds(5_999))).is_ok());
-    assert_eq!(refused(Target::Lsn(Lsn(10_001))).why, Why::AfterTheLast);
-    assert_eq!(refused(Target::Lsn(Lsn(350))).why, Why::BeforeTheFirst);
-    let ahead = route(&history, Target::Time(minute(50)), &BTreeSet::new(), minute(40)).unwrap_err();
+    assert!(to(&history, RecoveryTarget::Time(seconds(5_999))).is_ok());
+    assert_eq!(refused(RecoveryTarget::Lsn(Lsn(10_001))).why, Why::AfterTheLast);
+    assert_eq!(refused(RecoveryTarget::Lsn(Lsn(350))).why, Why::BeforeTheFirst);
+    let ahead = route(&history, RecoveryTarget::Time(minute(50)), &BTreeSet::new(), minute(40)).unwrap_err();
     assert_eq!(ahead.why, Why::Future { now: minute(40) });
     let unfit = BTreeSet::from([id(BackupKind::Full, 55), id(BackupKind::Full, 3)]);
     assert_eq!(
-        route(&history, Target::Latest, &unfit, minute(101)).unwrap_err().why,
+        route(&history, RecoveryTarget::Latest, &unfit, minute(101))
+            .unwrap_err()
+            .why,
         Why::Unfit
     );
     assert_eq!(
-        to(&History::default(), Target::Latest).unwrap_err().why,
+        to(&History::default(), RecoveryTarget::Latest).unwrap_err().why,
         Why::NoIncrements
     );
     let mut plain = full(3);
     plain.snapshot.end = None;
     let without = super::super::chain::tests::history([link(0, 10)], [plain]);
     assert!(matches!(
-        to(&without, Target::Latest).unwrap_err().why,
+        to(&without, RecoveryTarget::Latest).unwrap_err().why,
         Why::NoBase(Some(_))
     ));
 }
@@ -94,7 +96,7 @@ fn a_moment_that_cannot_be_had_is_refused_with_the_nearest_that_can() {
 fn a_moment_in_a_gap_is_named_with_the_moments_around_it() {
     let links = (0..10).filter(|at| *at != 4).map(|at| link(at * 10, at * 10 + 10));
     let history = history(links, [full(3), full(65)]);
-    for target in [Target::Time(minute(45)), Target::Lsn(position(45))] {
+    for target in [RecoveryTarget::Time(minute(45)), RecoveryTarget::Lsn(position(45))] {
         let refused = to(&history, target).unwrap_err();
         assert!(
             matches!(&refused.why, Why::Gap(gap) if gap.contains("not in the store")),
@@ -104,9 +106,9 @@ fn a_moment_in_a_gap_is_named_with_the_moments_around_it() {
         assert_eq!(refused.nearest.after.unwrap().lsn, Lsn(6_551));
     }
     // Behind the gap, but before the first full backup there.
-    let refused = to(&history, Target::Time(minute(62))).unwrap_err();
+    let refused = to(&history, RecoveryTarget::Time(minute(62))).unwrap_err();
     assert!(!refused.to_string().is_empty());
-    assert!(to(&history, Target::Time(minute(66))).is_ok());
+    assert!(to(&history, RecoveryTarget::Time(minute(66))).is_ok());
 }
 
 #[test]
@@ -128,15 +130,15 @@ fn a_position_that_two_servers_have_is_refused_and_its_time_is_not() {
     let links = (0..10).map(|at| link(at * 10, at * 10 + 10)).chain(others);
     let history = history(links, [full(3), later]);
     assert!(matches!(
-        to(&history, Target::Lsn(position(20))).unwrap_err().why,
+        to(&history, RecoveryTarget::Lsn(position(20))).unwrap_err().why,
         Why::TwoSources { .. }
     ));
     assert_eq!(
-        to(&history, Target::Time(minute(20))).unwrap().base,
+        to(&history, RecoveryTarget::Time(minute(20))).unwrap().base,
         id(BackupKind::Full, 3)
     );
     assert_eq!(
-        to(&history, Target::Time(minute(520))).unwrap().base,
+        to(&history, RecoveryTarget::Time(minute(520))).unwrap().base,
         id(BackupKind::Full, 495)
     );
 }
@@ -146,7 +148,7 @@ fn among_a_thousand_increments_every_moment_has_its_route() {
     let fulls = (0..30).map(|at| full(at * 300 + 3));
     let history = history((0..1_000).map(|at| link(at * 10, at * 10 + 10)), fulls);
     for at in 1..100 {
-        let found = to(&history, Target::Time(minute(at * 100))).unwrap();
+        let found = to(&history, RecoveryTarget::Time(minute(at * 100))).unwrap();
         assert!(found.base_end.time <= minute(at * 100));
     }
 }
@@ -177,7 +179,7 @@ proptest! {
         let history = history(links.clone(), fulls.clone());
         let time = seconds(at);
         let is_inside = windows(&history).iter().any(|window| window.earliest.time <= time && time <= window.latest.time);
-        let found = to(&history, Target::Time(time));
+        let found = to(&history, RecoveryTarget::Time(time));
         prop_assert_eq!(found.is_ok(), is_inside, "{:?}", found);
         let Ok(found) = found else { return Ok(()) };
         let base = fulls.iter().find(|full| full.id == found.base).unwrap();
@@ -218,8 +220,8 @@ proptest! {
         let fulls: Vec<Full> = fulls.into_iter().filter(|full| stays(&full.id)).collect();
         let after = history(links, fulls);
         let time = seconds(at).max(minute(since));
-        if to(&before, Target::Time(time)).is_ok() {
-            prop_assert!(to(&after, Target::Time(time)).is_ok(), "{time}");
+        if to(&before, RecoveryTarget::Time(time)).is_ok() {
+            prop_assert!(to(&after, RecoveryTarget::Time(time)).is_ok(), "{time}");
         }
     }
 }

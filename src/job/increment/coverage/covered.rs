@@ -9,7 +9,7 @@ use crate::format::fold::Horizon;
 use crate::format::script::Sum;
 use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed, is_named_as};
 use crate::job::increment::facts::StreamFacts;
-use crate::postgres::{CatalogTable, PublicationKind, TableCatalog, TableKind};
+use crate::postgres::{CatalogTable, Memberships, PublicationKind, TableCatalog, TableKind};
 use crate::repository::manifest::{Baseline, ColumnRecord, CoverageState, SnapshotRecord, TableCoverage, TableRecord};
 use crate::repository::seen_catalog::{SeenCatalog, SeenDefinitions, SeenRows, SeenTable};
 use crate::repository::stored_archive::is_named;
@@ -37,6 +37,14 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
             None => true,
         });
     changed.map(|table| table.oid).collect()
+}
+
+/// Tables whose changes may not have been published for a while since the catalog was read: a partition was detached, and
+/// perhaps attached again, or somebody changed a publication.
+pub(super) fn unpublished(settled: &Settled, now: &Memberships) -> BTreeSet<u32> {
+    let published = settled.publications.memberships.1.iter();
+    let changed = published.filter(|(oid, by)| now.get(oid) != Some(by));
+    changed.map(|(oid, _)| *oid).collect()
 }
 
 /// One entry for each table that has rows, or had, in the order of the OIDs. The increment is `from` … `to`. `defined`:
@@ -322,7 +330,7 @@ pub(super) fn seen(
         SeenTable {
             published: settled.publications.after.get(&table.oid).copied(),
             membership: settled.publications.memberships.1.get(&table.oid).cloned(),
-            defined_columns: defined.and_then(|defined| other_names(table, defined.table(table.oid)?)),
+            defined: defined.and_then(|defined| anew(table, defined.table(table.oid)?)),
             lacking: settled
                 .postponed
                 .get(&table.oid)
@@ -342,10 +350,10 @@ pub(super) fn seen(
         .with_large_objects(settled.large_objects.fingerprint.clone())
 }
 
-/// The names that these definitions have for the columns, if they are others.
-fn other_names(seen: &CatalogTable, defined: &CatalogTable) -> Option<Vec<String>> {
-    let is_same = seen.sent_columns().eq(defined.sent_columns());
-    (!is_same).then(|| defined.sent_columns().map(str::to_owned).collect())
+/// The table as these definitions have it, if rows are others there.
+fn anew(seen: &CatalogTable, defined: &CatalogTable) -> Option<Box<CatalogTable>> {
+    let is_same = seen.columns == defined.columns && defined.has_values_of(seen);
+    (!is_same).then(|| Box::new(defined.clone()))
 }
 
 fn rows(

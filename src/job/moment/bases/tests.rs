@@ -1,5 +1,5 @@
 use super::*;
-use crate::repository::manifest::{Baseline, IndexRecord, Stream};
+use crate::repository::manifest::{Baseline, IndexRecord, ObjectsCoverage, Stream};
 
 const BEGIN: Lsn = Lsn(100);
 const END: Lsn = Lsn(200);
@@ -172,6 +172,9 @@ fn a_table_that_is_made_later_or_gone_is_not_there() {
             increment: &increment(covered),
             place: Place::at(Lsn(position)),
         };
+        if at.is_gone(covered) {
+            return None;
+        }
         at.cover(covered, &mut tables);
         tables.remove(&7).map(|table| table.not_exact.is_none())
     };
@@ -213,4 +216,48 @@ fn a_table_that_is_read_because_its_updates_do_not_arrive_is_not_exact_up_to_the
         assert!(table.not_exact.is_none_or(|one| one.after.is_none()));
         assert_eq!(table.follows, position < 150);
     }
+}
+
+/// The objects after these increments, each of a hundred bytes of the log, and whether they are exact.
+fn objects(states: &[CoverageState], place: Place) -> (Objects, bool) {
+    let mut choice = Choice::default();
+    for (number, state) in states.iter().enumerate() {
+        let from = 100 + 100 * number as u64;
+        let increment = Increment {
+            stream: Stream {
+                from: Lsn(from),
+                to: Lsn(from + 100),
+                ..stream()
+            },
+            changes: Vec::new(),
+            coverage: Vec::new(),
+            baselines: Vec::new(),
+            sequences: Vec::new(),
+            large_objects: Some(ObjectsCoverage {
+                state: *state,
+                why: String::new(),
+            }),
+        };
+        choice.take_objects(number, &increment, place);
+    }
+    (choice.objects, choice.large_objects.is_none())
+}
+
+#[test]
+fn large_objects_are_those_that_were_read_last_before_the_moment() {
+    use CoverageState::{Baseline, Exact, FullOnly};
+    let at = |position| Place::at(Lsn(position));
+    assert_eq!(objects(&[Exact], at(150)), (Objects::Full, true));
+    assert_eq!(objects(&[Baseline, Exact], at(250)), (Objects::Baseline(0), true));
+    // They were read after the moment, or not at all.
+    assert_eq!(objects(&[Baseline], at(150)), (Objects::Full, false));
+    assert_eq!(objects(&[FullOnly], at(150)), (Objects::Full, false));
+    // The next increment has seen that no page of them was written.
+    assert_eq!(objects(&[FullOnly, Exact], at(250)), (Objects::Full, true));
+    // The same, but the moment may lie before those that were read.
+    let unknown = Place {
+        earliest: Lsn(150),
+        latest: Lsn(250),
+    };
+    assert_eq!(objects(&[Baseline, Exact], unknown), (Objects::Full, false));
 }

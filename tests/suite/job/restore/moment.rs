@@ -354,29 +354,37 @@ fn a_sequence_that_was_set_back_in_the_first_increment_keeps_the_position_that_t
     let moment = witness(&scene);
     scene.sql("ALTER TABLE other ADD v int; ALTER SEQUENCE orders_id_seq RESTART");
     scene.increment();
-    for extent in [&[][..], &["--table", "public.orders"]] {
-        let asked = [&["--to-lsn", moment.lsn.as_str()], extent].concat();
+    let target = scene.server.database("first");
+    let asked = ["--to-lsn", moment.lsn.as_str()];
+    let refusal = run(&mut restoring(&scene, &target, &asked));
+    refused(&refusal, "NOT_COVERED", "the sequence public.orders_id_seq");
+    // It is no reason to refuse a table.
+    let report = |table: &str| {
         let target = scene.server.database("first");
-        let refusal = run(&mut restoring(&scene, &target, &asked));
-        refused(&refusal, "NOT_COVERED", "the sequence public.orders_id_seq");
-        restored(&scene, &target, &[&asked[..], &["--allow-partial"]].concat());
-        target.sql("INSERT INTO orders DEFAULT VALUES");
-        assert_eq!(target.sql("SELECT max(id) FROM orders"), "10");
-    }
-    let target = scene.server.database("another");
-    restored(&scene, &target, &["--to-lsn", &moment.lsn, "--table", "public.other"]);
+        let report = restored(&scene, &target, &["--to-lsn", &moment.lsn, "--table", table]);
+        (target, report["warnings"].to_string())
+    };
+    let (target, warnings) = report("public.orders");
+    assert!(warnings.contains("the sequence public.orders_id_seq"), "{warnings}");
+    target.sql("INSERT INTO orders DEFAULT VALUES");
+    assert_eq!(target.sql("SELECT max(id) FROM orders"), "10");
+    let (_, warnings) = report("public.other");
+    assert!(!warnings.contains("the sequence"), "{warnings}");
 }
 
 #[test]
 fn a_sequence_that_was_set_back_after_the_moment_is_named_and_keeps_its_position_before_it() {
     let scene = Scene::fresh(18);
-    scene.sql("CREATE TABLE orders (id serial PRIMARY KEY); CREATE TABLE other (id serial PRIMARY KEY)");
+    scene.sql(
+        "CREATE TABLE orders (id serial PRIMARY KEY); CREATE TABLE other (id serial PRIMARY KEY);
+         CREATE SEQUENCE loose",
+    );
     scene.start();
     scene.sql("INSERT INTO orders SELECT FROM generate_series(1, 9); INSERT INTO other DEFAULT VALUES");
     scene.increment();
     scene.sql("INSERT INTO other DEFAULT VALUES");
     let moment = witness(&scene);
-    scene.sql("TRUNCATE orders RESTART IDENTITY; ALTER SEQUENCE other_id_seq RENAME TO renamed");
+    scene.sql("TRUNCATE orders RESTART IDENTITY; ALTER SEQUENCE other_id_seq RENAME TO renamed; DROP SEQUENCE loose");
     scene.increment();
     let target = scene.server.database("set_back");
     let asked = ["--to-lsn", moment.lsn.as_str()];
@@ -385,7 +393,13 @@ fn a_sequence_that_was_set_back_after_the_moment_is_named_and_keeps_its_position
         "NOT_COVERED",
         "the sequence public.orders_id_seq",
     );
-    restored(&scene, &target, &["--to-lsn", &moment.lsn, "--allow-partial"]);
+    let report = restored(&scene, &target, &["--to-lsn", &moment.lsn, "--allow-partial"]);
+    let not_exact = report["moment"]["not_exact"].as_array().unwrap();
+    let names: Vec<&str> = not_exact.iter().map(|one| one["what"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["the sequence public.orders_id_seq", "the sequence public.loose"]
+    );
     target.sql("INSERT INTO orders DEFAULT VALUES; INSERT INTO other DEFAULT VALUES");
     assert_eq!(target.sql("SELECT max(id) FROM orders"), "10");
     assert_eq!(target.sql("SELECT max(id) FROM other"), "3");

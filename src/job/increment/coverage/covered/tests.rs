@@ -187,14 +187,14 @@ fn names_that_columns_got_after_the_look_are_recorded_with_the_definitions_that_
         settled.looked.catalog.tables[0].columns = vec![column("id"), column("v")];
         next(&settled, Some(&catalog(vec![later])), false)
     };
-    let names = |catalog: &SeenCatalog| -> Vec<String> {
-        let names = catalog.tables[0].names_in_definitions();
-        names.map(str::to_owned).collect()
-    };
-    assert_eq!(names(&named("w")), ["id", "w"]);
-    assert_eq!(named("w").tables[0].table.columns[1].name, "v");
-    assert_eq!(names(&named("v")), ["id", "v"]);
-    assert_eq!(named("v").tables[0].defined_columns, None);
+    let last = |table: &CatalogTable| table.columns[1].name.clone();
+    let later = &named("w").tables[0];
+    assert_eq!(
+        (last(later.in_definitions()), last(&later.table)),
+        ("w".into(), "v".into())
+    );
+    let same = &named("v").tables[0];
+    assert_eq!((last(same.in_definitions()), &same.defined), ("v".into(), &None));
 }
 
 fn column(name: &str) -> CatalogColumn {
@@ -216,6 +216,18 @@ fn a_change_after_the_look_leaves_the_rest_of_the_increment_open_and_loses_nothi
     assert_eq!(covered(&settled, &rewritten()), open);
     let dropped = catalog(vec![]);
     assert_eq!(covered(&settled, &dropped), open);
+}
+
+/// It was detached from its parent after the look, changed and attached again: both catalogs look the same.
+#[test]
+fn a_table_that_is_published_by_another_entry_after_the_look_is_late() {
+    let mut settled = settled(Action::Keep, None);
+    settled.publications.memberships.1 = BTreeMap::from([(ORDERS, "700 16400".to_owned())]);
+    let now = |by: &str| Memberships::from([(ORDERS, by.to_owned())]);
+    assert!(unpublished(&settled, &now("700 16400")).is_empty());
+    for other in [now("731 16400"), Memberships::new()] {
+        assert_eq!(unpublished(&settled, &other), BTreeSet::from([ORDERS]));
+    }
 }
 
 #[test]
