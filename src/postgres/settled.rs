@@ -1,5 +1,6 @@
 //! A position in the log that lies behind everything that a snapshot can see.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Session;
@@ -29,6 +30,27 @@ impl Session {
             }
         };
         tokio::time::timeout(FLUSHING, flushing).await.ok().transpose()
+    }
+
+    /// A position of the log, with the transactions that have not ended yet. If they have, whoever looks sees everything
+    /// that was committed before the position: a commit is in the log before others can see it.
+    pub async fn unsettled_position(&self) -> Result<(Lsn, BTreeSet<u64>)> {
+        let position = self.position("pg_catalog.pg_current_wal_insert_lsn()").await?;
+        Ok((position, self.running().await?))
+    }
+
+    /// The transactions that have not ended.
+    pub async fn running(&self) -> Result<BTreeSet<u64>> {
+        let failed = |error| self.error("cannot read the transactions that are running", &error);
+        let question = "SELECT running::pg_catalog.text
+            FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS running";
+        let rows = self.client.query(question, &[]).await.map_err(failed)?;
+        let xid = |row: &tokio_postgres::Row| {
+            let text: String = row.try_get(0).map_err(failed)?;
+            text.parse()
+                .map_err(|_| Error::internal(format!("the transaction {text:?} is not understood")))
+        };
+        rows.iter().map(xid).collect()
     }
 
     async fn position(&self, function: &str) -> Result<Lsn> {

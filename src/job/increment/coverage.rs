@@ -50,6 +50,8 @@ const WARNED: usize = 5;
 pub(in crate::job) struct Looked {
     pub catalog: TableCatalog,
     pub fingerprint: String,
+    /// Everything that was committed before this position is in the catalog. `None`: it is not known.
+    pub since: Option<Lsn>,
     /// Everything in the catalog was committed before this position: read the stream at least to here.
     pub at: Lsn,
 }
@@ -106,8 +108,11 @@ pub(in crate::job) struct Coverage {
 /// Reads the catalog, and the fingerprint of all definitions.
 pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
     let session = &context.source.session;
-    let catalog = answered(context.job, session.table_catalog()).await?;
+    let (since, before) = answered(context.job, session.unsettled_position()).await?;
+    // It takes time, in which most of these transactions end.
     let fingerprint = definitions::fingerprint(context).await?;
+    let running = answered(context.job, session.running()).await?;
+    let catalog = answered(context.job, session.table_catalog()).await?;
     let at = context.job.stop.or_stop(session.settled_position()).await?;
     let Some(at) = at else {
         return Err(covered::unflushed());
@@ -115,6 +120,7 @@ pub(in crate::job) async fn look(context: &Context<'_>) -> Result<Looked> {
     Ok(Looked {
         catalog,
         fingerprint,
+        since: before.is_disjoint(&running).then_some(since),
         at,
     })
 }

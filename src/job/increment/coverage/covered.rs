@@ -24,6 +24,7 @@ pub(super) fn unflushed() -> Error {
 
 /// Tables that changed after the catalog was read. A TRUNCATE that the stream has not shown yet looks like a rewrite.
 pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -> BTreeSet<u32> {
+    let since = looked.since.unwrap_or(looked.at);
     let changed = looked
         .catalog
         .tables
@@ -31,7 +32,7 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
         .filter(|table| match again.table(table.oid) {
             Some(now) => {
                 let facts = facts.table(table.oid);
-                let is_truncated = facts.is_some_and(|facts| facts.is_truncated(looked.at, table, now));
+                let is_truncated = facts.is_some_and(|facts| facts.is_truncated(since, table, now));
                 is_changed(table, now, is_truncated)
             }
             None => true,
@@ -55,7 +56,8 @@ pub(super) fn tables(
     late: &BTreeSet<u32>,
     again: &TableCatalog,
 ) -> Vec<TableCoverage> {
-    let at = settled.looked.at;
+    // Up to here it is surely as the catalog has it.
+    let since = settled.looked.since.map_or(from, |since| since.max(from));
     // Its rows can be read all the same.
     let is_renamed = |oid: u32| {
         let names = settled.looked.catalog.table(oid).zip(again.table(oid));
@@ -67,9 +69,9 @@ pub(super) fn tables(
         let is_open = covered.state != CoverageState::FullOnly
             && (late.contains(&covered.oid) || is_renamed(covered.oid))
             && !settled.postponed.contains_key(&covered.oid);
-        if is_open && at < to {
+        if is_open && since < to {
             // Nothing is lost yet: the next increment finds out what happened, and reads the table if it has to.
-            covered.to = Some(covered.to.map_or(at, |before| before.min(at)));
+            covered.to = Some(covered.to.map_or(since, |before| before.min(since)));
             covered.from = Some(Lsn(to.0 + 1));
             covered.why = Some("its definition changed before the increment's end; the next one finds out how".into());
         }
@@ -87,7 +89,7 @@ pub(super) fn tables(
         state: CoverageState::Exact,
         from: None,
         // It was not there when the catalog was read.
-        to: Some(at),
+        to: Some(since),
         renamed: false,
         why: Some("it was made while the increment was made; the next one reads it whole".into()),
         is_gone: false,

@@ -310,6 +310,10 @@ impl Compared<'_> {
                 (None, Some(other)) if self.is_wider(rows, other) => figures.wider += 1,
                 (None, Some(other)) => wrong.push(difference(rows, other)),
                 (None, None) if self.backups.is_unknown(*oid) => figures.short_lived += 1,
+                // Before its first row, nothing shows that it is there already.
+                (None, None) if rows.count == 0 && self.backups.may_lack(self.changes, &rows.name, self.moment.lsn) => {
+                    figures.short_lived += 1;
+                }
                 (None, None) => wrong.push(format!("{} ({oid}) is neither restored nor named", rows.name)),
             }
         }

@@ -5,6 +5,7 @@ use crate::job::increment::coverage::large_objects::CoveredObjects;
 use crate::postgres::{CatalogColumn, CatalogTable, EnumLabel, PublicationChanges, ReplicaIdentity, sample_table};
 
 const FROM: Lsn = Lsn(100);
+const SINCE: Lsn = Lsn(190);
 const AT: Lsn = Lsn(200);
 const BASELINE: Lsn = Lsn(250);
 const TO: Lsn = Lsn(300);
@@ -31,6 +32,7 @@ fn settled(action: Action, at: Option<Lsn>) -> Settled {
         looked: Looked {
             catalog: catalog(vec![table(ORDERS)]),
             fingerprint: String::new(),
+            since: Some(SINCE),
             at: AT,
         },
         previous: None,
@@ -95,7 +97,7 @@ fn a_label_that_came_after_the_look_leaves_the_rest_of_the_increment_open() {
         }],
         ..table(ORDERS)
     }]);
-    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
+    let open = (CoverageState::Exact, Some(SINCE), Some(Lsn(301)));
     assert_eq!(covered(&settled(Action::Keep, None), &labelled), open);
 }
 
@@ -211,11 +213,14 @@ fn column(name: &str) -> CatalogColumn {
 
 #[test]
 fn a_change_after_the_look_leaves_the_rest_of_the_increment_open_and_loses_nothing() {
-    let settled = settled(Action::Keep, None);
-    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
-    assert_eq!(covered(&settled, &rewritten()), open);
+    let mut settled = settled(Action::Keep, None);
+    let open = |to| (CoverageState::Exact, Some(to), Some(Lsn(301)));
+    assert_eq!(covered(&settled, &rewritten()), open(SINCE));
     let dropped = catalog(vec![]);
-    assert_eq!(covered(&settled, &dropped), open);
+    assert_eq!(covered(&settled, &dropped), open(SINCE));
+    // Somebody was about to commit a change.
+    settled.looked.since = None;
+    assert_eq!(covered(&settled, &rewritten()), open(FROM));
 }
 
 /// It was detached from its parent after the look, changed and attached again: both catalogs look the same.
@@ -236,7 +241,7 @@ fn a_table_that_is_made_after_the_look_is_not_exact_yet() {
     let again = catalog(vec![table(ORDERS), table(ORDERS + 9)]);
     let tables = tables(((FROM, TO), None), &settled, &BTreeSet::new(), &again);
     assert_eq!(tables.len(), 2);
-    assert_eq!((tables[1].to, tables[1].from), (Some(AT), None));
+    assert_eq!((tables[1].to, tables[1].from), (Some(SINCE), None));
 }
 
 #[test]
