@@ -148,12 +148,13 @@ pub struct Compared<'a> {
 }
 
 /// How the names of tables begin that the writers empty.
-const EMPTIED: [&str; 5] = [
+const EMPTIED: [&str; 6] = [
     "public.boss",
     "public.minion",
     "public.made",
     "public.ev_",
     "public.evo_",
+    "other.evo_",
 ];
 
 /// Tables that are also restored alone: their types are those of the source now.
