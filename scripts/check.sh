@@ -58,7 +58,7 @@ finish format
 # works; should it fail here, it fails again where it is needed, and says so. It is never cut short, since Debian's
 # packages would be left half installed: not by an interrupt either, for which it has a session of its own.
 say "installing tools (target/check/tools.log) and building"
-begin tools setsid scripts/tools.sh postgres majors s3 aws lambda minisign zstd rust deny iac checkov deploy layer ministack elf
+begin tools setsid scripts/tools.sh postgres majors s3 aws lambda minisign zstd gpg rust deny iac checkov deploy layer ministack elf
 # Clippy is a compiler that says more: so the tests are built by it, and nothing is compiled a second time to be linted.
 RUSTC_WORKSPACE_WRAPPER=$(rustc --print sysroot)/bin/clippy-driver
 export RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__

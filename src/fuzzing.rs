@@ -9,6 +9,8 @@ pub mod contents;
 pub mod dotenv;
 pub mod globals;
 pub mod manifest;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 pub mod wire;
 
 use std::io::Read;
@@ -49,14 +51,15 @@ fn halves(text: &str) -> Option<(&str, &str)> {
     Some((&text[..end], &text[end + 1..]))
 }
 
-#[cfg(test)]
+// A folder of kept inputs without its property would be an error.
+#[cfg(all(test, feature = "openpgp"))]
 mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
     type Property = fn(&[u8]);
 
-    const PROPERTIES: [(&str, Property); 8] = [
+    const PROPERTIES: [(&str, Property); 9] = [
         ("archive", super::archive::check),
         ("changes", super::changes::check),
         ("conninfo", super::conninfo::check),
@@ -64,6 +67,7 @@ mod tests {
         ("dotenv", super::dotenv::check),
         ("globals", super::globals::check),
         ("manifest", super::manifest::check),
+        ("openpgp", super::openpgp::check),
         ("wire", super::wire::check),
     ];
 

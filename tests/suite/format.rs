@@ -3,4 +3,6 @@
 pub mod archive;
 pub mod changes;
 pub mod fold;
+#[cfg(feature = "openpgp")]
+pub mod openpgp;
 pub mod pgoutput;

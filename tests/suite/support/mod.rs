@@ -8,6 +8,8 @@ pub mod database;
 pub mod disk;
 pub mod fault_proxy;
 pub mod function;
+#[cfg(feature = "openpgp")]
+pub mod gpg;
 pub mod held;
 pub mod http;
 pub mod iam_front;
