@@ -2,6 +2,8 @@
 
 pub mod budget;
 pub mod compress;
+#[cfg(feature = "openpgp")]
+pub mod encryption;
 pub mod parallel;
 pub mod pipeline;
 pub mod read_by;

@@ -1,3 +1,5 @@
 //! How bytes move.
 
+#[cfg(feature = "openpgp")]
+pub mod encryption;
 pub mod parallel;

@@ -24,7 +24,7 @@ const CODECS: [Codec; 5] = [
     Codec::AutoGzip,
 ];
 
-fn row(seed: u64, length: usize) -> Vec<u8> {
+pub fn row(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)
         .map(|_| {

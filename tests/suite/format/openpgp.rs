@@ -11,7 +11,7 @@ use pgstow::format::openpgp::{self, Head, Layout, Recipient, SessionKey, Shape, 
 /// The edges of all lengths: of a packet's length, of a piece, and of the first and last pieces of both packets.
 pub const SIZES: [usize; 29] = [
     0, 1, 5, 6, 142, 143, 144, 185, 186, 187, 8333, 8334, 8335, 8377, 8378, 8379, 65_482, 65_483, 65_484, 65_529,
-    65_530, 65_531, 65_535, 65_536, 131_017, 131_018, 131_066, 1_048_575, 1_048_577,
+    65_530, 65_531, 65_535, 65_536, 131_017, 131_018, 131_066, 196_602, 200_000,
 ];
 
 /// Later than all keys were made.

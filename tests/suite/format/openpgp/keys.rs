@@ -1,6 +1,8 @@
 //! Which keys session keys are encrypted to, and which keys decrypt them.
 
-use pgstow::format::openpgp::{Head, KeyError, OpenError, Passphrase, Recipient, SecretKey, SessionKey, Start};
+use pgstow::format::openpgp::{
+    Head, KeyError, OpenError, Passphrase, Recipient, SecretKey, SessionKey, SessionKeyPacket, Start,
+};
 
 use super::{head, message, now, recipient};
 use crate::support::gpg;
@@ -82,7 +84,7 @@ fn the_newest_part_that_may_encrypt_is_used() {
     for name in ["replaced", "two", "primary", "curve25519", "p256", "p384", "p521"] {
         let key = SessionKey::generate().unwrap();
         let start = start(&key, &[name]);
-        let readers: Vec<_> = start.packets.iter().filter_map(|packet| packet.reader()).collect();
+        let readers: Vec<_> = start.packets.iter().filter_map(SessionKeyPacket::reader).collect();
         assert_eq!(readers, [recipient(&gpg::public(name)).key_id()]);
         let opened = opened(name, &start).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(start.fits(&opened), "{name}");
