@@ -2,6 +2,7 @@
 
 mod complaints;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct RestoreOrder<'a> {
     pub no_tablespaces: bool,
     /// Otherwise errors of single entries become warnings.
     pub exit_on_error: bool,
+    /// Entries, by dump ids, whose errors become warnings in any case.
+    pub may_fail: HashSet<i64>,
     /// Write the statements to its output instead of sending them to the server.
     pub as_text: bool,
 }
@@ -64,7 +67,7 @@ pub struct Restoring {
 /// The result of a pg_restore that finished.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreEnd {
-    /// What it could not do, if the order let it go on.
+    /// What it could not do, as far as the order let it go on.
     pub refused: Vec<Complaint>,
 }
 
@@ -98,12 +101,10 @@ impl Restoring {
             .hint("restore without a single transaction, or into PostgreSQL 17 or newer"));
         }
         let redactor = Redactor::new(&pass.info);
-        let complaints = Arc::new(Mutex::new(Complaints::new(
-            redactor.clone(),
-            tolerates,
-            tolerates && order.exit_on_error,
-            !order.exit_on_error,
-        )));
+        let by_listening = order.exit_on_error && (tolerates || !order.may_fail.is_empty());
+        let keeps_all = !order.exit_on_error || !order.may_fail.is_empty();
+        let complaints = Complaints::new(redactor.clone(), tolerates, by_listening, keeps_all);
+        let complaints = Arc::new(Mutex::new(complaints.except(order.may_fail.clone())));
         let heard = Arc::clone(&complaints);
         let archive = match &order.archive {
             ArchiveInput::File(path) => Some(path.as_path()),
@@ -176,9 +177,10 @@ fn arguments(order: &RestoreOrder<'_>, pass: &Pass, by_our_logins: bool) -> Vec<
             arguments.push(name.into());
         }
     };
-    // `--exit-on-error` would also stop pg_restore at the tolerated error about `transaction_timeout`. In that case the
-    // listener stops it at any other error.
-    let stops = order.exit_on_error && !order.program.tolerates_transaction_timeout && !order.as_text;
+    // `--exit-on-error` would also stop pg_restore at tolerated errors: the one about `transaction_timeout`, and those
+    // of entries that may fail. In these cases the listener stops it at any other error.
+    let tolerates = order.program.tolerates_transaction_timeout || !order.may_fail.is_empty();
+    let stops = order.exit_on_error && !tolerates && !order.as_text;
     flag(stops, "--exit-on-error");
     flag(order.single_transaction, "--single-transaction");
     flag(order.no_owner, "--no-owner");
@@ -228,16 +230,26 @@ fn judge(exit: &Exit, complaints: &Complaints, exit_on_error: bool) -> Result<Re
         None => format!("failed with exit status {}", exit.status.code().unwrap_or(-1)),
     };
     let words = complaints.first().unwrap_or_else(|| exit.last_words());
-    let text = if words.is_empty() {
-        format!("pg_restore {why}")
-    } else {
-        format!("pg_restore {why}: {words}")
+    Err(failure(&why, &words))
+}
+
+fn failure(why: &str, words: &str) -> Error {
+    let text = match words.is_empty() {
+        true => format!("pg_restore {why}"),
+        false => format!("pg_restore {why}: {words}"),
     };
     let error = Error::new(Code::RestoreErr, text);
-    Err(match hint(&words) {
+    match hint(words) {
         Some(hint) => error.hint(hint),
         None => error,
-    })
+    }
+}
+
+impl Complaint {
+    /// The error, if pg_restore had not gone on after it.
+    pub fn into_error(self) -> Error {
+        failure("failed with exit status 1", &self.text())
+    }
 }
 
 /// The server's words are in its own language; only English ones are understood.

@@ -2,6 +2,7 @@
 //! from the store, and only the bytes of the tables that are loaded.
 
 mod feeding;
+mod postponed;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,9 +15,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::load::Load;
-use super::order::LoadOrder;
 use super::plan::Plan;
-use super::queue::{self, Again, Queue};
+use super::queue::Queue;
 use super::rows::changed_on_the_way;
 use super::waiting::{self, LockWatch};
 use crate::error::{Code, Error, Result};
@@ -32,6 +32,7 @@ use crate::store::Store;
 
 pub(super) use feeding::check;
 use feeding::{Feed, why};
+use postponed::PostponedTables;
 
 /// How long a pg_restore that has closed its input may take to report its error.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -60,12 +61,14 @@ pub(crate) struct Loader<'a> {
 }
 
 /// How a pg_restore processes its list.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Manner {
     jobs: usize,
     single_transaction: bool,
     /// Continue after failures.
     goes_on: bool,
+    /// Continue after failures of these entries.
+    may_fail: HashSet<i64>,
     as_text: bool,
     /// The session is a replica: ordinary triggers do not fire.
     is_replica: bool,
@@ -99,101 +102,47 @@ impl Loader<'_> {
 
     /// Loads data, with as many pg_restores at once as there are jobs. The first failure ends the others. `done`
     /// collects the numbers of the loads that are committed in the target. The sequences are set after all rows,
-    /// because checks of the rows may advance them.
+    /// because checks of the rows may advance them. A table that is refused, and whose functions look at others, is
+    /// loaded again after these.
     pub async fn data(&self, plan: &Plan, jobs: usize, done: &Mutex<Vec<usize>>) -> Result<()> {
         let mut queue = Queue::new(&plan.loads, &plan.order, jobs);
         let cancel = &CancellationToken::new();
         let mut running = FuturesUnordered::new();
-        let mut refused: Vec<Load> = Vec::new();
+        let mut postponed = PostponedTables::new(self, &plan.order, plan.loads.len(), cancel);
         let mut first: Option<Error> = None;
-        let mut number = plan.loads.len();
         loop {
             while first.is_none()
                 && running.len() < jobs
                 && let Some(next) = queue.next()
             {
-                // The sequences are set last.
-                if plan.loads[next].blocks.is_empty() {
-                    self.again(std::mem::take(&mut refused), &mut number, cancel).await?;
+                let load = &plan.loads[next];
+                if load.blocks.is_empty() {
+                    // The sequences are set last.
+                    postponed.finish().await?;
+                } else if plan.order.computes(load) {
+                    postponed.again().await?;
                 }
-                running.push(async move { (next, self.load(next, &plan.loads[next], cancel).await) });
+                running.push(async move { (next, self.load_most(next, load, &plan.order, cancel).await) });
             }
             let Some((ended, loaded)) = running.next().await else {
                 break;
             };
             queue.ended(ended);
             match loaded {
-                Ok(()) => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
+                Ok(refused) if refused.is_empty() => done.lock().unwrap_or_else(PoisonError::into_inner).push(ended),
+                Ok(refused) => postponed.add(refused),
                 // A load that was ended because another failed is not reported.
                 Err(_) if first.is_some() => {}
-                Err(error) => match self
-                    .past(&plan.loads[ended], &plan.order, error, &mut number, cancel)
-                    .await
-                {
-                    Ok(failed) => refused.extend(failed),
-                    Err(error) => {
-                        cancel.cancel();
-                        first = Some(error);
-                    }
-                },
+                Err(error) => {
+                    cancel.cancel();
+                    first = Some(error);
+                }
             }
         }
         match first {
             Some(error) => Err(error),
-            None => self.again(refused, &mut number, cancel).await,
+            None => postponed.finish().await,
         }
-    }
-
-    /// Loads the rest of a load after a table that may be tried again, and returns the tables that were refused.
-    async fn past(
-        &self,
-        load: &Load,
-        order: &LoadOrder,
-        mut error: Error,
-        number: &mut usize,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<Load>> {
-        let mut load = load.clone();
-        let mut refused = Vec::new();
-        loop {
-            let entry = |block: usize| self.archive.head.data[block].dump_id;
-            let Some(Again { failed, rest }) = queue::again(&load, order, &error, entry) else {
-                return Err(error);
-            };
-            tracing::debug!("tried again after other tables are loaded: {}", error.message());
-            refused.push(failed);
-            let Some(rest) = rest else { return Ok(refused) };
-            *number += 1;
-            match self.load(*number, &rest, cancel).await {
-                Ok(()) => return Ok(refused),
-                Err(next) => (error, load) = (next, rest),
-            }
-        }
-    }
-
-    /// Loads the refused tables again, until a round loads none of them.
-    async fn again(&self, mut refused: Vec<Load>, number: &mut usize, cancel: &CancellationToken) -> Result<()> {
-        while !refused.is_empty() {
-            let tried = refused.len();
-            let mut still = Vec::new();
-            let mut first = None;
-            for load in refused {
-                *number += 1;
-                match self.load(*number, &load, cancel).await {
-                    Ok(()) => {}
-                    Err(error) if error.code() == Code::RestoreErr => {
-                        first.get_or_insert(error);
-                        still.push(load);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if let (Some(error), true) = (first, still.len() == tried) {
-                return Err(error);
-            }
-            refused = still;
-        }
-        Ok(())
     }
 
     /// Makes indexes, constraints, triggers and grants, from a head in a file: with a file, pg_restore can make
@@ -367,6 +316,7 @@ impl Loader<'_> {
             no_privileges: self.no_privileges,
             no_tablespaces: self.no_tablespaces,
             exit_on_error: !manner.goes_on,
+            may_fail: manner.may_fail,
             as_text: manner.as_text,
         })
         .await
@@ -392,5 +342,25 @@ impl Loader<'_> {
             return Ok(there);
         }
         self.folder.write(&name, lines.as_bytes())
+    }
+}
+
+/// Checks that a pg_restore that continued after errors never lost the server. Its library reports that in English.
+pub(super) fn alive(end: &RestoreEnd) -> Result<()> {
+    const GONE: [&str; 3] = [
+        "no connection to the server",
+        "server closed the connection unexpectedly",
+        "could not receive data from server",
+    ];
+    let gone = end
+        .refused
+        .iter()
+        .find(|one| GONE.iter().any(|words| one.words.contains(words)));
+    match gone {
+        Some(complaint) => Err(Error::new(
+            Code::ConnErr,
+            format!("pg_restore lost the server: {}", complaint.text()),
+        )),
+        None => Ok(()),
     }
 }

@@ -75,6 +75,10 @@ impl LoadOrder {
     pub fn is_late(&self, load: &Load) -> bool {
         load.list.iter().any(|id| self.late.contains(id))
     }
+
+    pub fn computes(&self, load: &Load) -> bool {
+        load.list.iter().any(|id| self.computed.contains(id))
+    }
 }
 
 /// Rows of tables that the archive does not define: an extension does.

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::failed::{Loss, Losses};
-use super::loading::Loader;
+use super::loading::{Loader, alive};
 use super::plan::is_relation;
 use super::prepared::PreparedArchive;
 use super::ready::Target;
 use super::rows::{self, BackupRows};
 use super::{Job, state};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::format::archive::Item;
 use crate::postgres::{Complaint, Refusal, RestoreEnd, Session, Wire};
 
@@ -262,24 +262,4 @@ async fn refusal(wire: &mut Wire, statement: &[u8]) -> std::result::Result<Optio
     };
     wire.execute(b"ROLLBACK").await.map_err(drop)?;
     Ok(answer)
-}
-
-/// Checks that a pg_restore that continued after errors never lost the server. Its library reports that in English.
-fn alive(end: &RestoreEnd) -> Result<()> {
-    const GONE: [&str; 3] = [
-        "no connection to the server",
-        "server closed the connection unexpectedly",
-        "could not receive data from server",
-    ];
-    let gone = end
-        .refused
-        .iter()
-        .find(|one| GONE.iter().any(|words| one.words.contains(words)));
-    match gone {
-        Some(complaint) => Err(Error::new(
-            Code::ConnErr,
-            format!("pg_restore lost the server: {}", complaint.text()),
-        )),
-        None => Ok(()),
-    }
 }

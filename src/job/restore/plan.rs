@@ -205,8 +205,7 @@ fn has_contents(metadata: &Item, items: &[Item]) -> bool {
 
 /// In the archive's order, except that a table with generated columns comes after the tables that these read.
 fn in_order(pieces: Vec<Load>, order: &LoadOrder) -> Vec<Load> {
-    let computed = |piece: &Load| piece.list.iter().any(|id| order.computed.contains(id));
-    let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(computed);
+    let (computed, others): (Vec<Load>, Vec<Load>) = pieces.into_iter().partition(|piece| order.computes(piece));
     [others, computed].into_iter().flat_map(group).collect()
 }
 

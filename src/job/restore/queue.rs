@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::load::Load;
 use super::order::LoadOrder;
-use crate::error::{Code, Error};
 
 pub struct Queue<'a> {
     loads: &'a [Load],
@@ -57,7 +56,7 @@ impl<'a> Queue<'a> {
         Some(number)
     }
 
-    /// Called also for a load that failed and is tried again later.
+    /// Called also for a load of which a table is tried again later.
     pub fn ended(&mut self, number: usize) {
         self.running.remove(&number);
         self.ended.insert(number);
@@ -85,44 +84,22 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// The loads that are tried again after a load failed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Again {
-    /// The table that was refused: it is loaded after others.
-    pub failed: Load,
-    /// The tables after it.
-    pub rest: Option<Load>,
+/// The tables of a load that the server may refuse until others are loaded, by the dump ids of their rows: their
+/// functions may look at these others. `entry` gives a block's dump id.
+pub fn may_wait(load: &Load, order: &LoadOrder, entry: impl Fn(usize) -> i64) -> HashSet<i64> {
+    let minds = |id: &i64| order.late.contains(id) || order.behind.contains_key(id);
+    load.blocks.iter().map(|block| entry(*block)).filter(minds).collect()
 }
 
-/// A table whose functions look at others may be refused because one of these is not loaded yet. Everything before it
-/// in the same load is committed. `entry` gives a block's dump id: large objects also have entries without a block.
-pub fn again(load: &Load, order: &LoadOrder, error: &Error, entry: impl Fn(usize) -> i64) -> Option<Again> {
-    let refused = entry_of(error)?;
-    let at = load.list.iter().position(|id| *id == refused)?;
-    let block = load.blocks.iter().position(|block| entry(*block) == refused)?;
-    let minds = order.late.contains(&refused) || order.behind.contains_key(&refused);
-    if error.code() != Code::RestoreErr || !minds {
-        return None;
-    }
-    let part = |list: &[i64], blocks: &[usize]| Load {
-        blocks: blocks.to_vec(),
-        list: list.to_vec(),
+/// One of the tables of a load, as a load of its own. Large objects also have entries without a block.
+pub fn alone(load: &Load, table: i64, entry: impl Fn(usize) -> i64) -> Option<Load> {
+    let block = load.blocks.iter().find(|block| entry(**block) == table)?;
+    Some(Load {
+        blocks: vec![*block],
+        list: vec![table],
         part: load.part.clone(),
         stored_bytes: 0,
-    };
-    let rest = part(&load.list[at + 1..], &load.blocks[block + 1..]);
-    Some(Again {
-        failed: part(&load.list[at..=at], &load.blocks[block..=block]),
-        rest: (!rest.list.is_empty()).then_some(rest),
     })
-}
-
-/// The entry that pg_restore names in its message. The first that it names is its own.
-fn entry_of(error: &Error) -> Option<i64> {
-    const ENTRY: &str = ": from TOC entry ";
-    let message = error.message();
-    let at = message.find(ENTRY)? + ENTRY.len();
-    message[at..].split(';').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -198,35 +175,21 @@ mod tests {
     }
 
     #[test]
-    fn a_late_table_that_is_refused_is_tried_again_and_what_follows_it_is_not_lost() {
+    fn the_tables_that_may_wait_for_others_are_those_that_look_at_others() {
         let order = LoadOrder {
-            late: HashSet::from([1, 2, 3]),
+            late: HashSet::from([1, 2]),
+            behind: HashMap::from([(3, vec![4])]),
             ..LoadOrder::default()
         };
-        let error = |text: &str| Error::new(Code::RestoreErr, text);
-        let refused = error("pg_restore failed with exit status 1: from TOC entry 2; 0 1 TABLE DATA t x: violates");
-        let again = |load: &Load, order: &LoadOrder, error: &Error| {
-            let entry = |block: usize| i64::try_from(block).unwrap();
-            again(load, order, error, entry)
-        };
-        let again_of = again(&load(&[1, 2, 3], 0), &order, &refused).unwrap();
-        assert_eq!((again_of.failed, again_of.rest), (load(&[2], 0), Some(load(&[3], 0))));
-        assert_eq!(again(&load(&[1, 2], 0), &order, &refused).unwrap().rest, None);
-        assert_eq!(again(&load(&[1, 3], 0), &order, &refused), None);
-        assert_eq!(again(&load(&[2], 0), &LoadOrder::default(), &refused), None);
-        let damaged = Error::new(Code::Integrity, refused.message());
-        assert_eq!(again(&load(&[2], 0), &order, &damaged), None);
-        // Large objects, with entries of their own that make them: on both sides of the table.
+        let entry = |block: usize| i64::try_from(block).unwrap();
+        // Large objects, with entries of their own that make them.
         let mixed = Load {
-            list: vec![20, 21, 9, 2, 22, 3],
-            ..load(&[9, 2, 3], 0)
+            list: vec![20, 21, 9, 2, 22, 3, 4],
+            ..load(&[9, 2, 3, 4], 7)
         };
-        let again_of = again(&mixed, &order, &refused).unwrap();
-        assert_eq!(again_of.failed, load(&[2], 0));
-        let rest = Load {
-            list: vec![22, 3],
-            ..load(&[3], 0)
-        };
-        assert_eq!(again_of.rest, Some(rest));
+        assert_eq!(may_wait(&mixed, &order, entry), HashSet::from([2, 3]));
+        assert_eq!(alone(&mixed, 2, entry), Some(load(&[2], 0)));
+        assert_eq!(alone(&mixed, 22, entry), None);
+        assert_eq!(may_wait(&mixed, &LoadOrder::default(), entry), HashSet::new());
     }
 }

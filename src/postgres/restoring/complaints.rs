@@ -8,6 +8,8 @@
 //! Command was: CREATE TABLE …
 //! ```
 
+use std::collections::HashSet;
+
 use super::super::Redactor;
 use super::super::child::{Hearing, quoted};
 use super::super::redaction::without_values;
@@ -38,12 +40,18 @@ pub(super) struct Complaints {
     redactor: Redactor,
     tolerates_transaction_timeout: bool,
     stops_at_first: bool,
+    /// Entries whose errors do not stop it.
+    except: HashSet<i64>,
     /// An error of which the next line shows whether to tolerate it.
     doubtful: Option<String>,
     /// The entry that it is restoring.
     entry: Option<String>,
     keeps: usize,
     kept: Vec<Complaint>,
+    /// Which is the first that is not about such an entry.
+    first_at: Option<usize>,
+    /// All of them, and those that are not about such an entry.
+    heard: usize,
     count: usize,
     listening: Listening,
     came_to_the_end: bool,
@@ -62,14 +70,22 @@ impl Complaints {
             redactor,
             tolerates_transaction_timeout,
             stops_at_first,
+            except: HashSet::new(),
             doubtful: None,
             entry: None,
             keeps: if all { KEPT_OF_ALL } else { KEPT },
             kept: Vec::new(),
+            first_at: None,
+            heard: 0,
             count: 0,
             listening: Listening::Nothing,
             came_to_the_end: false,
         }
+    }
+
+    /// With entries whose errors do not stop it, by dump ids.
+    pub fn except(self, except: HashSet<i64>) -> Self {
+        Self { except, ..self }
     }
 
     pub fn hear(&mut self, line: &str) -> Hearing {
@@ -116,20 +132,26 @@ impl Complaints {
     }
 
     fn complain(&mut self, error: &str) -> Hearing {
-        self.count += 1;
+        let entry = self.entry.as_deref().and_then(number);
+        let may_fail = entry.is_some_and(|entry| self.except.contains(&entry));
+        self.heard += 1;
         if self.kept.len() < self.keeps {
             self.kept.push(Complaint {
-                entry: self.entry.as_deref().and_then(number),
+                entry,
                 at: self.entry.as_deref().map(|entry| self.redactor.clean(entry)),
                 words: quoted(&self.redactor.clean(error)),
                 is_of_owner: false,
             });
             self.listening = Listening::Complaint;
         }
-        if self.stops_at_first {
-            Hearing::Stop
-        } else {
-            Hearing::GoOn
+        if may_fail {
+            return Hearing::GoOn;
+        }
+        self.count += 1;
+        self.first_at.get_or_insert(self.heard - 1);
+        match self.stops_at_first {
+            true => Hearing::Stop,
+            false => Hearing::GoOn,
         }
     }
 
@@ -158,22 +180,24 @@ impl Complaints {
         self.came_to_the_end
     }
 
-    /// The number of errors that are not tolerated.
+    /// The number of errors, without those of entries that may fail.
     pub fn count(&self) -> usize {
         self.count
     }
 
+    /// The first of these errors; otherwise the first of all.
     pub fn first(&self) -> Option<String> {
-        self.kept.first().map(Complaint::text)
+        let first = self.first_at.and_then(|at| self.kept.get(at));
+        first.or(self.kept.first()).map(Complaint::text)
     }
 
     pub fn all(&self) -> Vec<Complaint> {
         let mut all = self.kept.clone();
-        if self.count > self.keeps {
+        if self.heard > self.keeps {
             all.push(Complaint {
                 entry: None,
                 at: None,
-                words: format!("and {} more", self.count - self.keeps),
+                words: format!("and {} more", self.heard - self.keeps),
                 is_of_owner: false,
             });
         }
@@ -239,6 +263,19 @@ mod tests {
         let all = complaints.all();
         assert_eq!(all[0].entry, Some(3));
         assert!(all[0].words.starts_with("COPY failed for table"), "{all:?}");
+    }
+
+    #[test]
+    fn errors_of_entries_that_may_fail_do_not_stop_it_and_are_not_the_first() {
+        let complaints = Complaints::new(Redactor::default(), false, true, true);
+        let mut complaints = complaints.except(HashSet::from([3]));
+        let lines = "pg_restore: from TOC entry 3; 0 1 TABLE DATA t ada\npg_restore: error: COPY failed: no\n\
+                     pg_restore: from TOC entry 4; 0 1 TABLE DATA u ada\npg_restore: error: COPY failed: never\n";
+        let hearings: Vec<Hearing> = lines.lines().map(|line| complaints.hear(line)).collect();
+        assert_eq!(hearings[1..], [Hearing::GoOn, Hearing::GoOn, Hearing::Stop]);
+        assert_eq!(complaints.count(), 1);
+        assert!(complaints.first().unwrap().contains("TOC entry 4"));
+        assert_eq!(complaints.all().len(), 2);
     }
 
     #[test]

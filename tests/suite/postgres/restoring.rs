@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -48,6 +49,7 @@ fn order<'a>(
         no_privileges: false,
         no_tablespaces: false,
         exit_on_error: true,
+        may_fail: HashSet::new(),
         as_text: false,
     }
 }

@@ -54,6 +54,45 @@ fn rows_that_others_look_for_are_there_before_them(major: u32) {
 
 on_majors! { rows_that_others_look_for_are_there_before_them: 15 18 }
 
+fn tables_that_wait_for_each_other_are_loaded_in_few_sessions(major: u32) {
+    let source = Database::fresh(major);
+    // Each looks for its rows in the next one, which the archive has after it.
+    source.sql(
+        "CREATE FUNCTION has(t text, a int) RETURNS boolean LANGUAGE plpgsql AS
+           'DECLARE found boolean; BEGIN EXECUTE format(''SELECT EXISTS (SELECT FROM public.%I WHERE id = %s)'', t, a) INTO found;
+            RETURN found; END';
+         CREATE TABLE link_40 (id int); INSERT INTO link_40 SELECT generate_series(1, 10);
+         DO $$ BEGIN FOR n IN REVERSE 39..1 LOOP
+           EXECUTE format('CREATE TABLE link_%s (id int CHECK (public.has(''link_%s'', id)))', to_char(n, 'FM00'), to_char(n + 1, 'FM00'));
+           EXECUTE format('INSERT INTO link_%s SELECT generate_series(1, 10)', to_char(n, 'FM00'));
+         END LOOP; END $$",
+    );
+    let backed = Backed::up(source, &[]);
+    for options in [&["--create", "--clean"][..], &["--create", "--clean", "--jobs", "4"]] {
+        let target = Database::fresh(major);
+        backed.restored(&target, options);
+        let sessions = format!(
+            "SELECT sessions < 60 FROM pg_stat_database WHERE datname = '{}'",
+            target.name
+        );
+        assert_eq!(psql(major, &postgres_url(major), &sessions), "t", "{options:?}");
+        assert_eq!(target.sql("SELECT count(*) FROM link_01"), "10", "{options:?}");
+    }
+    // Rows that no other table helps are named.
+    backed.source.sql("TRUNCATE link_40");
+    let broken = Backed::up(backed.source.copy(), &[]);
+    let target = Database::fresh(major);
+    let refused = broken.refused(&target.url(), &[], "RESTORE_ERR", 41);
+    assert!(refused.message.contains("TABLE DATA link_01"), "{}", refused.message);
+    assert!(
+        refused.message.contains("without data: public.link_01"),
+        "{}",
+        refused.message
+    );
+}
+
+on_majors! { tables_that_wait_for_each_other_are_loaded_in_few_sessions: 15 18 }
+
 #[test]
 fn one_job_keeps_the_archives_order() {
     let source = Database::fresh(17);
