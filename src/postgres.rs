@@ -84,8 +84,8 @@ pub use conninfo::{
 pub use decoding::{Decoding, IdleTimeout, Service};
 pub use dump::{Contents, Dump, DumpOrder, Unbegun, globals};
 pub use existing::Existing;
-pub(crate) use extensions::MemberGrant;
 pub use extensions::{Extension, Member, MemberKind};
+pub(crate) use extensions::{ExtensionNeeds, MemberGrant};
 pub(crate) use features::Feature;
 pub use globals::{
     AppliedGlobals, ComparedGlobals, DatabaseSetting, Globals, GlobalsPlan, Omitted, Powers, Statement, WITHHELD,
@@ -100,6 +100,7 @@ pub use load::ServerLoad;
 pub use log_end::LogEnd;
 pub(crate) use objects::{Trait, TraitKind};
 pub use older_transactions::{OlderTransactions, OldestTransaction};
+pub(crate) use ownership::Refilling;
 pub use passfile::Passfile;
 pub use privileges::{Unreadable, UnreadableKind};
 pub use programs::{Programs, Psql, RestoreProgram, ServerPrograms};

@@ -121,12 +121,14 @@ impl Session {
     ) -> Result<(Vec<Around>, Vec<Belonging>)> {
         let failed = |error| self.error("cannot look at schemas and publications", &error);
         let whole = if self.server.major < 15 {
-            "SELECT NULL::pg_catalog.text, NULL::pg_catalog.text WHERE $1::pg_catalog.text[] IS NULL"
+            "SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text WHERE $1::pg_catalog.text[] IS NULL"
         } else {
             "SELECT 'the schema ' || n.nspname || ' in the publication ' || p.pubname,
-                    pg_catalog.format('ALTER PUBLICATION %I ADD TABLES IN SCHEMA %I', p.pubname, n.nspname)
+                    pg_catalog.format('ALTER PUBLICATION %I ADD TABLES IN SCHEMA %I', p.pubname, n.nspname),
+                    CASE WHEN NOT u.rolsuper THEN 'its owner' END
                FROM pg_catalog.pg_publication_namespace m JOIN pg_catalog.pg_publication p ON p.oid = m.pnpubid
                JOIN pg_catalog.pg_namespace n ON n.oid = m.pnnspid
+               JOIN pg_catalog.pg_roles u ON u.rolname = current_user
               WHERE n.nspname::pg_catalog.text = ANY ($1) OR p.pubname::pg_catalog.text = ANY ($2)"
         };
         let parts = if self.server.major < 15 {
@@ -149,7 +151,8 @@ impl Session {
              {whole}
              UNION ALL
              SELECT 'membership of ' || pg_catalog.format('%I.%I', n.nspname, c.relname) || ' in the publication ' || p.pubname,
-                    pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %I.%I', p.pubname, n.nspname, c.relname) {parts}
+                    pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %I.%I', p.pubname, n.nspname, c.relname) {parts},
+                    CASE WHEN NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') THEN pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text END
                FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
                JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE p.pubname::pg_catalog.text = ANY ($2) AND r.prrelid NOT IN (SELECT oid FROM chosen)
@@ -166,6 +169,7 @@ impl Session {
                 tie: row.try_get(1)?,
                 policy: None,
                 joined: None,
+                tied_by: row.try_get(2)?,
             })
         };
         let around = rows

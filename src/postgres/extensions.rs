@@ -1,6 +1,7 @@
 //! Extensions: their versions, and their members.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
@@ -13,6 +14,24 @@ use crate::error::Result;
 pub struct Extension {
     pub name: String,
     pub version: String,
+}
+
+/// What an extension needs to be made on a server, where its default version is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExtensionNeeds {
+    pub name: String,
+    version: Option<String>,
+    /// The server has the files of that version.
+    pub is_whole: bool,
+    /// Other extensions, which must be there first.
+    pub requires: Vec<String>,
+}
+
+impl fmt::Display for ExtensionNeeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        self.version.iter().try_for_each(|version| write!(f, " {version}"))
+    }
 }
 
 /// An object that an extension has made, named as in an archive's table of contents.
@@ -64,6 +83,34 @@ const MEMBERS: [(MemberKind, &str, &str, &str); 7] = [
 ];
 
 impl Session {
+    /// Of those of these extensions that the server knows by their control files.
+    pub(crate) async fn needs_of_extensions(&self, names: &[&str]) -> Result<Vec<ExtensionNeeds>> {
+        let question = "SELECT e.name::pg_catalog.text, e.default_version, v.version IS NOT NULL,
+                 coalesce(v.requires::pg_catalog.text[], '{}')
+               FROM pg_catalog.pg_available_extensions e
+               LEFT JOIN pg_catalog.pg_available_extension_versions v
+                 ON v.name OPERATOR(pg_catalog.=) e.name AND v.version OPERATOR(pg_catalog.=) e.default_version
+              WHERE e.name::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($1) ORDER BY 1";
+        let needs = |row: &Row| {
+            Ok(ExtensionNeeds {
+                name: row.try_get(0)?,
+                version: row.try_get(1)?,
+                is_whole: row.try_get(2)?,
+                requires: row.try_get(3)?,
+            })
+        };
+        let rows = self.client.query(question, &[&names]).await;
+        rows.and_then(|rows| rows.iter().map(needs).collect())
+            .map_err(|error| self.error("cannot look at the extensions", &error))
+    }
+
+    pub(crate) async fn has_extension(&self, name: &str) -> Result<bool> {
+        let question = "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) $1)";
+        let row = self.client.query_one(question, &[&name]).await;
+        row.and_then(|row| row.try_get(0))
+            .map_err(|error| self.error("cannot look at the extensions", &error))
+    }
+
     /// The database's extensions, by name; `None` if the server does not report them.
     pub async fn extensions(&self) -> Option<Vec<Extension>> {
         let question = "SELECT coalesce(pg_catalog.array_agg(extname::pg_catalog.text ORDER BY extname), '{}'),

@@ -71,6 +71,54 @@ impl Session {
     }
 }
 
+/// How the rows of a table are put back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refilling {
+    /// The table is emptied first.
+    pub emptied: bool,
+    /// Its rows are read again.
+    pub read: bool,
+}
+
+/// A table into which the role may not load rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClosedTable {
+    /// Quoted, with its schema.
+    pub table: String,
+    pub owner: String,
+    /// The privileges, as GRANT names them.
+    pub lacking: String,
+}
+
+impl Session {
+    /// Those of these tables on which the role lacks a right that it needs. A right on single columns counts.
+    pub(crate) async fn closed_for(&self, tables: &Names, refilling: Refilling) -> Result<Vec<ClosedTable>> {
+        let Refilling { emptied, read } = refilling;
+        let question = format!(
+            "WITH chosen AS ({CHOSEN}), asked AS (
+               SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
+                      pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text AS owner,
+                      pg_catalog.concat_ws(', ',
+                        CASE WHEN {read} AND NOT pg_catalog.has_any_column_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
+                        CASE WHEN NOT pg_catalog.has_any_column_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
+                        CASE WHEN {emptied} AND NOT pg_catalog.has_table_privilege(c.oid, 'TRUNCATE') THEN 'TRUNCATE' END)
+                        AS lacking
+                 FROM chosen JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) chosen.oid
+                 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace)
+             SELECT name, owner, lacking FROM asked WHERE lacking OPERATOR(pg_catalog.<>) '' ORDER BY 1"
+        );
+        let closed = |row: &tokio_postgres::Row| {
+            Ok(ClosedTable {
+                table: row.try_get(0)?,
+                owner: row.try_get(1)?,
+                lacking: row.try_get(2)?,
+            })
+        };
+        let rows = self.about(tables, &question).await?;
+        self.read(rows.iter().map(closed).collect())
+    }
+}
+
 const IRREMOVABLE: &str = "WITH asked AS (
        SELECT kind, schema, name, at FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]),
          pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]))

@@ -128,6 +128,8 @@ pub(crate) struct Around {
     pub policy: Option<(String, String)>,
     /// For a partition or an inheritance child: it and its parent table, both quoted with their schemas.
     pub joined: Option<(String, String)>,
+    /// Who can put it back, if this role cannot.
+    pub tied_by: Option<String>,
 }
 
 /// For the tables `$1` and `$2`.
@@ -307,16 +309,16 @@ impl Session {
                     CASE WHEN parent_goes THEN 'ALTER TABLE ' || parent || ' DETACH PARTITION ' || child END,
                     'ALTER TABLE ' || parent || ' ATTACH PARTITION ' || child || ' '
                       || (SELECT pg_catalog.pg_get_expr(c.relpartbound, c.oid) FROM pg_catalog.pg_class c WHERE c.oid = related.oid),
-                    NULL::pg_catalog.text, NULL::pg_catalog.text, child, parent
+                    NULL::pg_catalog.text, NULL::pg_catalog.text, child, parent, NULL::pg_catalog.text
                FROM related WHERE relispartition AND parent_goes <> child_goes
              UNION ALL
              SELECT 2, 'heir ' || child, CASE WHEN parent_goes THEN 'ALTER TABLE ' || child || ' NO INHERIT ' || parent END,
-                    'ALTER TABLE ' || child || ' INHERIT ' || parent, NULL, NULL, child, parent
+                    'ALTER TABLE ' || child || ' INHERIT ' || parent, NULL, NULL, child, parent, NULL
                FROM related WHERE NOT relispartition AND parent_goes <> child_goes
              UNION ALL
              SELECT 3, 'sequence ' || s.name, 'ALTER SEQUENCE ' || s.name || ' OWNED BY NONE',
                     'ALTER SEQUENCE ' || s.name || ' OWNED BY ' || t.name || '.' || pg_catalog.quote_ident(a.attname),
-                    NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL, NULL
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
                JOIN named s ON s.oid = d.objid JOIN named t ON t.oid = d.refobjid
                JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
@@ -326,20 +328,24 @@ impl Session {
              UNION ALL
              SELECT 4, 'membership of ' || t.name || ' in the publication ' || p.pubname, NULL,
                     'ALTER PUBLICATION ' || pg_catalog.quote_ident(p.pubname) || ' ADD TABLE ONLY ' || t.name {publication},
-                    NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL,
+                    CASE WHEN NOT pg_catalog.pg_has_role(p.pubowner, 'USAGE')
+                         THEN pg_catalog.pg_get_userbyid(p.pubowner)::pg_catalog.text END
                FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
                JOIN named t ON t.oid = r.prrelid
               WHERE r.prrelid IN (SELECT oid FROM chosen)
              UNION ALL
              SELECT 5, 'the subscription ' || u.subname || ' to ' || t.name || ' (afterwards: ALTER SUBSCRIPTION '
-                      || pg_catalog.quote_ident(u.subname) || ' REFRESH PUBLICATION)', NULL, NULL, NULL, NULL, NULL, NULL
+                      || pg_catalog.quote_ident(u.subname) || ' REFRESH PUBLICATION)', NULL, NULL, NULL, NULL, NULL, NULL,
+                    CASE WHEN NOT pg_catalog.pg_has_role(u.subowner, 'USAGE')
+                         THEN pg_catalog.pg_get_userbyid(u.subowner)::pg_catalog.text END
                FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription u ON u.oid = r.srsubid
                JOIN named t ON t.oid = r.srrelid
               WHERE r.srrelid IN (SELECT oid FROM chosen)
              UNION ALL
              SELECT 6, 'the policy ' || o.polname || ' on ' || t.name,
                     'DROP POLICY ' || pg_catalog.quote_ident(o.polname) || ' ON ' || t.name, NULL,
-                    n.nspname::pg_catalog.text, c.relname || ' ' || o.polname, NULL, NULL
+                    n.nspname::pg_catalog.text, c.relname || ' ' || o.polname, NULL, NULL, NULL
                FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN named t ON t.oid = o.polrelid
               WHERE o.polrelid IN (SELECT oid FROM chosen)
@@ -349,7 +355,7 @@ impl Session {
                       || CASE g.tgenabled WHEN 'O' THEN '' ELSE '; ALTER TABLE ' || t.name
                          || CASE g.tgenabled WHEN 'D' THEN ' DISABLE' WHEN 'A' THEN ' ENABLE ALWAYS' ELSE ' ENABLE REPLICA' END
                          || ' TRIGGER ' || pg_catalog.quote_ident(g.tgname) END,
-                    NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL, NULL
                FROM pg_catalog.pg_trigger g JOIN named t ON t.oid = g.tgrelid
               WHERE NOT g.tgisinternal AND g.tgconstrrelid IN (SELECT oid FROM chosen)
                 AND g.tgrelid NOT IN (SELECT oid FROM chosen)
@@ -362,6 +368,7 @@ impl Session {
                 tie: row.try_get(3)?,
                 policy: row.try_get::<_, Option<String>>(4)?.zip(row.try_get(5)?),
                 joined: row.try_get::<_, Option<String>>(6)?.zip(row.try_get(7)?),
+                tied_by: row.try_get(8)?,
             })
         };
         let rows = self.about(tables, &question).await?;

@@ -35,7 +35,7 @@ pub struct TargetSurvey {
     pub roles: BTreeMap<String, bool>,
     /// By name, whether this role may create objects in it.
     pub tablespaces: BTreeMap<String, bool>,
-    /// By name, whether it is installed in this database.
+    /// By name, whether it is installed in this database. The server may lack the files of one that is.
     pub extensions: BTreeMap<String, bool>,
     /// The number of locks that one transaction can count on.
     pub locks: u64,
@@ -106,8 +106,8 @@ impl Session {
         .await
         .map_err(failed)?;
         let extensions = ask(
-            "SELECT a.name::pg_catalog.text, e.extname IS NOT NULL FROM pg_catalog.pg_available_extensions a
-             LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name",
+            "SELECT coalesce(a.name, e.extname)::pg_catalog.text, e.extname IS NOT NULL
+             FROM pg_catalog.pg_available_extensions a FULL JOIN pg_catalog.pg_extension e ON e.extname = a.name",
         )
         .await
         .map_err(failed)?;

@@ -2,6 +2,7 @@
 //! master users some of it all the same, so rights that can be tried without leaving a trace are tried.
 
 mod beyond;
+mod extensions;
 mod foreign;
 mod hidden;
 mod owners;
@@ -18,6 +19,8 @@ use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Deed, Foreign, quoting, settings};
 
+pub(super) use extensions::schema_of_extension;
+
 /// Takes out of the plan what only another role may do and nothing else needs, and warns of it. Anything else that
 /// the role may not do is an error.
 pub(super) async fn settle(
@@ -32,6 +35,7 @@ pub(super) async fn settle(
     if request.data_only {
         return Ok(Vec::new());
     }
+    extensions::check_server(target, &planned(items, plan), request).await?;
     if target.found.is_superuser {
         powerful::check(target, &planned(items, plan), request).await?;
         return Ok(Vec::new());
@@ -43,7 +47,7 @@ pub(super) async fn settle(
     let mut warnings = without_grants_on_the_servers_own(items, plan);
     let planned = planned(items, plan);
     refuse(target, items, &planned, request).await?;
-    check_extensions(target, &planned, request, postgres).await?;
+    extensions::check(target, &planned, request, postgres).await?;
     if !request.create {
         removable::check(target, items, plan).await?;
     }
@@ -274,32 +278,6 @@ fn check_grants(target: &Target, planned: &[&Item]) -> Result<()> {
     Ok(())
 }
 
-async fn check_extensions(
-    target: &Target,
-    planned: &[&Item],
-    request: &RestoreRequest,
-    postgres: &settings::Postgres,
-) -> Result<()> {
-    for item in of_kind(planned, "EXTENSION") {
-        let found = target.found.extensions.get(&item.entry.tag);
-        let is_there = found.copied().unwrap_or_default();
-        if (is_there && !request.create) || may_extend(target, item, request, postgres).await? {
-            continue;
-        }
-        let hint = match request.create {
-            true => {
-                "make the database yourself, let a superuser make the extension in it, and restore without --create; \
-                 or leave it out, with what needs it: --exclude EXTENSION:NAME"
-            }
-            false => {
-                "let a superuser make it in the target first, or leave it out, with what needs it: --exclude EXTENSION:NAME"
-            }
-        };
-        return refused(target, &[item], "may not make an extension", hint);
-    }
-    Ok(())
-}
-
 const SUBSCRIBE: Deed<'static> = Deed::Subscribe {
     connection: "dbname=pgstow password=x",
     password_required: true,
@@ -323,36 +301,6 @@ async fn may_subscribe(target: &Target, item: &Item, asks: bool) -> Result<bool>
         password_required: subscription.password_required,
     };
     target.session.may(deed).await
-}
-
-/// The schema that the archive's extension was made in.
-pub(super) fn schema_of_extension(item: &Item) -> String {
-    let definition = item.details.definition.trim_end().trim_end_matches(';');
-    let schema = definition.rsplit_once(" WITH SCHEMA ");
-    schema.map_or_else(|| "public".to_owned(), |(_, schema)| quoting::unquoted(schema))
-}
-
-async fn may_extend(
-    target: &Target,
-    item: &Item,
-    request: &RestoreRequest,
-    postgres: &settings::Postgres,
-) -> Result<bool> {
-    let name = item.entry.tag.as_str();
-    let schema = schema_of_extension(item);
-    let deed = Deed::Extend { name, schema: &schema };
-    if !request.create {
-        return target.session.may(deed).await;
-    }
-    // In a database that it makes, the role has rights that it may lack in this one.
-    if !target.session.is_for_superusers(name).await? {
-        return Ok(true);
-    }
-    // The server only says of an extension that is there that it is.
-    match target.found.extensions.get(name) {
-        Some(true) => target.may_in_template(deed, postgres).await,
-        _ => target.session.may(deed).await,
-    }
 }
 
 /// Objects that come with the server belong to a superuser, also if the database belongs to another role.

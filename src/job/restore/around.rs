@@ -33,6 +33,8 @@ pub(super) struct Surroundings {
     pub ties: Vec<Tie>,
     /// Parts of the old tables that are lost, because the backup does not have them.
     pub left_out: Vec<LeftOut>,
+    /// Those of them that only other roles can make again, in words.
+    pub of_others: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -362,6 +364,17 @@ impl Surroundings {
 
     fn take(&mut self, around: Around, replaced: &[&Item]) {
         self.loosen.extend(around.loosen);
+        if let Some(other) = around.tied_by {
+            self.of_others.push(around.what.clone());
+            let why = format!("its table is replaced, and only {other} or a superuser can put it back");
+            self.left_out.push(LeftOut {
+                what: around.what,
+                why: around
+                    .tie
+                    .map_or(why.clone(), |statement| format!("{why}: {statement}")),
+            });
+            return;
+        }
         match (around.tie, around.policy) {
             (Some(statement), _) => {
                 // The archive's own runs first, and then the table is a member already.
@@ -430,6 +443,18 @@ impl Surroundings {
             }
             open = refused;
         }
+    }
+
+    /// The warning before anything is removed.
+    pub fn warning(&self) -> Option<String> {
+        let count = self.of_others.len() as u64;
+        (count > 0).then(|| {
+            format!(
+                "the restore ends what only other roles can put back afterwards: {}; the report has the statement for \
+                 each, under what is left out",
+                some_of(&self.of_others, count)
+            )
+        })
     }
 
     /// For an error after the removal: what the user must make again after the tables exist.

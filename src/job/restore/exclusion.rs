@@ -128,7 +128,7 @@ async fn kept(request: &RestoreRequest, items: &[Item], session: &Session, asked
     for id in members::rows_and_grants(items, &keeping.entries, session).await? {
         keeping.keep(id);
     }
-    keeping.without_lacking(&exist);
+    keeping.without_lacking(items, &exist);
     let there = keeping.standing(items, &exist);
     let leaving = Leaving {
         request,

@@ -24,8 +24,8 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Loading};
 use crate::format::script::Sum;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::quoting::literal;
-use crate::postgres::{ForeignKey, Session, TableTrigger, Wire};
+use crate::postgres::quoting::{identifier, literal};
+use crate::postgres::{ForeignKey, Names, Refilling, Session, TableTrigger, Wire};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
 
@@ -95,6 +95,7 @@ pub(super) async fn prepare(
             ));
         }
     }
+    check_rights(session, &places(stored, plan)?, request).await?;
     let acting = Acting::prepare(session, &names, &foreign_keys).await?;
     Ok(InPlace {
         emptied,
@@ -107,9 +108,34 @@ pub(super) async fn prepare(
     })
 }
 
+const OWNER: &str = "restore as the owner of the tables, or as a member of that role";
+
 fn may_not(session: &Session, what: &str) -> Error {
     let user = &session.server().user;
     Error::new(Code::Permission, format!("the role {user} may not {what}"))
+}
+
+/// The rights that loading needs on the tables themselves.
+async fn check_rights(session: &Session, tables: &Names, request: &RestoreRequest) -> Result<()> {
+    let wanted = Refilling {
+        emptied: request.clean,
+        read: !request.no_check,
+    };
+    let closed = session.closed_for(tables, wanted).await?;
+    let Some(first) = closed.first() else { return Ok(()) };
+    let named: Vec<String> = closed
+        .iter()
+        .map(|one| format!("{} of {}", one.table, one.owner))
+        .collect();
+    let what = format!("load rows into these tables: {}", some_of(&named, named.len() as u64));
+    let user = identifier(&session.server().user);
+    Err(may_not(session, &what).hint(format!(
+        "restore as {owner}, or as a member of that role (GRANT {} TO {user}); or GRANT {} ON {} TO {user}",
+        identifier(&first.owner),
+        first.lacking,
+        first.table,
+        owner = first.owner,
+    )))
 }
 
 /// Foreign keys are dropped and made again, which only their owner may do, and which enables their triggers.
@@ -205,6 +231,18 @@ fn tables(stored: &StoredArchive, plan: &Plan) -> Result<Vec<(String, String)>> 
     Ok(names)
 }
 
+/// The tables that a COPY names.
+fn places(stored: &StoredArchive, plan: &Plan) -> Result<Vec<(String, String)>> {
+    let copies = stored.head.copy_statements().map_err(|error| broken(&error))?;
+    let place = |index: usize| {
+        let path = Loading::parse(&copies[index])?.path();
+        let mut path = path.iter().map(|name| stored.head.text(name));
+        path.next().zip(path.next())
+    };
+    let places: BTreeSet<(String, String)> = plan.blocks().filter_map(place).collect();
+    Ok(places.into_iter().collect())
+}
+
 fn broken(error: &ArchiveError) -> Error {
     Error::new(Code::Integrity, error.to_string())
 }
@@ -255,7 +293,11 @@ pub(super) async fn run(
     if done.is_err() {
         rows::roll_back(&mut wire).await;
     }
-    let done = done?;
+    // Without definitions, `--exclude` leaves nothing out.
+    let done = done.map_err(|error| match error.code() {
+        Code::Permission if !error.has_own_hint() => error.hint(OWNER),
+        _ => error,
+    })?;
     wire.close().await;
     Ok(done)
 }

@@ -53,6 +53,9 @@ pub(super) async fn make(target: &Target, source: &Source<'_>, request: &Restore
         state.set(Milestone::Untouched);
     }
     created?;
+    if beside.is_none() {
+        state.made();
+    }
     let furnished = async {
         if let Some(beside) = &beside {
             unfinished::open(target, beside).await?;
@@ -161,6 +164,25 @@ pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
     let unused = format!("DROP DATABASE {}{force}", postgres::quoting::identifier(beside));
     if target.session.execute(&unused).await.is_ok() {
         state.set(Milestone::Untouched);
+    }
+}
+
+/// Removes the new database of a restore that failed before it made anything in it. If others have made something there,
+/// or are in it, it stays.
+pub(super) async fn take_back(target: &Target, settings: &settings::Postgres, state: &State) {
+    let looking = async {
+        let session = Session::connect(&target.info, settings).await?;
+        let found = session.survey_target().await;
+        // PostgreSQL does not remove a database that is in use.
+        session.close().await;
+        Ok::<_, Error>(found?.objects == 0)
+    };
+    if !looking.await.unwrap_or(false) {
+        return;
+    }
+    let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(target.name()));
+    if target.session.execute(&unused).await.is_ok() {
+        state.set(Milestone::TakenBack);
     }
 }
 

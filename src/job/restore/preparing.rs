@@ -315,6 +315,10 @@ impl Preparing<'_> {
             around = job.stop.or_stop(survey).await?;
         }
         plan.left_out.extend(around.left_out.iter().cloned());
+        if let Some(warning) = around.warning() {
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
         if !plan.copies.is_empty() {
             stored.head = stored.head.with_copy_statements(&plan.copies)?;
         }

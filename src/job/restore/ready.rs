@@ -5,7 +5,7 @@ use super::{Job, database};
 use crate::error::{Code, Error, Result};
 use crate::format::archive::Item;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::{self, ConnectionInfo, Deed, Session};
+use crate::postgres::{self, ConnectionInfo, Session};
 use crate::repository::manifest::{Manifest, role};
 use crate::units::count;
 
@@ -15,7 +15,7 @@ const NAMED: usize = 5;
 const LOCKS_PER_DEFINITION: u64 = 3;
 
 /// The databases from which the server makes others.
-const TEMPLATES: [&str; 2] = ["template0", "template1"];
+pub(super) const TEMPLATES: [&str; 2] = ["template0", "template1"];
 
 /// A session with the server, and how to reach the database to restore into.
 pub(super) struct Target {
@@ -86,18 +86,6 @@ async fn settled(session: &Session) -> Result<ConnectionInfo> {
 }
 
 impl Target {
-    /// Whether the role may do it in the database from which others are made; if it cannot be asked there, it may.
-    pub async fn may_in_template(&self, deed: Deed<'_>, postgres: &postgres::settings::Postgres) -> Result<bool> {
-        let mut info = self.info.clone();
-        info.dbname = Some(TEMPLATES[1].to_owned());
-        let Ok(session) = Session::connect(&info, postgres).await else {
-            return Ok(true);
-        };
-        let may = session.may(deed).await?;
-        session.close().await;
-        Ok(may)
-    }
-
     /// Settings of the backup's database that this one lacks. They are not restored.
     pub fn settings_that_stay_away(&self, items: &[Item]) -> Vec<LeftOut> {
         let lacking = database::settings(items)

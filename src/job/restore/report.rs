@@ -1,5 +1,6 @@
 //! What a restore did, or would do.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -173,9 +174,7 @@ impl fmt::Display for RestoreReport {
         for (number, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {step}", number + 1)?;
         }
-        for left in &self.left_out {
-            writeln!(f, "  left out: {}: {}", left.what, left.why)?;
-        }
+        print_left_out(f, &self.left_out)?;
         for there in &self.already_there {
             writeln!(f, "  existed already, and stays as it is: {there}")?;
         }
@@ -187,6 +186,50 @@ impl fmt::Display for RestoreReport {
             writeln!(f, "  run ANALYZE in the target: statistics are not part of a backup")?;
         }
         Ok(())
+    }
+}
+
+/// One line for each reason, which names all objects if they are few.
+fn print_left_out(f: &mut fmt::Formatter<'_>, left_out: &[LeftOut]) -> fmt::Result {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for LeftOut { what, why } in left_out {
+        let at = *places.entry(why).or_insert_with(|| {
+            reasons.push((why, Vec::new()));
+            reasons.len() - 1
+        });
+        reasons[at].1.push(what);
+    }
+    for (why, objects) in reasons {
+        if objects.len() <= NAMED {
+            for what in objects {
+                writeln!(f, "  left out: {what}: {why}")?;
+            }
+            continue;
+        }
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for what in &objects {
+            *kinds.entry(kind(what)).or_default() += 1;
+        }
+        let kinds: Vec<String> = kinds.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+        let first = objects[..NAMED].join(", ");
+        writeln!(
+            f,
+            "  left out: {}, such as {first}: {why} (--json lists each)",
+            kinds.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+/// The kind of an archive's entry, such as `FK CONSTRAINT`: the capital words before its name.
+fn kind(what: &str) -> &str {
+    let is_kind = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let words = what.split(' ').take_while(is_kind);
+    let length: usize = words.map(|word| word.len() + 1).sum();
+    match what.get(..length.saturating_sub(1)) {
+        None | Some("") => "objects",
+        Some(kind) => kind,
     }
 }
 
@@ -203,5 +246,48 @@ fn print_failed(f: &mut fmt::Formatter<'_>, failed: &Failed) -> fmt::Result {
     match &failed.consequence_of {
         Some(cause) => writeln!(f, "; it needs {cause}, which failed"),
         None => writeln!(f),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_objects_with_one_reason_are_one_line() {
+        struct Shown(Vec<LeftOut>);
+        impl fmt::Display for Shown {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                print_left_out(f, &self.0)
+            }
+        }
+        let left = |what: &str, why: &str| LeftOut {
+            what: what.into(),
+            why: why.into(),
+        };
+        let mut all = vec![left("SCHEMA auth", "it stays"), left("a comment", "only its owner may")];
+        for table in ["a", "b", "c"] {
+            all.push(left(&format!("TABLE auth.{table}"), "it stays"));
+            all.push(left(&format!("FK CONSTRAINT auth.{table} k"), "it stays"));
+        }
+        assert_eq!(
+            Shown(all).to_string(),
+            "  left out: 3 FK CONSTRAINT, 1 SCHEMA, 3 TABLE, such as SCHEMA auth, TABLE auth.a, FK CONSTRAINT auth.a k, \
+             TABLE auth.b, FK CONSTRAINT auth.b k: it stays (--json lists each)\n  left out: a comment: only its owner may\n"
+        );
+    }
+
+    #[test]
+    fn the_kind_of_an_entry_is_read_from_its_name() {
+        for (what, expected) in [
+            ("FK CONSTRAINT s.t k", "FK CONSTRAINT"),
+            ("TABLE s.t", "TABLE"),
+            ("membership of s.t", "objects"),
+            ("ÄRGER x", "objects"),
+            ("TABLE", "TABLE"),
+            ("", "objects"),
+        ] {
+            assert_eq!(kind(what), expected, "{what}");
+        }
     }
 }

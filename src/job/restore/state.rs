@@ -27,6 +27,8 @@ pub(super) enum Milestone {
     Removing { exchange: Exchange, removed: bool },
     /// The database or roles are being made.
     Making { database: Option<String> },
+    /// The new database was empty when the restore failed, and was removed again.
+    TakenBack,
     /// Objects are being removed, in one transaction.
     Cleaning,
     /// That transaction is being committed, perhaps with the definitions of the new objects.
@@ -213,6 +215,20 @@ impl State {
     pub fn whole(&self) {
         self.set(Milestone::Whole);
         self.remind(None);
+    }
+
+    /// Whether this run made the database and may have failed before anything was made in it.
+    pub fn has_made_for_nothing(&self) -> bool {
+        let milestone = self.milestone.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_before_rows = matches!(
+            &*milestone,
+            Milestone::Making { database: Some(_) }
+                | Milestone::Defining { .. }
+                | Milestone::Running {
+                    end: TransactionEnd::RolledBack
+                }
+        );
+        self.made.load(Ordering::Relaxed) && is_before_rows
     }
 
     pub fn made(&self) {

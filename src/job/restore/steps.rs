@@ -9,7 +9,7 @@ use super::check::{self, ComparedRows};
 use super::context::{ArchiveRun, RestoreRun};
 use super::failed::Failed;
 use super::plan::LeftOut;
-use super::prepared::{BackupData, Prepared};
+use super::prepared::{BackupData, Prepared, PreparedArchive};
 use super::ready::Target;
 use super::report::{RestoreReport, RestoreStatus};
 use super::state::{Milestone, State};
@@ -18,6 +18,7 @@ use super::{Job, Loader, exclusion, globals, in_place, into, loading, making, sc
 use crate::error::{Code, Result};
 use crate::job::restore::RestoreRequest;
 use crate::postgres::{ConnectionInfo, Passfile, Session};
+use crate::repository::catalog::Located;
 use crate::run::private_folder::{PrivateFolder, answering};
 use archive::{Filled, define_apart, fill};
 
@@ -27,12 +28,31 @@ pub(super) async fn carry_out(
     mut prepared: Prepared,
     state: &State,
 ) -> Result<RestoreReport> {
-    let own = OwnFiles::make(job, &prepared).await?;
-    read_before_removal(job, request, &prepared).await?;
-    make_roles(job, request, &mut prepared, state).await?;
-    let beside = make_database(job, request, &mut prepared, state).await?;
-    settle_members(job, &mut prepared, beside.as_deref()).await?;
-    let mut compared = None;
+    match fill_target(job, request, &mut prepared, state).await {
+        Ok(compared) => finish(job, request, prepared, compared).await,
+        Err(error) => {
+            // If it has replaced another by then, at least its name stays.
+            if !prepared.target.exists && state.has_made_for_nothing() {
+                let removing = making::take_back(&prepared.target, &job.settings.postgres, state);
+                job.stop.in_time(removing).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Does everything until the rows are there and compared. Returns the comparison, if there was one at the end.
+async fn fill_target(
+    job: &Job<'_>,
+    request: &RestoreRequest,
+    prepared: &mut Prepared,
+    state: &State,
+) -> Result<Option<ComparedRows>> {
+    let own = OwnFiles::make(job, prepared).await?;
+    read_before_removal(job, request, prepared).await?;
+    make_roles(job, request, prepared, state).await?;
+    let beside = make_database(job, request, prepared, state).await?;
+    settle_members(job, prepared, beside.as_deref()).await?;
     match &prepared.source {
         BackupData::Script(psql, checked) => {
             let place = script::ScriptTarget {
@@ -50,6 +70,7 @@ pub(super) async fn carry_out(
                 state,
             };
             run_script(run, &place, checked, beside.as_deref()).await?;
+            Ok(None)
         }
         BackupData::Archive(archive) => {
             if !request.tables.is_empty() {
@@ -60,21 +81,19 @@ pub(super) async fn carry_out(
                 let making = into::run(job, backup, &prepared.target, work, state);
                 let made = while_it_answers(job, &prepared.target, making).await?;
                 (prepared.compared, prepared.lost) = (made.compared, made.left_out);
-                return Ok(prepared.report(job, request, RestoreStatus::Restored));
+                return Ok(None);
             }
-            match &archive.in_place {
-                None => compared = load_archive(job, request, &mut prepared, (&own, beside.as_deref()), state).await?,
-                Some(work) => {
-                    let filling = in_place::run(job, backup, &prepared.target, work, state);
-                    let filled = while_it_answers(job, &prepared.target, filling).await?;
-                    prepared.compared = Some(filled.compared);
-                    prepared.rows_replaced = filled.replaced;
-                    prepared.failed = filled.losses.tell(&archive.items);
-                }
-            }
+            let Some(work) = &archive.in_place else {
+                return load_archive(job, request, prepared, (&own, beside.as_deref()), state).await;
+            };
+            let filling = in_place::run(job, backup, &prepared.target, work, state);
+            let filled = while_it_answers(job, &prepared.target, filling).await?;
+            prepared.failed = filled.losses.tell(&archive.items);
+            prepared.compared = Some(filled.compared);
+            prepared.rows_replaced = filled.replaced;
+            Ok(None)
         }
     }
-    finish(job, request, prepared, compared).await
 }
 
 /// Sets up a new database, after its rows are loaded, and makes the report.
@@ -170,9 +189,6 @@ async fn make_database(
     let making = making::make(&prepared.target, &source, request, state);
     let new = job.stop.or_stop(making).await?;
     prepared.warnings.extend(new.notes);
-    if new.beside.is_none() {
-        state.made();
-    }
     Ok(new.beside)
 }
 
@@ -215,30 +231,9 @@ async fn load_archive(
     let BackupData::Archive(archive) = &prepared.source else {
         return Ok(None);
     };
-    let (settings, target) = (&job.settings.postgres, &prepared.target);
+    let target = &prepared.target;
     let (info, name) = named(&target.info);
-    let loader = Loader {
-        store: &prepared.located.store,
-        archive: &archive.stored,
-        program: &archive.pg_restore,
-        info: &info,
-        passfile: own.passfile.as_ref(),
-        settings,
-        folder: &own.folder,
-        no_owner: request.no_owner,
-        no_privileges: request.no_privileges,
-        no_tablespaces: request.no_tablespaces,
-        stop: job.stop,
-        observer: job.observer,
-        reads_again: true,
-        watch: Some(LockWatch {
-            session: &target.session,
-            name: &name,
-            wait: settings.lock_wait,
-            stall: settings.stall,
-        }),
-        silent: None,
-    };
+    let loader = loader(job, request, (&prepared.located, archive, target), own, (&info, &name));
     let steps = ArchiveRun {
         run: RestoreRun {
             job,
@@ -267,6 +262,40 @@ async fn load_archive(
         .or_stop(check::run(steps, &prepared.located.manifest, &lost))
         .await;
     finished_or_told(prepared, compared)
+}
+
+/// What all pg_restores of the archive have in common. `info` and `name`: how they log in, and the name of their
+/// sessions.
+fn loader<'a>(
+    job: &'a Job<'_>,
+    request: &RestoreRequest,
+    (located, archive, target): (&'a Located, &'a PreparedArchive, &'a Target),
+    own: &'a OwnFiles,
+    (info, name): (&'a ConnectionInfo, &'a str),
+) -> Loader<'a> {
+    let settings = &job.settings.postgres;
+    Loader {
+        store: &located.store,
+        archive: &archive.stored,
+        program: &archive.pg_restore,
+        info,
+        passfile: own.passfile.as_ref(),
+        settings,
+        folder: &own.folder,
+        no_owner: request.no_owner,
+        no_privileges: request.no_privileges,
+        no_tablespaces: request.no_tablespaces,
+        stop: job.stop,
+        observer: job.observer,
+        reads_again: true,
+        watch: Some(LockWatch {
+            session: &target.session,
+            name,
+            wait: settings.lock_wait,
+            stall: settings.stall,
+        }),
+        silent: None,
+    }
 }
 
 /// If objects failed, they must be reported even if the comparison did not finish.

@@ -3,6 +3,7 @@
 mod checking;
 mod computing;
 mod creating;
+mod extensions;
 mod failing;
 mod foreign;
 mod gaps;

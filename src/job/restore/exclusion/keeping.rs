@@ -50,6 +50,10 @@ const BELONGS: &str = "it stays as it is, with what is left out";
 /// The same for one that the target lacks.
 const LACKS: &str = "the target does not have it, and does not get it: it belongs to what is left out";
 
+/// Kinds whose statements are told if the target lacks them, and the longest such statement.
+const TOLD: [&str; 3] = ["POLICY", "RULE", "TRIGGER"];
+const LONGEST: usize = 1000;
+
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
     pub entries: HashSet<i64>,
@@ -138,13 +142,18 @@ impl Keeping {
         }
     }
 
-    /// What the target lacks cannot stay as it is.
-    pub fn without_lacking(&mut self, exist: &HashSet<i64>) {
-        let lacking = self
-            .why
-            .iter_mut()
-            .filter(|(id, why)| !exist.contains(id) && *why == BELONGS);
-        lacking.for_each(|(_, why)| LACKS.clone_into(why));
+    /// What the target lacks cannot stay as it is. Of rules on a table that stays, the statements are told.
+    pub fn without_lacking(&mut self, items: &[Item], exist: &HashSet<i64>) {
+        for item in items.iter().filter(|item| !exist.contains(&item.entry.dump_id)) {
+            let Some(why) = self.why.get_mut(&item.entry.dump_id).filter(|why| *why == BELONGS) else {
+                continue;
+            };
+            let statement = item.details.definition.trim();
+            *why = match TOLD.contains(&item.entry.desc.as_str()) && statement.len() <= LONGEST {
+                true => format!("{LACKS}: {statement}"),
+                false => LACKS.to_owned(),
+            };
+        }
     }
 
     pub fn keep(&mut self, id: i64) {

@@ -9,8 +9,8 @@ use crate::job::restore::RestoreRequest;
 use crate::job::restore::plan::LeftOut;
 use crate::postgres::Session;
 
-/// Up to this many are named in the report; of more only the number is given.
-const NAMED: usize = 20;
+/// How many of one kind and reason the report names; of the others it gives the number.
+const LISTED: usize = 1000;
 
 /// The entries that the user left out, and those that stay with them.
 pub(super) struct Leaving<'a> {
@@ -86,25 +86,24 @@ impl Leaving<'_> {
 
     fn told(&self, entries: &HashSet<i64>) -> Vec<LeftOut> {
         let mut left_out: Vec<LeftOut> = Vec::new();
-        let left: Vec<&Item> = self
-            .items
-            .iter()
-            .filter(|item| entries.contains(&item.entry.dump_id))
-            .collect();
+        let mut seen = HashSet::new();
         let mut alike: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for item in &left {
-            *alike.entry((&item.entry.desc, self.why(item))).or_default() += 1;
-        }
-        for item in &left {
-            let (kind, why) = (item.entry.desc.as_str(), self.why(item));
-            let what = match alike[&(kind, why)] {
-                alike if alike > NAMED => format!("{alike} entries of the kind {kind}"),
-                _ => item.entry.to_string(),
-            };
-            if left_out.iter().all(|other| other.what != what) {
+        for item in self.items.iter().filter(|item| entries.contains(&item.entry.dump_id)) {
+            let (what, why) = (item.entry.to_string(), self.why(item));
+            if !seen.insert(what.clone()) {
+                continue;
+            }
+            let number = alike.entry((&item.entry.desc, why)).or_default();
+            *number += 1;
+            if *number <= LISTED {
                 left_out.push(LeftOut { what, why: why.into() });
             }
         }
+        let many = alike.into_iter().filter(|(_, number)| *number > LISTED);
+        left_out.extend(many.map(|((kind, why), number)| LeftOut {
+            what: format!("{kind}: {} more", number - LISTED),
+            why: why.into(),
+        }));
         left_out
     }
 }

@@ -13,6 +13,10 @@ pub(super) fn of(milestone: Milestone, made: bool, made_roles: bool) -> (String,
             ("the database is as it was".to_owned(), None)
         }
         Milestone::Untouched => ("nothing was changed in the target".to_owned(), None),
+        Milestone::TakenBack => (
+            "the new database was still empty, and was removed again".to_owned(),
+            None,
+        ),
         Milestone::Placing(exchange) => (exchange.before(), Some(ANEW)),
         Milestone::Removing { exchange, removed } => (exchange.after(removed), Some(ANEW)),
         Milestone::Making { database: None } => {

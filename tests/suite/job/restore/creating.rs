@@ -151,6 +151,35 @@ fn a_database_that_the_server_refuses_to_create_changes_nothing() {
     backed.restored(&target, &["--create"]);
 }
 
+fn a_new_database_that_stays_empty_is_removed_again(major: u32) {
+    let source = Database::fresh(major);
+    // What no question finds: pg_dump writes this language without its handler.
+    source.sql("CREATE TABLE t AS SELECT 1 AS n; CREATE LANGUAGE strange HANDLER plpgsql_call_handler");
+    let backed = Backed::up(source, &[]);
+    let target = Database::fresh(major);
+    let server = postgres_url(major);
+    psql(major, &server, &format!("DROP DATABASE {}", quoted(&target.name)));
+    let count = format!("SELECT count(*) FROM pg_database WHERE datname = '{}'", target.name);
+    let plain = Backed::up(backed.source.copy(), &["--format", "plain"]);
+    for backed in [&backed, &plain] {
+        let refused = backed.refused(&target.url(), &["--create"], "RESTORE_ERR", 41);
+        assert!(refused.message.contains("strange"), "{}", refused.message);
+        assert!(
+            refused
+                .message
+                .contains("the new database was still empty, and was removed again"),
+            "{}",
+            refused.message
+        );
+        assert!(!refused.hint.contains("--clean"), "{}", refused.hint);
+        assert_eq!(psql(major, &server, &count), "0");
+    }
+    backed.restored(&target, &["--create", "--exclude", "PROCEDURAL-LANGUAGE"]);
+    assert_eq!(target.sql("SELECT n FROM t"), "1");
+}
+
+on_majors! { a_new_database_that_stays_empty_is_removed_again: 15 18 }
+
 #[test]
 fn roles_that_another_server_lacks_come_first_with_globals() {
     let source = Database::fresh(15);

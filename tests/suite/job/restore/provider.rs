@@ -92,7 +92,23 @@ fn what_belongs_to_the_provider_is_found_before_it_is_replaced(major: u32) {
     let words = format!("PUBLICATION watched of {provider}");
     hosted.refused(&["--clean", "--no-owner"], &words, "--exclude 'PUBLICATION:watched'");
     let options = ["--clean", "--no-owner", "--exclude", "PUBLICATION:watched"];
-    hosted.restored(&options);
+    // The table leaves the provider's publication, which is told before and after with the way back.
+    let member = "membership of public.t in the publication watched";
+    let back = "ALTER PUBLICATION watched ADD TABLE ONLY public.t";
+    for more in [&["--dry-run"][..], &[]] {
+        let report = hosted.restored(&[&options[..], more].concat());
+        let why = reasons(&report, member).concat();
+        assert!(
+            why.contains(&format!("only {provider} or a superuser")) && why.ends_with(back),
+            "{report:#}"
+        );
+        let warnings = report["warnings"].to_string();
+        assert!(
+            warnings.contains("only other roles can put back") && warnings.contains(member),
+            "{warnings}"
+        );
+    }
+    hosted.target.sql(back);
 
     // A table of the provider's hangs on one that is replaced.
     hosted.target.sql(&format!(
@@ -111,6 +127,52 @@ fn what_belongs_to_the_provider_is_found_before_it_is_replaced(major: u32) {
 }
 
 on_majors! { what_belongs_to_the_provider_is_found_before_it_is_replaced: 15 18 }
+
+fn a_schema_in_the_providers_publication_is_told_before(major: u32) {
+    let hosted = Hosted::of(major, |customer, _| {
+        format!(
+            "CREATE SCHEMA s AUTHORIZATION {customer}; CREATE TABLE s.u (id int); ALTER TABLE s.u OWNER TO {customer}"
+        )
+    });
+    let target = &hosted.target;
+    target.sql("CREATE PUBLICATION whole FOR TABLES IN SCHEMA s");
+    let back = "ALTER PUBLICATION whole ADD TABLES IN SCHEMA s";
+    let published = "SELECT count(*) FROM pg_publication_tables WHERE tablename = 'u'";
+    let report = hosted.restored(&["--clean"]);
+    let why = reasons(&report, "the schema s in the publication whole").concat();
+    assert!(why.ends_with(back), "{report:#}");
+    assert!(report["warnings"].to_string().contains("the schema s"), "{report:#}");
+    assert_eq!(target.sql(published), "0");
+    target.sql(back);
+    assert_eq!(target.sql(published), "1");
+    // A superuser puts it back itself.
+    let report = succeed(&mut hosted.backed.restore(&target.url(), &["--clean"])).json();
+    assert_eq!(report["left_out"], Value::Null, "{report:#}");
+    assert_eq!(target.sql(published), "1");
+}
+
+on_majors! { a_schema_in_the_providers_publication_is_told_before: 15 18 }
+
+#[test]
+fn tables_of_others_are_refused_together_with_a_hint_that_helps() {
+    let hosted = Hosted::of(18, |_, provider| {
+        format!(
+            "CREATE TABLE u (id int); INSERT INTO u VALUES (1); CREATE TABLE v (id int); INSERT INTO v VALUES (2);
+             ALTER TABLE u OWNER TO {provider}; ALTER TABLE v OWNER TO {provider}"
+        )
+    });
+    let (customer, provider) = (&hosted.customer.name, &hosted.provider.name);
+    let options = ["--table", "public.u", "--table", "public.v", "--data-only", "--clean"];
+    let words = format!("may not load rows into these tables: public.u of {provider}, public.v of {provider}");
+    let right = format!("GRANT SELECT, INSERT, TRUNCATE ON public.u TO \"{customer}\"");
+    hosted.refused(&options, &words, &right);
+    hosted.target.sql(&right);
+    let words = format!("may not load rows into these tables: public.v of {provider}");
+    let member = format!("GRANT \"{provider}\" TO \"{customer}\"");
+    hosted.refused(&options, &words, &member);
+    psql(18, &postgres_url(18), &member);
+    hosted.restored(&options);
+}
 
 fn a_tablespace_of_another_role_is_found_before(major: u32) {
     let place = format!("place_{}", unique_word());
@@ -235,6 +297,15 @@ fn what_the_target_lacks_is_not_said_to_stay() {
             lacks,
             "{what}: {told:?}"
         );
+    }
+    for (what, statement) in [
+        (
+            "TRIGGER auth.users welcome",
+            "CREATE TRIGGER welcome AFTER INSERT ON auth.users",
+        ),
+        ("POLICY auth.users mine", "CREATE POLICY mine ON auth.users"),
+    ] {
+        assert!(reasons(&report, what)[0].contains(statement), "{report:#}");
     }
 }
 
