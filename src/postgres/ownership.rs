@@ -83,8 +83,8 @@ pub(crate) struct Refilling {
 /// A table into which the role may not load rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClosedTable {
-    /// Quoted, with its schema.
-    pub table: String,
+    pub schema: String,
+    pub name: String,
     pub owner: String,
     /// The privileges, as GRANT names them.
     pub lacking: String,
@@ -96,7 +96,7 @@ impl Session {
         let Refilling { emptied, read } = refilling;
         let question = format!(
             "WITH chosen AS ({CHOSEN}), asked AS (
-               SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
+               SELECT n.nspname::pg_catalog.text AS schema, c.relname::pg_catalog.text AS name,
                       pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text AS owner,
                       pg_catalog.concat_ws(', ',
                         CASE WHEN {read} AND NOT pg_catalog.has_any_column_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
@@ -105,13 +105,14 @@ impl Session {
                         AS lacking
                  FROM chosen JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) chosen.oid
                  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace)
-             SELECT name, owner, lacking FROM asked WHERE lacking OPERATOR(pg_catalog.<>) '' ORDER BY 1"
+             SELECT schema, name, owner, lacking FROM asked WHERE lacking OPERATOR(pg_catalog.<>) '' ORDER BY 1, 2"
         );
         let closed = |row: &tokio_postgres::Row| {
             Ok(ClosedTable {
-                table: row.try_get(0)?,
-                owner: row.try_get(1)?,
-                lacking: row.try_get(2)?,
+                schema: row.try_get(0)?,
+                name: row.try_get(1)?,
+                owner: row.try_get(2)?,
+                lacking: row.try_get(3)?,
             })
         };
         let rows = self.about(tables, &question).await?;

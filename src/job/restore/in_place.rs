@@ -24,7 +24,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::archive::{ArchiveError, Loading};
 use crate::format::script::Sum;
 use crate::job::restore::RestoreRequest;
-use crate::postgres::quoting::{identifier, literal};
+use crate::postgres::quoting::{identifier, literal, qualified};
 use crate::postgres::{ForeignKey, Names, Refilling, Session, TableTrigger, Wire};
 use crate::repository::stored_archive::StoredArchive;
 use crate::units::count;
@@ -123,17 +123,21 @@ async fn check_rights(session: &Session, tables: &Names, request: &RestoreReques
     };
     let closed = session.closed_for(tables, wanted).await?;
     let Some(first) = closed.first() else { return Ok(()) };
-    let named: Vec<String> = closed
+    let named = closed
         .iter()
-        .map(|one| format!("{} of {}", one.table, one.owner))
-        .collect();
-    let what = format!("load rows into these tables: {}", some_of(&named, named.len() as u64));
+        .map(|one| format!("table {} (schema {}, of {})", one.name, one.schema, one.owner));
+    let named: Vec<String> = named.collect();
+    // As the server says it.
+    let what = format!(
+        "load these rows: permission denied for {}",
+        some_of(&named, named.len() as u64)
+    );
     let user = identifier(&session.server().user);
     Err(may_not(session, &what).hint(format!(
         "restore as {owner}, or as a member of that role (GRANT {} TO {user}); or GRANT {} ON {} TO {user}",
         identifier(&first.owner),
         first.lacking,
-        first.table,
+        qualified(&first.schema, &first.name),
         owner = first.owner,
     )))
 }

@@ -163,11 +163,12 @@ fn tables_of_others_are_refused_together_with_a_hint_that_helps() {
     });
     let (customer, provider) = (&hosted.customer.name, &hosted.provider.name);
     let options = ["--table", "public.u", "--table", "public.v", "--data-only", "--clean"];
-    let words = format!("may not load rows into these tables: public.u of {provider}, public.v of {provider}");
-    let right = format!("GRANT SELECT, INSERT, TRUNCATE ON public.u TO \"{customer}\"");
+    let words =
+        format!("permission denied for table u (schema public, of {provider}), table v (schema public, of {provider})");
+    let right = format!("GRANT SELECT, INSERT, TRUNCATE ON \"public\".\"u\" TO \"{customer}\"");
     hosted.refused(&options, &words, &right);
     hosted.target.sql(&right);
-    let words = format!("may not load rows into these tables: public.v of {provider}");
+    let words = format!("permission denied for table v (schema public, of {provider})");
     let member = format!("GRANT \"{provider}\" TO \"{customer}\"");
     hosted.refused(&options, &words, &member);
     psql(18, &postgres_url(18), &member);
