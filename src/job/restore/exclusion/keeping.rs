@@ -409,7 +409,7 @@ mod tests {
         keeping.need(&items, &all).unwrap();
         assert_eq!(keeping.entries, HashSet::from([13, 14]));
         let mut keeping = Keeping::of(&items, &HashSet::from([3]), &all);
-        keeping.without_lacking(&all.iter().copied().filter(|id| *id != 9).collect());
+        keeping.without_lacking(&items, &all.iter().copied().filter(|id| *id != 9).collect());
         assert_eq!((keeping.why[&8].as_str(), keeping.why[&9].as_str()), (BELONGS, LACKS));
         // An object that is replaced with its table does not stay.
         let keeping = Keeping::of(&items, &HashSet::from([9]), &all);
