@@ -255,20 +255,21 @@ impl Judging<'_> {
         let Some(before) = before else {
             return self.of_new(table);
         };
+        let publications = self.now.publications;
+        let by = before.membership.as_ref();
+        let has_stayed = publications.before.get(&table.oid) == Some(&published)
+            && by.is_none_or(|by| publications.memberships.0.get(&table.oid) == Some(by))
+            && !publications.interrupted.contains(&table.oid);
         if let Some(why) = &before.lacking {
             return Action::Read(Reading {
-                proof: before.proof.filter(|_| !is_altered(&before.table, table)),
+                proof: before.proof.filter(|_| has_stayed && !is_altered(&before.table, table)),
                 ..self.lost(why.clone())
             });
         }
         match before.published {
             None => return Action::Read(self.lost("its changes arrive since this increment".into())),
             Some(earlier) if earlier == published => {
-                let publications = self.now.publications;
-                let by = before.membership.as_ref();
-                let stayed = publications.before.get(&table.oid) == Some(&published)
-                    && by.is_none_or(|by| publications.memberships.0.get(&table.oid) == Some(by));
-                if !stayed || publications.interrupted.contains(&table.oid) {
+                if !has_stayed {
                     return Action::Read(self.lost("it was not published for a while".into()));
                 }
             }

@@ -40,6 +40,8 @@ pub(crate) struct TableBase {
     pub closed: Option<NotExact>,
     /// The moment lies in the gap before the baseline in the increment of this number.
     pub later: Option<usize>,
+    /// Up to here it was exact in an increment that says nothing of the rest up to its end: the next one does.
+    open: Option<Lsn>,
 }
 
 impl TableBase {
@@ -58,6 +60,7 @@ impl TableBase {
             provable: None,
             closed: None,
             later: None,
+            open: None,
         }
     }
 
@@ -288,6 +291,11 @@ impl At<'_> {
             (None, Some(_)) => begin,
             (None, None) => end,
         };
+        let open = table.open.take();
+        let last = open.map_or(last, |open| open.min(last));
+        if covered.from.is_some_and(|from| from > end) {
+            table.open = Some(last);
+        }
         // A position behind the increment's end: the next increment says more.
         let is_again = covered.from.is_some_and(|from| from <= place.earliest);
         let is_read = self
@@ -306,11 +314,14 @@ impl At<'_> {
             _ if place.latest <= last => {}
             _ if covered.to.is_none() && covered.from.is_none() => {}
             state => {
-                let is_inside = |last: &Lsn| *last > begin || covered.to.is_some();
+                let is_inside = |last: &Lsn| *last > begin || covered.to.is_some() || open.is_some();
                 let is_read_each_time = state == CoverageState::Baseline;
-                let before = Some(last)
-                    .filter(is_inside)
-                    .filter(|_| !(is_read_each_time && was_read));
+                let before = match &table.not_exact {
+                    // It was not exact at the beginning of this increment either.
+                    Some(earlier) => earlier.before.map(|before| before.min(last)),
+                    None => Some(last).filter(is_inside),
+                };
+                let before = before.filter(|_| !(is_read_each_time && was_read));
                 table.not_exact = Some(inexact(before, covered.from.filter(|_| !is_read_each_time)));
                 // Rows are compared without the names of their columns.
                 let proof = baseline
@@ -331,7 +342,10 @@ impl At<'_> {
             }
             _ => {}
         }
-        let last = if covered.to.is_some() { last } else { begin };
+        let last = match covered.to {
+            Some(_) => last,
+            None => open.unwrap_or(begin),
+        };
         table.follow(covered.state, last, is_read);
     }
 }

@@ -196,6 +196,51 @@ fn a_table_that_changed_at_the_end_is_exact_again_if_the_next_increment_says_so(
     assert!(at(250, &open, false).not_exact.is_none());
 }
 
+/// What two increments say of a table, the first up to 200 and the second up to 300.
+fn after_two(position: u64, says: [&TableCoverage; 2]) -> TableBase {
+    let mut tables = BTreeMap::from([(7, TableBase::new(Rows::Full))]);
+    for (number, covered) in says.into_iter().enumerate() {
+        let from = 100 + 100 * number as u64;
+        let increment = Increment {
+            stream: Stream {
+                from: Lsn(from),
+                to: Lsn(from + 100),
+                ..stream()
+            },
+            changes: Vec::new(),
+            coverage: Vec::new(),
+            baselines: Vec::new(),
+            sequences: Vec::new(),
+            large_objects: None,
+        };
+        let at = At {
+            number,
+            increment: &increment,
+            place: Place::at(Lsn(position)),
+        };
+        at.cover(covered, &mut tables);
+    }
+    tables.remove(&7).unwrap()
+}
+
+/// The second increment has found out that the change at the end of the first one is none that the stream has.
+#[test]
+fn what_an_increment_leaves_open_is_not_exact_if_the_next_one_reads_the_table() {
+    let open = covered(CoverageState::Exact, Some(180), Some(201));
+    let lost = covered(CoverageState::Exact, Some(180), None);
+    let read = covered(CoverageState::Exact, Some(200), Some(250));
+    for first in [&open, &lost] {
+        let table = after_two(230, [first, &read]);
+        assert_eq!(table.until, Some(Lsn(180)));
+        let not_exact = table.not_exact.unwrap();
+        assert_eq!((not_exact.before, not_exact.after), (Some(Lsn(180)), Some(Lsn(250))));
+        assert!(after_two(250, [first, &read]).not_exact.is_none());
+    }
+    let kept = covered(CoverageState::Exact, None, None);
+    let table = after_two(230, [&open, &kept]);
+    assert!(table.not_exact.is_none() && table.until.is_none() && table.follows);
+}
+
 #[test]
 fn a_table_that_is_not_exact_is_restored_as_it_was_at_its_last_exact_position() {
     let gap = covered(CoverageState::Exact, Some(120), Some(150));
