@@ -7,10 +7,6 @@
 set -euo pipefail
 
 FOLDER=${1:-$(cd "$(dirname "$0")" && pwd)/secrets}
-[ ! -e "$FOLDER/s3.json" ] || {
-    echo "$FOLDER holds them already" >&2
-    exit 0
-}
 word() { od -An -N20 -tx1 /dev/urandom | tr -d ' \n'; }
 
 mkdir -p "$FOLDER"
@@ -18,6 +14,15 @@ mkdir -p "$FOLDER"
 # containers' users are not ours.
 chmod 700 "$FOLDER"
 umask 022
+# For the pages: the token, and what pgstow knows of it.
+[ -e "$FOLDER/tokens" ] || {
+    word >"$FOLDER/token"
+    printf 'you:admin:%s\n' "$(sha256sum <"$FOLDER/token" | cut -d ' ' -f 1)" >"$FOLDER/tokens"
+}
+[ ! -e "$FOLDER/s3.json" ] || {
+    echo "$FOLDER holds them already" >&2
+    exit 0
+}
 backup_password=$(word)
 key=$(word)
 word >"$FOLDER/postgres_password"

@@ -77,7 +77,7 @@ def job(name, cron, settings, policies):
     closed(name, spec["template"], settings, policies)
 
 
-def closed(name, template, settings, policies):
+def closed(name, template, settings, policies, serves=False):
     pod = template["spec"]
     (container,) = pod["containers"]
     labels = template["metadata"]["labels"]
@@ -97,11 +97,11 @@ def closed(name, template, settings, policies):
     check(name, security["readOnlyRootFilesystem"] is True, "its root file system can be written to")
     check(name, security["capabilities"]["drop"] == ["ALL"], "it keeps capabilities")
     mounts = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
-    check(name, mounts == {"/tmp"}, f"it can write to {sorted(mounts)}")
+    check(name, mounts == {"/tmp"} | ({"/var/lib/pgstow"} if serves else set()), f"it can write to {sorted(mounts)}")
     limit = container["resources"]["limits"]
     check(name, {"cpu", "memory", "ephemeral-storage"} <= set(limit), "a resource has no limit")
     full = "--drill" in container["args"]
-    wanted = {"pgstow"} | (set() if full else {"pgstow-database"})
+    wanted = {"pgstow"} | (set() if full else {"pgstow-database"}) | ({"pgstow-serve"} if serves else set())
     check(name, selected(policies, labels) == wanted, f"the policies {selected(policies, labels)} select it")
     check(name, (pod["serviceAccountName"] == "pgstow-drill") == full, "backups and drills have one identity")
     secrets = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
@@ -118,7 +118,7 @@ for made in sorted((work / "made").glob("*.yaml")):
     check(made.stem, names == ["pgstow-backup", "pgstow-drill"], f"its jobs are {names}")
     for cron in jobs:
         job(f"{made.stem}: {cron['metadata']['name']}", cron, settings, policies)
-    (follow,) = [d for d in documents if d["kind"] == "Deployment"]
+    follow, serve = [d for d in documents if d["kind"] == "Deployment"]
     name = f"{made.stem}: {follow['metadata']['name']}"
     # Until increments are started, every run would fail; and a second one finds the slot in use.
     check(name, follow["spec"]["replicas"] == 0, "it runs before increments are started")
@@ -127,6 +127,18 @@ for made in sorted((work / "made").glob("*.yaml")):
     chosen = follow["spec"]["selector"]["matchLabels"].items()
     check(name, chosen <= template["metadata"]["labels"].items(), "it does not select its pods")
     closed(name, template, settings, policies)
+    name = f"{made.stem}: {serve['metadata']['name']}"
+    check(name, serve["spec"]["replicas"] == 0, "it runs before it has tokens, and an ingress")
+    template = serve["spec"]["template"]
+    # Settings that an overlay must give before it is switched on.
+    closed(name, template, settings, policies, serves=True)
+    (service,) = [d for d in documents if d["kind"] == "Service"]
+    labels = template["metadata"]["labels"].items()
+    check(name, service["spec"]["selector"].items() <= labels, "the service does not select its pods")
+    (port,) = template["spec"]["containers"][0]["ports"]
+    listens = f"--listen=0.0.0.0:{port['containerPort']}"
+    check(name, listens in template["spec"]["containers"][0]["args"], "it listens on another port")
+    check(name, service["spec"]["ports"][0]["targetPort"] == port["name"], "the service goes to another port")
     if made.stem != "base":
         check(made.stem, settings.get("BACKUP_STORE"), "it names no store")
         check(made.stem, all(d["metadata"].get("namespace") for d in documents), "something is in no namespace")
