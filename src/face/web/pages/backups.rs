@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::frame::{Person, ago, failed, page};
+use super::frame::{Person, ago, failed, grouped, page};
 use super::overview::encoded;
 use crate::error::Code;
 use crate::face::web::Web;
@@ -139,7 +139,7 @@ async fn shown(web: &Web, who: &Person, database: &str, stamp: &str) -> Result<R
     let entry = report.backups.iter().find(|entry| entry.id == id).ok_or_else(missing)?;
     let manifest = manifest_of(web, &id).await?;
     let content = html! {
-        h1 { (id) }
+        h1 { (database) "/" wbr; (stamp) }
         dl {
             dt { "Made" } dd { (ago(entry.timestamp, now)) ", in " (human_span(entry.duration_seconds as i64)) }
             dt { "Size" } dd { (human_bytes(entry.bytes)) ", " (count(entry.tables, "table")) ", " (count(entry.rows, "row")) }
@@ -212,7 +212,7 @@ async fn tables(web: &Web, id: &BackupId, manifest: &Value) -> Markup {
                         @for table in tables.iter().take(TABLES) {
                             tr {
                                 th scope="row" { (table["schema"].as_str().unwrap_or_default()) "." (table["name"].as_str().unwrap_or_default()) }
-                                td.number data-of="Rows" { (table["rows"]) }
+                                td.number data-of="Rows" { @match table["rows"].as_u64() { Some(rows) => (grouped(rows)), None => "—" } }
                                 td.number data-of="Bytes" { (human_bytes(table["bytes"].as_u64().unwrap_or_default())) }
                                 td data-of="Before" { (before(&table["schema"], &table["name"]).unwrap_or_else(|| "—".to_owned())) }
                                 td data-of="SHA-256" { code title=(table["sha256"].as_str().unwrap_or_default()) { (table["sha256"].as_str().and_then(|digest| digest.get(..12)).unwrap_or_default()) "…" } }

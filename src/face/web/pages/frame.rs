@@ -75,7 +75,7 @@ pub(super) fn page(title: &str, here: &str, who: Option<&Person>, content: &Mark
                     }
                 }
                 main id="main" { (content) }
-                footer { "pgstow " (env!("CARGO_PKG_VERSION")) " · this page is as old as its answer from the stores: load it again for a newer one" }
+                footer { p { "pgstow " (env!("CARGO_PKG_VERSION")) @if who.is_some() { " · this page is as old as its answer from the stores: load it again for a newer one" } } }
             }
         }
     };
@@ -115,6 +115,24 @@ pub(super) async fn style(uri: axum::http::Uri) -> Response {
     (kept, STYLE).into_response()
 }
 
+/// A moment to the second.
+pub(super) fn moment(at: Timestamp) -> Markup {
+    html! { time datetime=(at) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+}
+
+/// A number whose digits are read at once.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// How long ago it was, and the moment itself for those who want it.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let seconds = now.duration_since(at).as_secs();
@@ -135,6 +153,14 @@ mod tests {
         let (_, detail, _) = problem.parts();
         let shown = html! { p title=(detail) { (detail) } }.into_string();
         assert!(!shown.contains("<script>") && !shown.contains("title=\"<"), "{shown}");
+    }
+
+    #[test]
+    fn digits_stand_in_groups() {
+        assert_eq!(
+            [0, 999, 1_000, 53_361, 1_234_567].map(grouped).join(" "),
+            "0 999 1,000 53,361 1,234,567"
+        );
     }
 
     #[test]

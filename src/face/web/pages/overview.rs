@@ -119,6 +119,7 @@ pub(in crate::face::web) async fn show(web: &Web, who: &Caller) -> Response {
     let reports: Vec<&StatusReport> = reports.collect();
     let checked = seen.iter().flatten().map(|seen| seen.at).min();
     let content = html! {
+        h1.unseen { "Overview" }
         (banner(&verdict(&seen, &web.control.pauses(), now), checked, now))
         (databases(web, &reports, &runs, now))
         @if who.may(Role::Operator) {

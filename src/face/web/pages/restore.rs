@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::form;
-use super::frame::{Person, failed, page};
+use super::frame::{Person, failed, moment, page};
 use crate::control::{Action, PlanRequest, RestorePlan, RunRequest};
 use crate::face::web::Web;
 use crate::face::web::access::lacking;
@@ -52,12 +52,14 @@ pub(super) async fn wizard(who: Person, State(web): State<Arc<Web>>, Query(wante
         } @else if !who.may(Role::Admin) {
             p { "A restore needs the role admin." }
         } @else {
-            p { "Into: " strong { (targets.join(", ")) } }
-            p.soft { "First you see what would be done. Nothing is changed before you confirm it." }
+            div {
+                p { "Into: " strong { (targets.join(", ")) } }
+                p.soft { "First you see what would be done. Nothing is changed before you confirm it." }
+            }
             form.fields method="post" action="/restore" {
                 label { "Backup" input name="backup" required value=(if wanted.backup.is_empty() { "latest" } else { &wanted.backup }); }
-                label { "To the moment (optional, RFC 3339)" input name="to_time" placeholder="2026-01-31T04:05:00Z" value=(wanted.to_time); }
-                label { "Only these tables (optional, schema.table, separated by spaces)" input name="tables" value=(wanted.tables); }
+                label { "To a moment, if not to its end" input name="to_time" placeholder="2026-01-31T04:05:00Z" value=(wanted.to_time); }
+                label { "Only these tables, if not all" input name="tables" placeholder="public.orders public.customers" value=(wanted.tables); }
                 label.tick { input type="checkbox" name="create" value="yes"; "Make the database" }
                 label.tick { input type="checkbox" name="clean" value="yes"; "Replace what is there already" }
                 div.actions { button type="submit" { "Show the plan" } }
@@ -93,7 +95,7 @@ fn shown(plan: &RestorePlan) -> Markup {
         h1 { "The plan" }
         div.banner.unknown role="status" {
             strong { "Nothing has been changed yet" }
-            span { "good until " time datetime=(plan.expires_at) { (plan.expires_at) } }
+            span { "good until " (moment(plan.expires_at)) }
         }
         dl {
             dt { "Backup" } dd { (report.id) }

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::form;
-use super::frame::{Person, ago, failed, page};
+use super::frame::{Person, ago, failed, moment, page};
 use crate::control::{Action, Run, RunId, RunRequest, RunState};
 use crate::face::web::Web;
 use crate::face::web::access::lacking;
@@ -37,7 +37,7 @@ pub(super) async fn list(who: Person, State(web): State<Arc<Web>>) -> Response {
                     tbody {
                         @for run in runs.iter().take(SHOWN) {
                             tr {
-                                th scope="row" { a href={ "/runs/" (run.id) } { (run.action) @if let Some(kind) = &run.kind { " " (kind) } @if let Some(database) = &run.database { " of " (database) } } }
+                                th scope="row" { a href={ "/runs/" (run.id) } { @if let Some(kind) = &run.kind { (kind) " " } (run.action) @if let Some(database) = &run.database { " of " (database) } } }
                                 td data-of="State" { (state(run.state)) }
                                 td data-of="Asked for" { (ago(run.queued_at, now)) }
                                 td data-of="By" { (run.by) }
@@ -74,7 +74,7 @@ pub(super) async fn one(who: Person, State(web): State<Arc<Web>>, Path(id): Path
     let now = web.control.now();
     let lines = web.control.lines(&run.id).unwrap_or_default();
     let content = html! {
-        h1 { (run.action) @if let Some(database) = &run.database { " of " (database) } @if let Some(target) = &run.target { " into " (target) } }
+        h1.sentence { (run.action) @if let Some(database) = &run.database { " of " (database) } @if let Some(target) = &run.target { " into " (target) } }
         div class=(class(run.state)) role="status" {
             strong { (run.state.name()) }
             span { "asked for " (ago(run.queued_at, now)) " by " (run.by) }
@@ -93,13 +93,13 @@ pub(super) async fn one(who: Person, State(web): State<Arc<Web>>, Path(id): Path
         }
         dl {
             @if let Some(backup) = &run.backup { dt { "Backup" } dd { a href={ "/backups/" (backup) } { (backup) } } }
-            @if let Some(at) = run.started_at { dt { "Began" } dd { (at) } }
-            @if let Some(at) = run.finished_at { dt { "Ended" } dd { (at) } }
+            @if let Some(at) = run.started_at { dt { "Began" } dd { (moment(at)) } }
+            @if let Some(at) = run.finished_at { dt { "Ended" } dd { (moment(at)) } }
             @if let Some(took) = run.duration_ms() { dt { "Took" } dd { (format!("{:.1} s", took as f64 / 1000.0)) } }
         }
         @if !lines.is_empty() { section { h2 { "Log" } pre { (lines.join("\n")) } } }
         @if let Some(result) = &run.result {
-            section { h2 { "Report" } pre { (serde_json::to_string_pretty(result).unwrap_or_default()) } }
+            details { summary { "The report" } pre { (serde_json::to_string_pretty(result).unwrap_or_default()) } }
         }
     };
     page("Run", "/runs", Some(&who), &content)

@@ -9,8 +9,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::form;
-use super::frame::{Person, ago, failed, page};
-use crate::control::{Pause, Plan};
+use super::frame::{Person, ago, failed, moment, page};
+use crate::control::{Kind, Pause, Plan};
 use crate::face::web::Web;
 use crate::face::web::access::lacking;
 use crate::face::web::api::{paused, resumed};
@@ -33,28 +33,43 @@ pub(super) async fn list(who: Person, State(web): State<Arc<Web>>) -> Response {
 
 fn shown(plan: &Plan, pause: Option<&Pause>, who: &Person, now: Timestamp) -> Markup {
     let name = plan.kind.name();
+    let title = match plan.kind {
+        Kind::Full => "Full backup",
+        Kind::Incremental => "Increment",
+        Kind::Cleanup => "Cleanup",
+    };
     let next = std::iter::successors(plan.line.next(now), |moment| plan.line.next(*moment)).take(10);
     let local = |moment: Timestamp| moment.to_zoned_datetime(plan.line.zone().clone());
     html! {
         section {
-            h2 { (name) " of " (plan.database) }
+            h2 { (title) " of " (plan.database) }
             p { code { (plan.line) } " in " (plan.line.zone().iana_name().unwrap_or("UTC")) }
             @if let Some(pause) = pause {
                 div.banner.risk role="status" {
                     strong { "Paused" }
-                    span { "by " (pause.by) " until " (pause.until) ": " (pause.reason) }
+                    span { "by " (pause.by) " until " (moment(pause.until)) ": " (pause.reason) }
                 }
             }
-            ol { @for moment in next { li { time datetime=(moment) { (local(moment).strftime("%a %d %b %Y %H:%M:%S %Z")) } " · " (ago(moment, now)) } } }
-            @if who.may(Role::Operator) {
-                @if pause.is_some() {
-                    form method="post" action={ "/schedules/" (name) "/resume" } { button type="submit" { "Let it go on" } }
-                } @else {
-                    form.fields method="post" action={ "/schedules/" (name) "/pause" } {
-                        label { "Reason for a pause" input name="reason" required maxlength="500"; }
-                        label { "Hours, 168 at most" input name="hours" type="number" min="1" max="168" value="1" required; }
-                        div.actions { button.quiet type="submit" { "Pause" } }
-                    }
+            div.apart {
+                ol.moments { @for at in next { li { time datetime=(at) { (local(at).strftime("%a %d %b %Y %H:%M:%S %Z")) } span.soft { " · " (ago(at, now)) } } } }
+                @if who.may(Role::Operator) { (rest(name, pause.is_some())) }
+            }
+        }
+    }
+}
+
+/// The form that lets it rest, or go on.
+fn rest(name: &str, is_paused: bool) -> Markup {
+    html! {
+        @if is_paused {
+            form method="post" action={ "/schedules/" (name) "/resume" } { button type="submit" { "Let it go on" } }
+        } @else {
+            details {
+                summary { "Pause…" }
+                form.fields method="post" action={ "/schedules/" (name) "/pause" } {
+                    label { "Reason for the pause" input name="reason" required maxlength="500"; }
+                    label { "Hours, 168 at most" input name="hours" type="number" min="1" max="168" value="1" required; }
+                    div.actions { button.quiet type="submit" { "Pause" } }
                 }
             }
         }
