@@ -18,11 +18,12 @@ mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::command::Command;
@@ -31,6 +32,7 @@ use crate::repository::trigger::Trigger;
 use crate::run::clock::Clock;
 use crate::run::files::blocking;
 use crate::run::stop::{Reason, Stop};
+use crate::run::telemetry::ADMIN;
 use pauses::Pauses;
 use queue::{Admission, Place, Queue};
 use restore_plans::RestorePlans;
@@ -78,8 +80,11 @@ pub struct Control {
     live: Live,
     journal: Option<Arc<Journal>>,
     clock: Clock,
-    /// Told whenever a run has ended.
-    ended: Notify,
+    runs_ended: AtomicU64,
+    /// Whatever queues, carries out or ends a run, up to its last record.
+    tasks: TaskTracker,
+    /// Held from the look at a run until that is written down: so the last record of a run has its last state.
+    recording: Mutex<()>,
 }
 
 struct State {
@@ -145,7 +150,7 @@ impl Control {
                         }
                         Entry::Paused(pause) => pauses.add(pause),
                         Entry::Resumed { schedule, .. } => pauses.end(schedule),
-                        Entry::Asked(_) | Entry::Torn { .. } => {}
+                        Entry::Asked(_) | Entry::Torn { .. } | Entry::Missing { .. } => {}
                     }
                     while past.len() > MAX_OVER {
                         past.pop_first();
@@ -176,7 +181,9 @@ impl Control {
             live: Live::new(now),
             journal,
             clock: parts.clock,
-            ended: Notify::new(),
+            runs_ended: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+            recording: Mutex::default(),
         })
     }
 
@@ -230,15 +237,17 @@ impl Control {
             _ => self.asked(&id, request, by, key.as_deref(), now)?,
         };
         let held = Held { key, ..held };
-        let run = held.run.clone();
         if let Some(same) = self.state().admit(place, held)? {
             return Ok(Submitted::Same(same));
         }
-        let control = self.clone();
+        let (control, queued) = (self.clone(), id.clone());
         // A task of its own: the run that was admitted starts, even if the caller no longer waits for the answer.
-        let queued = tokio::spawn(async move {
-            control.record(&run).await;
-            control.live.tell(now, Happening::Queued { run: Arc::new(run) });
+        let queued = self.tasks.spawn(async move {
+            control.record(&queued).await;
+            // It may have been cancelled meanwhile.
+            if let Some(run) = control.run(&queued).filter(|run| run.state == RunState::Queued) {
+                control.live.tell(now, Happening::Queued { run: Arc::new(run) });
+            }
             control.start_what_may();
         });
         queued
@@ -262,6 +271,7 @@ impl Control {
             id: id.clone(),
             lane: name.clone(),
             likeness: format!("{member} {}", request.likeness()),
+            is_due: by.trigger == Trigger::Schedule,
         };
         let run = request.run(id.clone(), name, by, now)?;
         Ok((place, Held::new(run, member, Some(command))))
@@ -293,6 +303,11 @@ impl Control {
     /// One run.
     pub fn run(&self, id: &RunId) -> Option<Run> {
         self.state().runs.get(id).map(Held::now)
+    }
+
+    /// How many runs have ended: what the stores said when it was less may be otherwise now.
+    pub fn runs_ended(&self) -> u64 {
+        self.runs_ended.load(Relaxed)
     }
 
     /// The last lines of a run's log.
@@ -327,8 +342,8 @@ impl Control {
         };
         let control = self.clone();
         let told = run.clone();
-        let cancelled = tokio::spawn(async move {
-            control.record(&told).await;
+        let cancelled = self.tasks.spawn(async move {
+            control.record(&told.id).await;
             let run = Arc::new(told);
             control.live.tell(now, Happening::Cancelled { run });
             control.start_what_may();
@@ -358,6 +373,10 @@ impl Control {
     /// # Errors
     /// What may fail with the journal's folder; then it must not have that effect.
     pub async fn audit(&self, asked: Asked) -> Result<()> {
+        tracing::info!(
+            target: ADMIN, by = asked.by, role = asked.role, from = asked.from, what = asked.what,
+            outcome = asked.outcome, "{}", asked.action
+        );
         self.write(Entry::Asked(asked)).await
     }
 
@@ -378,19 +397,13 @@ impl Control {
                 held.run.finished_at = Some(now);
             });
             if let Some(run) = run {
-                self.record(&run).await;
+                self.record(&id).await;
+                let run = Arc::new(run);
+                self.live.tell(now, Happening::Cancelled { run });
             }
         }
-        let ended = async {
-            loop {
-                let next = self.ended.notified();
-                if self.state().runs.values().all(|held| held.run.state.is_over()) {
-                    return;
-                }
-                next.await;
-            }
-        };
-        tokio::time::timeout(patience, ended).await.is_ok()
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
     }
 
     fn change(&self, id: &RunId, change: impl FnOnce(&mut Held)) -> Option<Run> {
@@ -400,12 +413,17 @@ impl Control {
         Some(held.run.clone())
     }
 
-    /// A backup is made even if the journal cannot be written: a person hears of that.
-    async fn record(&self, run: &Run) {
+    /// Writes down a run as it is now. A backup is made even if the journal cannot be written: a person hears of that.
+    async fn record(self: &Arc<Self>, id: &RunId) {
         let Some(journal) = self.journal.clone() else { return };
-        let now = (self.clock)();
-        let run = Box::new(run.clone());
-        if let Err(error) = blocking(move || journal.write(now, Entry::Run { run })).await {
+        let (control, id) = (self.clone(), id.clone());
+        let write = move || {
+            let _alone = control.recording.lock().unwrap_or_else(PoisonError::into_inner);
+            let run = control.state().runs.get(&id).map(|held| Box::new(held.run.clone()));
+            let now = (control.clock)();
+            run.map_or(Ok(()), |run| journal.write(now, Entry::Run { run }))
+        };
+        if let Err(error) = blocking(write).await {
             tracing::error!("the journal was not written: {error}: {}", error.hint_text());
         }
     }

@@ -6,6 +6,8 @@
 # Settings and credentials that are there already stay as they are. Nothing is started: fill in
 # /etc/pgstow, then  systemctl enable --now pgstow-backup.timer pgstow-verify.timer
 # Increments: first `pgstow incremental start`, then  systemctl enable --now pgstow-follow.service
+# Pages, API and schedules in one process, instead of the timers: tokens in /etc/pgstow/tokens, then
+#   systemctl enable --now pgstow-serve.service
 # Before you remove it all: `pgstow incremental stop`, or the server keeps its log until its disk is full.
 set -euo pipefail
 
@@ -19,7 +21,7 @@ DESTDIR=${DESTDIR:-}
 
 install -D -m 755 "$BINARY" "$DESTDIR/usr/local/bin/pgstow"
 install -D -m 644 "$HERE/../../docs/deploy-systemd.md" "$DESTDIR/usr/local/share/doc/pgstow/deploy-systemd.md"
-for unit in "$HERE"/*.service "$HERE"/*.timer; do
+for unit in "$HERE"/*.service "$HERE"/*.timer "$HERE"/*.socket; do
     install -D -m 644 "$unit" "$DESTDIR/etc/systemd/system/${unit##*/}"
 done
 install -D -m 644 "$HERE/pgstow.sysusers" "$DESTDIR/etc/sysusers.d/pgstow.conf"
@@ -30,6 +32,8 @@ install -D -m 644 "$HERE/pgstow.sysusers" "$DESTDIR/etc/sysusers.d/pgstow.conf"
     install -D -m 600 "$HERE/credentials.env" "$DESTDIR/etc/pgstow/credentials.env"
 [ -e "$DESTDIR/etc/pgstow/drill.env" ] ||
     install -D -m 600 "$HERE/drill.env" "$DESTDIR/etc/pgstow/drill.env"
+[ -e "$DESTDIR/etc/pgstow/tokens" ] ||
+    install -D -m 600 "$HERE/tokens" "$DESTDIR/etc/pgstow/tokens"
 systemd-sysusers ${DESTDIR:+--root="$DESTDIR"} "$DESTDIR/etc/sysusers.d/pgstow.conf"
 [ -n "$DESTDIR" ] || systemctl daemon-reload
 

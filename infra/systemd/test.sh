@@ -26,7 +26,7 @@ scripts/tools.sh postgres deploy
 HERE=$ROOT/infra/systemd
 
 say "systemd-analyze security: at most 1.5 of 10, the drill with its namespaces 2.0"
-for limit in backup=15 follow=15 verify=20; do
+for limit in backup=15 follow=15 serve=15 verify=20; do
     unit=$HERE/pgstow-${limit%=*}.service
     systemd-analyze security --offline=true --threshold="${limit#*=}" --no-pager "$unit" >/dev/null ||
         die "${unit##*/} is more exposed than that: systemd-analyze security --offline=true $unit"
@@ -131,7 +131,7 @@ say "$(inside systemctl --version | head -n 1) runs in namespaces of its own"
 
 say "systemd-analyze verify: services and timers, as installed"
 answer=$(inside systemd-analyze verify --man=no --recursive-errors=one pgstow-backup.service pgstow-backup.timer \
-    pgstow-follow.service pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
+    pgstow-follow.service pgstow-serve.service pgstow-serve.socket pgstow-verify.service pgstow-verify.timer pgstow-failed@pgstow-backup.service 2>&1) || die "$answer"
 [ -z "$answer" ] || die "$answer"
 
 into() { inside tee "$1" >/dev/null; }
@@ -208,6 +208,30 @@ inside systemctl stop pgstow-follow.service
 [ "$(property pgstow-follow.service Result)" = success ] || die "the follower does not end well: $(log pgstow-follow.service)"
 start increments-stop.service
 say "pgstow-follow.service: refused until increments are started, an increment, and a clean end"
+
+# Pages and API: started when it listens, watched, and ended in good order. At a port that is free here.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+inside mkdir /etc/systemd/system/pgstow-serve.{service,socket}.d
+printf '[Socket]\nListenStream=\nListenStream=127.0.0.1:%s\n' "$port" |
+    into /etc/systemd/system/pgstow-serve.socket.d/port.conf
+printf '[Service]\nWatchdogSec=2s\n' | into /etc/systemd/system/pgstow-serve.service.d/watchdog.conf
+token=$(head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1)
+printf 'ci:viewer:%s\n' "$(printf %s "$token" | sha256sum | cut -d ' ' -f 1)" | into /etc/pgstow/tokens
+inside systemctl daemon-reload
+start pgstow-serve.socket
+# The first request starts it, by its socket.
+said=$(curl -sS -m 30 -H "Authorization: Bearer $token" "http://127.0.0.1:$port/api/v1/status") ||
+    die "pgstow-serve does not answer: $(log pgstow-serve.service)"
+case $said in *'"databases"'*) ;; *) die "pgstow-serve: $said" ;; esac
+began=$(property pgstow-serve.service ExecMainStartTimestampMonotonic)
+sleep 4
+[ "$(property pgstow-serve.service ActiveState)" = active ] || die "the watchdog: $(log pgstow-serve.service)"
+[ "$(property pgstow-serve.service ExecMainStartTimestampMonotonic)" = "$began" ] || die "the watchdog has ended it"
+[ "$(inside stat -c '%U %a' /var/log/pgstow /var/lib/pgstow/journal | xargs)" = 'pgstow 750 pgstow 700' ] ||
+    die "its log files or its journal are open to others"
+inside systemctl stop pgstow-serve.socket pgstow-serve.service
+[ "$(property pgstow-serve.service Result)" = success ] || die "pgstow-serve does not end well: $(log pgstow-serve.service)"
+say "pgstow-serve.service: started by its socket, alive for the watchdog, a clean end"
 
 # What stands around the throwaway server, in the very surroundings of the drill; doctor wants to know the database.
 # shellcheck disable=SC2016 # systemd puts it in

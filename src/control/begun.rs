@@ -1,6 +1,7 @@
 //! A run that has begun: how it is carried out, what is told of it meanwhile, and how it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -42,14 +43,14 @@ impl Control {
             };
             if let Some((begun, run)) = started {
                 let control = self.clone();
-                tokio::spawn(async move { control.carry_out(begun, run).await });
+                self.tasks.spawn(async move { control.carry_out(begun, run).await });
             }
         }
     }
 
     async fn carry_out(self: Arc<Self>, begun: Begun, run: Run) {
-        self.record(&run).await;
         let id = run.id.clone();
+        self.record(&id).await;
         let now = (self.clock)();
         self.live.tell(now, Happening::Started { run: Arc::new(run) });
         let watched = begun.watched.clone();
@@ -76,6 +77,8 @@ impl Control {
     async fn end(self: &Arc<Self>, id: &RunId, result: Result<Report>, stop: &Stop) {
         let now = (self.clock)();
         let run = self.change(id, |held| {
+            // Before anybody can see that it has ended.
+            self.runs_ended.fetch_add(1, Relaxed);
             held.run.finished_at = Some(now);
             held.run.progress = Some(held.watched.now());
             held.run.backup = held.run.backup.take().or_else(|| held.watched.backup());
@@ -99,7 +102,7 @@ impl Control {
         });
         self.state().queue.end(id);
         if let Some(run) = run {
-            self.record(&run).await;
+            self.record(id).await;
             let run = Arc::new(run);
             let what = match run.state {
                 RunState::Cancelled => Happening::Cancelled { run },
@@ -109,7 +112,6 @@ impl Control {
             self.live.tell(now, what);
             self.live.tell(now, Happening::StatusChanged);
         }
-        self.ended.notify_waiters();
         self.start_what_may();
     }
 }

@@ -4,6 +4,7 @@
 //! removed or put in between is found ([`Journal::check`]). Whoever may write the folder can still write all of it anew:
 //! copies of closed files elsewhere guard against that.
 
+mod head;
 mod line;
 
 use std::fs::{self, File, OpenOptions};
@@ -22,7 +23,8 @@ use super::run::Run;
 use super::scheduler::Kind;
 use crate::error::{Code, Error, Result};
 use crate::run::files::{io_error, sync_folder};
-use line::{Digest, Line};
+use head::{Digest, Head};
+use line::Line;
 
 pub use line::Record;
 
@@ -46,6 +48,9 @@ pub enum Entry {
     Resumed { schedule: Kind, by: String },
     /// The end of the file was torn when the process before died, and was cut off.
     Torn { bytes: u64 },
+    /// The record that was the last one is no longer there, or is another one: the journal's end was cut off or written
+    /// anew while no process had it open.
+    Missing { seq: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -58,7 +63,7 @@ pub struct Asked {
     pub action: String,
     /// A run, a backup or a schedule.
     pub what: String,
-    /// `allowed`, or why not.
+    /// `asked` before it has an effect, or why it had none. For a login, `allowed` or `refused`.
     pub outcome: String,
 }
 
@@ -66,7 +71,7 @@ pub struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checked {
     pub lines: u64,
-    /// The first line that does not follow from those before it.
+    /// The first line that does not follow from those before it, or the first that is missing.
     pub broken: Option<String>,
 }
 
@@ -82,6 +87,7 @@ pub struct Journal {
 #[derive(Debug)]
 struct Writing {
     file: File,
+    head: Head,
     bytes: u64,
     next: u64,
     last: Digest,
@@ -97,6 +103,8 @@ impl Journal {
         made.recursive(true).mode(0o700);
         made.create(folder).map_err(|error| io_error("create", folder, error))?;
         let lock = locked(folder)?;
+        let (head, mark) = Head::open(folder)?;
+        let mut is_marked_there = false;
         let mut last = Digest::default();
         let mut next = 1;
         let segments = segments(folder)?;
@@ -105,6 +113,7 @@ impl Journal {
             while let Some(text) = lines.next()? {
                 // A line that is not ours breaks the chain, which `check` says; the rest is read all the same.
                 let Some(line) = Line::read(&text) else { continue };
+                is_marked_there |= mark == Some(line.mark());
                 (last, next) = (line.digest, line.record.seq.saturating_add(1));
                 past(line.record);
             }
@@ -116,6 +125,7 @@ impl Journal {
             folder: folder.to_owned(),
             writing: Mutex::new(Writing {
                 file,
+                head,
                 bytes,
                 next,
                 last,
@@ -124,6 +134,9 @@ impl Journal {
         };
         if torn > 0 {
             journal.write(now, Entry::Torn { bytes: torn })?;
+        }
+        if let Some(mark) = mark.filter(|_| !is_marked_there) {
+            journal.write(now, Entry::Missing { seq: mark.seq })?;
         }
         Ok(journal)
     }
@@ -169,31 +182,49 @@ impl Journal {
         writing.bytes += line.text.len() as u64;
         writing.next += 1;
         writing.last = line.digest;
+        // The record is written. Without its head, only a cut between two processes would not be seen.
+        if let Err(error) = writing.head.set(line.mark()) {
+            tracing::warn!("the head of the journal was not written: {error}");
+        }
         Ok(())
     }
 
-    /// Reads all records again, and compares each line with those before it. The records go to `found`, oldest first.
+    /// Reads all records again up to the last one that this process knows, and compares each line with those before it.
+    /// The records go to `found`, oldest first.
     pub fn check(&self, mut found: impl FnMut(Record)) -> Result<Checked> {
-        // Nothing is written meanwhile.
-        let _writing = self.writing();
+        let (end, last_digest) = {
+            let writing = self.writing();
+            (writing.next, writing.last)
+        };
         let mut checked = Checked { lines: 0, broken: None };
         let mut last = Digest::default();
         let mut next = 1;
         for segment in segments(&self.folder)? {
+            let name = segment.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let mut lines = Lines::open(&segment)?;
-            while let Some(text) = lines.next()? {
+            // What is written meanwhile is left to the next check.
+            while next != end
+                && let Some(text) = lines.next()?
+            {
                 checked.lines += 1;
                 let line = Line::read(&text);
                 let follows = |line: &Line| line.record.seq == next && line.is_after(last, &text);
-                if !line.as_ref().is_some_and(follows) && checked.broken.is_none() {
-                    let name = segment.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    checked.broken = Some(format!("{name}, record {next}"));
+                if !line.as_ref().is_some_and(follows) {
+                    checked.broken.get_or_insert_with(|| format!("{name}, record {next}"));
                 }
                 if let Some(line) = line {
                     (last, next) = (line.digest, line.record.seq.saturating_add(1));
+                    if let Entry::Missing { seq } = &line.record.entry {
+                        checked
+                            .broken
+                            .get_or_insert_with(|| format!("{name}, records up to {seq}"));
+                    }
                     found(line.record);
                 }
             }
+        }
+        if (next, last) != (end, last_digest) {
+            checked.broken.get_or_insert_with(|| format!("the end, record {next}"));
         }
         Ok(checked)
     }

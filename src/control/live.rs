@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 
 use super::run::{Run, RunId};
 use crate::run::progress::Progress;
+use crate::run::telemetry::BACKUP;
 
 /// How many events are kept for clients that come back.
 const KEPT: usize = 1_000;
@@ -59,6 +60,44 @@ impl Happening {
             Happening::StatusChanged => "status.changed",
         }
     }
+
+    /// The same for the log, with the names that the older systems' files have.
+    fn log(&self) {
+        let (Happening::Started { run }
+        | Happening::Completed { run }
+        | Happening::Failed { run }
+        | Happening::Cancelled { run }) = self
+        else {
+            return;
+        };
+        let id = tracing::field::display(&run.id);
+        let (action, database, kind) = (run.action, run.database.as_deref(), run.kind.as_deref());
+        let (path, duration) = (run.backup.as_deref(), run.duration_ms());
+        match self {
+            Happening::Failed { .. } => {
+                let error = run.error.as_ref();
+                let code = error.map(|error| error.code.name());
+                let error = error.map(|error| error.message.as_str());
+                tracing::error!(
+                    target: BACKUP, run = id, database, backupType = kind, backupPath = path, duration, code, error,
+                    "{action} failed"
+                );
+            }
+            Happening::Completed { .. } => {
+                let size = run.result.as_ref().and_then(|report| report["bytes_stored"].as_u64());
+                tracing::info!(
+                    target: BACKUP, run = id, database, backupType = kind, backupPath = path, duration, size,
+                    "{action} completed"
+                );
+            }
+            Happening::Cancelled { .. } => {
+                tracing::warn!(target: BACKUP, run = id, database, backupType = kind, "{action} cancelled");
+            }
+            _ => {
+                tracing::info!(target: BACKUP, run = id, database, backupType = kind, by = %run.by, "{action} started");
+            }
+        }
+    }
 }
 
 /// What a client gets when it begins to listen.
@@ -95,6 +134,7 @@ impl Live {
     }
 
     pub fn tell(&self, at: Timestamp, what: Happening) {
+        what.log();
         let mut state = self.state();
         let event = Arc::new(LiveEvent {
             id: state.next,

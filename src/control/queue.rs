@@ -12,6 +12,9 @@ pub(super) struct Place {
     pub lane: String,
     /// Runs that would do exactly the same have the same likeness. Two of them never wait at once.
     pub likeness: String,
+    /// A schedule asks for it. There are few of these, and they go before those that people and programs ask for: else
+    /// whoever fills the queue would put the backups off.
+    pub is_due: bool,
 }
 
 /// What became of a run that was asked for.
@@ -45,7 +48,12 @@ impl Queue {
         if let Some(same) = self.waiting.iter().find(|other| other.likeness == place.likeness) {
             return Admission::Same(same.id.clone());
         }
-        if self.waiting.len() >= self.max_waiting {
+        let due = self.waiting.iter().filter(|other| other.is_due).count();
+        if place.is_due {
+            self.waiting.insert(due, place);
+            return Admission::Queued;
+        }
+        if self.waiting.len() - due >= self.max_waiting {
             return Admission::Full;
         }
         self.waiting.push_back(place);
@@ -105,6 +113,7 @@ mod tests {
             id: id(number),
             lane: lane.to_owned(),
             likeness: likeness.to_owned(),
+            is_due: false,
         }
     }
 
@@ -134,6 +143,23 @@ mod tests {
         assert_eq!(queue.admit(place(3, "shop", "full")), Admission::Queued);
         assert_eq!(queue.admit(place(4, "shop", "full")), Admission::Same(id(3)));
         assert!(queue.withdraw(&id(3)) && !queue.withdraw(&id(3)) && !queue.withdraw(&id(1)));
+    }
+
+    #[test]
+    fn what_a_schedule_asks_for_finds_a_place_in_a_full_queue_and_goes_first() {
+        let mut queue = Queue::new(2, 1);
+        for number in 1..=2 {
+            queue.admit(place(number, "shop", &number.to_string()));
+        }
+        for number in 3..=4 {
+            let due = Place {
+                is_due: true,
+                ..place(number, "shop", &number.to_string())
+            };
+            assert_eq!(queue.admit(due), Admission::Queued);
+        }
+        assert_eq!(queue.admit(place(5, "shop", "5")), Admission::Full);
+        assert_eq!(queue.drain(), [id(3), id(4), id(1), id(2)]);
     }
 
     #[test]

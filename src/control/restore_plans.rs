@@ -198,6 +198,7 @@ impl Control {
             id: id.clone(),
             lane: format!("into {}", plan.report.target),
             likeness: plan.id.clone(),
+            is_due: false,
         };
         let mut run = request.run(id.clone(), &self.fleet[plan.member].name, by, now)?;
         run.target = Some(plan.confirm);

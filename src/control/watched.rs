@@ -4,19 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::run::progress::{Counters, Event, Observer, Progress, Rate};
+use crate::run::progress::{Counted, Display, Event, Progress, Rate};
 
 /// How many lines of a run's log are kept.
 const LINES: usize = 200;
 
-#[derive(Default)]
-pub(super) struct Watched {
-    counters: Counters,
-    words: Mutex<Words>,
-}
+pub(super) type Watched = Counted<Words>;
 
 #[derive(Default)]
-struct Words {
+pub(super) struct Words(Mutex<Said>);
+
+#[derive(Default)]
+struct Said {
     backup: Option<String>,
     lines: VecDeque<String>,
     rate: Rate,
@@ -26,40 +25,41 @@ impl Watched {
     /// How far the run is now.
     pub fn now(&self) -> Progress {
         let counted = self.counters.snapshot();
-        let rate = self.words().rate.at(Instant::now(), counted.read);
+        let rate = self.display.said().rate.at(Instant::now(), counted.read);
         counted.progress(rate)
     }
 
     /// The backup that the run makes or has made.
     pub fn backup(&self) -> Option<String> {
-        self.words().backup.clone()
+        self.display.said().backup.clone()
     }
 
     /// The last lines of the log, oldest first.
     pub fn lines(&self) -> Vec<String> {
-        self.words().lines.iter().cloned().collect()
-    }
-
-    pub fn line(&self, line: String) {
-        let mut words = self.words();
-        if words.lines.len() == LINES {
-            words.lines.pop_front();
-        }
-        words.lines.push_back(line);
-    }
-
-    fn words(&self) -> MutexGuard<'_, Words> {
-        // Each change is whole, so a panic in another thread has not damaged them.
-        self.words.lock().unwrap_or_else(PoisonError::into_inner)
+        self.display.said().lines.iter().cloned().collect()
     }
 }
 
-impl Observer for Watched {
+impl Words {
+    fn line(&self, line: String) {
+        let mut said = self.said();
+        if said.lines.len() == LINES {
+            said.lines.pop_front();
+        }
+        said.lines.push_back(line);
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        // Each change is whole, so a panic in another thread has not damaged them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Display for Words {
     fn event(&self, event: &Event) {
-        self.counters.event(event);
         match event {
             Event::Begun { id } => {
-                self.words().backup = Some(id.clone());
+                self.said().backup = Some(id.clone());
                 self.line(format!("began {id}"));
             }
             Event::Phase { name } => self.line(name.clone()),
@@ -73,30 +73,13 @@ impl Observer for Watched {
         }
     }
 
-    fn estimate(&self, bytes: u64) {
-        self.counters.estimate(bytes);
-    }
-
-    fn bytes_read(&self, more: u64) {
-        self.counters.read(more);
-    }
-
-    fn table(&self, name: &str) {
-        self.counters.table(name);
-    }
-
-    fn bytes_stored(&self, more: u64) {
-        self.counters.stored(more);
-    }
-
-    fn progress(&self) -> Option<Progress> {
-        Some(self.counters.snapshot().progress(None))
-    }
+    fn finish(&self) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::progress::Observer;
 
     #[test]
     fn it_keeps_the_last_lines_and_the_backups_id() {

@@ -15,13 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::command::Command;
 use crate::error::{Code, Error, Failure, Result, Signal};
+use crate::face::serve::Systemd;
 use crate::face::{serve, web};
 use crate::printable;
 use crate::report::Report;
 use crate::run::confinement;
 use crate::run::progress::{LogLine, Observer, TerminalLine};
 use crate::run::stop::{Reason, Stop};
-use crate::run::telemetry;
+use crate::run::telemetry::{self, LogFiles};
 use crate::settings::{Input, LogFormat, Settings};
 use arguments::Invocation;
 
@@ -69,6 +70,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             env_file,
             config_file,
         } => {
+            let systemd = Systemd::of(&process.env);
             let settings = Settings::load(&Input {
                 flags,
                 env: process.env,
@@ -82,7 +84,7 @@ async fn answer(process: Process) -> Result<(String, u8)> {
             start_logging(&settings)?;
             let stop = Stop::new();
             listen_for_signals(&stop)?;
-            serve::run(settings, &stop).await.map(|()| (String::new(), 0))
+            serve::run(settings, systemd, &stop).await.map(|()| (String::new(), 0))
         }
         Invocation::Run {
             command,
@@ -199,9 +201,15 @@ fn hash_password() -> Result<String> {
     web::hashed(line.trim_end_matches(['\r', '\n']))
 }
 
-/// A process that serves logs what it does, on stderr.
+/// A process that serves logs what it does, on stderr, and in files if the settings name a folder for them.
 fn start_logging(settings: &Settings) -> Result<()> {
-    telemetry::start(&settings.log, telemetry::stderr)?;
+    let serve = &settings.serve;
+    let days = u32::try_from(serve.log_days).unwrap_or(u32::MAX);
+    let files = serve
+        .log_dir
+        .as_ref()
+        .map(|folder| LogFiles::new(folder, serve.zone.clone(), days));
+    telemetry::start_with(&settings.log, telemetry::stderr, files.transpose()?)?;
     tell_of_settings(settings);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `pgstow serve`: one process that answers HTTP requests until it is asked to end.
 
 mod listening;
+mod systemd;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -17,13 +18,15 @@ use crate::command::Command;
 use crate::control::schedule::Line;
 use crate::control::{Control, Kind, Member, Newest, Parts, Plan, keep};
 use crate::error::{Code, Error, Result};
-use crate::face::web::{Access, Identity, Role, Web, router};
+use crate::face::web::{Access, Demands, Web, router};
 use crate::report::{ListEntry, Report};
 use crate::repository::backup_id::BackupKind;
 use crate::run::clock::Clock;
 use crate::run::progress::Silent;
 use crate::run::stop::Stop;
 use crate::settings::{Serve, Settings};
+
+pub use systemd::Systemd;
 
 /// The folder of the journal, in the folder for what this machine remembers.
 const JOURNAL: &str = "journal";
@@ -32,30 +35,68 @@ const JOURNAL: &str = "journal";
 ///
 /// # Errors
 /// `CONFIG` for settings that would let strangers in, and if the address cannot be listened on.
-pub async fn run(settings: Settings, stop: &Stop) -> Result<()> {
+pub async fn run(settings: Settings, mut systemd: Systemd, stop: &Stop) -> Result<()> {
     let clock: Clock = Timestamp::now;
-    let serve = settings.serve.clone();
+    let mut serve = settings.serve.clone();
+    let handed = systemd.listener()?;
+    if let Some(address) = handed.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        serve.listen = address;
+    }
     let (access, token) = access(&serve)?;
+    let control = control(settings, &serve, clock).await?;
+    let listener = listener(handed, &mut serve)?;
+    announce(serve.listen, token.as_deref());
+    let web = Web::new(control.clone(), access, &serve, clock);
+    let telling = tokio::spawn(web.clone().keep_telling());
+    let scheduling = tokio::spawn(keep(control.clone(), InStores(control.clone())));
+    let closed = Stop::new();
+    let answering = tokio::spawn(listening::serve(
+        listener,
+        router(web.clone()),
+        serve.trusted_proxies.clone(),
+        closed.clone(),
+    ));
+    systemd.ready();
+    let systemd = Arc::new(systemd);
+    let living = tokio::spawn({
+        let systemd = systemd.clone();
+        async move { systemd.keep_alive().await }
+    });
+    let reason = stop.requested().await;
+    systemd.ending();
+    scheduling.abort();
+    // It answers until the runs have ended: that it is no longer ready, and how they end.
+    let all_ended = control.close(reason, serve.shutdown).await;
+    telling.abort();
+    web.close().await;
+    closed.request(reason);
+    if tokio::time::timeout(Duration::from_secs(5), answering).await.is_err() {
+        tracing::warn!("some requests were not answered to their end");
+    }
+    living.abort();
+    match all_ended {
+        true => Ok(()),
+        false => Err(Error::from(reason).hint("a run did not end in time; the next one removes what it left")),
+    }
+}
+
+/// The runs of the database that the settings name, and their journal.
+async fn control(settings: Settings, serve: &Serve, clock: Clock) -> Result<Arc<Control>> {
     let journal = settings.state_dir.as_ref().map(|folder| folder.join(JOURNAL));
     let lines = lines(&settings)?;
     let app = Arc::new(App::new(settings).await?);
     let name = app.source_database().unwrap_or_else(|| "default".to_owned());
-    let fleet = || {
-        vec![Member {
+    let plan = |(kind, line)| Plan {
+        database: name.clone(),
+        kind,
+        line,
+    };
+    let plans: Vec<Plan> = lines.into_iter().map(plan).collect();
+    let parts = |journal| Parts {
+        fleet: vec![Member {
             name: name.clone(),
             app: app.clone(),
-        }]
-    };
-    let plans: Vec<Plan> = lines
-        .into_iter()
-        .map(|(kind, line)| Plan {
-            database: name.clone(),
-            kind,
-            line,
-        })
-        .collect();
-    let parts = |journal| Parts {
-        fleet: fleet(),
+        }],
         journal,
         max_runs: serve.max_runs,
         plans: plans.clone(),
@@ -69,34 +110,26 @@ pub async fn run(settings: Settings, stop: &Stop) -> Result<()> {
         }
         made => made?,
     };
-    let control = Arc::new(control);
-    let listener = TcpListener::bind(serve.listen).await.map_err(|error| {
+    Ok(Arc::new(control))
+}
+
+/// What it listens with: the socket that systemd has handed over, else one at the address of the settings. `serve` gets
+/// the address that it has in truth.
+fn listener(handed: Option<std::net::TcpListener>, serve: &mut Serve) -> Result<TcpListener> {
+    let listener = match handed {
+        Some(listener) => Ok(listener),
+        None => std::net::TcpListener::bind(serve.listen),
+    };
+    let listener = listener.and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        serve.listen = listener.local_addr()?;
+        TcpListener::from_std(listener)
+    });
+    listener.map_err(|error| {
         Error::config(format!("{} cannot be listened on", serve.listen))
             .source(error)
             .hint("give --listen another address or port, or stop the process that has this one")
-    })?;
-    let address = listener.local_addr().unwrap_or(serve.listen);
-    announce(address, token.as_deref());
-    let web = Web::new(control.clone(), access, &serve, clock);
-    let fresh = tokio::spawn(web.clone().keep_fresh());
-    let scheduling = tokio::spawn(keep(control.clone(), InStores(control.clone())));
-    let answering = tokio::spawn(listening::serve(
-        listener,
-        router(web),
-        serve.trusted_proxies.clone(),
-        stop.clone(),
-    ));
-    let reason = stop.requested().await;
-    scheduling.abort();
-    let all_ended = control.close(reason, serve.shutdown).await;
-    fresh.abort();
-    if tokio::time::timeout(Duration::from_secs(5), answering).await.is_err() {
-        tracing::warn!("some requests were not answered to their end");
-    }
-    match all_ended {
-        true => Ok(()),
-        false => Err(Error::from(reason).hint("a run did not end in time; the next one removes what it left")),
-    }
+    })
 }
 
 /// The lines of the schedules.
@@ -160,7 +193,12 @@ fn access(serve: &Serve) -> Result<(Access, Option<String>)> {
             ))
             .hint("give viewer, operator or admin")
         })?;
-        access.trust_hs256(key.expose_secret(), role)?;
+        let demands = Demands {
+            default_role: role,
+            audience: serve.jwt_audience.clone(),
+            issuer: serve.jwt_issuer.clone(),
+        };
+        access.trust_hs256(key.expose_secret(), demands)?;
     }
     let is_public = !serve.listen.ip().is_loopback();
     if is_public && access.is_empty() {
@@ -185,14 +223,7 @@ fn access(serve: &Serve) -> Result<(Access, Option<String>)> {
         .fill(&mut random)
         .map_err(|_| Error::internal("the system gives no random numbers"))?;
     let token = hex::encode(random);
-    let name = "whoever started pgstow".to_owned();
-    access.issue(
-        &token,
-        Identity {
-            name,
-            role: Role::Admin,
-        },
-    );
+    access.issue(&token, "whoever started pgstow");
     Ok((access, Some(token)))
 }
 

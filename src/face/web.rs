@@ -9,14 +9,19 @@ mod download;
 mod hosts;
 mod identity;
 mod jwt;
+mod lasting;
 mod legacy;
+mod listeners;
 mod metrics;
 mod openapi;
 mod overview;
 mod pages;
 mod part;
+mod places;
 mod problem;
+mod question;
 mod rates;
+mod refusals;
 mod sessions;
 mod users;
 
@@ -29,28 +34,31 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::control::{Control, Happening};
+use crate::control::{Asked, Control};
 use crate::run::clock::Clock;
 use crate::settings::Serve;
 use crate::settings::serve::Network;
 use download::Downloads;
 use hosts::Hosts;
+use listeners::Listeners;
 use overview::Overview;
 use problem::{OldProblem, Problem};
 use rates::Rates;
+use refusals::Refusals;
 use sessions::Sessions;
 
 pub use access::{Access, Peer};
-pub use identity::{Identity, NoRole, Role};
+pub use identity::{NoRole, Role};
+pub use jwt::Demands;
+pub use places::{Place, Places};
 pub use users::hashed;
 
 /// The longest body that a request may have: all of them are small documents.
 const LONGEST_BODY: usize = 64 << 10;
 
-/// Streams of events at once: connections must be left for others.
-const MOST_STREAMS: usize = 400;
+/// How often the refused logins without a line are told together, if there are any.
+const TELLING: Duration = Duration::from_secs(60);
 
 /// What the handlers share.
 pub struct Web {
@@ -61,14 +69,14 @@ pub struct Web {
     proxies: Vec<Network>,
     overview: Overview,
     downloads: Downloads,
-    /// Of the clients that listen to events.
-    streams: Arc<Semaphore>,
+    listeners: Listeners,
     /// Wrong tokens, by address.
     wrong_tokens: Rates,
-    /// Requests, by the name of whoever asks.
+    /// Requests, by who asks.
     requests: Rates,
     /// Attempts to log in, by address and by user.
     logins: Rates,
+    refusals: Refusals,
     sessions: Sessions,
 }
 
@@ -82,36 +90,43 @@ impl Web {
             proxies: serve.trusted_proxies.clone(),
             overview,
             downloads: Downloads::default(),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            listeners: Listeners::new(),
             wrong_tokens: Rates::new(20, Duration::from_secs(3)),
             requests: Rates::new(600, Duration::from_millis(50)),
             logins: Rates::new(5, Duration::from_secs(12)),
+            refusals: Refusals::new(),
             // A proxy of this machine is there for TLS.
             sessions: Sessions::new(!serve.listen.ip().is_loopback() || !serve.trusted_proxies.is_empty()),
         })
     }
 
-    /// A place among those who listen to events. It is theirs until they go.
-    fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let place = Arc::clone(&self.streams).try_acquire_owned();
-        place.map_err(|_| {
-            Problem::http(
-                StatusCode::TOO_MANY_REQUESTS,
-                format!("{MOST_STREAMS} clients listen already"),
-                "close streams that are no longer read, or ask GET /api/v1/runs",
-            )
-        })
+    /// Tells now and then how many logins were refused, until it is dropped.
+    pub async fn keep_telling(self: Arc<Self>) {
+        let mut telling = tokio::time::interval(TELLING);
+        loop {
+            telling.tick().await;
+            self.tell_refusals().await;
+        }
     }
 
-    /// Forgets the stores' answers whenever a run has ended. It returns when the process ends.
-    pub async fn keep_fresh(self: Arc<Self>) {
-        let mut coming = self.control.listen(None).coming;
-        loop {
-            match coming.recv().await {
-                Ok(event) if !matches!(event.what, Happening::StatusChanged) => {}
-                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => self.overview.forget().await,
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            }
+    /// Ends the streams, once they have told what has happened, and tells what is not written down yet.
+    pub async fn close(&self) {
+        self.listeners.end();
+        self.tell_refusals().await;
+    }
+
+    async fn tell_refusals(&self) {
+        let silent = self.refusals.rest();
+        if silent > 0 {
+            let asked = Asked {
+                by: String::new(),
+                role: String::new(),
+                from: "several".to_owned(),
+                action: "login".to_owned(),
+                what: String::new(),
+                outcome: format!("{silent} refused"),
+            };
+            api::write_down(self, asked).await;
         }
     }
 }

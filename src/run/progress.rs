@@ -6,7 +6,8 @@ mod event;
 mod log;
 mod terminal;
 
-pub(crate) use counters::{Counters, Rate};
+pub(crate) use counted::{Counted, Display};
+pub(crate) use counters::Rate;
 pub use event::{Event, Progress};
 pub use log::LogLine;
 pub use terminal::TerminalLine;

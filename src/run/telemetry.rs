@@ -1,6 +1,9 @@
 //! Logs: lines of text or JSON, always on stderr. Every module logs through `tracing`; this module decides what is
 //! shown, and in which format.
 
+mod daily;
+mod files;
+
 use std::fmt;
 use std::io::{self, Write};
 
@@ -17,6 +20,8 @@ use tracing_subscriber::{EnvFilter, Layer, filter};
 
 use crate::error::{Error, Result};
 use crate::printable;
+
+pub use files::{ADMIN, BACKUP, LogFiles};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -71,6 +76,14 @@ pub fn start<W>(log: &Log, writer: W) -> Result<()>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    start_with(log, writer, None)
+}
+
+/// The same, with files beside the writer.
+pub fn start_with<W>(log: &Log, writer: W, files: Option<LogFiles>) -> Result<()>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     // Without `log_internal_errors(false)` a closed stderr would be reported to stderr: a panic.
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(Plainly {
@@ -83,8 +96,10 @@ where
         LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed(),
     };
     let layer = layer.with_filter(filter(log)?);
+    let files = files.map(|files| files.with_filter(filter::filter_fn(LogFiles::has)));
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(filter::filter_fn(allowed)))
+        .with(files)
         .try_init();
     Ok(())
 }

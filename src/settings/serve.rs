@@ -18,12 +18,18 @@ pub struct Serve {
     pub jwt_secret: Option<SecretString>,
     /// The role of such a token that names none.
     pub jwt_default_role: String,
+    /// For whom such a token must be, and who must have made it.
+    pub jwt_audience: Option<String>,
+    pub jwt_issuer: Option<String>,
     /// The names under which it is reached.
     pub allowed_hosts: Vec<String>,
     /// Proxies whose word about a client's address counts.
     pub trusted_proxies: Vec<Network>,
     /// In which the schedules are read.
     pub zone: TimeZone,
+    /// Where the log is written too, and for how many days its files are kept.
+    pub log_dir: Option<PathBuf>,
+    pub log_days: usize,
     /// How many runs go on at once.
     pub max_runs: usize,
     /// How long runs get to end when the process is asked to.
@@ -38,9 +44,13 @@ impl Default for Serve {
             users_file: None,
             jwt_secret: None,
             jwt_default_role: "operator".to_owned(),
+            jwt_audience: None,
+            jwt_issuer: None,
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             zone: TimeZone::UTC,
+            log_dir: None,
+            log_days: 30,
             max_runs: 1,
             shutdown: Duration::from_secs(90),
         }

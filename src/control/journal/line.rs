@@ -6,9 +6,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::Entry;
+use super::head::{Digest, Mark};
 use crate::error::{Error, Result};
-
-pub(super) type Digest = [u8; 32];
 
 /// One entry with its place and its time.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -56,6 +55,13 @@ impl Line {
             digest,
             text: String::new(),
         })
+    }
+
+    pub fn mark(&self) -> Mark {
+        Mark {
+            seq: self.record.seq,
+            digest: self.digest,
+        }
     }
 
     pub fn is_after(&self, last: Digest, text: &[u8]) -> bool {

@@ -84,10 +84,53 @@ fn a_line_that_is_changed_removed_or_put_in_between_is_found() {
 }
 
 #[test]
+fn an_end_that_is_cut_off_is_missed_at_once_and_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let (journal, _) = open(folder.path());
+    for what in ["one", "two", "three"] {
+        journal.write(at(), asked(what)).unwrap();
+    }
+    let path = only_file(folder.path());
+    let good = fs::read_to_string(&path).unwrap();
+    let first = good.lines().next().unwrap();
+    fs::write(&path, format!("{first}\n")).unwrap();
+    assert_eq!(checked(&journal).broken.unwrap(), "the end, record 2");
+    drop(journal);
+    // Also where the end is written anew, as long.
+    let rewritten = good.replace("\"three\"", "\"THREE\"");
+    for text in [format!("{first}\n"), String::new(), rewritten] {
+        let elsewhere = TempDir::new().unwrap();
+        for name in [path.file_name().unwrap(), "journal.head".as_ref()] {
+            fs::copy(folder.path().join(name), elsewhere.path().join(name)).unwrap();
+        }
+        fs::write(elsewhere.path().join(path.file_name().unwrap()), &text).unwrap();
+        for _ in 0..2 {
+            let (journal, _) = open(elsewhere.path());
+            journal.write(at(), asked("four")).unwrap();
+            assert!(checked(&journal).broken.is_some(), "{text}");
+        }
+    }
+    // A head that is older, as after a loss of power, misses nothing; nor does none.
+    fs::write(&path, &good).unwrap();
+    let head = fs::read(folder.path().join("journal.head")).unwrap();
+    let (journal, _) = open(folder.path());
+    journal.write(at(), asked("four")).unwrap();
+    drop(journal);
+    fs::write(folder.path().join("journal.head"), head).unwrap();
+    let (journal, _) = open(folder.path());
+    assert_eq!(checked(&journal), intact(4));
+    drop(journal);
+    fs::remove_file(folder.path().join("journal.head")).unwrap();
+    let (journal, _) = open(folder.path());
+    assert_eq!(checked(&journal), intact(4));
+}
+
+#[test]
 fn a_torn_end_is_cut_off_and_said() {
     let folder = TempDir::new().unwrap();
     let (journal, _) = open(folder.path());
     journal.write(at(), asked("one")).unwrap();
+    let head = fs::read(folder.path().join("journal.head")).unwrap();
     journal.write(at(), asked("two")).unwrap();
     let path = only_file(folder.path());
     let whole = fs::read(&path).unwrap();
@@ -96,6 +139,7 @@ fn a_torn_end_is_cut_off_and_said() {
     // Killed after any byte of the second line.
     for cut in first..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
+        fs::write(folder.path().join("journal.head"), &head).unwrap();
         let (journal, past) = open(folder.path());
         assert_eq!(past.len(), 1, "{cut}");
         let torn = u64::from(cut > first);

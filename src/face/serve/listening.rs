@@ -1,11 +1,10 @@
 //! The connections: accepted, counted, limited, and closed in the end.
 
-mod places;
+mod clients;
 mod timed;
 
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,7 +20,7 @@ use tower::ServiceExt;
 use crate::face::web::Peer;
 use crate::run::stop::Stop;
 use crate::settings::serve::Network;
-use places::Places;
+use clients::Clients;
 use timed::{TimedBody, TimedStream};
 
 /// The longest head of a request: its line and its headers.
@@ -51,7 +50,7 @@ const PATIENCE: Patience = Patience {
 /// Accepts connections until a stop is asked for. `proxies` stand for many clients.
 pub(super) async fn serve(listener: TcpListener, router: Router, proxies: Vec<Network>, stop: Stop) {
     let connections = TaskTracker::new();
-    let places = Arc::new(Places::new(proxies));
+    let clients = Clients::new(proxies);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -66,7 +65,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, proxies: Vec<Ne
             }
         };
         // One too many is closed at once: its client sees that, and others are served.
-        let Some(place) = Places::take(&places, peer.ip()) else {
+        let Some(place) = clients.take(peer.ip()) else {
             continue;
         };
         let _ = stream.set_nodelay(true);

@@ -16,31 +16,45 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::Web;
-use super::identity::{Identity, Role};
-use super::jwt::Tokens;
+use super::identity::{Credential, Identity, Role};
+use super::jwt::{Demands, Tokens};
+use super::lasting::Lasting;
 use super::problem::{OldProblem, Problem};
 use super::users::Users;
 use crate::control::Asked;
 use crate::error::{Error, Result};
 use crate::settings::serve::Network;
 
-/// Somebody at an address: who asks, and from where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+/// Somebody at an address: who asks, from where, and how long the proof of that is good.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
     pub identity: Identity,
     pub from: String,
+    pub lasting: Lasting,
 }
 
 impl Caller {
-    /// What the journal records of a request.
+    /// Refuses what belongs to the one who has asked for it, if nothing says who that is.
+    pub(super) fn must_be_named(&self) -> std::result::Result<(), Problem> {
+        if self.identity.name.is_empty() {
+            return Err(Problem::http(
+                StatusCode::FORBIDDEN,
+                "the token does not say whose it is, and a plan is good only for the one who asked for it",
+                "use a JSON Web Token with the claim `sub`, or a token of BACKUP_API_TOKENS_FILE",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the journal records of a request before it has an effect.
     pub(super) fn asks(&self, action: &str, what: &str) -> Asked {
         Asked {
-            by: self.identity.name.clone(),
+            by: self.identity.to_string(),
             role: self.identity.role.to_string(),
             from: self.from.clone(),
             action: action.to_owned(),
             what: what.to_owned(),
-            outcome: "allowed".to_owned(),
+            outcome: "asked".to_owned(),
         }
     }
 }
@@ -118,18 +132,23 @@ impl Access {
     ///
     /// # Errors
     /// `CONFIG` for a key that is too short.
-    pub fn trust_hs256(&mut self, key: &str, default_role: Role) -> Result<()> {
+    pub fn trust_hs256(&mut self, key: &str, demands: Demands) -> Result<()> {
         if key.len() < super::jwt::SHORTEST_KEY {
             return Err(
                 Error::config("BACKUP_JWT_SECRET is shorter than 32 bytes").hint("make one: openssl rand -hex 32")
             );
         }
-        self.jwt = Some(Tokens::hs256(key.as_bytes(), default_role));
+        self.jwt = Some(Tokens::hs256(key.as_bytes(), demands));
         Ok(())
     }
 
-    /// Adds one token of this process, and returns it.
-    pub fn issue(&mut self, token: &str, identity: Identity) {
+    /// Adds one token of this process, which may do everything.
+    pub fn issue(&mut self, token: &str, name: &str) {
+        let identity = Identity {
+            credential: Credential::Token,
+            name: name.to_owned(),
+            role: Role::Admin,
+        };
         self.tokens.insert(Sha256::digest(token).into(), identity);
     }
 
@@ -157,18 +176,13 @@ impl Access {
         self.users.as_ref()?.identity(name, password).await
     }
 
-    pub(super) fn identity(&self, token: &str) -> Option<Identity> {
-        Some(self.proved(token)?.0)
-    }
-
-    /// Who has the token, and the end of its time, in seconds since 1970, if it has one.
-    pub(super) fn proved(&self, token: &str) -> Option<(Identity, Option<u64>)> {
+    /// Who has the token, and how long it is good.
+    pub(super) fn proved(&self, token: &str) -> Option<(Identity, Lasting)> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(identity) = self.tokens.get(&digest) {
-            return Some((identity.clone(), None));
+        match self.tokens.get(&digest) {
+            Some(identity) => Some((identity.clone(), Lasting::default())),
+            None => self.jwt.as_ref()?.proved(token),
         }
-        let (identity, ends) = self.jwt.as_ref()?.proved(token)?;
-        Some((identity, Some(ends)))
     }
 }
 
@@ -188,6 +202,7 @@ fn token_line(line: &str) -> Option<([u8; 32], Identity)> {
     Some((
         digest,
         Identity {
+            credential: Credential::Token,
             name: name.trim().to_owned(),
             role,
         },
@@ -221,29 +236,33 @@ pub(super) async fn guard(State(web): State<Arc<Web>>, mut request: Request, nex
     if let Some(problem) = foreign(request.method(), request.headers()) {
         return refused(problem);
     }
-    if let Some(token) = presented(request.headers(), request.uri()) {
-        let from = client(&web, request.extensions().get(), request.headers());
+    let from = client(&web, request.extensions().get(), request.headers());
+    let proved = if let Some(token) = presented(request.headers(), request.uri()) {
         // A token that is wrong is an error, also where none is needed.
-        let Some(identity) = web.access.identity(&token) else {
+        let Some(proved) = web.access.proved(&token) else {
             return refused(match web.wrong_tokens.take(&network(&from), Instant::now()) {
                 true => wrong_token(),
                 false => too_often("too many wrong tokens came from this address"),
             });
         };
-        if !web.requests.take(&identity.name, Instant::now()) {
-            return refused(too_often("too many requests came with this token"));
-        }
-        request.extensions_mut().insert(Caller { identity, from });
-    } else if let Some(identity) = web.sessions.identity(request.headers(), Instant::now()) {
+        Some(proved)
+    } else {
+        let proved = web.sessions.identity(request.headers(), Instant::now());
         // A browser sends its cookie whoever has written the page; it always says who has.
-        if !request.method().is_safe() && !says_its_site(request.headers()) {
+        if proved.is_some() && !request.method().is_safe() && !says_its_site(request.headers()) {
             return refused(other_site());
         }
-        if !web.requests.take(&identity.name, Instant::now()) {
-            return refused(too_often("too many requests came from this person"));
+        proved
+    };
+    if let Some((identity, lasting)) = proved {
+        if !web.requests.take(&identity.to_string(), Instant::now()) {
+            return refused(too_often(&format!("too many requests came from {identity}")));
         }
-        let from = client(&web, request.extensions().get(), request.headers());
-        request.extensions_mut().insert(Caller { identity, from });
+        request.extensions_mut().insert(Caller {
+            identity,
+            from,
+            lasting,
+        });
     }
     next.run(request).await
 }
@@ -346,11 +365,11 @@ fn at_least(parts: &Parts, role: Role) -> std::result::Result<Caller, Refused> {
 
 /// Why somebody may not do what this role may.
 pub(super) fn lacking(caller: &Caller, role: Role) -> Option<Problem> {
-    let Identity { name, role: own } = &caller.identity;
-    (*own < role).then(|| {
+    let own = caller.identity.role;
+    (own < role).then(|| {
         Problem::http(
             StatusCode::FORBIDDEN,
-            format!("this needs the role {role}, and {name} has the role {own}"),
+            format!("this needs the role {role}, and {} has the role {own}", caller.identity),
             format!("use a token with the role {role}"),
         )
     })

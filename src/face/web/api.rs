@@ -35,7 +35,7 @@ pub(super) fn routes() -> Router<Arc<Web>> {
 }
 
 /// A backup is made, and a run cancelled, even if the journal cannot be written.
-async fn write_down(web: &Web, asked: Asked) {
+pub(super) async fn write_down(web: &Web, asked: Asked) {
     if let Err(error) = web.control.audit(asked).await {
         tracing::error!("the journal was not written: {error}: {}", error.hint_text());
     }
@@ -50,4 +50,18 @@ async fn must_write_down(web: &Web, asked: Asked) -> Result<(), Problem> {
             .into());
     }
     Ok(web.control.audit(asked).await?)
+}
+
+/// Does what was asked for and written down. If it is refused, that is written down as well.
+async fn carried_out<T>(
+    web: &Web,
+    asked: Asked,
+    doing: impl Future<Output = crate::error::Result<T>>,
+) -> Result<T, Problem> {
+    let done = doing.await;
+    if let Err(error) = &done {
+        let outcome = format!("refused: {}", error.code());
+        write_down(web, Asked { outcome, ..asked }).await;
+    }
+    Ok(done?)
 }

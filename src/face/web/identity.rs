@@ -43,9 +43,34 @@ impl FromStr for Role {
     }
 }
 
-/// Who asks.
+/// What has proved who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential {
+    /// A token of the settings, or of this process.
+    Token,
+    /// A JSON Web Token that another program has signed.
+    Jwt,
+    /// A user's password.
+    Password,
+}
+
+/// Who asks. Printed, it is the credential and the name: the journal, the plans and the rates know people by that text,
+/// so a user and a token of the same name have nothing in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    pub credential: Credential,
+    /// Empty for a JSON Web Token that names nobody.
     pub name: String,
     pub role: Role,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credential = match self.credential {
+            Credential::Token => "token",
+            Credential::Jwt => "jwt",
+            Credential::Password => "user",
+        };
+        write!(f, "{credential}:{}", self.name)
+    }
 }

@@ -9,7 +9,8 @@ use ring::hmac;
 use serde_json::{Map, Value};
 use signature::{Error as SignatureError, Signer, Verifier};
 
-use super::identity::{Identity, Role};
+use super::identity::{Credential, Identity, Role};
+use super::lasting::Lasting;
 
 /// A key that can be guessed protects nothing.
 pub(super) const SHORTEST_KEY: usize = 32;
@@ -19,6 +20,19 @@ const LEEWAY: u64 = 60;
 /// The claims that may name who has the token; the first that is there counts. The older systems' tokens have several.
 const NAMES: [&str; 5] = ["sub", "id", "userId", "username", "email"];
 
+/// The longest name. None is cut: two of them could become the same.
+const LONGEST_NAME: usize = 200;
+
+/// What is asked of a token beside a good signature and an end.
+pub struct Demands {
+    /// Of a token that names no role.
+    pub default_role: Role,
+    /// For whom it must be.
+    pub audience: Option<String>,
+    /// Who must have made it.
+    pub issuer: Option<String>,
+}
+
 /// What accepts tokens.
 pub(super) struct Tokens {
     key: DecodingKey,
@@ -27,23 +41,32 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub fn hs256(key: &[u8], default_role: Role) -> Self {
+    pub fn hs256(key: &[u8], demands: Demands) -> Self {
         // A second call is refused, and the first has done what is needed.
         let _ = PROVIDER.install_default();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = LEEWAY;
         validation.validate_nbf = true;
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp"]);
+        let mut required = vec!["exp"];
+        validation.validate_aud = demands.audience.is_some();
+        if let Some(audience) = demands.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = demands.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
         Self {
             key: DecodingKey::from_secret(key),
             validation,
-            default_role,
+            default_role: demands.default_role,
         }
     }
 
-    /// Who has the token, if it is good, and the end of its time, in seconds since 1970.
-    pub fn proved(&self, token: &str) -> Option<(Identity, u64)> {
+    /// Who has the token, if it is good, and how long it is.
+    pub fn proved(&self, token: &str) -> Option<(Identity, Lasting)> {
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &self.validation);
         let claims = decoded.ok()?.claims;
         // A token without a role has that of the settings, because the older systems' have none. An unknown role is no
@@ -57,13 +80,17 @@ impl Tokens {
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         });
-        let name = name.unwrap_or_else(|| "token".to_owned());
+        let name = name.unwrap_or_default();
+        if name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+            return None;
+        }
         let identity = Identity {
-            name: name.chars().filter(|c| !c.is_control()).take(100).collect(),
+            credential: Credential::Jwt,
+            name,
             role,
         };
         let ends = Duration::try_from_secs_f64(claims.get("exp")?.as_f64()?).ok()?;
-        Some((identity, ends.as_secs()))
+        Some((identity, Lasting::until(ends.as_secs().saturating_add(LEEWAY))))
     }
 }
 
@@ -136,8 +163,17 @@ mod tests {
         encode(header, claims, &EncodingKey::from_secret(key)).unwrap()
     }
 
+    fn tokens(audience: Option<&str>, issuer: Option<&str>) -> Tokens {
+        let demands = Demands {
+            default_role: Role::Operator,
+            audience: audience.map(str::to_owned),
+            issuer: issuer.map(str::to_owned),
+        };
+        Tokens::hs256(KEY, demands)
+    }
+
     fn role_of(claims: &Value) -> Option<Role> {
-        let tokens = Tokens::hs256(KEY, Role::Operator);
+        let tokens = tokens(None, None);
         tokens
             .proved(&token(&Header::default(), claims, KEY))
             .map(|(identity, _)| identity.role)
@@ -159,10 +195,10 @@ mod tests {
         assert_eq!(role_of(&json!({"role": "admin"})), None);
         assert_eq!(role_of(&json!({"exp": 1_000, "role": "admin"})), None);
         assert_eq!(role_of(&json!({"exp": LATER, "nbf": LATER - 1, "role": "admin"})), None);
-        let tokens = Tokens::hs256(KEY, Role::Operator);
+        let tokens = tokens(None, None);
         let claims = json!({"exp": LATER, "role": "admin"});
         let others = token(&Header::default(), &claims, b"another key of thirty-two bytes!");
-        assert_eq!(tokens.proved(&others), None);
+        assert!(tokens.proved(&others).is_none());
         let good = token(&Header::default(), &claims, KEY);
         assert_eq!(tokens.proved(&good).unwrap().0.role, Role::Admin);
         let mut parts: Vec<&str> = good.split('.').collect();
@@ -174,7 +210,49 @@ mod tests {
             String::new(),
             "a.b.c".to_owned(),
         ] {
-            assert_eq!(tokens.proved(&forged), None, "{forged}");
+            assert!(tokens.proved(&forged).is_none(), "{forged}");
         }
+    }
+
+    #[test]
+    fn a_token_for_another_audience_or_of_another_issuer_is_refused_where_the_settings_name_them() {
+        let proved = |tokens: &Tokens, more: Value| {
+            let mut claims = json!({"exp": LATER});
+            claims
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            tokens.proved(&token(&Header::default(), &claims, KEY)).is_some()
+        };
+        let free = tokens(None, None);
+        assert!(proved(&free, json!({"aud": "another", "iss": "another"})));
+        let strict = tokens(Some("pgstow"), Some("https://login.example"));
+        let good = json!({"aud": ["shop", "pgstow"], "iss": "https://login.example"});
+        assert!(proved(&strict, good));
+        for wrong in [
+            json!({}),
+            json!({"aud": "pgstow"}),
+            json!({"iss": "https://login.example"}),
+            json!({"aud": "shop", "iss": "https://login.example"}),
+            json!({"aud": "pgstow", "iss": "https://login.example.evil"}),
+        ] {
+            assert!(!proved(&strict, wrong.clone()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_whole_or_the_token_is_refused() {
+        let name_of = |claims: Value| {
+            let proved = tokens(None, None).proved(&token(&Header::default(), &claims, KEY));
+            proved.map(|(identity, _)| identity.to_string())
+        };
+        assert_eq!(name_of(json!({"exp": LATER, "sub": "ann"})), Some("jwt:ann".to_owned()));
+        assert_eq!(name_of(json!({"exp": LATER, "userId": 7})), Some("jwt:7".to_owned()));
+        assert_eq!(name_of(json!({"exp": LATER})), Some("jwt:".to_owned()));
+        assert_eq!(name_of(json!({"exp": LATER, "sub": "a\u{1}nn"})), None);
+        assert_eq!(
+            name_of(json!({"exp": LATER, "sub": "x".repeat(LONGEST_NAME + 1)})),
+            None
+        );
     }
 }

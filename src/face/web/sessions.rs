@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, header};
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::identity::Identity;
+use super::lasting::Lasting;
 use crate::error::{Error, Result};
 
 const LIFE: Duration = Duration::from_secs(12 * 3600);
@@ -25,6 +27,9 @@ pub(super) struct Sessions {
 struct Session {
     identity: Identity,
     ends: Instant,
+    ended: CancellationToken,
+    /// Whatever takes the session out of the map ends its streams.
+    _ending: DropGuard,
 }
 
 impl Sessions {
@@ -35,13 +40,16 @@ impl Sessions {
         }
     }
 
-    /// Begins a session, which lasts 12 hours or `longest`: the header `Set-Cookie` of its answer.
-    pub fn begin(&self, identity: Identity, now: Instant, longest: Duration) -> Result<String> {
+    /// Begins a session, which lasts 12 hours, or until the end of the token that it begins with: the header
+    /// `Set-Cookie` of its answer.
+    pub fn begin(&self, identity: Identity, now: Instant, token: &Lasting) -> Result<String> {
         let mut random = [0; 32];
         SystemRandom::new()
             .fill(&mut random)
             .map_err(|_| Error::internal("the system gives no random numbers"))?;
-        let token = hex::encode(random);
+        let value = hex::encode(random);
+        let left = token.ends.map(|ends| ends.saturating_duration_since(now));
+        let life = left.map_or(LIFE, |left| LIFE.min(left));
         let mut known = self.known();
         known.retain(|_, session| session.ends > now);
         while known.len() >= MOST {
@@ -53,20 +61,27 @@ impl Sessions {
                 known.remove(&key);
             }
         }
-        let life = LIFE.min(longest);
-        let ends = now + life;
-        known.insert(Sha256::digest(&token).into(), Session { identity, ends });
-        Ok(self.cookie(&token, life))
+        let ended = CancellationToken::new();
+        let session = Session {
+            identity,
+            ends: now + life,
+            _ending: ended.clone().drop_guard(),
+            ended,
+        };
+        known.insert(Sha256::digest(&value).into(), session);
+        Ok(self.cookie(&value, life))
     }
 
-    /// Who has this session.
-    pub fn identity(&self, headers: &HeaderMap, now: Instant) -> Option<Identity> {
+    /// Who has this session, and how long.
+    pub fn identity(&self, headers: &HeaderMap, now: Instant) -> Option<(Identity, Lasting)> {
         let key = self.key(headers)?;
         let known = self.known();
-        known
-            .get(&key)
-            .filter(|session| session.ends > now)
-            .map(|session| session.identity.clone())
+        let session = known.get(&key).filter(|session| session.ends > now)?;
+        let lasting = Lasting {
+            ends: Some(session.ends),
+            ended: Some(session.ended.clone()),
+        };
+        Some((session.identity.clone(), lasting))
     }
 
     /// Ends the session: the header that makes the browser forget it.
@@ -111,10 +126,11 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::face::web::identity::Role;
+    use crate::face::web::identity::{Credential, Role};
 
     fn ann() -> Identity {
         Identity {
+            credential: Credential::Password,
             name: "ann".to_owned(),
             role: Role::Admin,
         }
@@ -127,35 +143,59 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn a_session_lasts_until_its_end_or_until_it_is_ended() {
+    fn begin(sessions: &Sessions, now: Instant) -> String {
+        sessions.begin(ann(), now, &Lasting::default()).unwrap()
+    }
+
+    fn identity(sessions: &Sessions, cookie: &str, now: Instant) -> Option<Identity> {
+        sessions.identity(&sent(cookie), now).map(|(identity, _)| identity)
+    }
+
+    #[tokio::test]
+    async fn a_session_lasts_until_its_end_or_until_it_is_ended_and_its_streams_end_with_it() {
         let sessions = Sessions::new(true);
         let now = Instant::now();
-        let cookie = sessions.begin(ann(), now, Duration::MAX).unwrap();
+        let cookie = begin(&sessions, now);
         assert!(
             cookie.starts_with("__Host-pgstow=") && cookie.ends_with("; Secure"),
             "{cookie}"
         );
         let headers = sent(&cookie);
-        assert_eq!(sessions.identity(&headers, now), Some(ann()));
-        assert_eq!(sessions.identity(&headers, now + LIFE), None);
+        let (identity_of, lasting) = sessions.identity(&headers, now).unwrap();
+        assert_eq!((identity_of, lasting.ends), (ann(), Some(now + LIFE)));
+        assert_eq!(identity(&sessions, &cookie, now + LIFE), None);
         let mut forged = cookie.clone();
         forged.replace_range(14..15, if cookie.as_bytes()[14] == b'0' { "1" } else { "0" });
-        assert_eq!(sessions.identity(&sent(&forged), now), None);
+        assert_eq!(identity(&sessions, &forged, now), None);
         assert!(sessions.end(&headers).contains("Max-Age=0"));
-        assert_eq!(sessions.identity(&headers, now), None);
+        assert_eq!(identity(&sessions, &cookie, now), None);
+        lasting.over().await;
+    }
+
+    #[test]
+    fn a_session_ends_with_the_token_that_it_began_with() {
+        let sessions = Sessions::new(true);
+        let now = Instant::now();
+        let token = Lasting {
+            ends: Some(now + Duration::from_secs(60)),
+            ended: None,
+        };
+        let cookie = sessions.begin(ann(), now, &token).unwrap();
+        assert!(cookie.contains("Max-Age=60;"), "{cookie}");
+        assert_eq!(identity(&sessions, &cookie, now + Duration::from_secs(59)), Some(ann()));
+        assert_eq!(identity(&sessions, &cookie, now + Duration::from_secs(60)), None);
     }
 
     #[test]
     fn sessions_are_counted() {
         let sessions = Sessions::new(false);
         let now = Instant::now();
-        let first = sessions.begin(ann(), now, Duration::MAX).unwrap();
+        let first = begin(&sessions, now);
         for later in 1..=MOST as u64 {
             let now = now + Duration::from_secs(later);
-            sessions.begin(ann(), now, Duration::MAX).unwrap();
+            begin(&sessions, now);
         }
         assert_eq!(sessions.known().len(), MOST);
-        assert_eq!(sessions.identity(&sent(&first), now), None);
+        assert_eq!(identity(&sessions, &first, now), None);
     }
 }

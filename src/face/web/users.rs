@@ -11,7 +11,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Semaphore;
 
-use super::identity::{Identity, Role};
+use super::identity::{Credential, Identity, Role};
 use crate::error::{Error, Result};
 
 /// Each comparison needs 19 MiB of memory, and a processor for some tens of milliseconds.
@@ -67,7 +67,11 @@ impl Users {
         };
         let is_right = tokio::task::spawn_blocking(compare).await.ok()?;
         let name = name.to_owned();
-        role.filter(|_| is_right).map(|role| Identity { name, role })
+        role.filter(|_| is_right).map(|role| Identity {
+            credential: Credential::Password,
+            name,
+            role,
+        })
     }
 }
 

@@ -14,9 +14,10 @@ pub trait Display: Send + Sync {
     fn finish(&self);
 }
 
+#[derive(Default)]
 pub struct Counted<D> {
-    pub(super) counters: Arc<Counters>,
-    pub(super) display: D,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) display: D,
 }
 
 impl<D: Display> Observer for Counted<D> {

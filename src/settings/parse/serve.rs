@@ -32,6 +32,8 @@ impl Reader<'_> {
             "viewer" | "operator" | "admin" => Ok(text.to_owned()),
             _ => Err(format!("{text:?} is no role: give viewer, operator or admin")),
         });
+        let jwt_audience = self.read("BACKUP_JWT_AUDIENCE", |text| Ok::<_, Infallible>(text.to_owned()));
+        let jwt_issuer = self.read("BACKUP_JWT_ISSUER", |text| Ok::<_, Infallible>(text.to_owned()));
         let allowed_hosts = self.words("BACKUP_ALLOWED_HOSTS");
         let mut trusted_proxies = Vec::new();
         for word in self.words("BACKUP_TRUSTED_PROXIES") {
@@ -44,6 +46,8 @@ impl Reader<'_> {
             }
         }
         let zone = self.zone();
+        let log_dir = self.read("BACKUP_LOG_DIR", |text| Ok::<_, Infallible>(working_dir.join(text)));
+        let log_days = self.count("BACKUP_LOG_DAYS", 1..=3650);
         let max_runs = self.count("BACKUP_MAX_RUNS", 1..=64);
         let shutdown = self.read("BACKUP_SHUTDOWN_SECONDS", specs::duration);
         Serve {
@@ -52,9 +56,13 @@ impl Reader<'_> {
             users_file,
             jwt_secret,
             jwt_default_role: jwt_default_role.unwrap_or(default.jwt_default_role),
+            jwt_audience,
+            jwt_issuer,
             allowed_hosts,
             trusted_proxies,
             zone,
+            log_dir,
+            log_days: log_days.unwrap_or(default.log_days),
             max_runs: max_runs.unwrap_or(default.max_runs),
             shutdown: shutdown.unwrap_or(default.shutdown),
         }

@@ -39,6 +39,18 @@ pub const SETTINGS: &[Setting] = &[
         "ROLE",
         "The role of a JSON Web Token without the claim `role` [default: operator]",
     ),
+    plain(
+        "BACKUP_JWT_AUDIENCE",
+        "serve.jwt_audience",
+        "NAME",
+        "What must be in the claim `aud` of a JSON Web Token. Without it, a token for any audience is accepted",
+    ),
+    plain(
+        "BACKUP_JWT_ISSUER",
+        "serve.jwt_issuer",
+        "NAME",
+        "What the claim `iss` of a JSON Web Token must be. Without it, a token of any issuer is accepted",
+    ),
     kind(
         ValueKind::List,
         plain(
@@ -63,6 +75,18 @@ pub const SETTINGS: &[Setting] = &[
         "serve.timezone",
         "ZONE",
         "The time zone in which `serve` reads the schedules, such as Europe/Berlin [default: TZ, else UTC]",
+    ),
+    plain(
+        "BACKUP_LOG_DIR",
+        "serve.log_dir",
+        "FOLDER",
+        "The folder in which `serve` writes its log too, a file of each kind per day",
+    ),
+    plain(
+        "BACKUP_LOG_DAYS",
+        "serve.log_days",
+        "N",
+        "For how many days `serve` keeps these files [default: 30]",
     ),
     plain(
         "BACKUP_MAX_RUNS",

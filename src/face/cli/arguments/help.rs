@@ -87,6 +87,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "BACKUP_JWT_",
             "BACKUP_ALLOWED_HOSTS",
             "BACKUP_TRUSTED_PROXIES",
+            "BACKUP_LOG_",
             "BACKUP_MAX_RUNS",
             "BACKUP_SHUTDOWN_SECONDS",
             "BACKUP_TIMEZONE",

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::must_write_down;
+use super::{carried_out, must_write_down};
 use crate::control::{PlanRequest, RestorePlan};
 use crate::face::web::Web;
 use crate::face::web::access::{Admin, Caller, Viewer};
@@ -55,6 +55,8 @@ pub(in crate::face::web) async fn planned(
     who: &Caller,
     request: &PlanRequest,
 ) -> Result<RestorePlan, Problem> {
-    must_write_down(web, who.asks("plan a restore", &request.backup)).await?;
-    Ok(web.control.plan_restore(request, &who.identity.name).await?)
+    who.must_be_named()?;
+    let asked = who.asks("plan a restore", &request.backup);
+    must_write_down(web, asked.clone()).await?;
+    carried_out(web, asked, web.control.plan_restore(request, &who.identity.to_string())).await
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{must_write_down, write_down};
+use super::{carried_out, must_write_down, write_down};
 use crate::command::is_event_id;
 use crate::control::{Action, Asker, Run, RunId, RunRequest, RunState, Submitted};
 use crate::face::web::Web;
@@ -112,23 +112,26 @@ pub(in crate::face::web) async fn ask(
     key: Option<String>,
 ) -> Result<Submitted, Problem> {
     let by = Asker {
-        name: who.identity.name.clone(),
+        name: who.identity.to_string(),
         trigger: Trigger::Api,
     };
-    match request.action {
+    let asked = match request.action {
         Action::Restore => {
             if let Some(problem) = lacking(who, Role::Admin) {
                 return Err(problem);
             }
-            let plan = request.plan.as_deref().unwrap_or_default();
-            must_write_down(web, who.asks("restore", plan)).await?;
+            who.must_be_named()?;
+            let asked = who.asks("restore", request.plan.as_deref().unwrap_or_default());
+            must_write_down(web, asked.clone()).await?;
+            asked
         }
         action => {
-            let what = request.database.as_deref().unwrap_or_default();
-            write_down(web, who.asks(action.name(), what)).await;
+            let asked = who.asks(action.name(), request.database.as_deref().unwrap_or_default());
+            write_down(web, asked.clone()).await;
+            asked
         }
-    }
-    Ok(web.control.submit(request, &by, key).await?)
+    };
+    carried_out(web, asked, web.control.submit(request, &by, key)).await
 }
 
 fn known(web: &Web, id: &str) -> Result<Run, Problem> {
@@ -158,6 +161,7 @@ async fn cancel(
 /// Asks a run to end, in somebody's name.
 pub(in crate::face::web) async fn cancelled(web: &Web, who: &Caller, id: &str) -> Result<Run, Problem> {
     let run = known(web, id)?;
-    write_down(web, who.asks("cancel", run.id.as_str())).await;
-    Ok(web.control.cancel(&run.id).await?)
+    let asked = who.asks("cancel", run.id.as_str());
+    write_down(web, asked.clone()).await;
+    carried_out(web, asked, web.control.cancel(&run.id)).await
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::write_down;
+use super::{carried_out, write_down};
 use crate::control::{Kind, Pause, Plan};
 use crate::face::web::Web;
 use crate::face::web::access::{Caller, Operator, Viewer};
@@ -84,9 +84,10 @@ pub(in crate::face::web) async fn paused(
     (reason, until): (&str, Timestamp),
 ) -> Result<Pause, Problem> {
     let kind = known(web, name)?;
-    let pause = Pause::new(kind, &who.identity.name, reason, until, web.control.now())?;
-    write_down(web, who.asks("pause", kind.name())).await;
-    web.control.pause(pause.clone()).await?;
+    let pause = Pause::new(kind, &who.identity.to_string(), reason, until, web.control.now())?;
+    let asked = who.asks("pause", kind.name());
+    write_down(web, asked.clone()).await;
+    carried_out(web, asked, web.control.pause(pause.clone())).await?;
     Ok(pause)
 }
 
@@ -102,6 +103,7 @@ async fn resume(
 /// Lets it go on, in somebody's name.
 pub(in crate::face::web) async fn resumed(web: &Web, who: &Caller, name: &str) -> Result<(), Problem> {
     let kind = known(web, name)?;
-    write_down(web, who.asks("resume", kind.name())).await;
-    Ok(web.control.resume(kind, &who.identity.name).await?)
+    let asked = who.asks("resume", kind.name());
+    write_down(web, asked.clone()).await;
+    carried_out(web, asked, web.control.resume(kind, &who.identity.to_string())).await
 }

@@ -101,5 +101,6 @@ async fn database(
 
 /// Who asks, as this server sees it.
 async fn me(Viewer(who): Viewer) -> Response {
-    Json(json!({"name": who.identity.name, "role": who.identity.role.name()})).into_response()
+    Json(json!({"name": who.identity.name, "identity": who.identity.to_string(), "role": who.identity.role.name()}))
+        .into_response()
 }

@@ -17,7 +17,7 @@ use crate::control::{Action, PlanRequest, RunRequest};
 use crate::error::{Code, Error};
 use crate::face::web::Web;
 use crate::face::web::access::{Admin, Operator};
-use crate::face::web::api::{ask, send};
+use crate::face::web::api::{ask, planned, send};
 use crate::face::web::problem::{OldProblem, Problem};
 use crate::report::Report;
 use crate::repository::backup_id::{BackupId, BackupKind};
@@ -104,7 +104,7 @@ pub(super) async fn restore(
         clean: wanted.confirm.is_some(),
         ..PlanRequest::default()
     };
-    let plan = web.control.plan_restore(&request, &who.identity.name).await?;
+    let plan = planned(&web, &who, &request).await?;
     let mut request = RunRequest::of(Action::Restore);
     request.plan = Some(plan.id);
     request.confirm = Some(plan.confirm);

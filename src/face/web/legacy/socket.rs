@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::control::{Action, Happening, LiveEvent, Run};
 use crate::face::web::Web;
 use crate::face::web::access::{Caller, Viewer, no_token};
+use crate::face::web::listeners::Listener;
 use crate::face::web::pages::overview;
 use crate::face::web::problem::Problem;
 
@@ -39,7 +40,7 @@ pub(super) async fn front(
 }
 
 pub(super) async fn upgrade(
-    _: Viewer,
+    Viewer(who): Viewer,
     State(web): State<Arc<Web>>,
     RawQuery(query): RawQuery,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -47,24 +48,25 @@ pub(super) async fn upgrade(
     let Ok(upgrade) = upgrade else {
         return Problem::not_found("there is nothing here but the WebSocket of older clients").into_response();
     };
-    let place = match web.stream() {
-        Ok(place) => place,
+    let listener = match web.listeners.begin(&who) {
+        Ok(listener) => listener,
         Err(problem) => return problem.into_response(),
     };
     let all = query.is_some_and(|query| query.split('&').any(|pair| pair == "events=all"));
     upgrade
         .max_message_size(LONGEST_MESSAGE)
         .on_upgrade(move |socket| async move {
-            let _place = place;
-            serve(socket, web, all).await;
+            serve(socket, web, all, &listener).await;
         })
 }
 
-async fn serve(mut socket: WebSocket, web: Arc<Web>, all: bool) {
+async fn serve(mut socket: WebSocket, web: Arc<Web>, all: bool, listener: &Listener) {
     let mut coming = web.control.listen(None).coming;
     let mut heart = tokio::time::interval(HEARTBEAT);
     loop {
         let message = tokio::select! {
+            // What has happened is told first.
+            biased;
             event = coming.recv() => match event {
                 Ok(event) => match message(&event, all) {
                     Some(message) => Message::Text(message.to_string().into()),
@@ -77,10 +79,15 @@ async fn serve(mut socket: WebSocket, web: Arc<Web>, all: bool) {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
+            () = listener.over() => Message::Close(Some(CloseFrame {
+                code: close_code::AWAY,
+                reason: "the process ends, or the proof of who you are is no longer good".into(),
+            })),
             _ = heart.tick() => Message::Ping(Vec::new().into()),
         };
+        let is_last = matches!(message, Message::Close(_));
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) if !is_last => {}
             _ => return,
         }
     }

@@ -77,6 +77,12 @@ fn row(record: &Record) -> Markup {
             format!("{bytes} bytes at the end were torn"),
             String::new(),
         ),
+        Entry::Missing { seq } => (
+            String::new(),
+            String::new(),
+            format!("records up to {seq} are missing, or were written anew"),
+            String::new(),
+        ),
     };
     html! {
         tr {

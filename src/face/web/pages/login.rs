@@ -1,7 +1,7 @@
 //! Logging in, with a token or with a name and a password, and out.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,7 +14,8 @@ use super::frame::page;
 use crate::control::Asked;
 use crate::face::web::Web;
 use crate::face::web::access::{Address, network};
-use crate::face::web::identity::Identity;
+use crate::face::web::api::write_down;
+use crate::face::web::lasting::Lasting;
 
 pub(super) async fn show(State(web): State<Arc<Web>>) -> Response {
     shown(&web, None)
@@ -66,7 +67,7 @@ pub(super) async fn log_in(State(web): State<Arc<Web>>, Address(from): Address, 
     let proved = match wanted.token.trim() {
         "" => {
             let identity = web.access.by_password(&wanted.name, wanted.password).await;
-            identity.map(|identity| (identity, None))
+            identity.map(|identity| (identity, Lasting::default()))
         }
         token => web.access.proved(token),
     };
@@ -78,28 +79,21 @@ pub(super) async fn log_in(State(web): State<Arc<Web>>, Address(from): Address, 
         what: String::new(),
         outcome: outcome.to_owned(),
     };
-    let Some((identity, ends)) = proved else {
-        write_down(&web, asked(&name, "", "refused")).await;
+    let Some((identity, lasting)) = proved else {
+        match web.refusals.one(now) {
+            Some(0) => write_down(&web, asked(&name, "", "refused")).await,
+            Some(silent) => write_down(&web, asked(&name, "", &format!("refused, after {silent} more"))).await,
+            None => {}
+        }
         let mut response = shown(&web, Some("The name, the password or the token is wrong."));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         return response;
     };
-    let Identity { name, role } = &identity;
-    write_down(&web, asked(name, role.name(), "allowed")).await;
+    write_down(&web, asked(&identity.to_string(), identity.role.name(), "allowed")).await;
     // No session outlives the token that it began with.
-    let left = ends.map(|ends| {
-        let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(ends.min(u64::from(u32::MAX)));
-        ends.duration_since(SystemTime::now()).unwrap_or_default()
-    });
-    match web.sessions.begin(identity, now, left.unwrap_or(Duration::MAX)) {
+    match web.sessions.begin(identity, now, &lasting) {
         Ok(cookie) => ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response(),
         Err(error) => super::frame::failed(&error.into(), None),
-    }
-}
-
-async fn write_down(web: &Web, asked: Asked) {
-    if let Err(error) = web.control.audit(asked).await {
-        tracing::error!("the journal was not written: {error}: {}", error.hint_text());
     }
 }
 

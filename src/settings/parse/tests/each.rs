@@ -152,16 +152,20 @@ const ROWS: &[Row] = &[
     ("BACKUP_TRUSTED_PROXIES", "x", &[], NONE),
     ("BACKUP_TIMEZONE", "x", &[], NONE),
     ("BACKUP_MAX_RUNS", "0", &[], NONE),
+    ("BACKUP_LOG_DAYS", "0", &[], NONE),
     ("BACKUP_SHUTDOWN_SECONDS", "x", &[], NONE),
 ];
 
 /// Any text is a valid value of these. `unused` tests other problems with them, such as a missing file.
-const ANY_TEXT: [&str; 12] = [
+const ANY_TEXT: [&str; 15] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "BACKUP_ALLOWED_HOSTS",
     "BACKUP_API_TOKENS_FILE",
+    "BACKUP_JWT_AUDIENCE",
+    "BACKUP_JWT_ISSUER",
+    "BACKUP_LOG_DIR",
     "BACKUP_STATE_DIR",
     "BACKUP_TARGET_PASSWORD",
     "BACKUP_USERS_FILE",

@@ -1,6 +1,6 @@
 //! Who gets in, and how far.
 
-use super::{ADMIN, OPERATOR, Serving, VIEWER, shop};
+use super::{ADMIN, JWT_KEY, OPERATOR, Serving, VIEWER, shop, signed};
 use crate::support::http::request;
 use crate::support::program::{pgstow, run};
 
@@ -82,36 +82,60 @@ fn requests_by_other_names_and_from_other_sites_are_refused() {
 #[test]
 fn json_web_tokens_of_older_clients_get_in_with_the_role_of_the_settings() {
     let database = shop();
-    let key = "0123456789abcdef0123456789abcdef";
     let serving = Serving::with(&database, |command| {
         command
-            .env("BACKUP_JWT_SECRET", key)
+            .env("BACKUP_JWT_SECRET", JWT_KEY)
+            .env("BACKUP_JWT_ISSUER", "https://login.example")
             .env_remove("BACKUP_API_TOKENS_FILE");
     });
-    // {"alg":"HS256","typ":"JWT"}.{"userId":7,"exp":4000000000}
-    let part = |text: &str| base64_url(text.as_bytes());
-    let signed = |claims: &str| {
-        let text = format!("{}.{}", part(r#"{"alg":"HS256","typ":"JWT"}"#), part(claims));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_bytes());
-        format!(
-            "{text}.{}",
-            base64_url(ring::hmac::sign(&key, text.as_bytes()).as_ref())
-        )
-    };
-    let me = serving.ask(&signed(r#"{"userId":7,"exp":4000000000}"#), "GET", "/api/v1/me", "");
+    let ask = |claims: &str| serving.ask(&signed(claims), "GET", "/api/v1/me", "");
+    let me = ask(r#"{"userId":7,"iss":"https://login.example","exp":4000000000}"#);
     assert_eq!(
         (me.status, me.json()["role"].as_str()),
         (200, Some("operator")),
         "{}",
         me.body
     );
-    let expired = serving.ask(&signed(r#"{"userId":7,"exp":1000000000}"#), "GET", "/api/v1/me", "");
-    assert_eq!(expired.status, 401);
+    assert_eq!(
+        ask(r#"{"userId":7,"iss":"https://login.example","exp":1000000000}"#).status,
+        401
+    );
+    assert_eq!(
+        ask(r#"{"userId":7,"iss":"https://evil.example","exp":4000000000}"#).status,
+        401
+    );
+    // A session ends with the token that it begins with, give or take a minute.
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let claims = format!(r#"{{"sub":"ann","iss":"https://login.example","exp":{}}}"#, now + 100);
+    let origin = ("Origin", serving.endpoint.as_str());
+    let body = format!("token={}", signed(&claims));
+    let session = request("POST", &serving.endpoint, "/login", &[origin], &body);
+    let cookie = session.header("set-cookie").unwrap();
+    let life = cookie.split("Max-Age=").nth(1).unwrap().split(';').next().unwrap();
+    assert!(life.parse::<u64>().unwrap() <= 160, "{cookie}");
 }
 
-fn base64_url(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+#[test]
+fn guesses_from_the_addresses_of_one_network_are_counted_together() {
+    let database = shop();
+    let serving = Serving::with(&database, |command| {
+        command.env("BACKUP_TRUSTED_PROXIES", "127.0.0.1");
+    });
+    let guess = |address: &str| {
+        let headers = [("Authorization", "Bearer guess"), ("X-Forwarded-For", address)];
+        request("GET", &serving.endpoint, "/api/v1/me", &headers, "").status
+    };
+    let guesses: Vec<u16> = (1..40).map(|last| guess(&format!("2001:db8::{last:x}"))).collect();
+    assert_eq!(
+        (guesses.first(), guesses.last()),
+        (Some(&401), Some(&429)),
+        "{guesses:?}"
+    );
+    assert_eq!(guess("2001:db8:0:1::1"), 401);
+    assert_eq!(guess("192.0.2.1"), 401);
 }
 
 #[test]

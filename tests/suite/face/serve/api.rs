@@ -1,10 +1,8 @@
 //! The API: runs, backups and events.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
-
 use serde_json::Value;
 
+use super::events::Events;
 use super::{ADMIN, OPERATOR, Serving, VIEWER, shop};
 use crate::support::http::request;
 
@@ -22,7 +20,7 @@ fn a_backup_is_asked_for_followed_listed_verified_and_written_down() {
         "{run}"
     );
     assert_eq!(run["result"]["status"], "succeeded");
-    assert_eq!(run["by"], "the operator");
+    assert_eq!(run["by"], "token:the operator");
     let id = run["backup"].as_str().unwrap();
     let listed = serving.get("/api/v1/backups");
     assert_eq!(listed["backups"][0]["id"], id);
@@ -48,7 +46,7 @@ fn a_backup_is_asked_for_followed_listed_verified_and_written_down() {
     let audit = serving.ask(ADMIN, "GET", "/api/v1/audit", "").json();
     assert_eq!(audit["chain"]["ok"], true, "{audit}");
     assert!(
-        audit["records"].to_string().contains("\"by\":\"the operator\""),
+        audit["records"].to_string().contains("\"by\":\"token:the operator\""),
         "{audit}"
     );
 }
@@ -163,6 +161,24 @@ fn what_is_asked_wrongly_is_refused_with_a_problem_that_helps() {
             .status,
         413
     );
+    let bearer = format!("Bearer {OPERATOR}");
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/json"),
+        ("Idempotency-Key", "schedule-shop-full-2026-01-31T02:00:00Z"),
+    ];
+    let taken = request(
+        "POST",
+        &serving.endpoint,
+        "/api/v1/runs",
+        &headers,
+        r#"{"action":"backup"}"#,
+    );
+    assert_eq!(
+        taken.status, 400,
+        "a moment of a schedule cannot be used up: {}",
+        taken.body
+    );
     assert_eq!(serving.get("/api/v1/runs")["runs"], Value::Array(vec![]));
 }
 
@@ -179,42 +195,21 @@ fn an_answer_that_has_not_changed_is_not_sent_again() {
     assert_eq!((second.status, second.body.as_str()), (304, ""));
 }
 
-/// The next event's name and document.
-fn next(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, Value) {
-    let mut name = String::new();
-    for line in lines {
-        let line = line.unwrap();
-        if let Some(event) = line.strip_prefix("event: ") {
-            name = event.to_owned();
-        }
-        if let Some(data) = line.strip_prefix("data: ") {
-            return (name, serde_json::from_str(data).unwrap());
-        }
-    }
-    panic!("the stream ended");
-}
-
 #[test]
 fn the_stream_tells_of_a_run_from_its_queue_to_its_end_and_again_to_who_comes_back() {
     let database = shop();
     let serving = Serving::of(&database);
+    let bearer = format!("Authorization: Bearer {VIEWER}");
     let listen = |last: Option<u64>| {
-        let address = serving.endpoint.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        let last = last.map_or_else(String::new, |last| format!("Last-Event-ID: {last}\r\n"));
-        let head =
-            format!("GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {VIEWER}\r\n{last}\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut lines = BufReader::new(stream).lines();
-        while !lines.next().unwrap().unwrap().is_empty() {}
-        lines
+        let last = last.map(|last| format!("\r\nLast-Event-ID: {last}"));
+        Events::of(&serving, &format!("{bearer}{}", last.unwrap_or_default()))
     };
-    let mut lines = listen(None);
+    let mut events = listen(None);
     let run = serving.run(r#"{"action":"backup"}"#);
     let mut told = Vec::new();
     let mut first = None;
     loop {
-        let (name, document) = next(&mut lines);
+        let (name, document) = events.next().unwrap();
         first = first.or(document["id"].as_u64());
         let is_last = name == "status.changed";
         if name != "run.progress" {
@@ -229,11 +224,11 @@ fn the_stream_tells_of_a_run_from_its_queue_to_its_end_and_again_to_who_comes_ba
     }
     assert_eq!(told, ["run.queued", "run.started", "run.completed", "status.changed"]);
     // After the first of them.
-    let (name, document) = next(&mut listen(first));
+    let (name, document) = listen(first).next().unwrap();
     assert_eq!(
         (name.as_str(), document["run"]["id"].clone()),
         ("run.started", run["id"].clone())
     );
     // An event of long ago.
-    assert_eq!(next(&mut listen(Some(7))).0, "reset");
+    assert_eq!(listen(Some(7)).next().unwrap().0, "reset");
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{OPERATOR, Serving, files, shop};
+use super::events::Events;
+use super::{OPERATOR, Serving, VIEWER, files, shop};
 use crate::support::lock::Lock;
 
 /// Asks for a backup, and waits until it runs.
@@ -50,10 +51,29 @@ fn a_process_that_is_asked_to_end_cleans_up_first_and_one_that_is_killed_says_wh
     let database = shop();
     let held = Lock::hold(&database, "orders");
     let serving = Serving::of(&database);
+    let events = Events::of(&serving, &format!("Authorization: Bearer {VIEWER}"));
     let stopped = begun(&serving);
+    let waiting = serving
+        .ask(OPERATOR, "POST", "/api/v1/runs", r#"{"action":"doctor"}"#)
+        .json();
     let store = serving.store();
     let (place, code) = serving.end();
     assert_eq!(code, 0);
+    // Who listens hears how the runs end, and is told to come back, before the connection closes.
+    let told: Vec<String> = events
+        .map(|(name, _)| name)
+        .filter(|name| name != "run.progress")
+        .collect();
+    let [.., one, other, third, last] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let mut ends = [one.as_str(), other, third];
+    ends.sort_unstable();
+    assert_eq!(
+        (ends, last.as_str()),
+        (["run.cancelled", "run.failed", "status.changed"], "reset"),
+        "{told:?}"
+    );
     assert_eq!(files(&store), 0, "{:?}", super::walk(&store));
     let serving = Serving::at(place, &database, |_| {});
     let run = serving.get(&format!("/api/v1/runs/{stopped}"));
@@ -62,6 +82,9 @@ fn a_process_that_is_asked_to_end_cleans_up_first_and_one_that_is_killed_says_wh
         (Some("failed"), Some("INTERRUPTED")),
         "{run}"
     );
+    // What waited is over as well: it did not vanish, and was not lost.
+    let waiting = serving.get(&format!("/api/v1/runs/{}", waiting["id"].as_str().unwrap()));
+    assert_eq!(waiting["state"], "cancelled", "{waiting}");
     let killed = begun(&serving);
     serving.signal(Signal::KILL);
     let mut serving = serving;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use super::events::Events;
 use super::{ADMIN, Serving, VIEWER, shop};
 use crate::support::database::Database;
 use crate::support::http::{Answer, request};
@@ -173,7 +174,10 @@ fn a_page_of_another_site_and_a_viewer_change_nothing() {
     assert_eq!(viewer.get("/audit").status, 403);
     assert_eq!(viewer.post("/restore", "backup=latest").status, 403);
     assert_eq!(serving.get("/api/v1/runs")["runs"], serde_json::json!([]));
+    let events = Events::of(&serving, &format!("Cookie: {}", browser.cookie));
     assert_eq!(browser.post("/logout", "").status, 303);
+    let told: Vec<String> = events.map(|(name, _)| name).collect();
+    assert_eq!(told, ["reset"], "a stream ends with its session");
     assert_eq!(browser.get("/runs").header("location"), Some("/login"));
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ADMIN, OPERATOR, Serving, VIEWER, shop};
+use super::{ADMIN, JWT_KEY, OPERATOR, Serving, VIEWER, shop, signed};
 use crate::support::database::Database;
 
 fn plan(serving: &Serving) -> Value {
@@ -66,7 +66,11 @@ fn a_restore_begins_with_its_plan_the_name_of_its_target_and_an_admin_only() {
     );
     let audit = serving.ask(ADMIN, "GET", "/api/v1/audit", "").body;
     assert!(
-        audit.contains("\"action\":\"restore\"") && audit.contains("\"by\":\"the admin\""),
+        audit.contains("\"outcome\":\"refused: NOT_FOUND\"") && !audit.contains("\"outcome\":\"allowed\""),
+        "{audit}"
+    );
+    assert!(
+        audit.contains("\"action\":\"restore\"") && audit.contains("\"by\":\"token:the admin\""),
         "{audit}"
     );
 }
@@ -90,6 +94,31 @@ fn a_plan_is_of_the_backup_as_it_was_read() {
     assert_eq!(status, 202, "{run}");
     let run = serving.ended(run["id"].as_str().unwrap());
     assert_eq!(run["state"], "failed", "{run}");
+    assert_eq!(tables(&target).trim(), "");
+}
+
+#[test]
+fn a_plan_is_of_the_one_who_asked_for_it_whatever_others_call_themselves() {
+    let database = shop();
+    let target = Database::fresh(17);
+    let serving = Serving::with(&database, |command| {
+        command
+            .env("BACKUP_TARGET_URL", target.url())
+            .env("BACKUP_JWT_SECRET", JWT_KEY);
+    });
+    serving.run(r#"{"action":"backup"}"#);
+    let planned = plan(&serving);
+    let other = signed(r#"{"sub":"the admin","role":"admin","exp":4000000000}"#);
+    let me = serving.ask(&other, "GET", "/api/v1/me", "").json();
+    assert_eq!(
+        (me["name"].as_str(), me["identity"].as_str()),
+        (Some("the admin"), Some("jwt:the admin"))
+    );
+    assert_eq!(confirm(&serving, &other, &planned["id"], &planned["confirm"]).0, 404);
+    let nameless = signed(r#"{"role":"admin","exp":4000000000}"#);
+    let refused = serving.ask(&nameless, "POST", "/api/v1/restore-plans", r#"{"backup":"latest"}"#);
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert_eq!(confirm(&serving, &nameless, &planned["id"], &planned["confirm"]).0, 403);
     assert_eq!(tables(&target).trim(), "");
 }
 

@@ -78,7 +78,7 @@ fn a_schedule_rests_with_a_reason_and_an_end_also_after_a_restart() {
     );
     assert_eq!(
         serving.get("/api/v1/schedules")["schedules"][0]["paused"]["by"],
-        "the operator"
+        "token:the operator"
     );
     let resumed = serving.ask(OPERATOR, "POST", "/api/v1/schedules/full/resume", "");
     assert_eq!(resumed.status, 204, "{}", resumed.body);
