@@ -34,16 +34,21 @@ impl Session {
 
     /// A position of the log, with the transactions that have not ended yet. If they have, whoever looks sees everything
     /// that was committed before the position: a commit is in the log before others can see it.
-    pub async fn unsettled_position(&self) -> Result<(Lsn, BTreeSet<u64>)> {
+    pub async fn unsettled_position(&self) -> Result<(Lsn, BTreeSet<u32>)> {
         let position = self.position("pg_catalog.pg_current_wal_insert_lsn()").await?;
         Ok((position, self.running().await?))
     }
 
-    /// The transactions that have not ended.
-    pub async fn running(&self) -> Result<BTreeSet<u64>> {
+    /// The transactions of this database that have not ended. A snapshot would not name one that is newer than all that
+    /// have ended.
+    pub async fn running(&self) -> Result<BTreeSet<u32>> {
         let failed = |error| self.error("cannot read the transactions that are running", &error);
-        let question = "SELECT running::pg_catalog.text
-            FROM pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) AS running";
+        let question = "SELECT a.backend_xid::pg_catalog.text FROM pg_catalog.pg_stat_activity a
+              JOIN pg_catalog.pg_database d ON d.oid = a.datid AND d.datname = pg_catalog.current_database()
+              WHERE a.backend_xid IS NOT NULL
+            UNION ALL
+            SELECT p.transaction::pg_catalog.text FROM pg_catalog.pg_prepared_xacts p
+              WHERE p.database = pg_catalog.current_database()";
         let rows = self.client.query(question, &[]).await.map_err(failed)?;
         let xid = |row: &tokio_postgres::Row| {
             let text: String = row.try_get(0).map_err(failed)?;

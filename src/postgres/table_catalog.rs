@@ -67,6 +67,9 @@ pub struct CatalogTable {
 /// What the catalogs show of statements after which a table looks as before. `None`: an older pgstow read the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Traces {
+    /// The transaction that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<u32>,
     /// The transaction that attached it to its partitioned table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_by: Option<u32>,
@@ -78,7 +81,8 @@ pub struct Traces {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toast: Option<u32>,
     /// A hash of the transactions that changed the rows of its columns last, dropped columns among them. ALTER TABLE
-    /// changes at least one of them when it gives rows other values, and TRUNCATE, VACUUM FULL and CLUSTER none.
+    /// changes at least one of them when it gives rows other values, and TRUNCATE none. VACUUM FULL and CLUSTER change
+    /// those of columns that were added with a default and without a rewrite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns_changed_by: Option<i64>,
 }

@@ -255,16 +255,19 @@ impl Judging<'_> {
         let Some(before) = before else {
             return self.of_new(table);
         };
-        let publications = self.now.publications;
-        let by = before.membership.as_ref();
-        let has_stayed = publications.before.get(&table.oid) == Some(&published)
-            && by.is_none_or(|by| publications.memberships.0.get(&table.oid) == Some(by))
-            && !publications.interrupted.contains(&table.oid);
+        let has_stayed = self.has_stayed(before, published);
         if let Some(why) = &before.lacking {
             return Action::Read(Reading {
-                proof: before.proof.filter(|_| has_stayed && !is_altered(&before.table, table)),
+                proof: before
+                    .proof
+                    .filter(|_| has_stayed && has_same_values(&before.table, table)),
                 ..self.lost(why.clone())
             });
+        }
+        if let Some(defined) = before.defined.as_deref()
+            && (is_changed(defined, table, true) || !is_named_as(defined, table))
+        {
+            return Action::Read(self.lost("its definition changed, and changed back".into()));
         }
         match before.published {
             None => return Action::Read(self.lost("its changes arrive since this increment".into())),
@@ -290,6 +293,24 @@ impl Judging<'_> {
         }
     }
 
+    /// Whether the changes of a table have arrived in this way without a pause.
+    fn has_stayed(&self, before: &SeenTable, published: PublicationKind) -> bool {
+        let (publications, oid) = (self.now.publications, before.table.oid);
+        let by = before.membership.as_ref();
+        publications.before.get(&oid) == Some(&published)
+            && by.is_none_or(|by| publications.memberships.0.get(&oid) == Some(by))
+            && !publications.interrupted.contains(&oid)
+    }
+
+    /// The same of a new partition and a table above it.
+    fn has_been_published_with(&self, table: &CatalogTable, above: &SeenTable) -> bool {
+        let publications = self.now.publications;
+        let has_stayed = above
+            .published
+            .is_some_and(|published| self.has_stayed(above, published));
+        has_stayed && publications.before.contains_key(&table.oid) && !publications.interrupted.contains(&table.oid)
+    }
+
     /// A table that the previous catalog does not have.
     fn of_new(&self, table: &CatalogTable) -> Action {
         let mut above = table.parent;
@@ -298,9 +319,13 @@ impl Judging<'_> {
             let Some(parent) = above else { break };
             let parents = self.previous.table(parent).zip(self.now.catalog.table(parent));
             if let Some((before, parent)) = parents.filter(|(before, _)| before.published.is_some()) {
+                if !self.has_been_published_with(table, before) {
+                    let why = "it is a new partition that was not published for a while";
+                    return Action::Read(self.lost(why.into()));
+                }
                 return Action::Read(Reading {
                     // A partition's columns are changed with those of its parent only.
-                    proof: Some(ReplayProof::FromNothing).filter(|_| !is_altered(&before.table, parent)),
+                    proof: Some(ReplayProof::FromNothing).filter(|_| has_same_values(&before.table, parent)),
                     // Its changes are published since it is a partition, and ATTACH waits for those who write it before.
                     waits: false,
                     ..self.lost(
@@ -364,7 +389,8 @@ impl Judging<'_> {
         if is_rewritten && facts.is_none_or(|facts| !facts.is_truncated(self.now.from, before, table)) {
             // If ALTER TABLE may have rewritten values, no replay can show that it did not: all rows with such values may
             // be gone again.
-            let proof = Some(ReplayProof::FromBase).filter(|_| !is_altered(before, table));
+            // The writes of a partition that was UNLOGGED for a while are not in the stream either.
+            let proof = Some(ReplayProof::FromBase).filter(|_| !is_altered(before, table) && table.parent.is_none());
             let why = "it was rewritten, and the stream does not say how (ALTER TABLE, VACUUM FULL, CLUSTER)";
             return read(lost, proof, why);
         }
@@ -424,6 +450,14 @@ fn is_altered(before: &CatalogTable, table: &CatalogTable) -> bool {
     before.traces.columns_changed_by != table.traces.columns_changed_by
 }
 
+/// Whether a row that was there before has the same text now.
+fn has_same_values(before: &CatalogTable, table: &CatalogTable) -> bool {
+    !is_altered(before, table)
+        && is_same_rows(before, table)
+        && before.types == table.types
+        && !labels_changed(before, table)
+}
+
 /// Whether the table and its columns have the same names. Columns that differ in more than their names are no renamed
 /// ones.
 pub(super) fn is_named_as(before: &CatalogTable, table: &CatalogTable) -> bool {
@@ -447,10 +481,10 @@ fn is_same_rows(before: &CatalogTable, table: &CatalogTable) -> bool {
     columns(before) == columns(table)
 }
 
-/// Whether one transaction made the table and attached it, so that it cannot have had rows from before. `false`: it is not
+/// Whether one transaction made the table and attached it last, so that it cannot have had rows from before. `false`: it is not
 /// known.
 fn was_made_as_partition(table: &CatalogTable) -> bool {
-    table.traces.attached_by.is_some() && table.traces.attached_by == table.traces.changed_by
+    table.traces.attached_by.is_some() && table.traces.attached_by == table.traces.made_by
 }
 
 /// Whether values that were written before have another text now. New labels do not matter.

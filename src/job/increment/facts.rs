@@ -245,6 +245,8 @@ impl TableFacts {
         }
         let mut truncates = self.truncates.iter().filter(|(commit, _)| *commit >= since);
         match (before.traces.toast, table.traces.toast) {
+            // A partition may have been UNLOGGED for a while, which makes another file too.
+            (Some(0), _) | (_, Some(0)) if table.parent.is_some() => false,
             (Some(0), _) | (_, Some(0)) => match table.traces.changed_by {
                 // A TRUNCATE within a savepoint has another number: then nothing is sure.
                 Some(changed_by) => truncates.any(|(_, xid)| *xid == changed_by),

@@ -175,6 +175,8 @@ pub(crate) fn choose(full: &Manifest, increments: &[Manifest], place: Place) -> 
         });
         table.follows = false;
     }
+    // A table that left an extension and came back, for example.
+    choice.gone.retain(|oid| !tables.contains_key(oid));
     choice.tables = tables;
     choice
 }
@@ -334,7 +336,7 @@ impl At<'_> {
         match covered.state {
             CoverageState::FullOnly if covered.to.is_none_or(|to| to < place.latest) => {
                 table.provable = None;
-                table.not_exact = Some(inexact(covered.to, None));
+                table.not_exact = Some(inexact(covered.to.map(|to| to.min(last)), None));
             }
             // What changes after it was read is not known before the next increment.
             CoverageState::Baseline if is_read && place.earliest <= end => {

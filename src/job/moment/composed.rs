@@ -110,11 +110,18 @@ pub(super) async fn compose(parts: &Parts<'_>, full: StoredArchive, choice: &mut
         }
     };
     lacking.extend(without_definition(&archive, choice)?);
+    // One that the definitions do not have was dropped before the moment.
+    let items = contents(&archive.head)?;
+    let there = items.iter().filter(|item| item.entry.desc == "SEQUENCE");
+    let there: BTreeSet<u32> = there.map(|item| item.entry.oid).collect();
+    let set_back = sequences::set_back(positions)
+        .filter(|one| there.contains(&one.oid))
+        .collect();
     Ok(Composed {
         archive,
         definitions_of,
         lacking,
-        set_back: sequences::set_back(positions).collect(),
+        set_back,
     })
 }
 

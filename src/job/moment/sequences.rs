@@ -94,6 +94,7 @@ pub(super) fn find<'a>(positions: Positions<'a>, item: &Item) -> Option<&'a Sequ
 /// A sequence that is not where it was at the moment.
 #[derive(Clone)]
 pub(crate) struct SetBack {
+    pub oid: u32,
     pub schema: String,
     pub name: String,
     pub not_exact: NotExact,
@@ -105,6 +106,7 @@ pub(super) fn set_back(positions: Positions<'_>) -> impl Iterator<Item = SetBack
     let of_oid = |oid: u32| positions.after.iter().find(move |after| after.oid == oid);
     let was_set_back = move |before: &&SequenceState| of_oid(before.oid).is_none_or(|after| after.is_behind(before));
     positions.before.iter().filter(was_set_back).map(|before| SetBack {
+        oid: before.oid,
         schema: before.schema.clone(),
         name: before.name.clone(),
         not_exact: NotExact {

@@ -163,13 +163,14 @@ fn question(major: u32, sizes: Sizes) -> String {
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.objsubid = 0
                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' LIMIT 1),
-             'traces', pg_catalog.json_build_object('attached_by', above.xmin::pg_catalog.text::pg_catalog.int8,
+             'traces', pg_catalog.json_build_object('made_by', made.xmin::pg_catalog.text::pg_catalog.int8, 'attached_by', above.xmin::pg_catalog.text::pg_catalog.int8,
                'changed_by', c.xmin::pg_catalog.text::pg_catalog.int8, 'toast', c.reltoastrelid::pg_catalog.int8,
                'columns_changed_by', columns.changed_by)
            )::pg_catalog.text AS one
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND {OF_USERS}
            LEFT JOIN pg_catalog.pg_class h ON h.oid = c.reltoastrelid
            LEFT JOIN pg_catalog.pg_inherits above ON above.inhrelid = c.oid AND c.relispartition
+           LEFT JOIN pg_catalog.pg_type made ON made.oid = c.reltype
            LEFT JOIN columns ON columns.attrelid = c.oid
            LEFT JOIN used ON used.attrelid = c.oid
            LEFT JOIN labels ON labels.attrelid = c.oid

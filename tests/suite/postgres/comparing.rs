@@ -280,3 +280,27 @@ async fn two_thousand_tables_are_looked_at_in_a_moment(major: u32) {
 }
 
 on_majors! { async two_thousand_tables_are_looked_at_in_a_moment: 15 18 }
+
+/// A snapshot does not name the newest transaction of all.
+async fn transactions_that_have_not_ended_are_known(major: u32) {
+    let info = database(major, "running", "CREATE TABLE t (a int)").await;
+    let (open, other) = (client(&info).await, client(&info).await);
+    let session = connect(&info, major).await.unwrap();
+    let begin = async |client: &tokio_postgres::Client| -> u32 {
+        client.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+        let row = client
+            .query_one("SELECT pg_current_xact_id()::xid::text", &[])
+            .await
+            .unwrap();
+        row.get::<_, String>(0).parse().unwrap()
+    };
+    let xids = [begin(&open).await, begin(&other).await];
+    let (_, running) = session.unsettled_position().await.unwrap();
+    assert!(xids.iter().all(|xid| running.contains(xid)), "{running:?}");
+    open.batch_execute("COMMIT").await.unwrap();
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let running = session.running().await.unwrap();
+    assert!(!xids.iter().any(|xid| running.contains(xid)), "{running:?}");
+}
+
+on_majors! { async transactions_that_have_not_ended_are_known: 15 18 }

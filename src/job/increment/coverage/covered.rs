@@ -33,11 +33,18 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
             Some(now) => {
                 let facts = facts.table(table.oid);
                 let is_truncated = facts.is_some_and(|facts| facts.is_truncated(since, table, now));
-                is_changed(table, now, is_truncated)
+                is_changed(table, now, is_truncated || has_values_as_before(table, now))
             }
             None => true,
         });
     changed.map(|table| table.oid).collect()
+}
+
+/// Whether rows have the same values in another file, unless the stream has their change: TRUNCATE and VACUUM FULL leave
+/// columns as they are. A partition may have been UNLOGGED in between.
+fn has_values_as_before(before: &CatalogTable, now: &CatalogTable) -> bool {
+    let columns = before.traces.columns_changed_by;
+    now.parent.is_none() && columns.is_some() && columns == now.traces.columns_changed_by
 }
 
 /// Tables whose changes may not have been published for a while since the catalog was read: a partition was detached, and
@@ -72,7 +79,8 @@ pub(super) fn tables(
         if is_open && since < to {
             // Nothing is lost yet: the next increment finds out what happened, and reads the table if it has to.
             covered.to = Some(covered.to.map_or(since, |before| before.min(since)));
-            covered.from = Some(Lsn(to.0 + 1));
+            // Its new definition may be needed for it.
+            covered.from = Some(defined.unwrap_or_default().max(Lsn(to.0 + 1)));
             covered.why = Some("its definition changed before the increment's end; the next one finds out how".into());
         }
         covered

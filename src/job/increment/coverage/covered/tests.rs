@@ -99,6 +99,11 @@ fn a_label_that_came_after_the_look_leaves_the_rest_of_the_increment_open() {
     }]);
     let open = (CoverageState::Exact, Some(SINCE), Some(Lsn(301)));
     assert_eq!(covered(&settled(Action::Keep, None), &labelled), open);
+    // Its definition was stored behind the increment's end.
+    let (settled, defined) = (settled(Action::Keep, None), Some(Lsn(350)));
+    let late = late(&settled.looked, &labelled, &StreamFacts::new(None, FROM));
+    let covered = tables(((FROM, TO), defined), &settled, &late, &labelled);
+    assert_eq!((covered[0].to, covered[0].from), (Some(SINCE), defined));
 }
 
 #[test]
@@ -233,6 +238,19 @@ fn a_table_that_is_published_by_another_entry_after_the_look_is_late() {
     for other in [now("731 16400"), Memberships::new()] {
         assert_eq!(unpublished(&settled, &other), BTreeSet::from([ORDERS]));
     }
+}
+
+/// TRUNCATE, VACUUM FULL or CLUSTER: the rows that are left have the same values.
+#[test]
+fn another_file_with_the_same_columns_leaves_nothing_open() {
+    let with = |filenode| {
+        let mut table = table(ORDERS);
+        (table.filenode, table.traces.columns_changed_by) = (filenode, Some(-5));
+        catalog(vec![table])
+    };
+    let mut settled = settled(Action::Keep, None);
+    settled.looked.catalog = with(1);
+    assert_eq!(covered(&settled, &with(2)), (CoverageState::Exact, None, None));
 }
 
 #[test]

@@ -145,8 +145,7 @@ fn a_rewrite_after_a_truncate_is_not_taken_for_the_truncate() {
         let traces = Traces {
             toast: Some(toast),
             changed_by: Some(changed_by),
-            attached_by: None,
-            columns_changed_by: None,
+            ..Traces::default()
         };
         CatalogTable {
             filenode,
@@ -193,6 +192,46 @@ fn a_rewrite_by_alter_table_is_neither_proved_by_a_replay_nor_hidden_by_a_trunca
     let proof = |now| read(World::of(vec![now]).action(&waiting, ORDERS)).proof;
     assert_eq!(proof(with(2, Some(-5))), Some(ReplayProof::FromBase));
     assert_eq!(proof(altered), None);
+    let other_types = CatalogTable {
+        types: Some("another".into()),
+        ..with(2, Some(-5))
+    };
+    assert_eq!(proof(other_types), None);
+}
+
+/// SET UNLOGGED and SET LOGGED leave its columns as they are, and what was written in between is not in the stream.
+#[test]
+fn a_partition_that_was_rewritten_is_neither_proved_by_a_replay_nor_taken_for_emptied() {
+    let with = |filenode, changed_by| {
+        let mut table = leaf(PART, EVENTS);
+        table.filenode = filenode;
+        table.traces = Traces {
+            toast: Some(0),
+            changed_by: Some(changed_by),
+            columns_changed_by: Some(-5),
+            ..Traces::default()
+        };
+        table
+    };
+    let action = |heard| {
+        let previous = seen(vec![parent(EVENTS), with(1, 3)]);
+        World::hearing(vec![parent(EVENTS), with(2, 7)], heard).action(&previous, PART)
+    };
+    assert_eq!(read(action(two(vec![insert(PART)], vec![]))).proof, None);
+    assert_eq!(read(action(two(vec![truncate(PART)], vec![]))).proof, None);
+}
+
+#[test]
+fn a_definition_that_was_changed_while_the_increment_before_was_made_and_changed_back_is_read() {
+    let mut previous = seen(vec![table(ORDERS)]);
+    let mut between = table(ORDERS);
+    between.columns[1].name = "w".into();
+    previous.tables[0].defined = Some(Box::new(between.clone()));
+    assert!(matches!(
+        World::of(vec![table(ORDERS)]).action(&previous, ORDERS),
+        Action::Read(_)
+    ));
+    assert_eq!(World::of(vec![between]).action(&previous, ORDERS), Action::Keep);
 }
 
 #[test]

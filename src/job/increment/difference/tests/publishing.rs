@@ -106,3 +106,14 @@ fn without_an_earlier_catalog_nothing_is_known_about_the_published_tables() {
     assert_eq!(decisions[0].action, Action::Begin);
     assert!(matches!(decisions[1].action, Action::Leave { .. }));
 }
+
+#[test]
+fn a_new_partition_that_was_not_published_for_a_while_waits_for_older_transactions() {
+    let previous = seen(vec![parent(EVENTS)]);
+    let world = World {
+        interrupted: BTreeSet::from([PART]),
+        ..World::of(vec![parent(EVENTS), leaf(PART, EVENTS)])
+    };
+    let reading = read(world.action(&previous, PART));
+    assert!(reading.waits && reading.proof.is_none());
+}
