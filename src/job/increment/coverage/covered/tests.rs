@@ -297,7 +297,7 @@ fn other_names_make_a_gap_up_to_the_definitions_that_have_them() {
 /// Between the look at the catalog and the end of the increment.
 #[test]
 fn names_that_changed_after_the_look_leave_the_rest_of_the_increment_open() {
-    let open = (CoverageState::Exact, Some(AT), Some(Lsn(301)));
+    let open = (CoverageState::Exact, Some(SINCE), Some(Lsn(301)));
     let renamed = catalog(vec![CatalogTable {
         name: "sales".into(),
         ..table(ORDERS)
