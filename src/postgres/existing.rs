@@ -53,6 +53,19 @@ impl Existing {
 }
 
 impl Session {
+    /// Whether no other client is in this database, and no prepared transaction waits in it.
+    pub async fn is_alone(&self) -> Result<bool> {
+        let question = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+              WHERE a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+                AND coalesce(a.backend_type, '') OPERATOR(pg_catalog.<>) 'autovacuum worker')
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p
+              WHERE p.database OPERATOR(pg_catalog.=) pg_catalog.current_database())";
+        let failed = |error| self.error("cannot see who uses the database", &error);
+        let row = self.client.query_one(question, &[]).await.map_err(failed)?;
+        row.try_get(0).map_err(failed)
+    }
+
     /// The database with this name, if it exists.
     pub async fn database(&self, name: &str) -> Result<Option<Existing>> {
         let question = format!(

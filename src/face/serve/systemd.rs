@@ -102,8 +102,8 @@ fn send(place: &str, state: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(place)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // What does not read must not stop this process.
-    socket.set_nonblocking(true)?;
+    // What does not read must not stop this process for long.
+    socket.set_write_timeout(Some(Duration::from_millis(500)))?;
     socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }

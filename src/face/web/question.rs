@@ -16,7 +16,7 @@ const FRESH: SignedDuration = SignedDuration::from_secs(10);
 /// An answer older than this says nothing about now.
 const STALE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a client waits for an answer where there is none yet.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 20_000 });
 /// And where the last one can be told instead.
 const QUICK: Duration = Duration::from_secs(2);
 /// After this time a store that hangs is asked anew.
@@ -114,12 +114,14 @@ impl<T: Send + Sync + 'static> Question<T> {
     {
         let (ending, done) = watch::channel(());
         let begun = (self.clock)();
-        // Dropped with the task, however that ends.
-        let on_the_way = OnTheWay {
-            question: self.clone(),
-            _ending: ending,
-        };
+        let question = self.clone();
         tokio::spawn(async move {
+            // Dropped with the task, however that ends. Made here, because a runtime that ends drops the task at once,
+            // while the caller holds the lock.
+            let on_the_way = OnTheWay {
+                question,
+                _ending: ending,
+            };
             let silent = || {
                 Err(Error::new(
                     Code::Store,

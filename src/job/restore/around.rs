@@ -366,7 +366,10 @@ impl Surroundings {
         self.loosen.extend(around.loosen);
         if let Some(other) = around.tied_by {
             self.of_others.push(around.what.clone());
-            let why = format!("its table is replaced, and only {other} or a superuser can put it back");
+            let why = match around.what.starts_with("the schema ") {
+                true => "it is replaced, and only a superuser can put it back".to_owned(),
+                false => format!("its table is replaced, and only {other} or a superuser can put it back"),
+            };
             self.left_out.push(LeftOut {
                 what: around.what,
                 why: around

@@ -95,7 +95,10 @@ pub(super) async fn prepare(
             ));
         }
     }
-    check_rights(session, &places(stored, plan)?, request).await?;
+    // With `--keep-going` the restore continues after a table that is refused.
+    if !request.keep_going {
+        check_rights(session, &places(stored, plan)?, request).await?;
+    }
     let acting = Acting::prepare(session, &names, &foreign_keys).await?;
     Ok(InPlace {
         emptied,

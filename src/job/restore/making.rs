@@ -1,5 +1,7 @@
 //! Makes the new database, and what belongs to it.
 
+use std::time::Duration;
+
 use super::denied::DeniedSetting;
 use super::ready::Target;
 use super::state::{Exchange, Milestone, State};
@@ -12,6 +14,9 @@ use crate::settings;
 
 /// How many temporary names are tried. The server has one lock for names of one hash.
 const NAMES: usize = 5;
+/// How often a new database is looked at until the restore's own sessions have left it, and the pause in between.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A database that this run makes.
 pub(super) struct New {
@@ -170,20 +175,44 @@ pub(super) async fn discard(target: &Target, beside: &str, state: &State) {
 /// Removes the new database of a restore that failed before it made anything in it. If others have made something there,
 /// or are in it, it stays.
 pub(super) async fn take_back(target: &Target, settings: &settings::Postgres, state: &State) {
-    let looking = async {
-        let session = Session::connect(&target.info, settings).await?;
-        let found = session.survey_target().await;
-        // PostgreSQL does not remove a database that is in use.
-        session.close().await;
-        Ok::<_, Error>(found?.objects == 0)
-    };
-    if !looking.await.unwrap_or(false) {
+    let Ok(session) = Session::connect(&target.info, settings).await else {
         return;
+    };
+    // Without that, others could make something between the look and the removal.
+    if target.session.execute(&door(target, false)).await.is_err() {
+        return session.close().await;
     }
+    let is_unused = is_empty(&session).await.unwrap_or(false);
+    session.close().await;
     let unused = format!("DROP DATABASE {}", postgres::quoting::identifier(target.name()));
-    if target.session.execute(&unused).await.is_ok() {
+    if is_unused && target.session.execute(&unused).await.is_ok() {
         state.set(Milestone::TakenBack);
     }
+}
+
+/// Lets others in again, if the new database stays.
+pub(super) async fn open_door(target: &Target) {
+    let opening = door(target, true);
+    if let Err(error) = target.session.execute(&opening).await {
+        tracing::warn!("others may not connect to the new database: {error}; `{opening}` lets them");
+    }
+}
+
+fn door(target: &Target, is_open: bool) -> String {
+    let name = postgres::quoting::identifier(target.name());
+    format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {is_open}")
+}
+
+/// Whether nobody else is in the database of this session, which nobody can enter, and nothing was made in it. The
+/// restore's own sessions are about to end.
+async fn is_empty(session: &Session) -> Result<bool> {
+    for _ in 0..LOOKS {
+        if session.is_alone().await? {
+            return Ok(session.survey_target().await?.objects == 0);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(false)
 }
 
 fn giving(database: &str, owner: &str) -> String {

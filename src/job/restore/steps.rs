@@ -35,6 +35,9 @@ pub(super) async fn carry_out(
             if !prepared.target.exists && state.has_made_for_nothing() {
                 let removing = making::take_back(&prepared.target, &job.settings.postgres, state);
                 job.stop.in_time(removing).await;
+                if state.has_made_for_nothing() {
+                    job.stop.in_time(making::open_door(&prepared.target)).await;
+                }
             }
             Err(error)
         }

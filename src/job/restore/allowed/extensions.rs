@@ -28,7 +28,13 @@ pub(in crate::job::restore) fn schema_of_extension(item: &Item) -> String {
 
 /// What the server itself lacks for them, whatever the role is. With `--keep-going` the restore continues without them.
 pub(super) async fn check_server(target: &Target, planned: &[&Item], request: &RestoreRequest) -> Result<()> {
-    let is_made = |item: &&Item| request.create || request.clean || !is_there(target, item);
+    // Under `--clean` an extension of another role stays.
+    let stay = match request.clean && !request.create && !target.found.is_superuser {
+        true => target.session.foreign().await?.extensions,
+        false => Default::default(),
+    };
+    let is_made =
+        |item: &&Item| request.create || !is_there(target, item) || request.clean && !stay.contains(&item.entry.tag);
     let made: Vec<&Item> = of_kind(planned, "EXTENSION").into_iter().filter(is_made).collect();
     if made.is_empty() || request.keep_going {
         return Ok(());
@@ -55,8 +61,10 @@ pub(super) async fn check_server(target: &Target, planned: &[&Item], request: &R
         ));
     }
     let comes = |name: &String| {
+        // Every new database has it, and pg_dump writes no entry for it.
+        let is_in_all = request.create && name == "plpgsql";
         let stays = !request.create && target.found.extensions.get(name).copied().unwrap_or_default();
-        stays || names.contains(&name.as_str())
+        is_in_all || stays || names.contains(&name.as_str())
     };
     let lacking = |one: &ExtensionNeeds| one.requires.iter().find(|name| !comes(name)).cloned();
     let needs: Vec<(&str, String)> = found
