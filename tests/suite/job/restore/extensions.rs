@@ -79,6 +79,9 @@ fn what_the_server_lacks_for_an_extension_is_found_before_anything_is_made() {
         assert!(!extended.has(&new));
     };
 
+    // Every new database has this one, and the backup does not name it.
+    extended.control("needy", &format!("{WHOLE}requires = 'plpgsql'\n"));
+    succeed(&mut backed.restore(&new.url(), &["--create", "--dry-run"]));
     // On this server it needs another one.
     extended.control("base", WHOLE);
     extended.control("needy", &format!("{WHOLE}requires = 'base'\n"));
