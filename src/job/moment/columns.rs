@@ -35,7 +35,7 @@ pub(super) enum Named {
 
 impl Columns<'_> {
     /// The names of the columns that rows have, if they can be written in the archive's encoding.
-    fn names(&self, oid: u32) -> Option<Vec<Vec<u8>>> {
+    pub fn names(&self, oid: u32) -> Option<Vec<Vec<u8>>> {
         let is_utf8 = self.full.server.encoding == UTF8;
         let name = |name: &str| (name.is_ascii() || is_utf8).then(|| name.as_bytes().to_vec());
         let columns = self.catalog.table(oid)?.in_definitions().sent_columns();

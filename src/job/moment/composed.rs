@@ -330,8 +330,13 @@ fn redefined(
         let (origin, copy_statement) = match (named, &origin) {
             (Named::Nohow, _) => {
                 without_rows(table, item);
-                let from_changes = statement_from_changes(parts, item.entry.oid, &path);
-                (Origin::Nothing, from_changes)
+                // The changes may describe columns of later definitions.
+                let names = columns.and_then(|columns| columns.names(item.entry.oid));
+                let copy_statement = match names {
+                    Some(names) => statement(&path, &names),
+                    None => statement_from_changes(parts, item.entry.oid, &path),
+                };
+                (Origin::Nothing, copy_statement)
             }
             (Named::Anew(copy_statement), _) => (origin, copy_statement),
             (Named::AsRead, Origin::Nothing) => {
