@@ -208,9 +208,15 @@ fn postmaster(major: u32, folder: &Path, port: u16, settings: &[&str]) -> Comman
         .arg("-D")
         .arg(folder.join("data"))
         .args(["-p", &port.to_string()]);
-    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "wal_level=logical"]
-        .iter()
-        .chain(settings)
+    // A compiler for the catalogs' queries costs more than they do.
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "fsync=off",
+        "wal_level=logical",
+        "jit=off",
+    ]
+    .iter()
+    .chain(settings)
     {
         postmaster.args(["-c", setting]);
     }
