@@ -7,7 +7,7 @@ use crate::error::{Code, Error};
 use crate::format::Lsn;
 use crate::format::fold::Horizon;
 use crate::format::script::Sum;
-use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_changed, is_named_as};
+use crate::job::increment::difference::{Action, Decision, Reading, SMALL, is_altered, is_changed, is_named_as};
 use crate::job::increment::facts::StreamFacts;
 use crate::postgres::{CatalogTable, Memberships, PublicationKind, TableCatalog, TableKind};
 use crate::repository::manifest::{Baseline, ColumnRecord, CoverageState, SnapshotRecord, TableCoverage, TableRecord};
@@ -43,8 +43,7 @@ pub(super) fn late(looked: &Looked, again: &TableCatalog, facts: &StreamFacts) -
 /// Whether rows have the same values in another file, unless the stream has their change: TRUNCATE and VACUUM FULL leave
 /// columns as they are. A partition may have been UNLOGGED in between.
 fn has_values_as_before(before: &CatalogTable, now: &CatalogTable) -> bool {
-    let columns = before.traces.columns_changed_by;
-    now.parent.is_none() && columns.is_some() && columns == now.traces.columns_changed_by
+    now.parent.is_none() && now.traces.columns_changed_by.is_some() && !is_altered(before, now)
 }
 
 /// Tables whose changes may not have been published for a while since the catalog was read: a partition was detached, and
